@@ -1,0 +1,1 @@
+"""thinkonce: one cache for everything a language model computes."""

@@ -1,0 +1,62 @@
+"""Every error this package raises on purpose.
+
+ThinkOnceError
+├── ConfigError        a setting that cannot work; raised at start-up, never mid-request
+├── RequestError       what the caller asked is malformed; names the field (HTTP: 400)
+├── NotCached          only-if-cached was asked and nothing fit (HTTP: 504)
+├── TierError          a tier could not answer; the flow treats it as a miss and counts it
+│   └── CorruptEntry   stored bytes do not decode or carry a wrong checksum; the entry is dropped
+└── UpstreamError      the model failed; never cached, raised unless something stale may answer
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "ConfigError",
+    "CorruptEntry",
+    "NotCached",
+    "RequestError",
+    "ThinkOnceError",
+    "TierError",
+    "UpstreamError",
+)
+
+
+class ThinkOnceError(Exception):
+    """Base class: `except ThinkOnceError` catches all of the above."""
+
+
+class ConfigError(ThinkOnceError, ValueError):
+    """Names the setting, the value it got, and what it accepts."""
+
+    def __init__(self, setting: str, got: object, accepts: str) -> None:
+        super().__init__(f"{setting}={got!r} is not usable; it accepts {accepts}")
+        self.setting, self.got, self.accepts = setting, got, accepts
+
+
+class RequestError(ThinkOnceError, ValueError):
+    """A request that cannot be served as written; `field` is the path of what is wrong."""
+
+    def __init__(self, field: str, got: object, accepts: str) -> None:
+        super().__init__(f"{field}: got {got!r}; it accepts {accepts}")
+        self.field, self.got, self.accepts = field, got, accepts
+
+
+class NotCached(ThinkOnceError, LookupError):
+    """`only-if-cached` was asked for and no usable entry exists (RFC 9111, 5.2.1.7)."""
+
+
+class TierError(ThinkOnceError):
+    """Names the tier, so that a log line says which one to look at."""
+
+    def __init__(self, tier: str, doing: str) -> None:
+        super().__init__(f"tier {tier!r} failed while {doing}")
+        self.tier, self.doing = tier, doing
+
+
+class CorruptEntry(TierError):
+    """The bytes under a key are not an entry this version can read."""
+
+
+class UpstreamError(ThinkOnceError):
+    """The model or its API failed; `__cause__` holds the original."""

@@ -1,0 +1,80 @@
+"""Anything that can remember. What every tier promises is in `testing/tier_contract.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import Protocol
+
+import msgspec
+
+from thinkonce.entry import Entry
+from thinkonce.selector import Purge, Selector
+
+__all__ = ("Key", "Tier", "TierStats")
+
+
+class Key:
+    """A key in its two forms: `local` inside this process, `digest` everywhere else.
+
+    The digest (keyed BLAKE3, 32 bytes) is computed at first use: a memory-only cache never
+    needs it. Not thread-safe in that two threads may compute it twice; both get equal bytes.
+    """
+
+    __slots__ = ("_digest", "_make", "local")
+
+    def __init__(self, local: Hashable, make_digest: Callable[[], bytes] | bytes) -> None:
+        self.local = local
+        self._digest = make_digest if isinstance(make_digest, bytes) else b""
+        self._make = make_digest
+
+    @property
+    def digest(self) -> bytes:
+        if not self._digest:
+            assert not isinstance(self._make, bytes)
+            self._digest = self._make()
+        return self._digest
+
+
+class TierStats(msgspec.Struct, omit_defaults=True):
+    """Counts since the tier was opened, and what it holds now."""
+
+    entries: int = 0
+    bytes: int = 0
+    evictions: dict[str, int] = {}  # reason -> count
+    dropped_writes: int = 0
+    errors: int = 0
+
+
+class Tier(Protocol):
+    """Thread-safe. Every method may raise `TierError`; the caller treats that as a miss.
+
+    `get` returns entries that are expired but not yet gone: freshness is the flow's business.
+    It never returns a corrupt entry, nor one whose `gone_at` has passed. `put` may defer the
+    write; it never blocks on a disk or a network. Entries handed out belong to the tier's
+    process: treat them as read-only.
+    """
+
+    name: str
+    persistent: bool
+
+    def get(self, key: Key) -> Entry | None: ...
+
+    def put(self, key: Key, entry: Entry) -> None: ...
+
+    def delete(self, key: Key) -> bool: ...
+
+    def purge(self, purge: Purge) -> int:
+        """Remove what `purge` concerns, also from writes not yet carried out."""
+        ...
+
+    def entries(self, selector: Selector, limit: int, after: bytes = b"") -> Iterator[Entry]:
+        """Entries in order of digest, beginning after `after`."""
+        ...
+
+    def stats(self) -> TierStats: ...
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until deferred writes are durable; False if `timeout` seconds passed first."""
+        ...
+
+    def close(self) -> None: ...
