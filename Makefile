@@ -1,0 +1,52 @@
+# The only door: every target makes what it needs. Needs python3 (3.11+), make, sh.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet install
+TESTS ?= tests
+
+.PHONY: run test test-all lint format types docs bench bench-tools check clean
+.DELETE_ON_ERROR:
+
+run: .venv/ready  ## the gateway on 127.0.0.1:8000 with the packaged model behind it
+	$(BIN)/thinkonce serve --local --host 127.0.0.1 --port 8000
+
+test: .venv/ready  ## the default tests
+	$(BIN)/python -m pytest $(TESTS)
+
+test-all: .venv/ready  ## the slow ones too
+	$(BIN)/python -m pytest -m "not gpu" $(TESTS)
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/ready
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+check: lint types test
+
+docs: .venv/ready  ## write docs/ pages that are generated
+	$(BIN)/python docs/generate.py
+
+bench: .venv/ready  ## all benchmarks, or one: make bench NAME=decorator
+	$(BIN)/thinkonce bench $(if $(NAME),$(NAME),--all)
+
+bench-tools: .venv/ready  ## caches that benchmarks compare with; absent ones are skipped
+	$(PIP) -c constraints.txt -r benchmarks/requirements.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find src tests benchmarks examples docs -name __pycache__ -prune -exec rm -rf {} +
+
+# torch goes first: whatever asks for it later finds the pinned one.
+.venv/ready: constraints.txt pyproject.toml models.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -c constraints.txt torch==2.13.0
+	$(PIP) -c constraints.txt -e '.[gateway,local,plot,test]'
+	$(PIP) --no-deps --require-hashes -r models.txt
+	touch $@

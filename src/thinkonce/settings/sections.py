@@ -1,0 +1,296 @@
+"""Every setting, defined once: for code, flags, environment, TOML and docs/configuration.md.
+
+A field's type and bounds are checked by `load`; its `about` is what the docs and the errors say.
+Durations are float seconds and sizes are int bytes once loaded, however they were written.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from thinkonce.settings.units import SIZES, TIMES
+
+__all__ = (
+    "Admin",
+    "CacheSection",
+    "Data",
+    "Gateway",
+    "Local",
+    "Log",
+    "Settings",
+    "Store",
+    "TtlClass",
+    "Upstream",
+    "default_classes",
+)
+
+HOUR, DAY, MIB = 3600.0, 86_400.0, 2**20
+
+
+def about(what: str, accepts: str, **bounds: float) -> Meta:
+    """`bounds`: `least` and `most`, both inclusive."""
+    return Meta(description=what, extra={"accepts": accepts, **bounds})
+
+
+def seconds(what: str, more: str = "", **bounds: float) -> Meta:
+    return Meta(description=what, extra={"accepts": TIMES + more, "unit": "seconds", **bounds})
+
+
+def size(what: str, more: str = "", **bounds: float) -> Meta:
+    return Meta(description=what, extra={"accepts": SIZES + more, "unit": "bytes", **bounds})
+
+
+YES_NO = "true or false"
+NONE = ', or "none"'
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the file. Frozen: a reload makes new settings, it never edits these."""
+
+
+class CacheSection(Section, frozen=True):
+    """How long answers live and what is kept. The gateway's defaults; requests may ask for less."""
+
+    ttl: Annotated[
+        float | str | None,
+        Meta(
+            description="Life of an answer.",
+            extra={"accepts": TIMES + NONE + ", or a name of [ttl_classes]", "unit": "ttl"},
+        ),
+    ] = HOUR
+    max_age: Annotated[float | None, seconds("No answer lives longer than this.", NONE)] = 7 * DAY
+    max_bytes: Annotated[int | None, size("Bound of the memory tier.", NONE, least=1)] = 256 * MIB
+    max_size: Annotated[
+        int | None, about("Most entries in the memory tier.", "a whole number >= 1" + NONE, least=1)
+    ] = None
+    max_entry_bytes: Annotated[int, size("Larger answers are not kept.", least=1)] = MIB
+    policy: Annotated[
+        Literal["cost", "lru", "sieve", "s3fifo", "arc"],
+        about("What is forgotten first when memory is full.", "cost | lru | sieve | s3fifo | arc"),
+    ] = "cost"
+    jitter: Annotated[
+        float,
+        about(
+            "Part of the life taken off at random, so that answers stored together do not "
+            "expire together.",
+            "0 to 0.9",
+            least=0,
+            most=0.9,
+        ),
+    ] = 0.1
+    stale_while_revalidate: Annotated[
+        float, seconds("How long past its life an answer may be given while a new one is made.")
+    ] = 0.0
+    stale_if_error: Annotated[
+        float, seconds("How long past its life an answer may be given when the model fails.")
+    ] = 0.0
+    stale_retention: Annotated[
+        float, seconds("How long expired answers are kept, so that stale ones exist.")
+    ] = DAY
+    early_refresh: Annotated[
+        float,
+        about(
+            "How eagerly an answer is made anew before it expires (XFetch's beta; 0 = never).",
+            "0 to 10",
+            least=0,
+            most=10,
+        ),
+    ] = 0.0
+    max_temperature: Annotated[
+        float | None,
+        about("Requests above this temperature are not kept.", "a number >= 0" + NONE, least=0),
+    ] = None
+    ignore_fields: Annotated[
+        list[str],
+        about(
+            "Body fields left out of the identity of a request, such as `user`. Two requests "
+            "that differ only there share an answer.",
+            "a list of field names",
+        ),
+    ] = msgspec.field(default_factory=list)
+
+
+class Store(Section, frozen=True):
+    """Where answers lie when the process ends."""
+
+    url: Annotated[
+        str,
+        about(
+            "Where answers are stored; empty: `answers.db` in the data folder.",
+            "memory:// or sqlite:///relative.db or sqlite:////absolute.db",
+        ),
+    ] = ""
+    max_bytes: Annotated[int, size("Bound of the store.", least=MIB)] = 1024 * MIB
+
+
+class Gateway(Section, frozen=True):
+    """The HTTP door."""
+
+    host: Annotated[str, about("Address to listen on.", "a host name or an address")] = "127.0.0.1"
+    port: Annotated[
+        int, about("Port to listen on; 0: any free one.", "0 to 65535", least=0, most=65_535)
+    ] = 8000
+    workers: Annotated[
+        int, about("Processes that serve.", "1 (more are not built yet)", least=1, most=1)
+    ] = 1
+    annotate_body: Annotated[
+        bool, about("Put `cache_hit` and `kv_cache` into answers.", YES_NO)
+    ] = True
+    inline: Annotated[bool, about("Let probes answer memory hits outside the flow.", YES_NO)] = True
+    body_limit: Annotated[int, size("Larger request bodies get a 413.", least=1024)] = 32 * MIB
+    header_limit: Annotated[int, size("Larger request heads get a 431.", least=1024)] = 64 * 2**10
+    forward_headers: Annotated[
+        list[str],
+        about(
+            "Request headers sent upstream besides the known ones; they enter the identity.",
+            "a list of header names",
+        ),
+    ] = msgspec.field(default_factory=list)
+    finish_abandoned: Annotated[
+        bool, about("Finish and store an answer whose client has left.", YES_NO)
+    ] = False
+    remote_media: Annotated[
+        Literal["cache", "bypass"],
+        about(
+            "Requests that name a picture by URL; when kept, at most as long as `dynamic`.",
+            "cache | bypass",
+        ),
+    ] = "cache"
+    access_log: Annotated[bool, about("One log line a request.", YES_NO)] = True
+    connect_timeout: Annotated[float, seconds("For a connection upstream.", least=0.01)] = 10.0
+    first_byte_timeout: Annotated[
+        float, seconds("From the request to the answer's first byte.", least=0.01)
+    ] = 600.0
+    read_timeout: Annotated[float, seconds("Between two pieces of an answer.", least=0.01)] = 120.0
+    retries: Annotated[
+        int,
+        about(
+            "Further attempts after a connection error before the first byte.",
+            "0 to 10",
+            least=0,
+            most=10,
+        ),
+    ] = 2
+    drain_timeout: Annotated[
+        float, seconds("How long answers under way may take after SIGTERM.")
+    ] = 30.0
+
+
+class Upstream(Section, frozen=True):
+    """A pool of equivalent servers. Pools never share answers."""
+
+    urls: Annotated[
+        list[str],
+        about(
+            "Base URLs as the provider's SDK takes them, with or without /v1.",
+            "a list of http:// or https:// URLs",
+        ),
+    ]
+    kind: Annotated[
+        Literal["openai", "engine"],
+        about("`engine`: our own model server.", "openai | engine"),
+    ] = "openai"
+    models: Annotated[
+        list[str],
+        about("Names this pool serves; `*` stands for any text.", "a list of patterns"),
+    ] = msgspec.field(default_factory=lambda: ["*"])
+    ask_usage: Annotated[
+        bool,
+        about("Ask for the usage chunk on streams that did not; it is taken out again.", YES_NO),
+    ] = False
+
+
+class TtlClass(Section, frozen=True):
+    """A life by name, for `ttl = "warm"`."""
+
+    ttl: Annotated[float, seconds("Life of an answer of this class.")]
+    priority: Annotated[
+        Literal["high", "medium", "low", "pinned"] | None,
+        about("Weight in eviction, unless one is given.", "high | medium | low | pinned" + NONE),
+    ] = None
+
+
+class Local(Section, frozen=True):
+    """The local model behind `serve --local`, and `serve-model`."""
+
+    enabled: Annotated[bool, about("Start a local model behind the gateway.", YES_NO)] = False
+    model: Annotated[
+        str, about("The model to serve.", "a packaged model's name or a directory")
+    ] = "smollm2"
+    threads: Annotated[
+        int, about("Threads a forward pass uses; 0: all cores.", "0 to 256", least=0, most=256)
+    ] = 0
+    queue: Annotated[
+        int,
+        about(
+            "Requests that may wait for the model; beyond it 429.",
+            "0 to 10000",
+            least=0,
+            most=10_000,
+        ),
+    ] = 64
+
+
+class Log(Section, frozen=True):
+    """What is written to stderr."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        about("Least severe line that is written.", "debug | info | warning | error"),
+    ] = "info"
+    prompts: Annotated[bool, about("Prompts may appear in log lines.", YES_NO)] = False
+
+
+class Data(Section, frozen=True):
+    """Where files are kept that nobody named a place for."""
+
+    dir: Annotated[
+        str, about("Folder; empty: the user's data folder.", "a path; ~ is expanded")
+    ] = ""
+
+
+class Admin(Section, frozen=True):
+    """Who may look into a running gateway and empty it."""
+
+    token: Annotated[
+        str,
+        about(
+            "Expected in `x-thinkonce-admin-token`; empty: only callers on this machine.",
+            "a text of 8 characters or more",
+        ),
+    ] = ""
+
+
+def default_classes() -> dict[str, TtlClass]:
+    return {
+        "hot": TtlClass(ttl=300.0, priority="high"),
+        "warm": TtlClass(ttl=1800.0, priority="medium"),
+        "cold": TtlClass(ttl=7200.0, priority="low"),
+        "realtime": TtlClass(ttl=300.0),
+        "dynamic": TtlClass(ttl=3600.0),
+        "static": TtlClass(ttl=86_400.0),
+    }
+
+
+class Settings(Section, frozen=True):
+    """Everything, loaded and checked. Nested tables are keyed by their NAME."""
+
+    cache: CacheSection = CacheSection()
+    store: Store = Store()
+    gateway: Gateway = Gateway()
+    local: Local = Local()
+    log: Log = Log()
+    data: Data = Data()
+    admin: Admin = Admin()
+    upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
+    ttl_classes: dict[str, TtlClass] = msgspec.field(default_factory=default_classes)
+    groups: Annotated[
+        dict[str, list[str]],
+        about(
+            "Credentials that share answers: group name -> their SHA-256 in hex.",
+            "a table of lists of 64 hex digits",
+        ),
+    ] = msgspec.field(default_factory=dict)
