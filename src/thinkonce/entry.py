@@ -65,7 +65,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     digest: bytes = b""
     form: int = Form.PLAIN
     thaw: Callable[[Any], Any] | None = None  # payload -> what a caller gets; None: as it is
-    size: int = 0  # bytes
+    payload_size: int = 0  # bytes of the answer itself
+    size: int = 0  # bytes it takes in the memory tier, which sets it
     cost: float = 0.0
     seconds: float = 0.0  # time the model took
     tokens: int = 0  # tokens a hit saves
