@@ -1,5 +1,7 @@
 """Settings: defined once in `sections`, read and checked by `load`."""
 
+from thinkonce.settings.folder import data_folder
+from thinkonce.settings.load import Sources
 from thinkonce.settings.sections import (
     Admin,
     CacheSection,
@@ -13,7 +15,6 @@ from thinkonce.settings.sections import (
     Upstream,
     default_classes,
 )
-from thinkonce.settings.units import read_bytes, read_seconds, show_bytes, show_seconds
 
 __all__ = (
     "Admin",
@@ -23,12 +24,10 @@ __all__ = (
     "Local",
     "Log",
     "Settings",
+    "Sources",
     "Store",
     "TtlClass",
     "Upstream",
+    "data_folder",
     "default_classes",
-    "read_bytes",
-    "read_seconds",
-    "show_bytes",
-    "show_seconds",
 )

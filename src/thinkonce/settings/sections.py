@@ -11,8 +11,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from thinkonce.settings.units import SIZES, TIMES
-
 __all__ = (
     "Admin",
     "CacheSection",
@@ -28,6 +26,8 @@ __all__ = (
 )
 
 HOUR, DAY, MIB = 3600.0, 86_400.0, 2**20
+TIMES = "seconds, or a text such as 90s, 5m, 24h, 7d"
+SIZES = "bytes, or a text such as 512KiB, 256MiB, 1GiB"
 
 
 def about(what: str, accepts: str, **bounds: float) -> Meta:
@@ -98,7 +98,7 @@ class CacheSection(Section, frozen=True):
             least=0,
             most=10,
         ),
-    ] = 0.0
+    ] = 1.0
     max_temperature: Annotated[
         float | None,
         about("Requests above this temperature are not kept.", "a number >= 0" + NONE, least=0),
@@ -208,9 +208,9 @@ class TtlClass(Section, frozen=True):
 
     ttl: Annotated[float, seconds("Life of an answer of this class.")]
     priority: Annotated[
-        Literal["high", "medium", "low", "pinned"] | None,
-        about("Weight in eviction, unless one is given.", "high | medium | low | pinned" + NONE),
-    ] = None
+        Literal["high", "medium", "low", "pinned"],
+        about("Weight in eviction, unless one is given.", "high | medium | low | pinned"),
+    ] = "medium"
 
 
 class Local(Section, frozen=True):

@@ -1,0 +1,66 @@
+"""Rules that one field's type cannot state."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from thinkonce.errors import ConfigError
+from thinkonce.settings.sections import Settings, Upstream
+
+__all__ = ("check", "check_store_url", "check_upstream_url")
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LEAST_TOKEN = 8
+_STORES = "memory:// or sqlite:///relative.db or sqlite:////absolute.db"
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigError for the first thing that cannot work."""
+    if settings.store.url:
+        check_store_url("[store] url", settings.store.url)
+    for name, upstream in settings.upstreams.items():
+        _check_upstream(name, upstream)
+    if 0 < len(settings.admin.token) < _LEAST_TOKEN:
+        # The value itself stays out of the message: it is a secret.
+        raise ConfigError("[admin] token", "***", f"{_LEAST_TOKEN} characters or more")
+    _check_groups(settings.groups)
+
+
+def check_store_url(written: str, url: str) -> None:
+    if url.startswith(("redis://", "rediss://", "redis+cluster://")):
+        raise ConfigError(written, url, f"{_STORES}; Redis stores are not built yet")
+    if url != "memory://" and not (url.startswith("sqlite:///") and url[10:].strip("/")):
+        raise ConfigError(written, url, _STORES)
+
+
+def check_upstream_url(written: str, url: str) -> None:
+    accepts = "http:// or https:// and a host, such as https://api.openai.com/v1"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(written, url, accepts)
+
+
+def _check_upstream(name: str, upstream: Upstream) -> None:
+    if not upstream.urls:
+        raise ConfigError(f"[upstreams.{name}] urls", [], "one URL or more")
+    for url in upstream.urls:
+        check_upstream_url(f"[upstreams.{name}] urls", url)
+    if not upstream.models:
+        raise ConfigError(f"[upstreams.{name}] models", [], 'one pattern or more, such as "*"')
+
+
+def _check_groups(groups: object) -> None:
+    if not isinstance(groups, dict):
+        raise ConfigError("[groups]", groups, "a table of lists")
+    for name, digests in groups.items():
+        if not isinstance(digests, list):
+            raise ConfigError(f"[groups] {name}", digests, "a list of SHA-256 in hex")
+        for digest in digests:
+            if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+                accepts = "SHA-256 of a credential: 64 hex digits, never the credential itself"
+                raise ConfigError(f"[groups] {name}", "***", accepts)

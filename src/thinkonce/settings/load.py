@@ -1,0 +1,183 @@
+"""From what was written in code, flags, environment and TOML to checked `Settings`.
+
+    code  >  flags  >  THINKONCE_<SECTION>_<NAME>  >  thinkonce.toml or --config  >  defaults
+
+The first that names a setting wins. Nested tables ([upstreams.NAME], [ttl_classes.NAME]) and
+[groups] come from TOML or code only. Whatever nobody knows is an error: a misspelt setting would
+otherwise do nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from thinkonce.errors import ConfigError
+from thinkonce.settings.check import check
+from thinkonce.settings.folder import data_folder, default_store_url
+from thinkonce.settings.read import fields_of, read_value
+from thinkonce.settings.sections import Section, Settings, TtlClass, Upstream, default_classes
+
+__all__ = ("FILE_NAME", "Sources", "env_name", "sections")
+
+FILE_NAME = "thinkonce.toml"
+PREFIX = "THINKONCE_"
+# Between our own processes; no setting, and not for people to set.
+INTERNAL_PREFIX = "THINKONCE__"
+# Promised by the plan, read by nobody yet.
+NOT_BUILT = {"clients", "namespaces"}
+TABLES: dict[str, type[Section]] = {"upstreams": Upstream, "ttl_classes": TtlClass}
+
+Written = tuple[str, object]  # the setting as its writer knows it, and the value
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where settings come from; kept, so that SIGHUP can read them again.
+
+    `upstreams` in `flags` or `code` is the whole table, {NAME: Upstream}. `flags` and `code` map "section.name" to a value; None in `flags` means not given. `config`
+    None means `thinkonce.toml` in the working directory, if there is one.
+    """
+
+    config: Path | None = None
+    flags: Mapping[str, object] = field(default_factory=dict)
+    code: Mapping[str, object] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    def load(self) -> Settings:
+        """Read everything anew. Raises ConfigError naming the setting, its value, what works."""
+        tables = _toml(self.config)
+        written = dict(_from_toml(tables))
+        written.update(_from_environ(self.environ))
+        written.update(_from_flags(self.flags))
+        written.update((path, (path, value)) for path, value in self.code.items())
+        classes = default_classes() | _table("ttl_classes", tables, ())
+        values: dict[str, Any] = {
+            name: _section(name, kind, written, classes) for name, kind in sections().items()
+        }
+        upstreams: Any = written.get("upstreams", ("", None))[1]
+        values["upstreams"] = upstreams or _table("upstreams", tables, classes)
+        values["groups"] = tables.get("groups", {})
+        settings = Settings(ttl_classes=classes, **values)
+        check(settings)
+        return _with_store(settings)
+
+
+def sections() -> dict[str, type[Section]]:
+    """The flat tables: name -> their struct."""
+    types = {name: type(value) for name, value in msgspec.structs.asdict(Settings()).items()}
+    return {name: kind for name, kind in types.items() if issubclass(kind, Section)}
+
+
+def env_name(section: str, name: str) -> str:
+    return f"{PREFIX}{section}_{name}".upper()
+
+
+# -- what was written -----------------------------------------------------------------------
+
+
+def _toml(config: Path | None) -> dict[str, Any]:
+    path = config or Path(FILE_NAME)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if config is None:
+            return {}
+        raise ConfigError("--config", str(path), "a TOML file that exists") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError("--config", str(path), f"a readable TOML file: {error}") from None
+
+
+def _from_toml(tables: dict[str, Any]) -> Iterator[tuple[str, Written]]:
+    flat = sections()
+    for name, table in tables.items():
+        if name in NOT_BUILT:
+            raise ConfigError(f"[{name}]", table, "nothing yet: this table is not built")
+        if name not in {*flat, *TABLES, "groups"}:
+            _unknown(f"[{name}]", table, name, {*flat, *TABLES, "groups"})
+        if not isinstance(table, dict):
+            raise ConfigError(name, table, f"a table: [{name}]")
+        if name in flat:
+            for key, value in table.items():
+                if key not in fields_of(flat[name]):
+                    _unknown(f"[{name}] {key}", value, key, fields_of(flat[name]))
+                yield f"{name}.{key}", (f"[{name}] {key}", value)
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Written]]:
+    known = {
+        env_name(section, name): f"{section}.{name}"
+        for section, kind in sections().items()
+        for name in fields_of(kind)
+    }
+    for variable, value in environ.items():
+        if variable in known:
+            yield known[variable], (variable, value)
+        elif variable.startswith(PREFIX) and not variable.startswith(INTERNAL_PREFIX):
+            _unknown(variable, value, variable, known)
+
+
+def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, Written]]:
+    for path, value in flags.items():
+        if value is not None:
+            yield path, (f"--{path.split('.')[-1].replace('_', '-')}", value)
+
+
+def _unknown(written: str, value: object, name: str, known: Collection[str]) -> NoReturn:
+    close = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f": {', '.join(sorted(known))}"
+    raise ConfigError(written, value, f"only settings that exist{hint}")
+
+
+# -- what it means ------------------------------------------------------------------------
+
+
+def _section(
+    name: str, kind: type[Section], written: Mapping[str, Written], classes: Collection[str]
+) -> Section:
+    values = {
+        field.name: read_value(field, *written[f"{name}.{field.name}"], classes)
+        for field in fields_of(kind).values()
+        if f"{name}.{field.name}" in written
+    }
+    return kind(**values)
+
+
+def _table(name: str, tables: dict[str, Any], classes: Collection[str]) -> dict[str, Any]:
+    """The nested tables [name.X] of the file, as {X: struct}."""
+    return {
+        key: _row(f"[{name}.{key}]", TABLES[name], row, classes)
+        for key, row in tables.get(name, {}).items()
+    }
+
+
+def _row(written: str, kind: type[Section], row: object, classes: Collection[str]) -> Section:
+    fields = fields_of(kind)
+    if not isinstance(row, dict):
+        raise ConfigError(written, row, f"a table with {', '.join(fields)}")
+    for key, value in row.items():
+        if key not in fields:
+            _unknown(f"{written} {key}", value, key, fields)
+    values = {
+        key: read_value(fields[key], f"{written} {key}", value, classes)
+        for key, value in row.items()
+    }
+    try:
+        return kind(**values)
+    except TypeError:  # a field without a default is missing
+        raise ConfigError(written, row, f"a table with {', '.join(fields)}") from None
+
+
+def _with_store(settings: Settings) -> Settings:
+    if settings.store.url:
+        return settings
+    url = default_store_url(data_folder(settings.data.dir))
+    store = msgspec.structs.replace(settings.store, url=url)
+    return msgspec.structs.replace(settings, store=store)
