@@ -42,8 +42,9 @@ Written = tuple[str, object]  # the setting as its writer knows it, and the valu
 class Sources:
     """Where settings come from; kept, so that SIGHUP can read them again.
 
-    `upstreams` in `flags` or `code` is the whole table, {NAME: Upstream}. `flags` and `code` map "section.name" to a value; None in `flags` means not given. `config`
-    None means `thinkonce.toml` in the working directory, if there is one.
+    `flags` and `code` map "section.name" to a value, and "upstreams" to the whole table of
+    {NAME: Upstream}; None in `flags` means not given. `config` None means `thinkonce.toml` in
+    the working directory, if there is one.
     """
 
     config: Path | None = None
