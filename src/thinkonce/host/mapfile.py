@@ -1,0 +1,163 @@
+"""One small file beside a store, mapped by every process of the host that uses the store.
+
+    0        8         16       24         32             4096          FLIGHTS_AT      SIZE
+    | magic  | version | epoch  | sequence |   reserved   |  counters   |   flights     |
+
+All numbers are native: the file never leaves its host. Magic and epoch keep their places in
+every layout version, so that processes of two versions still see each other's purges. The file
+holds nothing that must survive: if it is not what this version writes, it is rewritten in place
+(never truncated: a process that has it mapped would be killed by the operating system).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import struct
+from pathlib import Path
+
+from thinkonce.errors import TierError
+from thinkonce.host.fork import on_fork
+from thinkonce.host.lock import FileLock
+
+__all__ = ("COUNTERS_SIZE", "FLIGHTS_SIZE", "SIZE", "HostFile", "host_path")
+
+MAGIC = b"1xthink\n"
+VERSION = 1
+HEAD = struct.Struct("=8sQ")  # magic, version
+EPOCH_AT, SEQUENCE_AT = 16, 24
+COUNTERS_AT = 4096
+COUNTERS_SIZE = 160 * 1024
+FLIGHTS_AT = COUNTERS_AT + COUNTERS_SIZE
+FLIGHTS_SIZE = 320 * 1024
+SIZE = FLIGHTS_AT + FLIGHTS_SIZE  # bytes; sparse until used
+
+OPEN_FLAGS = (
+    os.O_RDWR
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)  # a planted link must not make us overwrite its target
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOINHERIT", 0)
+)
+
+
+def host_path(store: str | os.PathLike[str]) -> Path:
+    """Where the processes that share the store at `store` meet."""
+    return Path(f"{os.fspath(store)}.host")
+
+
+class HostFile:
+    """The mapped file. Thread-safe; a forked child goes on using it.
+
+    `epoch` is a one-element view of the purge epoch: `host.epoch[0]` is what every inline hit
+    compares. It may be read by anyone at any time, also after `close`. It is written only by
+    `raise_epoch` and `next_epoch`. `counters` and `flights` are the other parts, for their
+    modules; they are changed only under `lock`, unless those modules say otherwise.
+
+    Raises TierError where the file cannot be opened or mapped, or is no ordinary file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.closed = False
+        try:
+            self._fd = os.open(self.path, OPEN_FLAGS | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise TierError("host", f"opening {self.path}") from error
+        try:
+            self.lock = FileLock(self._fd)
+            with self.lock:
+                self._map = prepare(self._fd)
+        except (OSError, ValueError) as error:
+            os.close(self._fd)
+            raise TierError("host", f"mapping {self.path}") from error
+        except BaseException:
+            os.close(self._fd)
+            raise
+        whole = memoryview(self._map)
+        self.epoch = whole[EPOCH_AT : EPOCH_AT + 8].cast("Q")
+        self.sequence = whole[SEQUENCE_AT : SEQUENCE_AT + 8].cast("Q")
+        self.counters = whole[COUNTERS_AT : COUNTERS_AT + COUNTERS_SIZE]
+        self.flights = whole[FLIGHTS_AT : FLIGHTS_AT + FLIGHTS_SIZE]
+        on_fork(self._reopen)
+
+    def raise_epoch(self, epoch: int) -> int:
+        """Set the purge epoch to `epoch` unless it is higher already; return what it is now.
+
+        Raises TierError when the lock cannot be had in time: the purge is then not in effect.
+        """
+        with self.lock:
+            if epoch > self.epoch[0]:
+                self.epoch[0] = epoch
+            return self.epoch[0]
+
+    def next_epoch(self) -> int:
+        """Raise the purge epoch by one and return it: no other purge gets the same number."""
+        with self.lock:
+            self.epoch[0] += 1
+            return self.epoch[0]
+
+    def next_sequence(self) -> int:
+        """A number never given before on this file. Call it with `lock` held."""
+        self.sequence[0] += 1
+        return self.sequence[0]
+
+    def close(self) -> None:
+        """Let go of the file. Views handed out stay readable until they are dropped.
+
+        The file itself stays: other processes may have it mapped.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        os.close(self._fd)
+
+    def _reopen(self) -> None:
+        """In a forked child: the mapping is shared as before, but the lock must be our own."""
+        if self.closed:
+            return
+        inherited = self._fd
+        try:
+            self._fd = reopened(inherited, self.path)
+        except OSError:
+            self._fd = os.dup(inherited)  # no exclusion against the parent, but no crash
+        os.close(inherited)
+        self.lock = FileLock(self._fd)
+
+
+def prepare(fd: int) -> mmap.mmap:
+    """Map the file behind `fd`, rewritten first if it is not ours. Call it under the lock."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not an ordinary file")
+    if hasattr(os, "fchmod") and stat.S_IMODE(status.st_mode) != 0o600:
+        os.fchmod(fd, 0o600)
+    if status.st_size < SIZE:
+        os.ftruncate(fd, SIZE)
+    mapped = mmap.mmap(fd, SIZE)
+    if HEAD.unpack_from(mapped) != (MAGIC, VERSION) or status.st_size < SIZE:
+        rewrite(mapped)
+    return mapped
+
+
+def rewrite(mapped: mmap.mmap) -> None:
+    """Empty everything but an epoch that one of our versions wrote."""
+    magic, _version = HEAD.unpack_from(mapped)
+    kept = EPOCH_AT + 8 if magic == MAGIC else 0
+    mapped[kept:] = bytes(SIZE - kept)
+    HEAD.pack_into(mapped, 0, MAGIC, VERSION)
+
+
+def reopened(fd: int, path: Path) -> int:
+    """Another open file on what `fd` is open on, even if `path` was replaced since."""
+    for name in (f"/proc/self/fd/{fd}", path):
+        try:
+            # /proc/self/fd is all links: following them is the point here.
+            again = os.open(name, OPEN_FLAGS & ~getattr(os, "O_NOFOLLOW", 0))
+        except OSError:
+            continue
+        if os.path.samestat(os.fstat(again), os.fstat(fd)):
+            return again
+        os.close(again)
+    raise FileNotFoundError(f"{path} is no longer the file that was opened")
