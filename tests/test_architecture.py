@@ -1,0 +1,161 @@
+"""The arrows of ARCHITECTURE.md, as a test: which part may import which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "thinkonce"
+
+# From the bottom up. A part may import parts of lower rows, never one of its own row or above.
+LEVELS = (
+    {"errors", "outcome", "clock", "version"},
+    {"entry", "units", "typed"},
+    {"selector", "settings", "values", "host"},
+    {"protocols", "eviction", "tiers.tier"},
+    {"request", "functions", "leading"},
+    {"tiers", "flight", "freshness"},
+    {"singleflight"},
+    {"flow", "wrapper"},
+    {"drive", "tally", "streams"},
+    {"cache", "upstream"},
+    {"caller"},
+    {"decorator"},
+    {"insight"},
+    {"gateway"},
+    {"cli"},
+    {"__main__"},
+)
+# These two stand beside the levels, on the parts named here.
+BESIDE = {
+    "kv": {"errors", "outcome", "clock", "version", "units", "settings", "request", "protocols"}
+    | {"eviction"},
+    "testing": set().union(*LEVELS) - {"gateway", "cli", "__main__"},
+}
+# Who may stand on `kv`: the command line starts its server and installs its models, and the
+# gateway supervises that server.
+MAY_IMPORT_KV = {"cli", "gateway", "testing"}
+
+# Distributions outside the standard library -> the parts that may import them.
+OUTSIDE = {
+    "msgspec": None,  # anywhere
+    "apsw": {"tiers", "cli"},
+    "blake3": {"request", "values", "tiers", "kv", "functions"},
+    "aiohttp": {"upstream", "gateway"},
+    "uvicorn": {"gateway"},
+    "uvloop": {"gateway", "kv"},
+    "httptools": {"gateway"},
+    "prometheus_client": {"gateway"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "torch": {"kv"},
+    "transformers": {"kv"},
+    "safetensors": {"kv"},
+    "gguf": {"kv"},
+    "numpy": {"kv"},
+    "jinja2": {"kv"},
+    "filelock": {"kv"},
+    "pytest": {"testing"},
+    "hypothesis": {"testing"},
+    "pydantic": {"values"},
+}
+# What `import thinkonce` may load besides the standard library.
+CORE = {"msgspec", "blake3", "apsw"}
+
+
+def part_of(module: str) -> str:
+    """`thinkonce.tiers.tier` -> "tiers.tier", any other module -> its first name."""
+    names = module.split(".")[1:]
+    return ".".join(names[:2]) if names[:2] == ["tiers", "tier"] else names[0]
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for file in sorted(SRC.rglob("*.py")):
+        names = file.relative_to(SRC.parent).with_suffix("").parts
+        if names[1:] != ("__init__",):
+            yield ".".join(name for name in names if name != "__init__"), file
+
+
+def imported(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def allowed(part: str) -> set[str]:
+    if part in BESIDE:
+        return BESIDE[part]
+    below: set[str] = set()
+    for level in LEVELS:
+        if part in level:
+            break
+        below |= level
+    return below | ({"kv"} if part in MAY_IMPORT_KV else set())
+
+
+def parts() -> set[str]:
+    return {part_of(name) for name, _ in modules()}
+
+
+@pytest.mark.parametrize("part", sorted(parts()))
+def test_imports_point_one_way(part: str) -> None:
+    for module, file in modules():
+        if part_of(module) != part:
+            continue
+        ours = {name for name in imported(file) if name.startswith("thinkonce.")}
+        extra = {part_of(name) for name in ours} - allowed(part) - {part}
+        assert not extra, f"{module} imports {sorted(extra)}, which lie above or beside {part}"
+
+
+def test_every_part_has_its_place() -> None:
+    placed = set().union(*LEVELS) | set(BESIDE)
+    assert parts() <= placed, f"put {sorted(parts() - placed)} into LEVELS, by what they stand on"
+
+
+def test_each_outside_package_is_imported_only_where_it_belongs() -> None:
+    for module, file in modules():
+        for name in {name.split(".")[0] for name in imported(file)}:
+            if name in sys.stdlib_module_names or name == "thinkonce":
+                continue
+            assert name in OUTSIDE, f"{module} imports {name}, which OUTSIDE does not know"
+            where = OUTSIDE[name]
+            assert where is None or part_of(module).split(".")[0] in where, (
+                f"{module} imports {name}; only {sorted(where or ())} may"
+            )
+
+
+REFUSE_OUTSIDERS = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.split(".")[0]
+        if top not in allowed and top not in sys.stdlib_module_names:
+            raise ImportError(f"import thinkonce must not need {name}")
+
+allowed = {allowed}
+sys.meta_path.insert(0, Refuse())
+import thinkonce
+for name in getattr(thinkonce, "__all__", ()):
+    getattr(thinkonce, name)
+print("ok")
+"""
+
+
+def test_the_door_opens_without_any_extra() -> None:
+    allowed_names = {*CORE, "thinkonce", "_blake3", "sitecustomize"}
+    code = REFUSE_OUTSIDERS.replace("{allowed}", repr(allowed_names))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "ok\n", done.stderr
