@@ -1,0 +1,121 @@
+"""From prompts to events: every choice of one request, in order, on the worker's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from thinkonce.kv.detokenise import Detokeniser
+from thinkonce.kv.generate import Generator, Prefilled, Token
+from thinkonce.kv.sampling import Sampling
+from thinkonce.kv.transcript import Piece, Transcript
+
+__all__ = ("Begun", "Ended", "Event", "Said", "Spent", "Work", "answer")
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one request asks of the model: `choices` answers to each prompt (token ids)."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    choices: int
+    sampling: Sampling
+    stops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The first token of a choice is about to be made."""
+
+    choice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Text of a choice, with the tokens it came from."""
+
+    choice: int
+    piece: Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A choice is complete."""
+
+    choice: int
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the whole request cost, in tokens; the last event of an answer that was finished.
+
+    A prompt counts once, however many choices it has; an end-of-answer token counts as made.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+Event = Begun | Said | Ended | Spent
+
+
+def answer(
+    generator: Generator, tokenizer: Any, work: Work, cancelled: Callable[[], bool]
+) -> Iterator[Event]:
+    """Every choice of `work`, one after the other. Ends without Spent once `cancelled`.
+
+    Choices differ by their seed only: choice i takes `seed + i`.
+    """
+    made = cached = 0
+    for choice in range(len(work.prompts) * work.choices):
+        place, repetition = divmod(choice, work.choices)
+        sampling = replace(work.sampling, seed=work.sampling.seed + choice)
+        tally = _Tally()
+        tokens = generator.generate(work.prompts[place], sampling, cancelled)
+        transcript = Transcript(Detokeniser(tokenizer), work.stops)
+        yield from _choice(choice, tokens, transcript, tally, cancelled)
+        if cancelled():
+            return
+        made += tally.made
+        cached += tally.cached if repetition == 0 else 0
+    yield Spent(sum(len(prompt) for prompt in work.prompts), made, cached)
+
+
+@dataclass(slots=True)
+class _Tally:
+    made: int = 0
+    cached: int = 0
+
+
+def _choice(
+    choice: int,
+    tokens: Iterator[Prefilled | Token],
+    transcript: Transcript,
+    tally: _Tally,
+    cancelled: Callable[[], bool],
+) -> Iterator[Event]:
+    reason: FinishReason = "length"
+    for step in tokens:
+        if isinstance(step, Prefilled):
+            tally.cached = step.cached_tokens
+            yield Begun(choice)
+            continue
+        tally.made += 1
+        if step.ends:
+            reason = "stop"
+            break
+        if (piece := transcript.push(step)).text:
+            yield Said(choice, piece)
+        if transcript.stopped:
+            yield Ended(choice, "stop")
+            return
+    if not cancelled():
+        rest = transcript.finish()
+        if rest.text or rest.tokens:
+            yield Said(choice, rest)
+        yield Ended(choice, reason)

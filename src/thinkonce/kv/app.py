@@ -1,0 +1,220 @@
+"""The model server's paths, as a plain ASGI callable: what comes in, what goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from thinkonce.errors import RequestError
+from thinkonce.kv.answer import Work, answer
+from thinkonce.kv.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
+from thinkonce.kv.delivery import deliver
+from thinkonce.kv.generate import Generator
+from thinkonce.kv.http import HttpError, Receive, Reply, Scope, Send, read_body
+from thinkonce.kv.model import Model
+from thinkonce.kv.prompt import chat_tokens, text_tokens
+from thinkonce.kv.reply import ChatDialect, Dialect, TextDialect
+from thinkonce.kv.scheduler import Scheduler
+
+__all__ = ("Limits", "ModelApp")
+
+_access = logging.getLogger("thinkonce.kv.access")
+
+_NOT_YET = ("/embeddings", "/responses", "/messages", "/metrics", "/openapi.json", "/dashboard")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`max_body_bytes` of one request; `default_max_tokens` of an answer that set no bound.
+
+    The second keeps a small model that repeats itself from holding the worker until its
+    context is full, which takes minutes on a CPU.
+    """
+
+    max_body_bytes: int = 8 * 1024 * 1024
+    default_max_tokens: int = 1024
+
+
+_Handler = Callable[[bytes, Receive, Reply], Awaitable[None]]
+
+
+class ModelApp:
+    """Serves one loaded model in OpenAI's protocol. Runs on one event loop.
+
+    The generator is called on the scheduler's thread only; templates and tokenising run on a
+    thread of their own, so that a long prompt does not hold up other requests.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        generator: Generator,
+        scheduler: Scheduler,
+        *,
+        limits: Limits | None = None,
+        access_log: bool = False,
+    ) -> None:
+        self.scheduler = scheduler
+        self._model, self._generator = model, generator
+        self._limits = limits or Limits()
+        self._access_log = access_log
+        self._created = int(time.time())
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="thinkonce-tokenise")
+        self._defaults = Defaults(
+            temperature=model.temperature,
+            top_p=model.top_p,
+            top_k=model.top_k,
+            max_tokens=self._limits.default_max_tokens,
+            vocabulary=model.vocabulary,
+        )
+        self._posts: dict[str, _Handler] = {
+            "/chat/completions": self._chat,
+            "/completions": self._text,
+        }
+
+    def close(self) -> None:
+        """End the tokenising thread. The scheduler is its maker's to close."""
+        self._reader.shutdown()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; every error becomes OpenAI's error object."""
+        if scope["type"] != "http":
+            return
+        reply = Reply(scope, send)
+        began = time.monotonic()
+        try:
+            await self._route(scope, receive, reply)
+        except RequestError as wrong:
+            await reply.error(HttpError.of(wrong))
+        except HttpError as error:
+            await reply.error(error)
+        finally:
+            if self._access_log:
+                _log(scope, reply, time.monotonic() - began)
+
+    async def _route(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        method, path = scope["method"], scope["path"].removeprefix("/v1") or "/"
+        if handler := self._posts.get(path):
+            _allow(method, "POST")
+            body = await read_body(scope, receive, self._limits.max_body_bytes)
+            if body is not None:
+                await handler(body, receive, reply)
+        elif path in _NOT_YET or path.startswith("/kv/"):
+            raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")
+        else:
+            page = self._page(path)
+            _allow(method, "GET", "HEAD")
+            ready = path != "/readyz" or self.scheduler.alive
+            await reply.json(msgspec.json.encode(page), 200 if ready else 503)
+
+    def _page(self, path: str) -> dict[str, Any]:
+        """What is only read."""
+        if path == "/healthz":
+            return {"status": "ok"}
+        if path == "/readyz":
+            return {"status": "ok" if self.scheduler.alive else "shutting down"}
+        if path == "/models":
+            return {"object": "list", "data": [self._card()]}
+        if path.startswith("/models/"):
+            self._check_model(path.removeprefix("/models/"))
+            return self._card()
+        raise HttpError(404, f"there is no {path} here", code="unknown_url")
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "id": self._model.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "thinkonce",
+            "max_model_len": self._model.context_tokens,
+        }
+
+    def _check_model(self, name: str | None) -> None:
+        if name is not None and name.casefold() != self._model.name.casefold():
+            message = f"the model {name!r} does not exist here; this server has {self._model.name}"
+            raise HttpError(404, message, param="model", code="model_not_found")
+
+    async def _chat(self, body: bytes, receive: Receive, reply: Reply) -> None:
+        ask: ChatAsk = await self._off_loop(read_chat, body, self._defaults)
+        self._check_model(ask.model)
+        tokens = await self._off_loop(chat_tokens, self._model.tokenizer, ask)
+        dialect = ChatDialect(
+            self._model.name,
+            self._model.tokenizer,
+            logprobs=bool(ask.logprobs),
+            include_usage=ask.include_usage,
+        )
+        await self._answer(ask, self._work(ask, [tokens], "messages"), dialect, receive, reply)
+
+    async def _text(self, body: bytes, receive: Receive, reply: Reply) -> None:
+        ask: TextAsk = await self._off_loop(read_text, body, self._defaults)
+        self._check_model(ask.model)
+        tokenizer, vocabulary = self._model.tokenizer, self._model.vocabulary
+        prompts = [
+            await self._off_loop(text_tokens, tokenizer, prompt, vocabulary)
+            for prompt in ask.prompts
+        ]
+        dialect = TextDialect(
+            self._model.name,
+            tokenizer,
+            echoes=self._echoes(ask) if ask.echo else (),
+            logprobs=ask.logprobs is not None,
+            include_usage=ask.include_usage,
+        )
+        await self._answer(ask, self._work(ask, prompts, "prompt"), dialect, receive, reply)
+
+    def _echoes(self, ask: TextAsk) -> list[str]:
+        """What to repeat before each choice."""
+        decode = self._model.tokenizer.decode
+        texts = [p if isinstance(p, str) else str(decode(p)) for p in ask.prompts]
+        return [text for text in texts for _ in range(ask.choices)]
+
+    async def _off_loop(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, function, *arguments)
+
+    def _work(self, ask: ChatAsk | TextAsk, prompts: list[tuple[int, ...]], field: str) -> Work:
+        """Raises HttpError where the longest prompt and its answer do not fit the context."""
+        context, longest = self._model.context_tokens, max(map(len, prompts))
+        asked = ask.asked_tokens
+        if longest + (asked or 1) > context:
+            wants = f" and the answer may take {asked}" if asked else ""
+            raise HttpError(
+                400,
+                f"this model's context holds {context} tokens; {field} takes {longest}{wants}. "
+                "Shorten the prompt or lower max_tokens",
+                param=field,
+                code="context_length_exceeded",
+            )
+        bound = asked or min(self._defaults.max_tokens, context - longest)
+        return Work(tuple(prompts), ask.choices, ask.sampling(self._defaults, bound), ask.stops)
+
+    async def _answer(
+        self, ask: ChatAsk | TextAsk, work: Work, dialect: Dialect, receive: Receive, reply: Reply
+    ) -> None:
+        await deliver(
+            lambda cancelled: answer(self._generator, self._model.tokenizer, work, cancelled),
+            self.scheduler,
+            dialect,
+            receive,
+            reply,
+            stream=bool(ask.stream),
+        )
+
+
+def _allow(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        headers = (("allow", ", ".join(allowed)),)
+        raise HttpError(405, f"{method} is not allowed here; use {allowed[0]}", headers=headers)
+
+
+def _log(scope: Scope, reply: Reply, seconds: float) -> None:
+    line = "%s %s %s %d ms id=%s"
+    method, path, status = scope["method"], scope["path"], reply.status
+    _access.info(line, method, path, status, round(seconds * 1000), reply.request_id)

@@ -1,0 +1,116 @@
+"""From messages or text to the token ids the model reads."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from jinja2 import TemplateError
+
+from thinkonce.errors import RequestError
+from thinkonce.kv.ask import ChatAsk
+
+__all__ = ("chat_tokens", "text_tokens")
+
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
+    """The prompt the model's own chat template makes of the messages.
+
+    The whole rendered text is tokenised at once: a text may be cut differently once more text
+    follows. Raises RequestError for what the messages or the template do not allow.
+    """
+    template = _template(tokenizer)
+    tools = ask.tools if ask.tool_choice != "none" else None
+    if tools and not re.search(r"\btools\b", template):
+        raise RequestError("tools", f"{len(tools)} tools", "none: this model knows no tools")
+    messages = [_message(number, written) for number, written in enumerate(ask.messages)]
+    try:
+        text = tokenizer.apply_chat_template(
+            messages,
+            tools=tools or None,
+            add_generation_prompt=True,
+            tokenize=False,
+            **(ask.chat_template_kwargs or {}),
+        )
+    except (TemplateError, TypeError, ValueError, KeyError) as refused:
+        accepts = f"messages this model's chat template takes ({refused})"
+        raise RequestError("messages", f"{len(messages)} messages", accepts) from refused
+    # The template writes the special tokens itself.
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def text_tokens(tokenizer: Any, prompt: str | list[int], vocabulary: int) -> tuple[int, ...]:
+    """The tokens of a plain prompt; an empty one begins where a text begins."""
+    tokens = prompt if isinstance(prompt, list) else tokenizer(prompt)["input_ids"]
+    if any(token >= vocabulary for token in tokens):
+        raise RequestError("prompt", max(tokens), f"token ids below {vocabulary}")
+    if not tokens and tokenizer.bos_token_id is not None:
+        tokens = [tokenizer.bos_token_id]
+    if not tokens:
+        raise RequestError("prompt", prompt, "text; this model has no token to begin one with")
+    return tuple(tokens)
+
+
+def _template(tokenizer: Any) -> str:
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError as none:
+        raise RequestError(
+            "messages", "a chat", "nothing: this model has no chat template; use completions"
+        ) from none
+
+
+def _message(number: int, written: dict[str, Any]) -> dict[str, Any]:
+    """One message in the plain form chat templates read."""
+    at = f"messages[{number}]"
+    role = written.get("role")
+    if role not in _ROLES:
+        raise RequestError(f"{at}.role", role, ", ".join(_ROLES))
+    message = {key: written[key] for key in ("name", "tool_call_id") if written.get(key)}
+    # `developer` is what OpenAI calls the system message of its newer models.
+    message["role"] = "system" if role == "developer" else role
+    calls = written.get("tool_calls")
+    if calls is not None and role == "assistant":
+        message["tool_calls"] = _tool_calls(f"{at}.tool_calls", calls)
+    message["content"] = _content(f"{at}.content", written.get("content"), optional=bool(calls))
+    return message
+
+
+def _content(at: str, content: object, optional: bool) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None and optional:
+        return ""
+    if not isinstance(content, list):
+        raise RequestError(at, content, "text, or a list of parts of type text")
+    return "\n".join(_part(f"{at}[{place}]", part) for place, part in enumerate(content))
+
+
+def _part(at: str, part: object) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(part, dict) or kind != "text":
+        raise RequestError(f"{at}.type", kind, "'text'; this model reads text only")
+    if not isinstance(text := part.get("text"), str):
+        raise RequestError(f"{at}.text", text, "text")
+    return text
+
+
+def _tool_calls(at: str, calls: object) -> list[dict[str, Any]]:
+    if not isinstance(calls, list):
+        raise RequestError(at, calls, "a list of tool calls")
+    return [_tool_call(f"{at}[{place}]", call) for place, call in enumerate(calls)]
+
+
+def _tool_call(at: str, call: object) -> dict[str, Any]:
+    """Templates read the arguments as an object, clients send them as JSON text."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict):
+        raise RequestError(f"{at}.function", function, "an object with name and arguments")
+    try:
+        arguments = msgspec.json.decode(function.get("arguments") or "{}")
+    except (msgspec.DecodeError, TypeError) as broken:
+        raise RequestError(f"{at}.function.arguments", str(broken), "JSON text") from broken
+    return {**call, "function": {**function, "arguments": arguments}}
