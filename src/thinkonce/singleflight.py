@@ -1,0 +1,345 @@
+"""One call for many askers: threads, tasks, and the processes of one host.
+
+    seat = flights.join(key, digest)
+    LEAD      make the call: seat.publish(chunk)*, then seat.land(value) or seat.fail(error)
+    FOLLOW    seat.follow() or seat.chunks(): what the leader gets
+    THROUGH   make the call and tell nobody: waiting could deadlock, or would come too late for
+              the first chunks
+
+What followers get when a leader does not come through:
+
+    it raises                FAILED, once; the next asker begins a new call
+    it is cancelled or dies  the first follower to wake leads (LEAD), the others follow it
+    no sign of it            THROUGH, after `lease` seconds; the next asker begins a new call
+    for a lease              in its place
+    mid-stream, either way   UpstreamError for those who were given chunks: another call's
+                             answer would not continue this one
+
+An answer may have been stored between an asker's look into the tiers and its becoming the
+leader: whoever leads looks again before it calls.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from enum import StrEnum
+from math import inf
+from typing import Any
+
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.flight import (
+    COALESCED,
+    LEASE_SECONDS,
+    MAX_FEED_BYTES,
+    TIMED_OUT,
+    Fate,
+    Flight,
+    Landing,
+)
+from thinkonce.leading import Leading, current, enter, leave, led_by, may_wait, stop_waiting
+
+__all__ = ("Fate", "Flight", "Flights", "Landing", "Role", "Seat")
+
+IN_CIRCLE = Landing(Fate.THROUGH, why="waiting would never end: that call waits for this one")
+OWN_THREAD = Landing(Fate.THROUGH, why="waiting would stop the thread that leads")
+TOO_LATE = Landing(Fate.THROUGH, why="too late for the first chunks")
+ELECTED = Landing(Fate.LEAD, why="the leader went away")
+ABANDONED = Landing(Fate.ABANDONED, why="the leader went away")
+
+Digest = Callable[[], bytes]
+
+
+class Role(StrEnum):
+    """What the holder of a seat does."""
+
+    LEAD = "lead"
+    FOLLOW = "follow"
+    THROUGH = "through"
+
+
+LEAD, FOLLOW, THROUGH = Role  # read at every miss: a global is five times faster to read
+
+
+class Seat:
+    """One asker's part in a call. Belongs to one thread or task at a time.
+
+    A leader ends its call with `land`, `fail` or `abandon`, a follower its wait by following to
+    the end or by `leave`; both happen by themselves, a little later, for a seat that is dropped.
+    """
+
+    __slots__ = ("_flights", "_since", "_waiting", "digest", "flight", "key", "landing", "role")
+
+    def __init__(self, flights: Flights, key: Hashable, digest: Digest | None) -> None:
+        self._flights = flights
+        self.key, self.digest = key, digest
+        self.role = THROUGH
+        self.flight: Flight | None = None
+        self.landing: Landing | None = None  # what a follower got, once it is known
+
+    # -- the leader's side -------------------------------------------------------------
+
+    @property
+    def followers(self) -> int:
+        """Who else waits for this call now, other processes included; 0 once it has ended."""
+        return self.flight.followers if self.flight is not None else 0
+
+    def publish(self, chunk: Any) -> None:
+        """Give followers a chunk that nobody will change. Shows life, as `renew` does."""
+        flight = self.flight
+        if flight is not None:
+            flight.publish(chunk)
+            if flight.digest:
+                self._flights.keep_claim(flight)
+
+    def renew(self) -> None:
+        """Show life: the lease begins anew, and nobody takes this call for hung."""
+        if self.flight is not None:
+            self.flight.renew()
+            self._flights.keep_claim(self.flight)
+
+    def land(self, value: Any) -> None:
+        """End with a value that nobody will change. Only the first end of a call counts."""
+        self.end(Landing(COALESCED, value))
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error. What is no Exception (cancellation, exit) is `abandon`:
+
+        that a leader was cancelled is no answer to anybody else.
+        """
+        failed = isinstance(error, Exception)
+        self.end(Landing(Fate.FAILED, error=error) if failed else ABANDONED)
+
+    def abandon(self) -> None:
+        """End without a result: a follower takes over."""
+        self.end(ABANDONED)
+
+    def end(self, landing: Landing) -> None:
+        flight, self.flight = self.flight, None
+        if flight is not None and self.role is LEAD:
+            self._flights.finish(self.key, flight, landing)
+
+    def when_deserted(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, from any thread, when nobody follows any more; now if so."""
+        if self.flight is not None:
+            self.flight.when_deserted(callback)
+
+    # -- the followers' side -------------------------------------------------------------
+
+    def follow(self, timeout: float | None = None) -> Landing:
+        """Block until the call ends, at most `timeout` seconds and one lease of silence.
+
+        The fate is COALESCED, FAILED, LEAD or THROUGH; after the last two the seat has that role.
+        """
+        landing = self._embark(blocking=True)
+        try:
+            while landing is None:
+                news = self._now_followed().wait(self._patience(timeout))
+                landing = self._turn(news, timeout, blocking=True)
+            return landing
+        finally:
+            self._disembark()
+
+    async def follow_async(self, timeout: float | None = None) -> Landing:
+        """`follow` on an event loop, which need not be the leader's."""
+        landing = self._embark(blocking=False)
+        try:
+            while landing is None:
+                news = await self._now_followed().wait_async(self._patience(timeout))
+                landing = self._turn(news, timeout, blocking=False)
+            return landing
+        finally:
+            self._disembark()
+
+    def chunks(self, timeout: float | None = None) -> Iterator[Any]:
+        """Every chunk from the first; then `landing` holds the end. Raises the call's error.
+
+        `timeout` (seconds) and the lease bound each wait for more. With LEAD or THROUGH there
+        was no chunk; if some were given already, an UpstreamError is raised instead.
+        """
+        landing = self._embark(blocking=True)
+        given = 0
+        try:
+            while landing is None:
+                news = self._now_followed().read(given, self._patience(timeout))
+                if isinstance(news, list):
+                    given += len(news)
+                    yield from news
+                    self._since = self._flights.now()
+                else:
+                    landing = self._turn(news, timeout, blocking=True, given=given)
+            if landing.error is not None:
+                landing.unwrap()
+        finally:
+            self._disembark()
+
+    async def achunks(self, timeout: float | None = None) -> AsyncIterator[Any]:
+        """`chunks` on an event loop."""
+        landing = self._embark(blocking=False)
+        given = 0
+        try:
+            while landing is None:
+                news = await self._now_followed().read_async(given, self._patience(timeout))
+                if isinstance(news, list):
+                    given += len(news)
+                    for chunk in news:
+                        yield chunk
+                    self._since = self._flights.now()
+                else:
+                    landing = self._turn(news, timeout, blocking=False, given=given)
+            if landing.error is not None:
+                landing.unwrap()
+        finally:
+            self._disembark()
+
+    def leave(self) -> None:
+        """Stop following. Not needed after following to the end."""
+        if self.role is not LEAD:
+            flight, self.flight = self.flight, None
+            if flight is not None:
+                flight.dismiss()
+
+    def _now_followed(self) -> Flight:
+        assert self.flight is not None
+        return self.flight
+
+    def _embark(self, *, blocking: bool) -> Landing | None:
+        """Begin to wait; a landing if there is nothing to wait for. Balance with `_disembark`."""
+        self._since = self._flights.now()
+        self._waiting: Leading | None = None
+        if self.role is FOLLOW and self.flight is None:
+            raise RuntimeError("this seat has been followed to its end; join again")
+        return self._begin_wait(blocking)
+
+    def _begin_wait(self, blocking: bool) -> Landing | None:
+        if self.role is LEAD:
+            return self._settle(ELECTED)
+        if self.role is THROUGH:
+            return self._settle(TOO_LATE)
+        flight = self._now_followed()
+        if blocking and flight.leader.thread == threading.get_ident():
+            return self._settle(OWN_THREAD)
+        waiting = current()
+        if not self._flights.may_wait(waiting, flight):
+            return self._settle(IN_CIRCLE)
+        self._waiting = waiting
+        return None
+
+    def _disembark(self) -> None:
+        if self._waiting is not None:
+            self._flights.stop_waiting(self._waiting, self._now_followed())
+            self._waiting = None
+        self.leave()
+
+    def _patience(self, timeout: float | None) -> float:
+        """Seconds left to wait. A sign of life of the leader prolongs the lease meanwhile."""
+        silence_ends = max(self._since, self._now_followed().spoke_at) + self._flights.lease
+        own_end = inf if timeout is None else self._since + timeout
+        return min(silence_ends, own_end) - self._flights.now()
+
+    def _turn(
+        self, news: Landing, timeout: float | None, *, blocking: bool, given: int = 0
+    ) -> Landing | None:
+        """What the end of one wait means for this seat; None: wait on, maybe for another leader."""
+        if news is TIMED_OUT and self._patience(timeout) > 0:
+            return None
+        if news.fate is Fate.COALESCED or news.fate is Fate.FAILED:
+            return self._settle(news)
+        if given:
+            news.unwrap()
+        if news.fate is Fate.ABANDONED:
+            self._disembark()
+            self._flights.take_seat(self)
+            return self._begin_wait(blocking)
+        return self._settle(news)
+
+    def _settle(self, landing: Landing) -> Landing:
+        self.landing = landing
+        if landing.fate is Fate.THROUGH:
+            self.role = THROUGH
+        return landing
+
+    def __del__(self) -> None:
+        # In a thread of its own: garbage is collected at any moment, also while this thread
+        # holds the very locks that ending a call needs.
+        if self.flight is not None and not sys.is_finalizing():
+            _thread.start_new_thread(self.abandon if self.role is LEAD else self.leave, ())
+
+
+class Flights:
+    """The calls under way in this process. Thread-safe.
+
+    `lease` is how many seconds of silence end a follower's patience; `max_bytes` bounds the
+    chunks kept for each call.
+    """
+
+    def __init__(
+        self,
+        *,
+        lease: float = LEASE_SECONDS,
+        clock: Clock = SYSTEM,
+        max_bytes: int = MAX_FEED_BYTES,
+    ) -> None:
+        self.lease, self.now = lease, clock.monotonic
+        self._clock, self._max_bytes = clock, max_bytes
+        self._lock = threading.Lock()
+        self._table: dict[Hashable, Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def join(self, key: Hashable, digest: Digest | None = None) -> Seat:
+        """Take part in the call for `key`: lead it if nobody does. Never waits for it."""
+        seat = Seat(self, key, digest)
+        self.take_seat(seat)
+        return seat
+
+    def take_seat(self, seat: Seat) -> None:
+        """Give `seat` its role and flight: at the start, and when its leader went away."""
+        outer = current()
+        with self._lock:
+            flight = self._table.get(seat.key)
+            if flight is not None and (role := self._role_in(flight, outer)) is not None:
+                seat.role, seat.flight = role, flight if role is FOLLOW else None
+                return
+            flight = self._table[seat.key] = Flight(
+                clock=self._clock,
+                lease=self.lease,
+                max_bytes=self._max_bytes,
+                leader=Leading(outer, threading.get_ident()),
+                lock=self._lock,
+            )
+        seat.role, seat.flight = LEAD, flight
+        enter(flight.leader)
+
+    def _role_in(self, flight: Flight, outer: Leading | None) -> Role | None:
+        """The role of one who comes to `flight` now; None if it is to be replaced."""
+        if outer is not None and flight.leader in led_by(outer):
+            return THROUGH
+        if self.now() >= flight.expires_at:
+            return None
+        if not flight.admits:
+            return THROUGH
+        flight.followers += 1
+        return FOLLOW
+
+    # -- for seats -----------------------------------------------------------------------
+
+    def finish(self, key: Hashable, flight: Flight, landing: Landing) -> None:
+        """End `flight`; the next asker for `key` begins a new one."""
+        with self._lock:
+            if self._table.get(key) is flight:
+                del self._table[key]
+        leave(flight.leader)
+        flight.end(landing)
+
+    def may_wait(self, waiting: Leading | None, flight: Flight) -> bool:
+        return may_wait(waiting, flight.leader)
+
+    def stop_waiting(self, waiting: Leading, flight: Flight) -> None:
+        stop_waiting(waiting, flight.leader)
+
+    def keep_claim(self, flight: Flight) -> None:
+        pass
