@@ -60,6 +60,7 @@ OUTSIDE = {
     "numpy": {"kv"},
     "jinja2": {"kv"},
     "filelock": {"kv"},
+    "tokenizers": {"kv"},
     "pytest": {"testing"},
     "hypothesis": {"testing"},
     "pydantic": {"values"},

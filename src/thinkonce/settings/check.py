@@ -11,7 +11,7 @@ from thinkonce.settings.sections import Settings, Upstream
 __all__ = ("check", "check_store_url", "check_upstream_url")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_LEAST_TOKEN = 8
+_LEAST_TOKEN, _LEAST_SECRET = 8, 32
 _STORES = "memory:// or sqlite:///relative.db or sqlite:////absolute.db"
 
 
@@ -21,9 +21,8 @@ def check(settings: Settings) -> None:
         check_store_url("[store] url", settings.store.url)
     for name, upstream in settings.upstreams.items():
         _check_upstream(name, upstream)
-    if 0 < len(settings.admin.token) < _LEAST_TOKEN:
-        # The value itself stays out of the message: it is a secret.
-        raise ConfigError("[admin] token", "***", f"{_LEAST_TOKEN} characters or more")
+    _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
+    _check_length("[store] secret", settings.store.secret, _LEAST_SECRET)
     _check_groups(settings.groups)
 
 
@@ -43,6 +42,11 @@ def check_upstream_url(written: str, url: str) -> None:
         usable = False
     if not usable:
         raise ConfigError(written, url, accepts)
+
+
+def _check_length(written: str, secret: str, least: int) -> None:
+    if 0 < len(secret) < least:
+        raise ConfigError(written, "***", f"{least} characters or more")
 
 
 def _check_upstream(name: str, upstream: Upstream) -> None:

@@ -28,6 +28,7 @@ class Field:
     unit: str
     least: float | None
     most: float | None
+    secret: bool
 
     @property
     def may_be_none(self) -> bool:
@@ -53,6 +54,7 @@ def _field(name: str, hint: Any) -> Field:
         unit=extra.get("unit", ""),
         least=extra.get("least"),
         most=extra.get("most"),
+        secret=extra.get("secret", False),
     )
 
 
@@ -67,7 +69,8 @@ def read_value(field: Field, written: str, value: object, classes: Collection[st
     try:
         read = _as_type(field, value, classes)
     except (ConfigError, msgspec.ValidationError, ValueError):
-        raise ConfigError(written, value, _accepts(field, classes)) from None
+        shown = "***" if field.secret else value
+        raise ConfigError(written, shown, _accepts(field, classes)) from None
     if isinstance(read, int | float) and not _within(field, read):
         raise ConfigError(written, value, _accepts(field, classes))
     return read

@@ -31,7 +31,7 @@ SIZES = "bytes, or a text such as 512KiB, 256MiB, 1GiB"
 
 
 def about(what: str, accepts: str, **bounds: float) -> Meta:
-    """`bounds`: `least` and `most`, both inclusive."""
+    """`bounds`: `least` and `most`, both inclusive. `secret`: errors do not show the value."""
     return Meta(description=what, extra={"accepts": accepts, **bounds})
 
 
@@ -124,6 +124,15 @@ class Store(Section, frozen=True):
         ),
     ] = ""
     max_bytes: Annotated[int, size("Bound of the store.", least=MIB)] = 1024 * MIB
+    secret: Annotated[
+        str,
+        about(
+            "What keys and tenants are hashed with; empty: a file beside the store, made once. "
+            "Machines that share a store need the same one.",
+            "a text of 32 characters or more",
+            secret=True,
+        ),
+    ] = ""
 
 
 class Gateway(Section, frozen=True):
@@ -219,7 +228,7 @@ class Local(Section, frozen=True):
     enabled: Annotated[bool, about("Start a local model behind the gateway.", YES_NO)] = False
     model: Annotated[
         str, about("The model to serve.", "a packaged model's name or a directory")
-    ] = "smollm2"
+    ] = "SmolLM2-135M-Instruct"
     threads: Annotated[
         int, about("Threads a forward pass uses; 0: all cores.", "0 to 256", least=0, most=256)
     ] = 0
@@ -260,6 +269,7 @@ class Admin(Section, frozen=True):
         about(
             "Expected in `x-thinkonce-admin-token`; empty: only callers on this machine.",
             "a text of 8 characters or more",
+            secret=True,
         ),
     ] = ""
 
