@@ -29,7 +29,7 @@ from thinkonce.flow import (
     Step,
     lead,
 )
-from thinkonce.singleflight import Failed, Flights, Landed, Landing, Role, Seat
+from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
 from thinkonce.tiers.tier import Tier
 
 __all__ = ("AsyncWorld", "BlockingWorld", "World", "drive", "drive_async")
@@ -121,7 +121,8 @@ class BlockingWorld(World):
             case Look(tier, ask):
                 return self.look(tier, ask)
             case Keep(tier, ask, entry):
-                return self.keep(tier, ask, entry)
+                self.keep(tier, ask, entry)
+                return None
             case CallModel(ask):
                 return ask.call()
             case Join(ask):
@@ -131,7 +132,8 @@ class BlockingWorld(World):
             case Follow(_, seat):
                 return seat.follow(self.setting.rules.lease)
             case Renew(ask):
-                return self._renew(ask)
+                self._renew(ask)
+                return None
             case _:
                 assert_never(step)
 
@@ -140,12 +142,12 @@ class BlockingWorld(World):
             made = drive(lead(ask, self.setting, look_again=look_again), self)
         except Exception as error:
             seat.fail(error)
-            return Failed(error)
+            return Landing(Fate.FAILED, error=error)
         except BaseException:
             seat.abandon()
             raise
         seat.land(made)
-        return Landed(made)
+        return Landing(Fate.COALESCED, made)
 
     def _renew(self, ask: Ask) -> None:
         if self.may_renew():
@@ -179,7 +181,8 @@ class AsyncWorld(World):
             case Look(tier, ask):
                 return await self._look(tier, ask)
             case Keep(tier, ask, entry):
-                return self.keep(tier, ask, entry)
+                self.keep(tier, ask, entry)
+                return None
             case CallModel(ask):
                 return await self.call(ask)
             case Join(ask):
@@ -189,7 +192,8 @@ class AsyncWorld(World):
             case Follow(_, seat):
                 return await seat.follow_async(self.setting.rules.lease)
             case Renew(ask):
-                return self._renew(ask)
+                self._renew(ask)
+                return None
             case _:
                 assert_never(step)
 
@@ -206,12 +210,12 @@ class AsyncWorld(World):
             made = await drive_async(lead(ask, self.setting, look_again=look_again), self)
         except Exception as error:
             seat.fail(error)
-            return Failed(error)
+            return Landing(Fate.FAILED, error=error)
         except BaseException:
             seat.abandon()
             raise
         seat.land(made)
-        return Landed(made)
+        return Landing(Fate.COALESCED, made)
 
     async def _look(self, tier: Tier, ask: Ask) -> Entry | None:
         if not tier.persistent:
@@ -237,5 +241,5 @@ class AsyncWorld(World):
 
 def _renew_outcome(landing: Landing) -> None:
     # Nobody waits for a renewal, so its failure would otherwise be invisible.
-    if isinstance(landing, Failed):
+    if landing.error is not None:
         log.warning("renewal failed: %s: %s", type(landing.error).__name__, landing.error)

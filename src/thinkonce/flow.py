@@ -17,8 +17,8 @@ differ only in who carries the steps out (`drive.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NoReturn, TypeVar
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry, Form, Meta
@@ -26,7 +26,7 @@ from thinkonce.errors import NotCached
 from thinkonce.freshness import Rules, Verdict, inline_until, judge, life_of
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.request.controls import Controls
-from thinkonce.singleflight import Abandoned, Failed, Landed, Landing, Role, Seat
+from thinkonce.singleflight import Fate, Landing, Role, Seat
 from thinkonce.tiers.tier import Key, Tier
 
 __all__ = (
@@ -48,10 +48,6 @@ __all__ = (
     "answer",
     "lead",
 )
-
-# A follower whose leaders keep dying asks the model itself after this many elections.
-MAX_ELECTIONS = 3
-
 
 # -- what goes in and what comes out -------------------------------------------------------
 
@@ -87,6 +83,8 @@ class Ask:
     epoch: int = 0
     bypass: Reason | None = None
     coalesce: bool = True
+    thaw: Callable[[Any], Any] | None = None  # in place of an entry's own
+    started: float | None = None  # monotonic; when the model's work began, if before CallModel
     trouble: bool = False  # a tier failed while this request was served
 
 
@@ -271,6 +269,8 @@ def _look(ask: Ask, setting: Setting) -> Flow[Found[Entry] | None]:
         entry: Entry | None = yield Look(tier, ask)
         if entry is None:
             continue
+        if ask.thaw is not None:
+            entry.thaw = ask.thaw
         now = (setting.clock.wall(), setting.clock.monotonic())
         verdict, why = judge(entry, ask.controls, setting.rules, now, 1 - setting.chance())
         if verdict in _SERVABLE:
@@ -289,39 +289,49 @@ def _keep(ask: Ask, entry: Entry, tier: Tier, setting: Setting) -> Flow[None]:
 
 def _ask_the_model(ask: Ask, key: Key, setting: Setting, reason: Reason) -> Flow[Answer]:
     outcome = Outcome.REFRESH if reason is Reason.REFRESHED else Outcome.MISS
-    for _ in range(MAX_ELECTIONS if ask.coalesce else 0):
-        seat: Seat = yield Join(ask)
-        if seat.role is Role.THROUGH:
-            break
-        led = seat.role is Role.LEAD
+    seat: Seat | None = (yield Join(ask)) if ask.coalesce else None
+    role = Role.THROUGH if seat is None else seat.role
+    while seat is not None and role is not Role.THROUGH:
+        led = role is Role.LEAD
         landing: Landing = yield (Lead(ask, seat) if led else Follow(ask, seat))
-        settled = _settle(landing, led, outcome, reason)
-        if settled is not None:
-            return settled
+        if landing.fate is Fate.COALESCED:
+            return _settle(landing.value, led, outcome, reason)
+        if landing.fate is Fate.FAILED:
+            raise _failure(landing, led)
+        # The leader went away: this caller leads now, or nobody can be waited for.
+        role = Role.LEAD if landing.fate is Fate.LEAD else Role.THROUGH
     made = yield from lead(ask, setting)
     return _from_model(made, outcome, reason)
 
 
-def _settle(landing: Landing, led: bool, outcome: Outcome, reason: Reason) -> Answer | None:
-    match landing:
-        case Landed(Made() as made) if led:
-            return _from_model(made, outcome, reason)
-        case Landed(Answer() as found):  # the leader looked again and found it stored
-            return found
-        case Landed(Made() as made):
-            return Answer(Outcome.COALESCED, reason, made.entry, refused=made.refused)
-        case Landed(Live() as live):
-            return Answer(outcome if led else Outcome.COALESCED, reason, raw=live)
-        case Landed(BaseException() as error) | Failed(error):
-            raise error
-        case Abandoned():
-            return None
+def _settle(value: object, led: bool, outcome: Outcome, reason: Reason) -> Answer:
+    match value:
+        case Made() if led:
+            return _from_model(value, outcome, reason)
+        case Made():
+            return Answer(Outcome.COALESCED, reason, value.entry, refused=value.refused)
+        case Answer():  # the leader looked again and found it stored
+            return replace(value)
+        case Live():
+            return Answer(outcome if led else Outcome.COALESCED, reason, raw=value)
+        case BaseException():
+            raise value
         case _:
-            raise TypeError(f"unexpected landing {landing!r}")
+            raise TypeError(f"a call cannot end with {value!r}")
 
 
-def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made | Answer]:
+def _failure(landing: Landing, led: bool) -> BaseException:
+    """The model's error: the leader's own, a copy for a follower where it can be copied."""
+    if not led:
+        landing.unwrap()
+    assert landing.error is not None
+    return landing.error
+
+
+def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made | Answer | Live]:
     """Call the model and keep what it gave. Whoever leads runs this for all who follow.
+
+    A `Live` answer is handed on at once; whoever sees its end runs `lead` again to keep it.
 
     `look_again`: the answer may have been stored between this caller's look and its becoming
     the leader; without a second look two calls would be made.
@@ -330,10 +340,12 @@ def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made |
         found = yield from _look(ask, setting)
         if found is not None and found.verdict is Verdict.FRESH:
             return _from_cache(found, Outcome.HIT)
-    started = setting.clock.monotonic()
+    started = setting.clock.monotonic() if ask.started is None else ask.started
     raw = yield CallModel(ask)
-    draft = ask.draft(raw, setting.clock.monotonic() - started)
-    entry = _entry_of(ask, draft, setting, started)
+    if isinstance(raw, Live):
+        return raw
+    seconds = setting.clock.monotonic() - started
+    entry = _entry_of(ask, draft := ask.draft(raw, seconds), setting, seconds)
     refused = draft.refused or _refusal(ask, entry)
     if refused is None:
         for tier in setting.tiers:
@@ -341,7 +353,7 @@ def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made |
     return Made(raw, entry, refused)
 
 
-def _entry_of(ask: Ask, draft: Draft, setting: Setting, started: float) -> Entry:
+def _entry_of(ask: Ask, draft: Draft, setting: Setting, seconds: float) -> Entry:
     now = setting.clock.wall()
     life = life_of(ask.controls, setting.rules, now, setting.chance)
     return Entry(
@@ -353,7 +365,7 @@ def _entry_of(ask: Ask, draft: Draft, setting: Setting, started: float) -> Entry
         thaw=draft.thaw,
         payload_size=draft.size,
         cost=draft.cost,
-        seconds=setting.clock.monotonic() - started,
+        seconds=seconds,
         tokens=draft.tokens,
         created_at=now,
         expires_at=life.expires_at,
@@ -379,7 +391,9 @@ def _from_cache(found: Found[Entry], outcome: Outcome) -> Answer:
     return Answer(outcome, found.reason, found.entry, tier=found.tier, match=Match.EXACT)
 
 
-def _from_model(made: Made | Answer, outcome: Outcome, reason: Reason) -> Answer:
+def _from_model(made: Made | Answer | Live, outcome: Outcome, reason: Reason) -> Answer:
     if isinstance(made, Answer):
         return made
+    if isinstance(made, Live):
+        return Answer(outcome, reason, raw=made)
     return Answer(outcome, reason, made.entry, made.raw, refused=made.refused)

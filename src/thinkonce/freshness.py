@@ -112,8 +112,7 @@ class Life:
 
 def life_of(controls: Controls, rules: Rules, now: float, chance: Callable[[], float]) -> Life:
     """The life of an answer made at wall time `now`. `chance` returns uniform [0, 1)."""
-    ttl = rules.ttl if controls.ttl is None else controls.ttl
-    ttl = min(ttl, rules.max_age)
+    ttl = min(_ttl_of(controls, rules), rules.max_age)
     if controls.priority != "pinned" and not controls.preload:
         ttl *= 1 - chance() * rules.jitter
     while_revalidate = _first(controls.stale_while_revalidate, rules.stale_while_revalidate)
@@ -122,6 +121,12 @@ def life_of(controls: Controls, rules: Rules, now: float, chance: Callable[[], f
     kept = max(rules.retention, while_revalidate, if_error)
     gone_at = min(expires_at + kept, now + rules.max_age)
     return Life(expires_at, gone_at, while_revalidate, if_error)
+
+
+def _ttl_of(controls: Controls, rules: Rules) -> float:
+    if controls.ttl is not None:
+        return controls.ttl
+    return rules.ttl_class(controls.ttl_class).seconds if controls.ttl_class else rules.ttl
 
 
 class Verdict(Enum):

@@ -12,7 +12,7 @@ Pinned entries live outside the policy until they expire; together they may take
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator
 from sys import getsizeof
 
@@ -24,7 +24,7 @@ from thinkonce.eviction.policy import Limits, Note, make_policy
 from thinkonce.outcome import Reason
 from thinkonce.selector import Purge, Selector
 from thinkonce.tiers.ghosts import Ghosts
-from thinkonce.tiers.purges import LocalPurges, PurgeLog
+from thinkonce.tiers.purges import LocalPurges, PurgeLog, concerned
 from thinkonce.tiers.tier import Key, TierStats
 
 __all__ = ("ENTRY_OVERHEAD", "MemoryTier")
@@ -93,13 +93,18 @@ class MemoryTier:
 
     def entries(self, selector: Selector, limit: int, after: bytes = b"") -> Iterator[Entry]:
         with self._lock:
-            found = [e for e in self.map.values() if e.digest > after and _chosen(selector, e)]
+            found = [e for e in self.map.values() if e.digest > after and selector.matches_entry(e)]
         found.sort(key=lambda entry: entry.digest)
         return iter(found[:limit])
 
     def stats(self) -> TierStats:
         with self._lock:
             return TierStats(len(self.map), self._bytes, dict(self._evictions))
+
+    def by_priority(self) -> dict[str, int]:
+        """How many entries of each priority are here."""
+        with self._lock:
+            return dict(Counter(entry.meta.priority for entry in self.map.values()))
 
     # -- writing -----------------------------------------------------------------------
 
@@ -236,8 +241,7 @@ class MemoryTier:
     def _purged_meanwhile(self, entry: Entry) -> bool:
         if entry.epoch == self.applied:
             return False
-        purges = self.purges.since(entry.epoch)
-        return purges is None or any(purge.concerns(entry) for purge in purges)
+        return concerned(entry, self.purges.since(entry.epoch))
 
     def _may_pin(self, entry: Entry) -> bool:
         if entry.meta.priority != "pinned":
@@ -278,10 +282,6 @@ class MemoryTier:
 def _note_bit(entry: Entry) -> None:
     if entry.hits < 3:  # S3-FIFO counts to three; SIEVE only asks whether it is zero
         entry.hits += 1
-
-
-def _chosen(selector: Selector, entry: Entry) -> bool:
-    return selector.matches_entry(entry)
 
 
 def _check_limits(max_entries: int | None, max_bytes: int | None) -> None:

@@ -1,0 +1,109 @@
+"""What stands behind a cache, opened from one store URL: secret, tier, purge log, flights.
+
+memory://            a random secret, purges and flights of this process only
+sqlite:///FILE       FILE            the answers
+                     FILE.secret     the installation's secret, 0600
+                     FILE.host       purge epoch, counters and flights of this host
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from thinkonce.clock import Clock
+from thinkonce.errors import CorruptEntry
+from thinkonce.flow import Answer, Made
+from thinkonce.host.mapfile import HostFile, host_path
+from thinkonce.outcome import Reason
+from thinkonce.request.secret import load_secret, secret_path
+from thinkonce.singleflight import Flights
+from thinkonce.tiers.codec import Codec
+from thinkonce.tiers.purges import LocalPurges, PurgeLog
+from thinkonce.tiers.store import open_store, store_path
+from thinkonce.tiers.tier import Key, Tier
+
+__all__ = ("Backing", "open_backing")
+
+CROSSING = "flight"  # the name errors give to bytes that came from another process
+
+
+@dataclass(slots=True)
+class Backing:
+    """Owned by one cache. `tier` is None where answers live in memory only."""
+
+    secret: bytes
+    tier: Tier | None
+    purges: PurgeLog
+    flights: Flights
+    host: HostFile | None = None
+
+    def close(self) -> None:
+        """Finish what is queued, then let go. Idempotent."""
+        self.flights.close()
+        if self.tier is not None:
+            self.tier.close()
+        if self.host is not None:
+            self.host.close()
+
+
+def open_backing(
+    url: str | None, *, secret: str = "", clock: Clock, max_bytes: int, lease: float
+) -> Backing:
+    """Open what `url` names; None or `memory://` for nothing outside this process.
+
+    Raises ConfigError naming the store or the secret and what would work.
+    """
+    path = None if url is None else store_path(url)
+    if path is None:
+        key = load_secret(secret)
+        return Backing(key, None, LocalPurges(), Flights(clock=clock, lease=lease))
+    return _open_file(path, load_secret(secret, secret_path(path)), clock, max_bytes, lease)
+
+
+def _open_file(path: Path, secret: bytes, clock: Clock, max_bytes: int, lease: float) -> Backing:
+    host = HostFile(host_path(path))
+    try:
+        tier = open_store(path, secret=secret, clock=clock, max_bytes=max_bytes, host=host)
+    except BaseException:
+        host.close()
+        raise
+    crossing = Crossing(Codec(secret, CROSSING))
+    flights = Flights(
+        host=host, clock=clock, lease=lease, encode=crossing.encode, decode=crossing.decode
+    )
+    return Backing(secret, tier, tier.purges, flights, host)
+
+
+class _Crossed(msgspec.Struct, array_like=True):
+    digest: bytes
+    entry: bytes
+    refused: str = ""
+
+
+class Crossing:
+    """How the result of a call reaches followers in other processes: as a stored entry would."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def encode(self, result: object) -> bytes:
+        """Raises TypeError for what only this process can hold; followers then call themselves."""
+        if not isinstance(result, Made | Answer) or result.entry is None:
+            raise TypeError(f"a {type(result).__name__} cannot leave the process")
+        entry, refused = result.entry, result.refused or ""
+        return msgspec.msgpack.encode(
+            _Crossed(entry.digest, self._codec.encode(entry.digest, entry), refused)
+        )
+
+    def decode(self, raw: bytes) -> Made:
+        """Raises CorruptEntry for bytes that no process of this installation wrote."""
+        try:
+            crossed = msgspec.msgpack.decode(raw, type=_Crossed)
+        except msgspec.MsgspecError as error:
+            raise CorruptEntry(CROSSING, "reading another process's answer") from error
+        entry: Any = self._codec.decode(Key(None, crossed.digest), crossed.entry)
+        return Made(None, entry, Reason(crossed.refused) if crossed.refused else None)

@@ -1,0 +1,274 @@
+"""One function over one cache: the slow path behind the generated wrapper."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from thinkonce.entry import Meta
+from thinkonce.flow import Answer, Ask, Draft, Live
+from thinkonce.functions import Function, Receiver
+from thinkonce.outcome import Outcome, Reason
+from thinkonce.request.canonical import canonical_args
+from thinkonce.request.controls import Controls
+from thinkonce.streams import Joined, SharedAsyncStream, SharedStream
+from thinkonce.tally import Tally
+from thinkonce.tiers.tier import Key
+from thinkonce.values import Kept, Serializer, keep, keep_stream, persistable, thaw_with
+from thinkonce.wrapper import bind_invoke, bind_values, is_floaty, scalar_key
+
+if TYPE_CHECKING:
+    from thinkonce.cache import Cache
+
+__all__ = ("Caller", "Options")
+
+log = logging.getLogger("thinkonce")
+Values = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `@cached` was told about one function, checked and resolved.
+
+    `key` replaces the arguments in the identity; `condition` sees each new value and says
+    whether it may be stored; `serializer` brings values of the user's own types into a store.
+    """
+
+    controls: Controls = field(default_factory=Controls)
+    ignore: frozenset[str] = frozenset()
+    key: Callable[..., Any] | None = None
+    serializer: Serializer | None = None
+    condition: Callable[[Any], bool] | None = None
+
+
+class Caller:
+    """Thread-safe. Takes the bound values of a call, in the order of the parameters."""
+
+    def __init__(self, cache: Cache, function: Function, options: Options) -> None:
+        self.cache, self.function, self.options = cache, function, options
+        self.tally = Tally()
+        self.bind = bind_values(function)
+        self.invoke = bind_invoke(function.call, function.parameters, function.scope)
+        self.meta = _meta(function, options.controls)
+        self.identity = function.identity + self.meta.namespace.encode()
+        counted = [
+            (i, p) for i, p in enumerate(function.parameters) if p.name not in options.ignore
+        ]
+        self._places = tuple(i for i, _ in counted)
+        self._names = tuple(p.name for _, p in counted)
+        self._floaty = tuple(is_floaty(p) for _, p in counted)
+        self._user_key = options.key and bind_invoke(
+            options.key, function.parameters, f"key of {function.scope}"
+        )
+        self._refreshing = msgspec.structs.replace(options.controls, refresh=True)
+        self._receiver = Receiver() if function.is_method and 0 in self._places else None
+        self._streams: dict[object, Any] = {}
+        self._thaw = thaw_with(options.serializer) if options.serializer else None
+        self._warned = False
+
+    # -- keys ----------------------------------------------------------------------------
+
+    def key(self, values: Values) -> Key | None:
+        """The key of a call, or None when its arguments have no canonical form.
+
+        Raises TypeError for a method of a nameless object over a persistent store: without a
+        key of its own, two objects would get each other's answers after a restart.
+        """
+        counted = self._counted(values)
+        if self._receiver is None and self._user_key is None:
+            scalars = scalar_key(self.identity, counted, self._floaty)
+            if scalars is not None:
+                return self._key_of(scalars, lambda: canonical_args(self._names, counted))
+        try:
+            raw = canonical_args(("key",) if self._user_key else self._names, counted)
+        except TypeError as error:
+            self._warn(error)
+            return None
+        return self._key_of((self.identity, raw), lambda: raw)
+
+    def _counted(self, values: Values) -> Values:
+        """The values that make the identity."""
+        if self._user_key is not None:
+            return (self._user_key(values),)
+        counted = tuple([values[place] for place in self._places])
+        if self._receiver is None:
+            return counted
+        persistent = self.cache.store is not None
+        name = self._receiver.name(values[0], self.function.scope, persistent=persistent)
+        return (name, *counted[1:])
+
+    def _key_of(self, local: tuple[object, ...], raw: Callable[[], bytes]) -> Key:
+        keyer, function, namespace = self.cache.keyer, self.function, self.meta.namespace
+        return Key(
+            local,
+            lambda: keyer.call_digest(function.scope, function.version, namespace, raw()),
+        )
+
+    def _warn(self, error: TypeError) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("%s runs uncached: %s", self.function.scope, error)
+
+    # -- calls ---------------------------------------------------------------------------
+
+    def call(self, values: Values) -> Any:
+        key = self.key(values)
+        if key is not None and (entry := self.cache.probe(key.local)) is not None:
+            self.tally.hits += 1
+            self.tally.saved_seconds += entry.seconds
+            return entry.payload if entry.thaw is None else entry.thaw(entry.payload)
+        return self._told(self.cache.answer(self.ask(values, key)))
+
+    async def call_async(self, values: Values) -> Any:
+        key = self.key(values)
+        if key is not None and (entry := self.cache.probe(key.local)) is not None:
+            self.tally.hits += 1
+            self.tally.saved_seconds += entry.seconds
+            return entry.payload if entry.thaw is None else entry.thaw(entry.payload)
+        return self._told(await self.cache.answer_async(self.ask(values, key)))
+
+    def refresh(self, values: Values) -> Any:
+        """Ask the model whatever is stored, store and return the new value."""
+        return self._told(self.cache.answer(self.ask(values, self.key(values), refresh=True)))
+
+    async def refresh_async(self, values: Values) -> Any:
+        ask = self.ask(values, self.key(values), refresh=True)
+        return self._told(await self.cache.answer_async(ask))
+
+    def ask(self, values: Values, key: Key | None, *, refresh: bool = False) -> Ask:
+        """The request that the flow sees for a call with `values`."""
+        return Ask(
+            key=key,
+            meta=self.meta,
+            controls=self._refreshing if refresh else self.options.controls,
+            call=lambda: self.invoke(values),
+            draft=self._draft,
+            epoch=self.cache.epoch,
+            bypass=Reason.UNKEYABLE if key is None else None,
+            thaw=self._thaw,
+        )
+
+    def _told(self, answer: Answer) -> Any:
+        self.tally.count(answer)
+        self.cache.log(answer, self.function.scope)
+        return answer.value
+
+    def _draft(self, raw: Any, seconds: float) -> Draft:
+        return self._draft_of(keep(raw, self.options.serializer), raw, seconds)
+
+    def _draft_of(self, kept: Kept, raw: Any, seconds: float) -> Draft:
+        condition = self.options.condition
+        refused = None if condition is None or condition(raw) else Reason.CONDITION
+        if self.cache.store is not None and refused is None:
+            persistable(kept)  # a TypeError here names the type and `serializer=`
+        return Draft(kept.payload, kept.form, kept.thaw, kept.size, seconds, refused=refused)
+
+    # -- streams -------------------------------------------------------------------------
+
+    def stream(self, values: Values, *, refresh: bool = False) -> Generator[Any]:
+        key = self.key(values)
+        if key is None:
+            yield from self.invoke(values)
+            return
+        ask = self._stream_ask(values, key, self._shared, refresh)
+        answer = self.cache.answer(ask)
+        if isinstance(answer.raw, Live):
+            self._count_live(answer)
+            yield from answer.raw.feed.read()
+        else:
+            yield from self._told(answer)
+
+    async def stream_async(self, values: Values, *, refresh: bool = False) -> AsyncGenerator[Any]:
+        key = self.key(values)
+        if key is None:
+            async for item in self.invoke(values):
+                yield item
+            return
+        ask = self._stream_ask(values, key, self._shared_async, refresh)
+        answer = await self.cache.answer_async(ask)
+        if not isinstance(answer.raw, Live):
+            for item in self._told(answer):
+                yield item
+            return
+        self._count_live(answer)
+        reading = answer.raw.feed.read()
+        try:
+            async for item in reading:
+                yield item
+        finally:
+            await reading.aclose()
+
+    def _stream_ask(
+        self, values: Values, key: Key, share: Callable[[Values, Ask], Live], refresh: bool
+    ) -> Ask:
+        ask = self.ask(values, key, refresh=refresh)
+        ask.coalesce = False  # readers share the stream itself
+        ask.draft = self._draft_stream
+        ask.call = lambda: share(values, ask)
+        return ask
+
+    def _draft_stream(self, raw: Any, seconds: float) -> Draft:
+        return self._draft_of(keep_stream(raw, self.options.serializer), raw, seconds)
+
+    def _shared(self, values: Values, ask: Ask) -> Live:
+        assert ask.key is not None
+        place = ask.key.local
+        with self.cache.lock:
+            stream = self._streams.get(place)
+            if stream is not None and stream.join():
+                return Live(Joined(stream))
+            return Live(self._open(SharedStream, place, values, ask))
+
+    def _shared_async(self, values: Values, ask: Ask) -> Live:
+        assert ask.key is not None
+        # Readers on another event loop cannot wait for this one's tasks.
+        place = (ask.key.local, id(asyncio.get_running_loop()))
+        stream = self._streams.get(place)
+        if stream is not None and stream.join():
+            return Live(Joined(stream))
+        return Live(self._open(SharedAsyncStream, place, values, ask))
+
+    def _open(
+        self,
+        make: type[SharedStream] | type[SharedAsyncStream],
+        place: object,
+        values: Values,
+        ask: Ask,
+    ) -> SharedStream | SharedAsyncStream:
+        def left() -> None:
+            if self._streams.get(place) is stream:
+                del self._streams[place]
+
+        stream = make(self.invoke(values), self._keeper(ask), left)
+        stream.join()
+        self._streams[place] = stream
+        return stream
+
+    def _keeper(self, ask: Ask) -> Callable[[list[Any]], None]:
+        """Stores a stream's items once its end is seen."""
+        started = self.cache.setting.clock.monotonic()
+
+        def keep_items(items: list[Any]) -> None:
+            self.cache.keep(replace(ask, call=lambda: items, started=started))
+
+        return keep_items
+
+    def _count_live(self, answer: Answer) -> None:
+        if isinstance(answer.raw.feed, Joined):
+            answer.outcome = Outcome.COALESCED
+        self.tally.count(answer)
+        self.cache.log(answer, self.function.scope)
+
+
+def _meta(function: Function, controls: Controls) -> Meta:
+    return Meta(
+        scope=function.scope,
+        namespace=controls.namespace,
+        tags=controls.tags,
+        priority=controls.priority or "medium",
+    )

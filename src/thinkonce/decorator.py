@@ -1,0 +1,252 @@
+"""`@cached`: give a function that calls a model a memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+import msgspec
+
+from thinkonce.cache import Cache, CacheStats, Explanation, Size, Ttl
+from thinkonce.caller import Caller, Options
+from thinkonce.errors import ConfigError
+from thinkonce.functions import Function, Kind, describe
+from thinkonce.outcome import Outcome, Reason
+from thinkonce.selector import Selector
+from thinkonce.units import parse_seconds
+from thinkonce.values import Serializer
+from thinkonce.wrapper import Probe, build
+
+__all__ = ("Cached", "cached")
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+log = logging.getLogger("thinkonce")
+
+
+class Cached(Protocol[P, R_co]):
+    """A function with a memory: called as before, plus what is listed here."""
+
+    cache: Cache
+    __name__: str
+    __qualname__: str
+
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]: ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any], /) -> Cached[P, R_co]: ...
+
+    @overload
+    def __get__(
+        self: Cached[Concatenate[S, Q], R_co], instance: S, owner: type[Any] | None = None, /
+    ) -> Callable[Q, R_co]: ...
+
+    def cache_stats(self) -> CacheStats:
+        """Counts of this function's calls; `total_items` and `bytes` are of its cache."""
+        ...
+
+    def clear_cache(self) -> int:
+        """Forget every answer of this function; returns how many there were."""
+        ...
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the answer of one call; False if there was none."""
+        ...
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function whatever is stored, store and return the new value."""
+        ...
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """What this call would get now, and why. Counts nothing and calls nothing."""
+        ...
+
+
+@overload
+def cached(fn: Callable[P, R], /) -> Cached[P, R]: ...
+
+
+@overload
+def cached(
+    fn: None = None,
+    /,
+    *,
+    ttl: Ttl = None,
+    max_size: int | None = None,
+    max_bytes: Size = None,
+    policy: str | None = None,
+    store: str | None = None,
+    cache: Cache | None = None,
+    namespace: str = "",
+    tags: Iterable[str] = (),
+    priority: str = "",
+    key: Callable[..., Any] | None = None,
+    ignore: Iterable[str] = (),
+    version: str | None = None,
+    semantic: object = None,
+    serializer: Serializer | None = None,
+    stale_while_revalidate: float | str | None = None,
+    condition: Callable[[Any], bool] | None = None,
+) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
+
+
+def cached(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    ttl: Ttl = None,
+    max_size: int | None = None,
+    max_bytes: Size = None,
+    policy: str | None = None,
+    store: str | None = None,
+    cache: Cache | None = None,
+    namespace: str = "",
+    tags: Iterable[str] = (),
+    priority: str = "",
+    key: Callable[..., Any] | None = None,
+    ignore: Iterable[str] = (),
+    version: str | None = None,
+    semantic: object = None,
+    serializer: Serializer | None = None,
+    stale_while_revalidate: float | str | None = None,
+    condition: Callable[[Any], bool] | None = None,
+) -> Any:
+    """Remember what a function returned for the same arguments.
+
+    Works on functions, methods, coroutines, generators and async generators (streams are
+    recorded and replayed). `None` is a value; exceptions are never remembered; concurrent
+    identical calls run once. Without arguments: no expiry, 256 MiB of memory.
+
+    ttl: seconds, `5m`, or a class such as `hot`; None for no expiry.
+    max_size, max_bytes, policy, store: of the cache made for this function, see `Cache`.
+    cache: use this one instead; then the four above belong to it.
+    namespace, tags: for versions and for purging in bulk.
+    priority: high | medium | low | pinned, the weight when room is needed.
+    key: called with the same arguments; what it returns is the identity in their place.
+    ignore: names of parameters that do not count.
+    version: stands in for the digest of the function's source.
+    serializer: an object with `dumps` and `loads`, for types a store cannot keep by itself.
+    stale_while_revalidate: seconds past expiry in which the old value may still be given
+        while a new one is made in the background.
+    condition: called with each new value; False: it is returned but not stored.
+
+    Raises ConfigError for settings that cannot work.
+    """
+    if semantic is not None and semantic is not False:
+        raise ConfigError("semantic", semantic, "None; matching by meaning is not built yet")
+    own = {"max_size": max_size, "max_bytes": max_bytes, "policy": policy, "store": store}
+    holder = _cache_for(cache, {name: value for name, value in own.items() if value is not None})
+    controls = holder.controls(ttl, tuple(tags), namespace, priority)
+    if stale_while_revalidate is not None:
+        seconds = parse_seconds(stale_while_revalidate, "stale_while_revalidate")
+        controls = msgspec.structs.replace(controls, stale_while_revalidate=seconds)
+    options = Options(controls, frozenset(ignore), key, serializer, condition)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return _decorate(function, holder, options, version)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _cache_for(cache: Cache | None, own: dict[str, Any]) -> Cache:
+    if cache is None:
+        return Cache(**own)
+    if own:
+        name, value = next(iter(own.items()))
+        raise ConfigError(name, value, "nothing when cache= is given; it belongs to that Cache")
+    return cache
+
+
+def _decorate(
+    fn: Callable[..., Any], cache: Cache, options: Options, version: str | None
+) -> Callable[..., Any]:
+    function = describe(fn, version)
+    unknown = options.ignore - set(function.names)
+    if unknown:
+        known = ", ".join(function.names)
+        raise ConfigError("ignore", sorted(unknown), f"parameters of {function.scope}: {known}")
+    caller = Caller(cache, function, options)
+    cache.register(caller)
+    wrapper = build(function, _slow(caller, function), _probe(caller, options), options.ignore)
+    _attach(wrapper, caller, function)
+    return wrapper
+
+
+def _slow(caller: Caller, function: Function) -> Callable[..., Any]:
+    return {
+        Kind.PLAIN: caller.call,
+        Kind.COROUTINE: caller.call_async,
+        Kind.GENERATOR: caller.stream,
+        Kind.ASYNC_GENERATOR: caller.stream_async,
+    }[function.kind]
+
+
+def _probe(caller: Caller, options: Options) -> Probe | None:
+    cache = caller.cache
+    if not cache.inline or options.key is not None:
+        return None
+    memory = cache.memory
+    return Probe(
+        identity=caller.identity,
+        get=memory.map.get,
+        now=cache.setting.clock.monotonic,
+        tally=caller.tally,
+        quiet=_levels().get,
+        policy=memory.policy,
+        note=memory.policy.note,
+        heard=memory.heard.append,
+        epoch=memory.purges.epoch if cache.shared else None,
+        tier=memory if cache.shared else None,
+    )
+
+
+def _levels() -> dict[int, bool]:
+    """The logger's own memo of which levels are on, emptied whenever a level changes.
+
+    Reading it costs a third of `isEnabledFor`. Where an interpreter has none, an empty dict
+    sends every hit to the slow path, which asks properly.
+    """
+    return getattr(log, "_cache", {})
+
+
+def _attach(wrapper: Any, caller: Caller, function: Function) -> None:
+    cache, bind = caller.cache, caller.bind
+    wrapper.cache = cache
+    wrapper.cache_stats = lambda: cache.stats_of(caller.tally)
+    wrapper.clear_cache = lambda: cache.purge_selected(
+        Selector(scope=function.scope, namespace=caller.meta.namespace)
+    )
+    wrapper.invalidate = lambda *args, **kwargs: _invalidate(caller, bind(*args, **kwargs))
+    refresh = _refresh_of(caller, function)
+    wrapper.refresh = lambda *args, **kwargs: refresh(bind(*args, **kwargs))
+    wrapper.explain = lambda *args, **kwargs: _explain(caller, bind(*args, **kwargs))
+
+
+def _refresh_of(caller: Caller, function: Function) -> Callable[..., Any]:
+    by_kind: dict[Kind, Callable[..., Any]] = {
+        Kind.PLAIN: caller.refresh,
+        Kind.COROUTINE: caller.refresh_async,
+        Kind.GENERATOR: partial(caller.stream, refresh=True),
+        Kind.ASYNC_GENERATOR: partial(caller.stream_async, refresh=True),
+    }
+    return by_kind[function.kind]
+
+
+def _invalidate(caller: Caller, values: tuple[Any, ...]) -> bool:
+    key = caller.key(values)
+    return key is not None and caller.cache.discard(key)
+
+
+def _explain(caller: Caller, values: tuple[Any, ...]) -> Explanation:
+    key = caller.key(values)
+    if key is None:
+        return Explanation(Outcome.BYPASS, Reason.UNKEYABLE, "")
+    return caller.cache.examine(caller.ask(values, key))
