@@ -230,8 +230,8 @@ class Local(Section, frozen=True):
         str, about("The model to serve.", "a packaged model's name or a directory")
     ] = "SmolLM2-135M-Instruct"
     threads: Annotated[
-        int, about("Threads a forward pass uses; 0: all cores.", "0 to 256", least=0, most=256)
-    ] = 0
+        int | None, about("Threads a forward pass uses.", "1 to 256" + NONE, least=1, most=256)
+    ] = None
     queue: Annotated[
         int,
         about(
@@ -240,7 +240,7 @@ class Local(Section, frozen=True):
             least=0,
             most=10_000,
         ),
-    ] = 64
+    ] = 16
 
 
 class Log(Section, frozen=True):

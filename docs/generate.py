@@ -1,0 +1,147 @@
+"""Writes the pages of docs/ that the program itself knows: `make docs`.
+
+    cli.md            from every command's --help
+    configuration.md  from the settings' definitions
+    reasons.md        from the enums of outcomes and reasons
+    errors.md         from the tree of errors
+    benchmarks.md     from benchmarks/results/*.json, with its charts
+
+A test compares what this would write with what is committed.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import thinkonce.errors
+import thinkonce.outcome
+from thinkonce.cli.output import show_bytes, show_seconds
+from thinkonce.cli.reference import command_help
+from thinkonce.settings.load import TABLES, env_name, sections
+from thinkonce.settings.read import Field, fields_of
+from thinkonce.settings.sections import Section, Settings, default_classes
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+
+HEAD = "<!-- Written by `make docs`; edit the program instead. -->\n"
+
+
+def pages() -> dict[str, str]:
+    """File name under docs/ -> its whole text."""
+    from report import benchmark_pages  # benchmarks/report.py
+
+    return {
+        "cli.md": HEAD + "".join(cli()),
+        "configuration.md": HEAD + "".join(configuration()),
+        "reasons.md": HEAD + "".join(reasons()),
+        "errors.md": HEAD + "".join(errors()),
+        **benchmark_pages(HEAD),
+    }
+
+
+def cli() -> Iterator[str]:
+    yield "# Command line\n\nExit codes: 0 success, 1 failure, 2 bad usage or configuration.\n"
+    for name, text in command_help():
+        yield f"\n## {name}\n\n```text\n{text.rstrip()}\n```\n"
+
+
+# -- configuration ----------------------------------------------------------------------------
+
+
+def configuration() -> Iterator[str]:
+    yield """# Configuration
+
+Code wins over flags, flags over the environment, the environment over `thinkonce.toml` (in the
+working directory, or named by `--config`), and that over the defaults below. A setting nobody
+knows is an error. Sizes are written as `256MiB`, times as seconds or `5m`, `1h`, `24h`; `"none"`
+takes a bound away. Lists are separated by commas in the environment.
+"""
+    groups = fields_of(Settings)["groups"]
+    for name, kind in sections().items():
+        yield f"\n## [{name}]\n\n{kind.__doc__}\n\n"
+        yield from table(kind, lambda field, name=name: env_name(name, field))
+    for name, kind in TABLES.items():
+        yield f"\n## [{name}.NAME]\n\n{kind.__doc__} TOML only.\n\n"
+        yield from table(kind, None)
+    yield "\nThe classes that exist unless redefined:\n\n| name | ttl | priority |\n|---|---|---|\n"
+    for name, row in default_classes().items():
+        yield f"| `{name}` | {show_seconds(row.ttl)} | {row.priority} |\n"
+    yield f"\n## [groups]\n\n{groups.doc} It takes {groups.accepts}. TOML only.\n"
+
+
+def table(kind: type[Section], environment: Any) -> Iterator[str]:
+    defaults = {field.name: field for field in msgspec.structs.fields(kind)}
+    yield "| setting | default | accepts | |\n|---|---|---|---|\n"
+    for field in fields_of(kind).values():
+        default = shown(field, defaults[field.name])
+        also = f"<br>`{environment(field.name)}`" if environment else ""
+        yield f"| `{field.name}`{also} | {default} | {cell(field.accepts)} | {cell(field.doc)} |\n"
+
+
+def shown(field: Field, declared: msgspec.structs.FieldInfo) -> str:
+    if declared.required:
+        return "required"
+    value = declared.default
+    if value is msgspec.NODEFAULT:
+        value = declared.default_factory()
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if field.unit == "bytes":
+        return show_bytes(value)
+    if field.unit and isinstance(value, float):
+        return show_seconds(value)
+    if isinstance(value, list):
+        return ", ".join(f"`{item}`" for item in value) or "empty"
+    return f"`{value}`" if value != "" else "empty"
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+# -- the vocabulary -----------------------------------------------------------------------------
+
+
+def reasons() -> Iterator[str]:
+    module = thinkonce.outcome
+    yield f"# Outcomes and reasons\n\n{module.__doc__}\n"
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            yield f"\n## {node.name}\n\n{ast.get_docstring(node)}\n\n"
+            yield "| word | meaning |\n|---|---|\n"
+            for member in node.body:
+                if isinstance(member, ast.Assign) and isinstance(member.value, ast.Constant):
+                    meaning = lines[member.lineno - 1].partition("#")[2].strip()
+                    yield f"| `{member.value.value}` | {cell(meaning)} |\n"
+
+
+def errors() -> Iterator[str]:
+    module = thinkonce.errors
+    first, _, tree = (module.__doc__ or "").partition("\n")
+    yield f"# Errors\n\n{first}\n\n```text\n{tree.strip()}\n```\n"
+    for name in module.__all__:
+        error = getattr(module, name)
+        bases = ", ".join(f"`{base.__name__}`" for base in error.__bases__)
+        yield f"\n## {name}\n\n{error.__doc__} Subclass of {bases}.\n"
+
+
+def main() -> None:
+    for name, text in pages().items():
+        path = DOCS / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

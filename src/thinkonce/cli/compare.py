@@ -1,0 +1,182 @@
+"""`bench --prompts`: one's own prompts, asked without the cache and with it.
+
+Each prompt is asked with the cache switched off and then, at once, with it on: a slow minute of
+the machine or the provider hits both alike. Then the whole file is asked again with the cache.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+
+from thinkonce.cli.gateway_view import GatewayError
+from thinkonce.cli.output import print_json, print_table
+from thinkonce.errors import ConfigError
+from thinkonce.settings.check import check_upstream_url
+
+__all__ = ("read_prompts", "run")
+
+# A local model on a slow machine takes minutes for a long prompt.
+TIMEOUT_SECONDS = 600.0
+OFF = {"enabled": False}
+
+
+class Lap(msgspec.Struct, frozen=True):
+    """One prompt's answer."""
+
+    seconds: float
+    outcome: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Seconds; `again` are the laps of the second time through."""
+
+    prompts: int
+    without: list[float]
+    first: list[float]
+    again: list[float]
+    hits_first: int
+    hits_again: int
+
+
+def read_prompts(file: Path, model: str) -> list[dict[str, Any]]:
+    """Chat request bodies from `file`: a prompt a line, or JSON lines.
+
+    A JSON line is a request body, an OpenAI Batch line (its `body`), or has a `prompt`. Raises
+    ConfigError naming the line.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("--prompts", str(file), f"a readable text file: {error}") from None
+    bodies = [
+        _body(f"--prompts {file.name}:{number}", line, model)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not bodies:
+        raise ConfigError("--prompts", str(file), "a file with at least one prompt")
+    return bodies
+
+
+def _body(where: str, line: str, model: str) -> dict[str, Any]:
+    if not line.lstrip().startswith("{"):
+        return {"model": model, "messages": [{"role": "user", "content": line.strip()}]}
+    accepts = "a JSON object with messages, body or prompt"
+    try:
+        found: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise ConfigError(where, line[:60], accepts) from None
+    found = found.get("body", found)
+    if isinstance(found, dict) and isinstance(found.get("prompt"), str):
+        found = {"messages": [{"role": "user", "content": found["prompt"]}]}
+    if not isinstance(found, dict) or not isinstance(found.get("messages"), list):
+        raise ConfigError(where, line[:60], accepts)
+    return {"model": model, **found}
+
+
+def run(bodies: Sequence[dict[str, Any]], url: str, as_json: bool) -> None:
+    """Ask, then print. Raises GatewayError where `url` is no gateway or answers an error."""
+    check_upstream_url("--url", url)
+    without, first, again = [], [], []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("asking", total=2 * len(bodies))
+        for body in bodies:
+            without.append(_ask(url, {**body, "kv_cache": OFF}))
+            first.append(_ask(url, body))
+            bar.advance(task)
+        for body in bodies:
+            again.append(_ask(url, body))
+            bar.advance(task)
+    report = Report(
+        prompts=len(bodies),
+        without=_seconds(without),
+        first=_seconds(first),
+        again=_seconds(again),
+        hits_first=_hits(first),
+        hits_again=_hits(again),
+    )
+    print_json(_summary(report)) if as_json else _print(report)
+
+
+def _ask(url: str, body: dict[str, Any]) -> Lap:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(str(parts.hostname), parts.port, timeout=TIMEOUT_SECONDS)
+    headers = {"content-type": "application/json"}
+    if key := os.environ.get("OPENAI_API_KEY"):
+        headers["authorization"] = f"Bearer {key}"
+    path = parts.path.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+    try:
+        began = time.perf_counter()
+        connection.request("POST", path, msgspec.json.encode(body), headers)
+        response = connection.getresponse()
+        raw = response.read()
+        seconds = time.perf_counter() - began
+    except (OSError, http.client.HTTPException) as error:
+        raise GatewayError(f"{url} cannot be reached") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise GatewayError(
+            f"{url} answered {response.status}: {raw[:200].decode(errors='replace')}"
+        )
+    outcome = response.headers.get("x-cache")
+    if outcome is None:
+        raise GatewayError(f"{url} sent no x-cache header: is it a thinkonce gateway?")
+    return Lap(seconds, outcome)
+
+
+def _seconds(laps: Sequence[Lap]) -> list[float]:
+    return [lap.seconds for lap in laps]
+
+
+def _hits(laps: Sequence[Lap]) -> int:
+    return sum(lap.outcome in ("HIT", "STALE", "COALESCED") for lap in laps)
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    return {
+        "prompts": report.prompts,
+        "without_cache": _spread(report.without),
+        "with_cache": {**_spread(report.first), "hits": report.hits_first},
+        "again": {**_spread(report.again), "hits": report.hits_again},
+        "speedup_first": sum(report.without) / sum(report.first),
+        "speedup_again": sum(report.without) / sum(report.again),
+    }
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Total, and the time of the 50th, 90th and 99th of a hundred, in seconds."""
+    cuts = quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 99
+    return {"total": sum(seconds), "p50": median(seconds), "p90": cuts[89], "p99": cuts[98]}
+
+
+def _print(report: Report) -> None:
+    rows = (
+        ("without cache", report.without, "-"),
+        ("with cache, first time", report.first, f"{report.hits_first}/{report.prompts}"),
+        ("with cache, second time", report.again, f"{report.hits_again}/{report.prompts}"),
+    )
+    print_table(
+        ("", "HITS", "TOTAL", "P50", "P90", "P99", "SPEED"),
+        [
+            (
+                name,
+                hits,
+                *(f"{value * 1000:.1f} ms" for value in _spread(seconds).values()),
+                f"{sum(report.without) / sum(seconds):.1f}x",
+            )
+            for name, seconds, hits in rows
+        ],
+    )

@@ -1,0 +1,74 @@
+"""`doctor`: is everything here as it must be, and what to do where it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thinkonce.cli.examine import Finding, Grade, machine, models, upstreams
+from thinkonce.cli.options import AsJson, Config, StoreUrl
+from thinkonce.cli.output import console, print_json
+from thinkonce.errors import ConfigError
+from thinkonce.settings import Settings, Sources
+from thinkonce.settings.load import FILE_NAME
+
+__all__ = ("register",)
+
+MARKS = {Grade.GOOD: "ok  ", Grade.NOTE: "note", Grade.BAD: "FAIL"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor", epilog="Example: thinkonce doctor --store sqlite:///answers.db")(doctor)
+
+
+def doctor(
+    store: StoreUrl = None,
+    config: Config = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="A gateway or another store that should share this one's secret."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Check configuration, store, secret, upstreams and models; say what to do.
+
+    Exits 0 when nothing failed, 1 when something did, 2 when the configuration is unusable.
+    """
+    findings = [*machine()]
+    try:
+        settings = Sources(config=config, flags={"store.url": store}).load()
+    except ConfigError as error:
+        findings.append(Finding("configuration", Grade.BAD, str(error), "correct that setting"))
+        _print(findings, as_json)
+        return 2
+    findings += _examined(settings, config, compare)
+    _print(findings, as_json)
+    return int(any(finding.grade is Grade.BAD for finding in findings))
+
+
+def _examined(settings: Settings, config: Path | None, compare: str | None) -> list[Finding]:
+    from thinkonce.cli.examine_store import compared, secret, store_file
+
+    source = config or Path(FILE_NAME)
+    read = f"read {source}" if source.exists() else f"no {source}: defaults and environment"
+    findings = [Finding("configuration", Grade.GOOD, read)]
+    findings += store_file(settings.store)
+    findings += secret(settings.store)
+    if compare is not None:
+        findings.append(compared(settings.store, compare, settings.admin.token))
+    findings += upstreams(settings.upstreams)
+    findings += models(settings.local)
+    return findings
+
+
+def _print(findings: list[Finding], as_json: bool) -> None:
+    if as_json:
+        print_json(findings)
+        return
+    out = console()
+    for finding in findings:
+        out.print(f"{MARKS[finding.grade]}  {finding.name:<16} {finding.says}", markup=False)
+        if finding.todo:
+            out.print(f"      {'':<16} -> {finding.todo}", markup=False)

@@ -1,0 +1,96 @@
+"""A running gateway, seen through its admin API."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from thinkonce.cli.view import Chosen
+from thinkonce.errors import RequestError, ThinkOnceError
+from thinkonce.insight.entries import EntryRow
+from thinkonce.settings.check import check_upstream_url
+
+__all__ = ("GatewayError", "GatewayView")
+
+TIMEOUT_SECONDS = 30.0
+
+
+class GatewayError(ThinkOnceError):
+    """The gateway cannot be reached, or refused."""
+
+
+class GatewayView:
+    """Speaks to `url`, a gateway's address with or without `/v1`. Raises GatewayError."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        check_upstream_url("--url", url)
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        self.place = f"{parts.scheme}://{parts.netloc}"
+        self._connection = kind(str(parts.hostname), parts.port, timeout=TIMEOUT_SECONDS)
+        self._token = token or os.environ.get("THINKONCE_ADMIN_TOKEN", "")
+
+    def stats(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask("GET", "/cache/stats")
+        return found
+
+    def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:
+        query = [("limit", str(limit)), *(("tag", tag) for tag in chosen.tags)]
+        for name in ("namespace", "model"):
+            if (value := getattr(chosen, name)) is not None:
+                query.append((name, value))
+        answer = self._ask("GET", f"/cache/entries?{urlencode(query)}")
+        return msgspec.convert(answer["entries"], list[EntryRow])
+
+    def show(self, key: str, content: bool) -> dict[str, Any]:
+        query = "?content=true" if content else ""
+        found: dict[str, Any] = self._ask("GET", f"/cache/entries/{key}{query}")
+        return found
+
+    def purge(self, chosen: Chosen) -> int:
+        return int(self._ask("POST", "/cache/purge", msgspec.json.encode(chosen))["purged"])
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        headers = {"content-type": "application/json"}
+        if self._token:
+            headers["x-thinkonce-admin-token"] = self._token
+        try:
+            self._connection.request(method, path, body, headers)
+            response = self._connection.getresponse()
+            raw = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayError(f"{self.place} cannot be reached") from error
+        try:
+            answer = msgspec.json.decode(raw)
+        except msgspec.DecodeError:
+            what = f"{self.place}{path} answered {response.status}, not JSON"
+            raise GatewayError(f"{what}: is it a thinkonce gateway?") from None
+        if response.status >= 400:
+            self._refuse(path, response.status, answer)
+        return answer
+
+    def _refuse(self, path: str, status: int, answer: Any) -> None:
+        error = answer.get("error", {}) if isinstance(answer, dict) else {}
+        message = error.get("message", "no reason given") if isinstance(error, dict) else error
+        if status in (401, 403):
+            message = f"{message}; set THINKONCE_ADMIN_TOKEN to the gateway's [admin] token"
+        if status == 400:
+            raise RequestError(path, message, "what the gateway says")
+        raise GatewayError(f"{self.place}{path} answered {status}: {message}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._connection.close()

@@ -1,0 +1,21 @@
+"""Options that several commands share, said in the same words everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ("AsJson", "Config", "StoreUrl", "Url")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file.  [default: thinkonce.toml, if there is one]"),
+]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option("--store", help="sqlite:///relative.db or sqlite:////absolute.db"),
+]
+Url = Annotated[str | None, typer.Option("--url", help="A running gateway, instead of a store.")]

@@ -1,0 +1,80 @@
+"""How commands print: JSON for programs, tables for people, and no colour in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ("console", "print_json", "print_pairs", "print_table", "show_bytes", "show_seconds")
+
+# What a pipe or a narrow terminal shows without cutting keys and model names.
+PIPE_WIDTH = 160
+
+_SPANS = (("d", 86_400.0), ("h", 3600.0), ("m", 60.0))
+_SIZES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10))
+
+
+def console() -> Console:
+    """On stdout; made when used, because tests and pipes replace stdout."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+
+
+def print_json(value: object) -> None:
+    """Indented JSON, other scripts than Latin left readable."""
+    print(json.dumps(msgspec.to_builtins(value), ensure_ascii=False, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    for column in columns:
+        right = column in ("BYTES", "TOKENS", "AGE", "TTL")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def print_pairs(pairs: dict[str, Any], indent: str = "") -> None:
+    """Nested mappings, one value a line."""
+    for name, value in pairs.items():
+        label = f"{indent}{str(name).replace('_', ' ')}"
+        if isinstance(value, dict):
+            print(label)
+            print_pairs(value, indent + "  ")
+        else:
+            print(f"{label:<24} {_plain(value)}")
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def show_seconds(seconds: float | None) -> str:
+    """3600 -> "1h", 90.4 -> "1.5m", None -> "-"."""
+    if seconds is None:
+        return "-"
+    for unit, span in _SPANS:
+        if abs(seconds) >= span:
+            return f"{seconds / span:.3g}{unit}"
+    return f"{seconds:.3g}s"
+
+
+def show_bytes(count: float | None) -> str:
+    """268435456 -> "256MiB", None -> "-"."""
+    if count is None:
+        return "-"
+    for unit, size in _SIZES:
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.0f}B"

@@ -1,0 +1,53 @@
+"""`purge`: forget entries, in a store or a running gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from thinkonce.cli.open_view import open_view
+from thinkonce.cli.options import AsJson, Config, StoreUrl, Url
+from thinkonce.cli.output import print_json
+from thinkonce.cli.view import Chosen, key_prefix
+from thinkonce.errors import ConfigError
+from thinkonce.units import parse_seconds
+
+__all__ = ("register",)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("purge", epilog="Example: thinkonce purge --tag faq --older-than 24h")(purge)
+
+
+def purge(
+    tag: Annotated[list[str] | None, typer.Option(help="With any of these tags.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="In this namespace.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
+    key: Annotated[str | None, typer.Option(help="A key, or 8 or more of its digits.")] = None,
+    older_than: Annotated[str | None, typer.Option(help="Made longer ago: 90s, 5m, 24h.")] = None,
+    expired: Annotated[bool, typer.Option("--expired", help="Past their life.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every entry.")] = False,
+    store: StoreUrl = None,
+    url: Url = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forget the entries that match every option given."""
+    chosen = Chosen(
+        tags=tuple(tag or ()),
+        namespace=namespace,
+        model=model,
+        key=None if key is None else key_prefix(key),
+        older_than=None if older_than is None else parse_seconds(older_than, "--older-than"),
+        expired=expired,
+        all=everything,
+    )
+    if chosen.is_empty():
+        raise ConfigError("purge", "nothing", "what to forget, such as --tag faq, or --all")
+    with open_view(store, url, config) as view:
+        count = view.purge(chosen)
+    if as_json:
+        print_json({"purged": count, "store": view.place})
+    else:
+        print(f"purged {count} {'entry' if count == 1 else 'entries'} from {view.place}")

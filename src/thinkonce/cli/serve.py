@@ -1,0 +1,129 @@
+"""`serve` and `serve-model`: the two servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from thinkonce.cli.later import NotBuilt
+from thinkonce.cli.options import Config, StoreUrl
+from thinkonce.errors import ConfigError
+from thinkonce.settings import Settings, Sources, Upstream
+from thinkonce.settings.check import check_upstream_url
+
+__all__ = ("pools_of", "register", "with_optional_model")
+
+MODEL_PORT = 8001
+Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "serve",
+        epilog="Example: thinkonce serve --upstream https://api.openai.com/v1 --port 8000",
+    )(serve)
+    app.command("serve-model", epilog="Example: thinkonce serve-model --port 8001")(serve_model)
+
+
+def with_optional_model(arguments: Sequence[str]) -> list[str]:
+    """`--local` takes a model's name or nothing; the parser knows only options that take one."""
+    given = list(arguments)
+    for at, word in enumerate(given):
+        followed = at + 1 < len(given) and not given[at + 1].startswith("-")
+        if word == "--local" and not followed:
+            given[at] = "--local="
+    return given
+
+
+def serve(
+    host: Host = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0: any.  [default: 8000]")] = None,
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option(help="A provider's base URL, with or without /v1; may be repeated."),
+    ] = None,
+    local: Annotated[
+        str | None,
+        typer.Option(metavar="[MODEL]", help="Start a local model and use it."),
+    ] = None,
+    store: StoreUrl = None,
+    config: Config = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that serve.")] = None,
+) -> int:
+    """The caching gateway."""
+    sources = Sources(
+        config=config,
+        flags={
+            "gateway.host": host,
+            "gateway.port": port,
+            "gateway.workers": workers,
+            "store.url": store,
+            "local.enabled": None if local is None else True,
+            "local.model": local or None,
+            "upstreams": pools_of(upstream) if upstream else None,
+        },
+    )
+    settings = sources.load()
+    if not settings.upstreams and not settings.local.enabled:
+        accepts = "--upstream URL for a provider, or --local for a model on this machine"
+        raise ConfigError("serve", "no model to ask", accepts)
+    _share_data_folder(settings)
+    from thinkonce.gateway.serve import run
+
+    return run(settings)
+
+
+def serve_model(
+    model: Annotated[
+        str | None, typer.Argument(help="A packaged model's name, or a directory.")
+    ] = None,
+    host: Host = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0: any.  [default: 8001]")] = None,
+    kv_store: Annotated[
+        Path | None, typer.Option(help="Folder for attention state. Not built yet.")
+    ] = None,
+    config: Config = None,
+) -> int:
+    """An OpenAI-compatible server for one local model."""
+    if kv_store is not None:
+        raise NotBuilt("`--kv-store` is not built yet in this version")
+    settings = Sources(config=config, flags={"local.model": model}).load()
+    _share_data_folder(settings)
+    from thinkonce.kv.server import run
+
+    return run(
+        settings.local.model,
+        host=host or "127.0.0.1",
+        port=MODEL_PORT if port is None else port,
+        threads=settings.local.threads,
+        max_waiting=settings.local.queue,
+        access_log=True,
+    )
+
+
+def pools_of(urls: Sequence[str]) -> dict[str, Upstream]:
+    """One pool a URL, named after its host: nobody declared them equivalent.
+
+    Raises ConfigError for a URL that is none, or one given twice.
+    """
+    pools: dict[str, Upstream] = {}
+    for url in urls:
+        check_upstream_url("--upstream", url)
+        name = urlsplit(url).netloc.rpartition("@")[2].lower()
+        if any(url in pool.urls for pool in pools.values()):
+            raise ConfigError("--upstream", url, "each URL once")
+        while name in pools:
+            name += "+"
+        pools[name] = Upstream(urls=[url])
+    return pools
+
+
+def _share_data_folder(settings: Settings) -> None:
+    # Child processes and the packaged models look for the folder there.
+    if settings.data.dir:
+        os.environ["THINKONCE_DATA_DIR"] = settings.data.dir

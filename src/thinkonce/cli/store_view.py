@@ -1,0 +1,120 @@
+"""A store's file, opened beside whatever else is using it."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from thinkonce.cli.view import Chosen
+from thinkonce.clock import SYSTEM
+from thinkonce.entry import Entry
+from thinkonce.errors import ConfigError, RequestError
+from thinkonce.host.mapfile import HostFile, host_path
+from thinkonce.insight.entries import EntryRow, content_of, row_of
+from thinkonce.request.secret import load_secret, secret_path
+from thinkonce.selector import Selector
+from thinkonce.settings import Store
+from thinkonce.tiers.store import open_store, store_path
+
+__all__ = ("StoreFileView", "existing_path")
+
+# Enough to tell that a prefix means several entries.
+SEVERAL = 2
+
+
+def existing_path(store: Store) -> Path:
+    """The file of a store that is there. Raises ConfigError for one that is not."""
+    path = store_path(store.url)
+    if path is None:
+        accepts = "a store with a file; what lies in memory is seen with --url"
+        raise ConfigError("--store", store.url, accepts)
+    if not path.exists():
+        accepts = f"a store that exists; there is no {path} yet"
+        raise ConfigError("--store", store.url, accepts)
+    return path
+
+
+class StoreFileView:
+    """Opening makes no new store. Raises ConfigError where it cannot be opened."""
+
+    def __init__(self, store: Store) -> None:
+        path = existing_path(store)
+        secret = load_secret(store.secret, secret_path(path))
+        self.place = str(path)
+        self._path = path
+        self._host = HostFile(host_path(path))
+        try:
+            self._tier = open_store(
+                path, secret=secret, clock=SYSTEM, max_bytes=store.max_bytes, host=self._host
+            )
+        except BaseException:
+            self._host.close()
+            raise
+
+    def stats(self) -> dict[str, Any]:
+        counts = self._tier.stats()
+        return {
+            "entries": counts.entries,
+            "bytes": counts.bytes,
+            "file_bytes": self._path.stat().st_size,
+            "purge_epoch": self._host.epoch[0],
+        }
+
+    def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:
+        now = time.time()
+        found = self._tier.entries(selector_of(chosen, now), limit)
+        return [row_of(entry, now) for entry in islice(found, limit)]
+
+    def show(self, key: str, content: bool) -> dict[str, Any]:
+        entry = self._one(key)
+        found: dict[str, Any] = msgspec.to_builtins(row_of(entry, time.time()))
+        return {**found, "content": content_of(entry)} if content else found
+
+    def purge(self, chosen: Chosen) -> int:
+        _, count = self._tier.purges.append(selector_of(chosen, time.time()))
+        return count
+
+    def _one(self, key: str) -> Entry:
+        # A selector takes whole bytes; an odd last digit is compared here.
+        selector = Selector(key=bytes.fromhex(key[: len(key) // 2 * 2]))
+        matching = (
+            entry
+            for entry in self._tier.entries(selector, 1000)
+            if entry.digest.hex().startswith(key)
+        )
+        found = list(islice(matching, SEVERAL))
+        if not found:
+            raise RequestError("KEY", key, f"a key of {self.place}; see `thinkonce ls`")
+        if len(found) == SEVERAL:
+            raise RequestError("KEY", key, "more digits: several keys begin with these")
+        return found[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tier.close()
+        self._host.close()
+
+
+def selector_of(chosen: Chosen, now: float) -> Selector:
+    """`chosen` as instants of the wall clock; `all` is a selector without any condition."""
+    key = chosen.key or ""
+    return Selector(
+        tags=chosen.tags,
+        namespace=chosen.namespace,
+        model=chosen.model,
+        key=bytes.fromhex(key[: len(key) // 2 * 2]),
+        older_than=None if chosen.older_than is None else now - chosen.older_than,
+        expired_before=now if chosen.expired else None,
+    )
