@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from thinkonce.protocols.dialect import Dialect
+from thinkonce.protocols.openai_chat import OpenAIChat
 
 __all__ = ("DIALECTS", "dialect_for")
 
-DIALECTS: dict[str, Dialect] = {}
+_ALL: tuple[Dialect, ...] = (OpenAIChat(),)
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})
+_PATHS = {prefix + name: each for name, each in DIALECTS.items() for prefix in ("/v1/", "/")}
 
 
 def dialect_for(path: str) -> Dialect | None:
     """The dialect of `/v1/chat/completions` or `/chat/completions`; None: forward untouched."""
-    return DIALECTS.get(path.removeprefix("/v1").removeprefix("/"))
+    return _PATHS.get(path)

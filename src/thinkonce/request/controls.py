@@ -11,10 +11,16 @@ A prohibition (`enabled: false`, `no-store`) wins from any of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from math import inf
+from typing import Any, cast
 
 import msgspec
+
+from thinkonce.errors import ConfigError, RequestError
+from thinkonce.protocols.splice import add, without
+from thinkonce.units import parse_seconds
 
 __all__ = ("DEFAULTS", "TTL_CLASSES", "Controls", "parse_controls", "strip_controls")
 
@@ -50,23 +56,256 @@ class Controls(msgspec.Struct, frozen=True, gc=False):
 
 DEFAULTS = Controls()
 
+_PREFIX = b"x-thinkonce-"
+_CACHE_CONTROL = b"cache-control"
+# Headers of ours that say who asks, not how to cache.
+_OTHER_HEADERS = frozenset({"admin-token", "tenant", "client-authorization", "engine-secret"})
+_PRIORITIES = ("high", "medium", "low", "pinned")
+_REUSES = ("exact", "link", "blend", "modules", "auto")
+_MAX_TEXT = 1024  # characters of a label, namespace or tag
+_MAX_TAGS = 64
+
 
 def parse_controls(
     kv_cache: Any,
     cache: Any,
     headers: Iterable[tuple[bytes, bytes]],
-    ttl_classes: frozenset[str] = TTL_CLASSES,
+    ttl_classes: Collection[str] = TTL_CLASSES,
 ) -> Controls:
     """`kv_cache` and `cache` as found in the body (None: absent); header names in lower case.
 
     Raises RequestError naming the field, and for an unknown one all known ones.
     """
-    raise NotImplementedError
+    ours = [pair for pair in headers if pair[0].startswith(_PREFIX) or pair[0] == _CACHE_CONTROL]
+    if not ours and kv_cache is None and cache is None:
+        return DEFAULTS
+    said = _Said(ttl_classes)
+    said.take_fields(kv_cache)
+    said.take_litellm(cache)
+    for name, value in ours:
+        if name != _CACHE_CONTROL:
+            said.take_header(name.decode("latin-1"), _header_text(value))
+    for name, value in ours:
+        if name == _CACHE_CONTROL:
+            said.take_cache_control(_header_text(value))
+    return said.controls()
 
 
 def strip_controls(raw: bytes, body: dict[str, Any], keep: bytes = b"") -> bytes:
-    """The request's bytes without `kv_cache` and `cache`; everything else byte for byte.
+    """The request's bytes without `kv_cache` and `cache`; every other member byte for byte.
 
     `keep` is the JSON of a `kv_cache` to put in their place, for our own engine.
     """
-    raise NotImplementedError
+    if "kv_cache" in body or "cache" in body:
+        raw = without(raw, ("kv_cache", "cache"))
+    return add(raw, b'"kv_cache":' + keep) if keep else raw
+
+
+def _header_text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+class _Said:
+    """Collects fields from the strongest source to the weakest; the first to speak wins."""
+
+    def __init__(self, ttl_classes: Collection[str]) -> None:
+        self.fields: dict[str, Any] = {}
+        self.forbidden: set[str] = set()  # "enabled", "store"
+        self._ttl_classes = ttl_classes
+
+    def say(self, field: str, value: Any) -> None:
+        self.fields.setdefault(field, value)
+
+    def take_fields(self, kv_cache: Any) -> None:
+        for name, value in _object("kv_cache", kv_cache).items():
+            if name not in _FIELDS:
+                raise RequestError(f"kv_cache.{name}", value, f"these fields: {_known(_FIELDS)}")
+            if value is not None:
+                self.take_field(name, f"kv_cache.{name}", value)
+
+    def take_litellm(self, cache: Any) -> None:
+        for name, value in _object("cache", cache).items():
+            if name not in _LITELLM_FIELDS:
+                raise RequestError(f"cache.{name}", value, f"these: {_known(_LITELLM_FIELDS)}")
+            if value is not None:
+                self._take_litellm_field(name, f"cache.{name}", value)
+
+    def take_header(self, header: str, text: str) -> None:
+        name = header.removeprefix("x-thinkonce-")
+        if name in _OTHER_HEADERS:
+            return
+        field = name.replace("-", "_")
+        if field not in _FIELDS:
+            known = ", ".join(f"x-thinkonce-{each.replace('_', '-')}" for each in sorted(_FIELDS))
+            raise RequestError(header, text, f"one of {known}")
+        self.take_field(field, header, _from_text(field, text))
+
+    def take_field(self, name: str, path: str, value: Any) -> None:
+        """`path` is how errors call the field."""
+        if name == "ttl":
+            self.say("ttl", _ttl(path, value, self._ttl_classes))
+            return
+        parsed = _FIELDS[name](path, value)
+        if name == "enabled" and not parsed:
+            self.forbidden.add("enabled")
+        self.say(_RENAMED.get(name, name), parsed)
+
+    def _take_litellm_field(self, name: str, path: str, value: Any) -> None:
+        if name in ("ttl", "namespace"):
+            self.take_field(name, path, value)
+        elif name in ("s-maxage", "s-max-age"):
+            self.say("max_age", _seconds(path, value))
+        elif name == "no-cache":
+            self.say("refresh", _bool(path, value))
+        elif name == "no-store" and _bool(path, value):
+            self.forbidden.add("store")
+        elif name == "use-cache" and not _bool(path, value):
+            self.forbidden.add("enabled")
+
+    def take_cache_control(self, text: str) -> None:
+        for directive in text.split(","):
+            name, _, value = directive.strip().lower().partition("=")
+            path = f"cache-control {name}"
+            if name == "no-cache":
+                self.say("refresh", True)
+            elif name == "no-store":
+                self.forbidden.add("store")
+            elif name == "only-if-cached":
+                self.say("only_if_cached", True)
+            elif name == "max-stale" and not value:
+                self.say("max_stale", inf)
+            elif name in _DIRECTIVE_SECONDS:
+                self.say(name.replace("-", "_"), _delta_seconds(path, value))
+
+    def controls(self) -> Controls:
+        fields = self.fields
+        ttl, ttl_class = fields.pop("ttl", (None, ""))
+        if fields.get("override") and not fields.get("label"):
+            raise RequestError("key_mode", "override", "it together with a cache_key")
+        if fields.get("override") and fields.get("batch_mode"):
+            raise RequestError("key_mode", "override", "it without batch_mode, which drops labels")
+        enabled = "enabled" not in self.forbidden
+        fields["enabled"] = enabled
+        return Controls(
+            read=enabled and not fields.get("refresh", False),
+            store=enabled and "store" not in self.forbidden,
+            ttl=ttl,
+            ttl_class=ttl_class,
+            **fields,
+        )
+
+
+# -- one field ---------------------------------------------------------------------------------
+
+
+def _object(path: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RequestError(path, value, "a JSON object")
+    return value
+
+
+def _known(fields: Iterable[str]) -> str:
+    return ", ".join(sorted(fields))
+
+
+def _bool(path: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise RequestError(path, value, "true or false")
+    return value
+
+
+def _text(path: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        raise RequestError(path, value, f"a string of at most {_MAX_TEXT} characters")
+    return value
+
+
+def _tags(path: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_TAGS:
+        raise RequestError(path, value, f"a list of at most {_MAX_TAGS} strings")
+    return tuple(dict.fromkeys(_text(path, tag) for tag in value))
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str, Any], str]:
+    def parse(path: str, value: Any) -> str:
+        if value not in words:
+            raise RequestError(path, value, " | ".join(words))
+        return cast(str, value)
+
+    return parse
+
+
+def _override(path: str, value: Any) -> bool:
+    return _one_of(("label", "override"))(path, value) == "override"
+
+
+def _semantic(path: str, value: Any) -> bool | float:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and 0 <= value <= 1:
+        return float(value)
+    raise RequestError(path, value, "true, false, or the smallest similarity, 0 to 1")
+
+
+def _ttl(path: str, value: Any, classes: Collection[str]) -> tuple[float | None, str]:
+    if isinstance(value, str) and value in classes:
+        return None, value
+    return _seconds(path, value, f", or a class: {' | '.join(sorted(classes))}"), ""
+
+
+def _seconds(path: str, value: Any, or_else: str = "") -> float:
+    try:
+        return parse_seconds(value, path)
+    except ConfigError as error:
+        raise RequestError(path, value, error.accepts + or_else) from None
+
+
+def _delta_seconds(path: str, value: str) -> float:
+    digits = value.strip().strip('"')
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise RequestError(path, value, "whole seconds (RFC 9111, 1.2.2)")
+    return float(digits)
+
+
+def _from_text(field: str, text: str) -> Any:
+    """A header's text as the JSON value it stands for."""
+    text = text.strip()
+    if field == "tags":
+        return [tag.strip() for tag in text.split(",") if tag.strip()]
+    if field in _BOOLEANS or field == "semantic":
+        if text.lower() in ("true", "1", "yes", "on") and not (field == "semantic" and text == "1"):
+            return True
+        if text.lower() in ("false", "0", "no", "off") and not (
+            field == "semantic" and text == "0"
+        ):
+            return False
+    if field == "semantic":
+        with suppress(ValueError):
+            return float(text)
+    return text
+
+
+_BOOLEANS = ("enabled", "context_aware", "batch_mode", "preload", "refresh")
+_FIELDS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(_BOOLEANS, _bool),
+    "cache_key": _text,
+    "key_mode": _override,
+    "ttl": _seconds,
+    "priority": _one_of(_PRIORITIES),
+    "namespace": _text,
+    "tags": _tags,
+    "semantic": _semantic,
+    "reuse": _one_of(_REUSES),
+}
+_RENAMED = {"cache_key": "label", "key_mode": "override"}
+_LITELLM_FIELDS = frozenset(
+    {"ttl", "s-maxage", "s-max-age", "no-cache", "no-store", "namespace", "use-cache"}
+)
+_DIRECTIVE_SECONDS = frozenset(
+    {"max-age", "max-stale", "min-fresh", "stale-if-error", "stale-while-revalidate"}
+)

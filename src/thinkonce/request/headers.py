@@ -1,4 +1,9 @@
-"""Which request headers travel on, and which of them can change an answer."""
+"""Which request headers travel on, and which of them can change an answer.
+
+Only listed headers are forwarded, and every forwarded one is in the key unless known harmless: a
+trace header in the key means no hit, silently; an unkeyed header that changes the answer means
+a wrong one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,24 @@ from collections.abc import Iterable
 
 import msgspec
 
-__all__ = ("Taken", "take_headers")
+__all__ = ("HARMLESS", "Taken", "take_headers")
+
+# The body is known to be JSON, so its content type and encoding say nothing more.
+_FORWARDED = frozenset({b"accept", b"accept-language", b"content-type", b"content-language"})
+_FORWARDED_PREFIXES = (b"anthropic-", b"openai-")
+_CREDENTIAL = frozenset(
+    {b"authorization", b"x-api-key", b"api-key", b"openai-organization", b"openai-project"}
+)
+HARMLESS = frozenset(
+    {
+        b"accept", b"accept-encoding", b"cdn-loop", b"connection", b"content-length",
+        b"content-type", b"forwarded", b"host", b"keep-alive", b"origin", b"priority",
+        b"referer", b"te", b"traceparent", b"tracestate", b"transfer-encoding", b"user-agent",
+        b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port",
+        b"x-forwarded-proto", b"x-real-ip", b"x-request-id",
+    }
+)  # fmt: skip
+_HARMLESS_PREFIXES = (b"x-stainless-", b"sec-")
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
@@ -25,4 +47,20 @@ def take_headers(
     headers: Iterable[tuple[bytes, bytes]], extra: frozenset[bytes] = frozenset()
 ) -> Taken:
     """`headers` with names in lower case; `extra`: names the operator forwards besides."""
-    raise NotImplementedError
+    forward, keyed, credential = [], [], []
+    for pair in headers:
+        name = pair[0]
+        if name in _CREDENTIAL:
+            credential.append(pair)
+        elif name in _FORWARDED or name in extra or name.startswith(_FORWARDED_PREFIXES):
+            forward.append(pair)
+            if name not in HARMLESS and not name.startswith(_HARMLESS_PREFIXES):
+                keyed.append(pair)
+    # Order between different headers means nothing; between equal ones it does, and stays.
+    keyed.sort(key=_name)
+    credential.sort(key=_name)
+    return Taken(tuple(forward), tuple(keyed), tuple(credential))
+
+
+def _name(pair: tuple[bytes, bytes]) -> bytes:
+    return pair[0]

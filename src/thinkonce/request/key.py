@@ -1,17 +1,34 @@
-"""Keys: who asks whom for what, as one hash that tells nothing of the prompt."""
+"""Keys: who asks whom for what, as one hash that tells nothing of the prompt.
+
+    request   version, endpoint, pool, tenant, namespace, label, mode, identity, headers
+    override  version, endpoint, pool, tenant, namespace, label, model
+    call      version, function, its version, namespace, arguments
+
+The parts are one MessagePack array, so each carries its length: no two lists of parts give the
+same bytes. Those bytes are the key inside the process (exact, no collision); everywhere else it
+is BLAKE3 of them, keyed with the installation's secret.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import msgspec
+from blake3 import blake3
+
 from thinkonce.request.controls import DEFAULTS, Controls
 from thinkonce.tiers.tier import Key
 
 __all__ = ("ANONYMOUS", "KEY_VERSION", "Keyer")
 
-KEY_VERSION = 1
+KEY_VERSION = 1  # of the parts below; a change makes every stored answer unfindable
 ANONYMOUS = "anonymous"
+
+_LOCAL_BYTES = 16 * 1024  # above, hashing once is cheaper than comparing at every look-up
+_MAX_TENANTS = 4096  # remembered at a time; a bound, not a limit on how many there are
+
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
 
 
 class Keyer:
@@ -19,10 +36,22 @@ class Keyer:
 
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
+        self._tenants: dict[tuple[tuple[bytes, bytes], ...], str] = {}
 
     def tenant(self, credential: Sequence[tuple[bytes, bytes]]) -> str:
         """32 hex digits; "anonymous" without a credential. Memoised."""
-        raise NotImplementedError
+        if not credential:
+            return ANONYMOUS
+        sent = tuple(credential)
+        known = self._tenants.get(sent)
+        return known if known is not None else self._new_tenant(sent)
+
+    def _new_tenant(self, sent: tuple[tuple[bytes, bytes], ...]) -> str:
+        tenant = self._digest(_encode((KEY_VERSION, "tenant", sent))).hex()[:32]
+        if len(self._tenants) >= _MAX_TENANTS:
+            self._tenants.clear()
+        self._tenants[sent] = tenant
+        return tenant
 
     def request_key(
         self,
@@ -34,7 +63,13 @@ class Keyer:
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> Key:
         """`identity` as the dialect gave it, `headers` the keyed ones."""
-        raise NotImplementedError
+        where = (KEY_VERSION, "request", endpoint, pool, tenant, controls.namespace)
+        if controls.override:
+            model = identity.get("model")
+            return self._key(_encode((*where, "override", controls.label, model)))
+        label = "" if controls.batch_mode else controls.label
+        mode = "" if controls.context_aware else "context-free"
+        return self._key(_encode((*where, label, mode, identity, headers)))
 
     def call_key(
         self,
@@ -45,7 +80,24 @@ class Keyer:
         local: Hashable | None = None,
     ) -> Key:
         """For a Python call: `args` from `canonical_args`; `local` None: made from the parts."""
-        raise NotImplementedError
+        parts = _call_parts(function, version, namespace, args)
+        if local is None:
+            return self._key(parts)
+        return Key(local, lambda: self._digest(parts))
 
     def call_digest(self, function: str, version: str, namespace: str, args: bytes) -> bytes:
-        raise NotImplementedError
+        """The digest alone, for a key whose local form needs none of the parts."""
+        return self._digest(_call_parts(function, version, namespace, args))
+
+    def _key(self, parts: bytes) -> Key:
+        if len(parts) > _LOCAL_BYTES:
+            digest = self._digest(parts)
+            return Key(digest, digest)
+        return Key(parts, lambda: self._digest(parts))
+
+    def _digest(self, parts: bytes) -> bytes:
+        return blake3(parts, key=self.secret).digest()
+
+
+def _call_parts(function: str, version: str, namespace: str, args: bytes) -> bytes:
+    return _encode((KEY_VERSION, "call", function, version, namespace, args))

@@ -1,0 +1,146 @@
+"""A chat answer made ready for hits, in whichever shape they ask for."""
+
+from __future__ import annotations
+
+import msgspec
+
+from thinkonce.protocols.chat_recorder import (
+    ENDED,
+    USAGE,
+    USAGE_ONLY,
+    ChunkReader,
+    unmarked,
+)
+from thinkonce.protocols.chat_shapes import assemble, parse_chunk, split
+from thinkonce.protocols.dialect import Asked, Stamp
+from thinkonce.protocols.reply import Reply, Shape
+from thinkonce.protocols.splice import add, without
+from thinkonce.protocols.sse import DONE, frame
+from thinkonce.protocols.template import Template, TemplateMaker
+
+__all__ = ("ChatPrepared",)
+
+_JSON = "json"
+_STREAM = "stream"
+_STREAM_WITH_USAGE = "stream with usage"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ChatPrepared:
+    """See `dialect.Prepared`. Two threads may make a template twice; both are the same."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self._templates: dict[str, Template | None] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes held besides the reply's own."""
+        made = list(self._templates.values())
+        return sum(template.size for template in made if template is not None)
+
+    def serves(self, asked: Asked) -> bool:
+        return self._template(_form(asked)) is not None
+
+    def render(self, asked: Asked, stamp: Stamp | None, annotation: bytes = b"") -> bytes:
+        form = _form(asked)
+        if stamp is None and not annotation and form is _JSON and self.reply.body:
+            return self.reply.body
+        template = self._template(form)
+        if template is None:
+            raise ValueError(f"this answer has no {form} shape; ask `serves` first")
+        if annotation:
+            annotation = b"," + annotation
+        if stamp is None:
+            return template.fill(None, b"", annotation)
+        return template.fill(b'"%b"' % stamp.id.encode(), b"%d" % stamp.created, annotation)
+
+    def render_events(
+        self, asked: Asked, stamp: Stamp | None, annotation: bytes = b""
+    ) -> list[bytes]:
+        text = self.render(asked, stamp, annotation)
+        return [event + b"\n\n" for event in text.split(b"\n\n")[:-1]]
+
+    def _template(self, form: str) -> Template | None:
+        try:
+            return self._templates[form]
+        except KeyError:
+            made = self._templates[form] = self._make(form)
+            return made
+
+    def _make(self, form: str) -> Template | None:
+        if form is _JSON:
+            body = self._body()
+            return None if body is None else _json_template(body)
+        events = self._events(with_usage=form is _STREAM_WITH_USAGE)
+        if events is None:
+            return None
+        return _stream_template(events, len(self.reply.finishes), form is _STREAM_WITH_USAGE)
+
+    def _body(self) -> bytes | None:
+        reply = self.reply
+        if reply.shape is Shape.JSON:
+            return unmarked(reply.body)
+        whole = assemble(reply.events)
+        if whole is None:
+            return None
+        if reply.usage:
+            whole["usage"] = msgspec.Raw(reply.usage)
+        try:
+            return _encode(whole)
+        except UnicodeEncodeError:  # half a surrogate pair: only the chunks can say it
+            return None
+
+    def _events(self, *, with_usage: bool) -> list[bytes] | None:
+        reply = self.reply
+        if reply.shape is Shape.JSON:
+            chunks = split(parse_chunk(reply.body))
+            if not chunks or not with_usage:
+                return chunks
+            return [*(add(chunk, b'"usage":null') for chunk in chunks), _usage_chunk(chunks, reply)]
+        events = [unmarked(data) for data in reply.events]
+        if not with_usage:
+            return _stripped(events) if reply.usage_asked else events
+        reported = reply.usage and not reply.usage_estimated
+        return events if reported or not events else [*events, _usage_chunk(events, reply)]
+
+
+def _form(asked: Asked) -> str:
+    if not asked.stream:
+        return _JSON
+    return _STREAM_WITH_USAGE if asked.include_usage else _STREAM
+
+
+def _usage_chunk(chunks: list[bytes], reply: Reply) -> bytes:
+    like = without(chunks[-1], ("choices", "usage"))
+    return add(like, b'"choices":[],"usage":' + (reply.usage or b"null"))
+
+
+def _stripped(events: list[bytes]) -> list[bytes]:
+    """Chunks as they would have come had nobody asked for usage."""
+    reader = ChunkReader(0)
+    return [
+        without(data, ("usage",)) if b'"usage"' in data else data
+        for data in events
+        if not reader.read(data) & USAGE_ONLY
+    ]
+
+
+def _json_template(body: bytes) -> Template:
+    maker = TemplateMaker()
+    maker.add(body, b"", b"", annotated=True)
+    return maker.make()
+
+
+def _stream_template(events: list[bytes], answers: int, with_usage: bool) -> Template:
+    reader = ChunkReader(answers)
+    maker = TemplateMaker()
+    ready = ENDED | USAGE if with_usage else ENDED
+    annotated = False
+    for data in events:
+        now = not annotated and reader.read(data) & ready == ready
+        annotated = annotated or now
+        maker.add(data, b"data: ", b"\n\n", annotated=now)
+    maker.add_fixed(frame(DONE))
+    return maker.make()

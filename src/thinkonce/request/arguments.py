@@ -1,0 +1,206 @@
+"""One canonical form for the arguments of a Python call: equal bytes exactly for equal calls.
+
+Plain values (str, int, float, bool, bytes, None, and lists and dicts of them) are MessagePack
+with sorted keys; it tells 1, 1.0, True and "1" apart, and str from bytes. Everything else would
+look like one of these, so it is wrapped in an extension value, which no plain value can equal:
+
+    Ext(code, MessagePack of the type's name and its parts)
+
+Both give the same bytes for plain values, so the fast path needs no flag in the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+__all__ = ("canonical_args",)
+
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+
+_TYPED = 1  # a type's name and its parts, in order
+_UNORDERED = 2  # a type's name and its parts, sorted by their bytes
+_BIG = 3  # an integer beyond 64 bits, as decimal digits
+_SURROGATE = 4  # a text with lone surrogates
+
+Parts = Iterable[Any]
+
+
+def canonical_args(names: Sequence[str], values: Sequence[Any]) -> bytes:
+    """Bytes for bound arguments, in the order of the parameters; every type is told apart.
+
+    `names` serve the error only: TypeError naming the argument and `key=` / `ignore=`, for a
+    value that has no canonical form.
+    """
+    for value in values:
+        if type(value) not in _ATOMS and not _is_plain(value, 0):
+            break
+    else:
+        try:
+            return _encode(values)
+        except (OverflowError, TypeError, UnicodeEncodeError):
+            pass  # a big integer, a name that is not text, a lone surrogate: told apart below
+    return _encode([_argument(name, value) for name, value in zip(names, values, strict=True)])
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    kind = type(value)
+    if kind is dict:
+        items: Iterable[Any] = value.values()
+        if _ATOMS.issuperset(map(type, items)):
+            return True
+    elif kind is list:
+        items = value
+    else:
+        return False
+    if depth > _MAX_DEPTH:
+        return False
+    for item in items:  # noqa: SIM110 - a generator for `all` costs twice as much
+        if type(item) not in _ATOMS and not _is_plain(item, depth + 1):
+            return False
+    return True
+
+
+_MAX_DEPTH = 100  # far from Python's own limit, whatever the caller's stack
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+
+
+def _argument(name: str, value: Any) -> Any:
+    try:
+        return _tagged(value, 0)
+    except _NoForm as error:
+        raise TypeError(
+            f"argument {name!r}: {error} has no canonical form; "
+            f"leave it out of the key with ignore=[{name!r}], or compute the key with key="
+        ) from None
+
+
+class _NoForm(Exception):
+    """Carries words for the value that is in the way."""
+
+
+def _tagged(value: Any, depth: int) -> Any:
+    """`value` with everything that is not plain wrapped, ready to encode."""
+    if depth > _MAX_DEPTH:
+        raise _NoForm(f"a value nested deeper than {_MAX_DEPTH} levels (or within itself)")
+    kind = type(value)
+    if kind in _ATOMS:
+        return _tagged_atom(value)
+    if kind is list:
+        return [_tagged(item, depth + 1) for item in value]
+    if kind is dict and all(type(name) is str for name in value):
+        return {_tagged_name(name): _tagged(item, depth + 1) for name, item in value.items()}
+    if kind is dict or kind is set or kind is frozenset:
+        parts = value.items() if kind is dict else value
+        return _wrap(_UNORDERED, kind, sorted(_encode(_tagged(part, depth + 1)) for part in parts))
+    parts_of = _PARTS.get(kind) or _parts_of(value)
+    return _wrap(_TYPED, kind, [_tagged(part, depth + 1) for part in parts_of(value)])
+
+
+def _tagged_atom(value: Any) -> Any:
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        return msgspec.msgpack.Ext(_BIG, b"%x" % value)
+    if type(value) is str and not _is_text(value):
+        return msgspec.msgpack.Ext(_SURROGATE, value.encode("utf-8", "surrogatepass"))
+    return value
+
+
+def _tagged_name(name: str) -> str:
+    if not _is_text(name):
+        raise _NoForm(f"a name with a lone surrogate, {name!a},")
+    return name
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _wrap(code: int, kind: type, parts: list[Any]) -> Any:
+    return msgspec.msgpack.Ext(code, _encode([f"{kind.__module__}.{kind.__qualname__}", parts]))
+
+
+# -- what a value of each type is made of ----------------------------------------------------
+
+_PARTS: dict[type, Callable[[Any], Parts]] = {
+    tuple: tuple,
+    bytearray: lambda value: (bytes(value),),
+    complex: lambda value: (value.real, value.imag),
+    deque: lambda value: (value.maxlen, *value),
+    OrderedDict: lambda value: [[name, item] for name, item in value.items()],
+    range: lambda value: (value.start, value.stop, value.step),
+    slice: lambda value: (value.start, value.stop, value.step),
+    # as_tuple: 1.0 and 1.00 print differently, so a prompt made of them differs.
+    Decimal: lambda value: (str(value),),
+    Fraction: lambda value: (value.numerator, value.denominator),
+    UUID: lambda value: (value.bytes,),
+    date: lambda value: (value.isoformat(),),
+    # The zone's name besides its offset: one instant prints differently under two names.
+    datetime: lambda value: (value.isoformat(), value.fold, str(value.tzinfo)),
+    time: lambda value: (value.isoformat(), value.fold, str(value.tzinfo)),
+    timedelta: lambda value: (value.days, value.seconds, value.microseconds),
+    type(...): lambda value: (),
+}
+
+
+def _parts_of(value: Any) -> Callable[[Any], Parts]:
+    """How to take apart a value of a type that is not in the table."""
+    kind = type(value)
+    if isinstance(value, Enum):
+        return lambda member: (member.name, member.value)
+    if isinstance(value, PurePath):
+        return lambda path: (str(path),)
+    if isinstance(value, msgspec.Struct):
+        return lambda struct: [[n, getattr(struct, n)] for n in struct.__struct_fields__]
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_parts
+    if hasattr(kind, "__pydantic_fields_set__"):
+        return _pydantic_parts
+    if isinstance(value, tuple) and hasattr(kind, "_fields") and not _has_state(value):
+        return tuple
+    for base in (str, bytes, int, float):
+        if isinstance(value, base) and not _has_state(value):
+            return lambda derived, base=base: (_base_value(derived, base),)  # type: ignore[misc]
+    raise _NoForm(f"a value of type {kind.__module__}.{kind.__qualname__}")
+
+
+def _base_value(derived: Any, base: type) -> Any:
+    # The base's own conversion: a subclass may override __str__ or __int__.
+    return base.__getnewargs__(derived)[0]  # type: ignore[attr-defined]
+
+
+def _has_state(value: Any) -> bool:
+    """Whether instances can carry more than the base type's value."""
+    return bool(getattr(value, "__dict__", None)) or any(
+        getattr(kind, "__slots__", ()) for kind in type(value).__mro__
+    )
+
+
+def _dataclass_parts(value: Any) -> Parts:
+    names = [field.name for field in dataclasses.fields(value)]
+    for name in vars(value).keys() - set(names) if hasattr(value, "__dict__") else ():
+        if not isinstance(getattr(type(value), name, None), cached_property):
+            raise _NoForm(f"a {type(value).__qualname__} with the undeclared attribute {name!r}")
+    return [[name, getattr(value, name, None)] for name in names]
+
+
+def _pydantic_parts(value: Any) -> Parts:
+    # Which fields were set counts: `model_dump(exclude_unset=True)` tells.
+    private = getattr(value, "__pydantic_private__", None)
+    extra = getattr(value, "__pydantic_extra__", None)
+    fields = {name: vars(value)[name] for name in type(value).model_fields}
+    return (fields, extra, private, sorted(value.model_fields_set))
