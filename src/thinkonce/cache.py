@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from math import inf
 from types import TracebackType
@@ -188,10 +188,12 @@ class Cache:
         caller = self._plain_caller(fn)
         return caller.call(caller.bind(*args, **kwargs))  # type: ignore[no-any-return]
 
-    async def aget_or_call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def aget_or_call(
+        self, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any
+    ) -> T:
         """The same for a coroutine function."""
         caller = self._plain_caller(fn)
-        return await caller.call_async(caller.bind(*args, **kwargs))
+        return await caller.call_async(caller.bind(*args, **kwargs))  # type: ignore[no-any-return]
 
     # -- upkeep --------------------------------------------------------------------------
 
