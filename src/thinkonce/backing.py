@@ -23,7 +23,6 @@ from thinkonce.request.secret import load_secret, secret_path
 from thinkonce.singleflight import Flights
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.purges import LocalPurges, PurgeLog
-from thinkonce.tiers.store import open_store, store_path
 from thinkonce.tiers.tier import Key, Tier
 
 __all__ = ("Backing", "open_backing")
@@ -57,14 +56,19 @@ def open_backing(
 
     Raises ConfigError naming the store or the secret and what would work.
     """
-    path = None if url is None else store_path(url)
-    if path is None:
-        key = load_secret(secret)
-        return Backing(key, None, LocalPurges(), Flights(clock=clock, lease=lease))
+    if url is None or url == "memory://":
+        flights = Flights(clock=clock, lease=lease)
+        return Backing(load_secret(secret), None, LocalPurges(), flights)
+    # Not at the top: a cache in memory should not load SQLite.
+    from thinkonce.tiers.store import store_path
+
+    path = store_path(url)
     return _open_file(path, load_secret(secret, secret_path(path)), clock, max_bytes, lease)
 
 
 def _open_file(path: Path, secret: bytes, clock: Clock, max_bytes: int, lease: float) -> Backing:
+    from thinkonce.tiers.store import open_store
+
     host = HostFile(host_path(path))
     try:
         tier = open_store(path, secret=secret, clock=clock, max_bytes=max_bytes, host=host)

@@ -20,7 +20,7 @@ from thinkonce.streams import Joined, SharedAsyncStream, SharedStream
 from thinkonce.tally import Tally
 from thinkonce.tiers.tier import Key
 from thinkonce.values import Kept, Serializer, keep, keep_stream, persistable, thaw_with
-from thinkonce.wrapper import bind_invoke, bind_values, is_floaty, scalar_key
+from thinkonce.wrapper import bind_invoke, bind_values, scalar_key, slots_of, takes_containers
 
 if TYPE_CHECKING:
     from thinkonce.cache import Cache
@@ -61,13 +61,15 @@ class Caller:
         ]
         self._places = tuple(i for i, _ in counted)
         self._names = tuple(p.name for _, p in counted)
-        self._floaty = tuple(is_floaty(p) for _, p in counted)
+        self._slots = slots_of(function.parameters, options.ignore)
         self._user_key = options.key and bind_invoke(
             options.key, function.parameters, f"key of {function.scope}"
         )
         self._refreshing = msgspec.structs.replace(options.controls, refresh=True)
         self._receiver = Receiver() if function.is_method and 0 in self._places else None
         self._streams: dict[object, Any] = {}
+        # The key must be the one that the generated probe looks under.
+        self._scalars = not (self._receiver or self._user_key or takes_containers(function))
         self._thaw = thaw_with(options.serializer) if options.serializer else None
         self._warned = False
 
@@ -80,8 +82,8 @@ class Caller:
         key of its own, two objects would get each other's answers after a restart.
         """
         counted = self._counted(values)
-        if self._receiver is None and self._user_key is None:
-            scalars = scalar_key(self.identity, counted, self._floaty)
+        if self._scalars:
+            scalars = scalar_key(self.identity, counted, self._slots)
             if scalars is not None:
                 return self._key_of(scalars, lambda: canonical_args(self._names, counted))
         try:

@@ -196,10 +196,10 @@ def _probe(caller: Caller, options: Options) -> Probe | None:
     memory = cache.memory
     return Probe(
         identity=caller.identity,
-        get=memory.map.get,
+        map=memory.map,
         now=cache.setting.clock.monotonic,
         tally=caller.tally,
-        quiet=_levels().get,
+        levels=_levels(),
         policy=memory.policy,
         note=memory.policy.note,
         heard=memory.heard.append,

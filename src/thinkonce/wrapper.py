@@ -1,58 +1,93 @@
 """The generated wrapper: a function with the decorated one's own signature whose body is a probe.
 
-For `def ask(prompt, *, model="m")` the text that is compiled reads
+For `def ask(prompt: str, *, model="m")` the text that is compiled reads
 
     def ask(prompt, *, model=_default1):
         try:
-            _entry = _get((_identity, prompt, prompt.__class__, model, model.__class__))
+            _entry = _map[(_identity, prompt, model)]
+            _ok = (
+                prompt.__class__ is _str and model.__class__ is _str
+                and _now() < _entry.inline_until and not _levels[20]
+            )
         except Exception:
-            _entry = None
-        if _entry is not None and _now() < _entry.inline_until and _quiet(20) is False:
-            _entry.hits += 1; _entry.floor = _policy.floor
-            _tally.hits += 1; _tally.saved_seconds += _entry.seconds
-            _thaw = _entry.thaw
-            return _entry.payload if _thaw is None else _thaw(_entry.payload)
+            _ok = False
+        if _ok:
+            _entry.hits += 1
+            _entry.floor = _policy.floor
+            _tally.hits += 1
+            _tally.saved_seconds += _entry.seconds
+            if _entry.thaw is None:
+                return _entry.payload
+            return _entry.thaw(_entry.payload)
         return _slow((prompt, model))
 
-so a hit builds one tuple and reads one dict. It answers only what the flow has decided already
-(`inline_until`); everything else takes the slow path with the same arguments. The classes are in
-the key because 1, 1.0 and True are equal; see `scalar_key` for the rest of that rule.
+so a hit builds one tuple and reads one dict. Where an annotation says that a list or a dict is to
+be expected, the key is `(_identity, _plain_args((messages, model)))` instead. The text answers
+only what the flow has decided already (`inline_until`); everything else takes the slow path with
+the same arguments. Classes are looked at because 1, 1.0 and True are equal; see `scalar_key` for
+the rest of that rule.
 """
 
 from __future__ import annotations
 
 import functools
 import linecache
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from inspect import Parameter
 from itertools import count
 from typing import Any
 
 from thinkonce.eviction.policy import Note
 from thinkonce.functions import Function, Kind
+from thinkonce.request.arguments import plain_args
 
-__all__ = ("SCALARS", "Probe", "bind_invoke", "bind_values", "build", "is_floaty", "scalar_key")
+__all__ = (
+    "Probe",
+    "Slot",
+    "bind_invoke",
+    "bind_values",
+    "build",
+    "scalar_key",
+    "slots_of",
+    "takes_containers",
+)
 
-SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+_SCALARS = {str, int, float, bool, bytes}
+_UNTAGGED = frozenset(_SCALARS | {type(None)})
+_BY_NAME = {kind.__name__: kind for kind in _SCALARS}
 _UNKNOWABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _STARS: dict[object, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
+_CONTAINER = re.compile(r"\b(list|dict|sequence|mapping|iterable)\b", re.IGNORECASE)
 _serial = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """How one parameter enters the tuple.
+
+    `expected` is the one class a value may have there; None: any scalar, with its class beside.
+    """
+
+    name: str
+    expected: type | None
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What the generated text needs to answer by itself.
 
-    `identity` begins every key of the function, as in `scalar_key`. `quiet(20) is False` says
-    that nobody listens to INFO; `epoch` and `tier` are compared where other processes may purge.
+    `identity` begins every key of the function, as in `scalar_key`. `levels[20]` is False while
+    nobody listens to INFO, and missing when that is not known. `epoch` and `tier` are compared
+    where other processes may purge.
     """
 
     identity: bytes
-    get: Callable[[Hashable], Any]
+    map: Mapping[Any, Any]
     now: Callable[[], float]
     tally: Any
-    quiet: Callable[[int], Any]
+    levels: Mapping[int, bool]
     policy: Any
     note: Note
     heard: Callable[[Any], None]
@@ -60,8 +95,28 @@ class Probe:
     tier: Any = None
 
 
+def slots_of(parameters: Sequence[Parameter], ignore: frozenset[str]) -> tuple[Slot, ...]:
+    """One slot for each parameter that counts."""
+    return tuple(Slot(p.name, _expected(p)) for p in parameters if p.name not in ignore)
+
+
+def _expected(parameter: Parameter) -> type | None:
+    """The class of the default, else the one the annotation names."""
+    kind: type = parameter.default.__class__
+    if kind in _SCALARS:
+        return kind
+    annotation = parameter.annotation
+    if parameter.default is not Parameter.empty:
+        return None  # a default of None, say: two classes are to be expected
+    return _BY_NAME.get(annotation if isinstance(annotation, str) else _name_of(annotation))
+
+
+def _name_of(annotation: Any) -> str:
+    return str(annotation.__name__) if isinstance(annotation, type) else ""
+
+
 def scalar_key(
-    identity: bytes, values: Sequence[object], floaty: Sequence[bool]
+    identity: bytes, values: Sequence[object], slots: Sequence[Slot]
 ) -> tuple[object, ...] | None:
     """The tuple under which the generated probe looks; None where values need canonical bytes.
 
@@ -70,21 +125,16 @@ def scalar_key(
     keyed here) and NaN (equal to nothing).
     """
     key: list[object] = [identity]
-    for value, is_float in zip(values, floaty, strict=True):
+    for value, slot in zip(values, slots, strict=True):
         kind = value.__class__
-        if kind not in SCALARS or value != value:
+        if kind is not slot.expected and (slot.expected or kind not in _UNTAGGED):
             return None
-        if kind is float and not value and not is_float:
+        if kind is float and (value != value or (not value and slot.expected is None)):
             return None
-        key += ((value or repr(value)) if is_float else value, kind)
+        key.append((value or repr(value)) if slot.expected is float else value)
+        if slot.expected is None:
+            key.append(kind)
     return tuple(key)
-
-
-def is_floaty(parameter: Parameter) -> bool:
-    """Whether a float is expected here: its default is one, or its annotation names one."""
-    annotation = parameter.annotation
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return parameter.default.__class__ is float or "float" in text
 
 
 def build(
@@ -133,6 +183,15 @@ def bind_invoke(
     return _compile(text, "invoke", {"call": call}, scope)
 
 
+def takes_containers(function: Function) -> bool:
+    """Whether an annotation says that a tuple of scalars will not do, e.g. `list[dict]`."""
+    texts = [
+        p.annotation if isinstance(p.annotation, str) else str(p.annotation)
+        for p in function.parameters
+    ]
+    return any(_CONTAINER.search(text) for text in texts)
+
+
 # -- the text --------------------------------------------------------------------------------
 
 
@@ -145,45 +204,50 @@ def _can_probe(function: Function) -> bool:
 def _probe_lines(
     function: Function, probe: Probe, p: str, names: dict[str, Any], ignore: frozenset[str]
 ) -> list[str]:
-    names |= {
-        f"{p}get": probe.get,
-        f"{p}now": probe.now,
-        f"{p}tally": probe.tally,
-        f"{p}quiet": probe.quiet,
-        f"{p}policy": probe.policy,
-        f"{p}heard": probe.heard,
-        f"{p}identity": probe.identity,
-    }
-    shared = ""
-    if probe.tier is not None:
-        names |= {f"{p}epoch": probe.epoch, f"{p}tier": probe.tier}
-        shared = f" and {p}epoch[0] == {p}tier.applied"
-    e = f"{p}entry"
+    for field in fields(Probe):
+        names[p + field.name] = getattr(probe, field.name)
+    slots = slots_of(function.parameters, ignore)
+    for slot in slots:
+        if slot.expected is not None:
+            names[p + slot.expected.__name__] = slot.expected
+    if takes_containers(function):
+        names[f"{p}plain_args"] = plain_args
+        counted = "".join(f"{slot.name}, " for slot in slots)
+        key, conditions = f"{p}plain_args(({counted}))", _conditions((), probe, p)
+    else:
+        key, conditions = ", ".join(_key_parts(slots)), _conditions(slots, probe, p)
     return [
         "    try:",
-        f"        {e} = {p}get(({p}identity, {_key_text(function, ignore)}))",
+        f"        {p}entry = {p}map[({p}identity, {key})]",
+        f"        {p}ok = {' and '.join(conditions)}",
         "    except Exception:",
-        f"        {e} = None",
-        f"    if {e} is not None and {p}now() < {e}.inline_until"
-        f" and {p}quiet(20) is False{shared}:",
+        f"        {p}ok = False",
+        f"    if {p}ok:",
         *(f"        {line}" for line in _note_lines(probe.note, p)),
         f"        {p}tally.hits += 1",
-        f"        {p}tally.saved_seconds += {e}.seconds",
-        f"        {p}thaw = {e}.thaw",
-        f"        return {e}.payload if {p}thaw is None else {p}thaw({e}.payload)",
+        f"        {p}tally.saved_seconds += {p}entry.seconds",
+        f"        if {p}entry.thaw is None:",
+        f"            return {p}entry.payload",
+        f"        return {p}entry.thaw({p}entry.payload)",
     ]
 
 
-def _key_text(function: Function, ignore: frozenset[str]) -> str:
-    parts = []
-    for parameter in function.parameters:
-        name = parameter.name
-        if name in ignore:
-            continue
+def _key_parts(slots: Sequence[Slot]) -> Iterator[str]:
+    for slot in slots:
         # Where a float is expected, zeros enter by repr: -0.0 and 0.0 are equal but differ.
-        parts.append(f"{name} or repr({name})" if is_floaty(parameter) else name)
-        parts.append(f"{name}.__class__")
-    return ", ".join(parts)
+        yield f"{slot.name} or repr({slot.name})" if slot.expected is float else slot.name
+        if slot.expected is None:
+            yield f"{slot.name}.__class__"
+
+
+def _conditions(slots: Sequence[Slot], probe: Probe, p: str) -> Iterator[str]:
+    for slot in slots:
+        if slot.expected is not None:
+            yield f"{slot.name}.__class__ is {p}{slot.expected.__name__}"
+    yield f"{p}now() < {p}entry.inline_until"
+    yield f"not {p}levels[20]"
+    if probe.tier is not None:
+        yield f"{p}epoch[0] == {p}tier.applied"
 
 
 def _note_lines(note: Note, p: str) -> list[str]:
