@@ -76,7 +76,7 @@ class ChatPrepared:
         events = self._events(with_usage=form is _STREAM_WITH_USAGE)
         if events is None:
             return None
-        return _stream_template(events, len(self.reply.finishes), form is _STREAM_WITH_USAGE)
+        return _stream_template(events, form is _STREAM_WITH_USAGE)
 
     def _body(self) -> bytes | None:
         reply = self.reply
@@ -133,14 +133,23 @@ def _json_template(body: bytes) -> Template:
     return maker.make()
 
 
-def _stream_template(events: list[bytes], answers: int, with_usage: bool) -> Template:
-    reader = ChunkReader(answers)
+def _stream_template(events: list[bytes], with_usage: bool) -> Template:
+    place = _place_of_marks(events, with_usage)
     maker = TemplateMaker()
-    ready = ENDED | USAGE if with_usage else ENDED
-    annotated = False
-    for data in events:
-        now = not annotated and reader.read(data) & ready == ready
-        annotated = annotated or now
-        maker.add(data, b"data: ", b"\n\n", annotated=now)
+    for number, data in enumerate(events):
+        maker.add(data, b"data: ", b"\n\n", annotated=number == place)
     maker.add_fixed(frame(DONE))
     return maker.make()
+
+
+def _place_of_marks(events: list[bytes], with_usage: bool) -> int:
+    """The last chunk with usage if it is wanted, else the last one that ends a choice.
+
+    Looked for from the end, where it is; -1 if there is none.
+    """
+    for number in range(len(events) - 1, -1, -1):
+        reader = ChunkReader(1)
+        flags = reader.read(events[number])
+        if flags & (USAGE if with_usage else ENDED):
+            return number
+    return -1

@@ -75,6 +75,7 @@ class ChunkReader:
         self.usage: dict[str, Any] | None = None
         self.failed = False
         self.finishes: dict[int, str | None] = {}
+        self._flags = 0 if answers else ENDED
         self._answers = answers
         self._keep_text = keep_text
         self._spoken: set[int] = set()
@@ -83,36 +84,32 @@ class ChunkReader:
 
     def read(self, data: bytes) -> int:
         """The flags of this chunk."""
-        chunk = self._decoded(data)
+        try:
+            chunk = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            chunk = msgspec.convert(parse_chunk(data), _Chunk)
         if chunk.error is not None:
             self.failed = True
         if not self.id:
             self.id, self.model = chunk.id or "", chunk.model or ""
             self.created = int(chunk.created or 0)
         for choice in chunk.choices or ():
-            self._note(choice)
-        flags = ENDED if self._ended() else 0
-        if chunk.usage is not None:
-            self.usage = chunk.usage
-            flags |= USAGE if chunk.choices else USAGE | USAGE_ONLY
-        return flags
+            if choice.delta:
+                self._note_delta(choice.index, choice.delta)
+            if choice.finish_reason is not None or choice.index not in self.finishes:
+                self._note_finish(choice.index, choice.finish_reason)
+        if chunk.usage is None:
+            return self._flags
+        self.usage = chunk.usage
+        return self._flags | (USAGE if chunk.choices else USAGE | USAGE_ONLY)
 
-    def _decoded(self, data: bytes) -> _Chunk:
-        try:
-            return _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return msgspec.convert(parse_chunk(data), _Chunk)
+    def _note_finish(self, index: int, finish: str | None) -> None:
+        self.finishes[index] = finish
+        ended = [finish for finish in self.finishes.values() if finish is not None]
+        if len(ended) >= self._answers:
+            self._flags = ENDED
 
-    def _ended(self) -> bool:
-        ended = sum(1 for finish in self.finishes.values() if finish is not None)
-        return ended >= self._answers
-
-    def _note(self, choice: _Choice) -> None:
-        index = choice.index
-        self.finishes[index] = choice.finish_reason or self.finishes.get(index)
-        delta = choice.delta
-        if not delta:
-            return
+    def _note_delta(self, index: int, delta: dict[str, Any]) -> None:
         if index not in self._spoken and says_something(delta):
             self._spoken.add(index)
         if self._keep_text:

@@ -19,7 +19,6 @@ __all__ = ("Member", "add", "members", "without")
 # Possessive quantifiers: linear time, whatever the text.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*+:\s*+)?|[\[\]{}]', re.DOTALL)
 _OPENING = frozenset(b"[{")
-_CLOSING = frozenset(b"]}")
 _QUOTE = b'"'[0]
 
 
@@ -32,38 +31,44 @@ class Member(NamedTuple):
     end: int
 
 
-def members(raw: bytes) -> list[Member]:
-    """The members of the outermost object, in order, repeated names included."""
+def members(raw: bytes, only: Collection[str] = ()) -> list[Member]:
+    """The members of the outermost object, in order, repeated names included.
+
+    With `only`, the search ends as soon as each of these names was found.
+    """
     found: list[Member] = []
+    missing = set(only)
+    open_member: tuple[str, int, int] | None = None
     depth = 0
     for token in _TOKEN.finditer(raw):
-        first = raw[token.start()]
+        start = token.start()
+        first = raw[start]
         if first == _QUOTE:
-            if depth == 1 and token[1] is not None:
-                found.append(_begin(raw, token, found))
+            if depth != 1 or not token.lastindex:
+                continue
+            if open_member is not None:
+                # Between a value and the next name there is one comma and white space.
+                _close(raw, found, open_member, raw.rindex(b",", open_member[2], start))
+                if only and not missing:
+                    return found
+            open_member = (_name(raw[start : token.start(1)]), start, token.end())
+            missing.discard(open_member[0])
         elif first in _OPENING:
             depth += 1
-        elif first in _CLOSING:
+        else:
             depth -= 1
-            if depth == 0:
-                _finish(raw, found, token.start())
+            if depth == 0 and open_member is not None:
+                _close(raw, found, open_member, start)
     return found
 
 
-def _begin(raw: bytes, token: re.Match[bytes], found: list[Member]) -> Member:
-    if found:
-        # Between a value and the next name there is one comma and white space.
-        _finish(raw, found, raw.rindex(b",", found[-1].value, token.start()))
-    name = raw[token.start() : token.start(1)]
-    text = name[1:-1].decode() if b"\\" not in name else json.loads(name)
-    return Member(text, token.start(), token.end(), token.end())
+def _close(raw: bytes, found: list[Member], member: tuple[str, int, int], end: int) -> None:
+    name, start, value = member
+    found.append(Member(name, start, value, value + len(raw[value:end].rstrip())))
 
 
-def _finish(raw: bytes, found: list[Member], end: int) -> None:
-    if found:
-        last = found[-1]
-        length = len(raw[last.value : end].rstrip())
-        found[-1] = last._replace(end=last.value + length)
+def _name(quoted: bytes) -> str:
+    return quoted[1:-1].decode() if b"\\" not in quoted else str(json.loads(quoted))
 
 
 def without(raw: bytes, names: Collection[str]) -> bytes:

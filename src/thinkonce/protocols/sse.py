@@ -48,6 +48,8 @@ class EventParser:
         self._in_pieces = False
 
     def feed(self, chunk: bytes) -> list[Event]:
+        if not self._rest and self._is_one_event(chunk):
+            return [Event(chunk, chunk[6:-2])]
         if not chunk:
             return []
         text = self._rest + self._with_lf(chunk)
@@ -61,6 +63,18 @@ class EventParser:
         if self._in_pieces or len(self._rest) > self._max_event_bytes:
             self._give_piece(events)
         return events
+
+    def _is_one_event(self, chunk: bytes) -> bool:
+        """By far the most frequent case: one event of one line, and nothing else."""
+        return (
+            chunk.startswith(_PLAIN)
+            and chunk.endswith(b"\n\n")
+            and chunk.find(b"\n") == len(chunk) - 2
+            and b"\r" not in chunk
+            and self._started
+            and not self._in_pieces
+            and not self._after_cr
+        )
 
     def finish(self) -> list[Event]:
         """What the stream ended in, if it ended without a blank line."""

@@ -4,54 +4,69 @@
            ^--------------------- run ---------------------^                     ^ annotation
 
 A run goes from the first to the last of the id and the creation time, whichever order they have.
-In a stream every event has one, mostly the same, so filling a template is: build each distinct
-run once, put the runs between the pieces, join.
+In a stream every event has one, mostly the same: each distinct run is built once a hit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from operator import itemgetter
-from typing import Any
+from typing import NamedTuple
 
 from thinkonce.protocols.splice import Member, members
 
 __all__ = ("Template", "TemplateMaker")
 
 _ANNOTATION = 0  # index of its value; runs follow
-_ID, _CREATED = object(), object()
-Run = tuple[Any, ...]  # bytes, _ID and _CREATED in order
+
+
+class Run(NamedTuple):
+    """The id, what lies between, the creation time; or the other way round; or one of them."""
+
+    has_id: bool
+    between: bytes
+    has_created: bool
+    id_first: bool
+
+    def fill(self, new_id: bytes, created: bytes) -> bytes:
+        first = new_id if self.has_id else b""
+        last = created if self.has_created else b""
+        if self.id_first:
+            return b"".join((first, self.between, last))
+        return b"".join((last, self.between, first))
 
 
 class Template:
     """Immutable. `size` is the bytes it holds."""
 
-    __slots__ = ("_parts", "_pick", "_runs", "_source", "size")
+    __slots__ = ("_runs", "_segments", "_source", "size")
 
     def __init__(
-        self, parts: list[bytes], values: list[int], runs: list[Run], source: tuple[bytes, bytes]
+        self, fixed: list[bytes], values: list[int], runs: list[Run], source: tuple[bytes, bytes]
     ) -> None:
-        """`parts` alternate: fixed, gap, fixed, ...; `values[i]` fills the i-th gap."""
-        self._parts = parts
-        # One gap more than needed, at the end, so that `itemgetter` always gives a tuple.
-        self._pick: Callable[[Sequence[bytes]], tuple[bytes, ...]] = itemgetter(*values, -1)
+        """`values[i]` goes between `fixed[i]` and `fixed[i + 1]`."""
+        self._segments = _segments(fixed, values)
         self._runs = runs
         self._source = source
-        self.size = sum(map(len, parts))
+        self.size = sum(map(len, fixed))
 
     def fill(self, new_id: bytes | None, created: bytes, annotation: bytes) -> bytes:
         """`new_id` is a JSON string with its quotes; None keeps both values as recorded."""
         if new_id is None:
             new_id, created = self._source
-        values = [annotation]
-        for run in self._runs:
-            values.append(
-                b"".join([new_id if x is _ID else created if x is _CREATED else x for x in run])
-            )
-        values.append(b"")
-        parts = self._parts.copy()
-        parts[1::2] = self._pick(values)
-        return b"".join(parts)
+        values = [annotation, *[run.fill(new_id, created) for run in self._runs]]
+        return b"".join([values[value].join(pieces) for value, pieces in self._segments])
+
+
+def _segments(fixed: list[bytes], values: list[int]) -> list[tuple[int, list[bytes]]]:
+    """Pieces between which the same value goes, together: `bytes.join` then does the work.
+
+    fixed 0 1 2 3 4, values r r A r  ->  r: 0 1 2, A: "" 3, r: "" 4
+    """
+    segments: list[tuple[int, list[bytes]]] = [(_ANNOTATION, [fixed[0]])]
+    for value, piece in zip(values, fixed[1:], strict=True):
+        if segments[-1][0] != value:
+            segments.append((value, [b""]))
+        segments[-1][1].append(piece)
+    return segments
 
 
 class TemplateMaker:
@@ -63,14 +78,14 @@ class TemplateMaker:
         self._runs: dict[Run, int] = {}
         self._id = self._created = b""
         self._head = b""  # of the last text: up to the end of its run
-        self._head_cut: tuple[int, Run] = (0, ())
+        self._head_cut: tuple[int, Run | None] = (0, None)
 
     def add(self, text: bytes, before: bytes, after: bytes, *, annotated: bool) -> None:
         """`text` between `before` and `after`; `annotated`: with the gap for the annotation."""
         start, run = self._cut(text)
-        end = len(self._head) if run else start
+        end = len(self._head) if run is not None else start
         self._fixed[-1] += before + text[:start]
-        if run:
+        if run is not None:
             self._values.append(self._runs.setdefault(run, len(self._runs) + 1))
             self._fixed.append(b"")
         if annotated:
@@ -85,33 +100,27 @@ class TemplateMaker:
         self._fixed[-1] += text
 
     def make(self) -> Template:
-        parts = [b""] * (2 * len(self._fixed))
-        parts[::2] = self._fixed
-        return Template(parts, self._values, list(self._runs), (self._id, self._created))
+        return Template(self._fixed, self._values, list(self._runs), (self._id, self._created))
 
-    def _cut(self, text: bytes) -> tuple[int, Run]:
-        """Where the run of `text` begins, and the run; () if it has none."""
+    def _cut(self, text: bytes) -> tuple[int, Run | None]:
+        """Where the run of `text` begins, and the run."""
         head = self._head
         # Nearly always the text begins like the one before it, up to the end of the run.
         if not (head and text.startswith(head) and text[len(head) : len(head) + 1] in (b",", b"}")):
             self._head_cut = self._scan(text)
         return self._head_cut
 
-    def _scan(self, text: bytes) -> tuple[int, Run]:
-        wanted = sorted(
-            (member for member in members(text) if self._is_ours(member, text)),
-            key=lambda member: member.value,
-        )
-        if not wanted:
+    def _scan(self, text: bytes) -> tuple[int, Run | None]:
+        ours = [m for m in members(text, ("id", "created")) if self._is_ours(m, text)]
+        if not ours or len(ours) > 2:
             self._head = b""
-            return 0, ()
-        run: list[Any] = []
-        at = start = wanted[0].value
-        for member in wanted:
-            run += [text[at : member.value], _ID if member.name == "id" else _CREATED]
-            at = member.end
-        self._head = text[:at]
-        return start, tuple(run)
+            return 0, None
+        first, last = ours[0], ours[-1]
+        names = {member.name for member in ours}
+        between = text[first.end : last.value] if len(ours) == 2 else b""
+        self._head = text[: last.end]
+        run = Run("id" in names, between, "created" in names, id_first=first.name == "id")
+        return first.value, run
 
     def _is_ours(self, member: Member, text: bytes) -> bool:
         """Whether it is the id or the time of the answer: a stray other value stays."""

@@ -11,7 +11,7 @@ A prohibition (`enabled: false`, `no-store`) wins from any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, cast
@@ -69,16 +69,19 @@ _MAX_TAGS = 64
 def parse_controls(
     kv_cache: Any,
     cache: Any,
-    headers: Iterable[tuple[bytes, bytes]],
+    headers: Sequence[tuple[bytes, bytes]],
     ttl_classes: Collection[str] = TTL_CLASSES,
 ) -> Controls:
     """`kv_cache` and `cache` as found in the body (None: absent); header names in lower case.
 
     Raises RequestError naming the field, and for an unknown one all known ones.
     """
-    ours = [pair for pair in headers if pair[0].startswith(_PREFIX) or pair[0] == _CACHE_CONTROL]
-    if not ours and kv_cache is None and cache is None:
+    # One search over all names, because most requests carry no control at all.
+    names = b"\n".join([name for name, _ in headers])
+    some = _PREFIX in names or _CACHE_CONTROL in names
+    if not some and kv_cache is None and cache is None:
         return DEFAULTS
+    ours = [pair for pair in headers if pair[0].startswith(_PREFIX) or pair[0] == _CACHE_CONTROL]
     said = _Said(ttl_classes)
     said.take_fields(kv_cache)
     said.take_litellm(cache)

@@ -29,6 +29,7 @@ HARMLESS = frozenset(
     }
 )  # fmt: skip
 _HARMLESS_PREFIXES = (b"x-stainless-", b"sec-")
+_DROPPED = HARMLESS - _FORWARDED
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
@@ -50,9 +51,11 @@ def take_headers(
     forward, keyed, credential = [], [], []
     for pair in headers:
         name = pair[0]
+        if name in _DROPPED and name not in extra:
+            continue
         if name in _CREDENTIAL:
             credential.append(pair)
-        elif name in _FORWARDED or name in extra or name.startswith(_FORWARDED_PREFIXES):
+        elif name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES) or name in extra:
             forward.append(pair)
             if name not in HARMLESS and not name.startswith(_HARMLESS_PREFIXES):
                 keyed.append(pair)
