@@ -16,9 +16,12 @@ waits for the call, is ended by its lease only.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+
+from thinkonce.host.fork import free_after_fork
 
 __all__ = ("Leading", "current", "enter", "leave", "led_by", "may_wait", "stop_waiting")
 
@@ -41,6 +44,8 @@ class Leading:
 _innermost: ContextVar[Leading | None] = ContextVar("thinkonce_leading", default=None)
 # Circles run across caches, so the edges of all of them are guarded by one lock.
 _edges = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: free_after_fork(_edges))
 
 
 def current() -> Leading | None:

@@ -39,6 +39,7 @@ from thinkonce.flight import (
     Flight,
     Landing,
 )
+from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.leading import Leading, current, enter, leave, led_by, may_wait, stop_waiting
 
 __all__ = ("Fate", "Flight", "Flights", "Landing", "Role", "Seat")
@@ -286,6 +287,7 @@ class Flights:
         self._clock, self._max_bytes = clock, max_bytes
         self._lock = threading.Lock()
         self._table: dict[Hashable, Flight] = {}
+        on_fork(self._in_child)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -343,3 +345,8 @@ class Flights:
 
     def keep_claim(self, flight: Flight) -> None:
         pass
+
+    def _in_child(self) -> None:
+        """After a fork: the calls under way are the parent's, and so was whoever held the lock."""
+        free_after_fork(self._lock)
+        self._table.clear()

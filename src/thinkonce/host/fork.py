@@ -7,10 +7,11 @@ parent, and no threads. Objects that own such things name a method to be called 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 
-__all__ = ("on_fork",)
+__all__ = ("free_after_fork", "on_fork")
 
 # One list for the process, because the operating system forks the whole process.
 _methods: list[weakref.WeakMethod[Callable[[], None]]] = []
@@ -23,6 +24,14 @@ def on_fork(method: Callable[[], None]) -> None:
     """
     _methods[:] = [held for held in _methods if held() is not None]
     _methods.append(weakref.WeakMethod(method))
+
+
+def free_after_fork(lock: threading.Lock) -> None:
+    """Make `lock` usable in a child where the thread that may have held it does not exist.
+
+    In place, because others hold references to it; the standard library does the same.
+    """
+    getattr(lock, "_at_fork_reinit")()  # noqa: B009  # not in the published types
 
 
 def _in_child() -> None:
