@@ -13,12 +13,11 @@ import apsw
 from thinkonce.cli.examine import Finding, Grade
 from thinkonce.cli.gateway_view import GatewayView
 from thinkonce.cli.output import show_bytes
-from thinkonce.cli.store_view import StoreFileView
+from thinkonce.cli.store_view import StoreFileView, file_of
 from thinkonce.errors import ThinkOnceError
 from thinkonce.request.secret import fingerprint, load_secret, secret_path
 from thinkonce.settings import Store
 from thinkonce.settings.check import check_store_url
-from thinkonce.tiers.store import store_path
 
 __all__ = ("compared", "secret", "store_file")
 
@@ -26,7 +25,7 @@ OWNER_ONLY = 0o600
 
 
 def store_file(store: Store) -> Iterator[Finding]:
-    path = store_path(store.url)
+    path = file_of(store)
     if path is None:
         yield Finding("store", Grade.NOTE, "memory only: answers end with the process", "--store")
         return
@@ -87,7 +86,7 @@ def _quick_check(path: Path) -> str:
 
 
 def secret(store: Store) -> Iterator[Finding]:
-    path = store_path(store.url)
+    path = file_of(store)
     if store.secret:
         yield Finding("secret", Grade.GOOD, f"configured, {fingerprint(load_secret(store.secret))}")
         return
@@ -130,7 +129,7 @@ def _fingerprint_at(other: str, token: str) -> str:
 
 
 def _fingerprint_of(store: Store) -> str:
-    path = store_path(store.url)
+    path = file_of(store)
     if store.secret or path is None:
         return fingerprint(load_secret(store.secret))
     file = secret_path(path)

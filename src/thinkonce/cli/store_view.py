@@ -21,21 +21,26 @@ from thinkonce.selector import Selector
 from thinkonce.settings import Store
 from thinkonce.tiers.store import open_store, store_path
 
-__all__ = ("StoreFileView", "existing_path")
+__all__ = ("StoreFileView", "file_of")
 
 # Enough to tell that a prefix means several entries.
 SEVERAL = 2
+# Looking must not trim: the bound is for whoever fills the store, and may differ from ours.
+UNBOUNDED = 2**62
 
 
-def existing_path(store: Store) -> Path:
-    """The file of a store that is there. Raises ConfigError for one that is not."""
-    path = store_path(store.url)
+def file_of(store: Store) -> Path | None:
+    """The file of a store, there or not; None for one in memory. Raises ConfigError."""
+    return None if store.url == "memory://" else store_path(store.url)
+
+
+def _existing(store: Store) -> Path:
+    path = file_of(store)
     if path is None:
         accepts = "a store with a file; what lies in memory is seen with --url"
         raise ConfigError("--store", store.url, accepts)
     if not path.exists():
-        accepts = f"a store that exists; there is no {path} yet"
-        raise ConfigError("--store", store.url, accepts)
+        raise ConfigError("--store", store.url, f"a store that exists; there is no {path} yet")
     return path
 
 
@@ -43,14 +48,14 @@ class StoreFileView:
     """Opening makes no new store. Raises ConfigError where it cannot be opened."""
 
     def __init__(self, store: Store) -> None:
-        path = existing_path(store)
+        path = _existing(store)
         secret = load_secret(store.secret, secret_path(path))
         self.place = str(path)
         self._path = path
         self._host = HostFile(host_path(path))
         try:
             self._tier = open_store(
-                path, secret=secret, clock=SYSTEM, max_bytes=store.max_bytes, host=self._host
+                path, secret=secret, clock=SYSTEM, max_bytes=UNBOUNDED, host=self._host
             )
         except BaseException:
             self._host.close()
