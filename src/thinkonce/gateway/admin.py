@@ -1,0 +1,272 @@
+"""Looking into a running gateway, and emptying it: everything under /cache.
+
+Who may: whoever holds the token. Without one configured, callers on this machine only: a loopback
+peer that asks for a loopback name (a web page elsewhere cannot, by DNS rebinding), with no sign of
+a proxy in between and no foreign Origin, whose bodies are JSON (a form cannot be).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from thinkonce.clock import Clock
+from thinkonce.entry import Entry
+from thinkonce.errors import ConfigError, RequestError
+from thinkonce.gateway.http import Call, HttpError, read_body, send_whole
+from thinkonce.gateway.marks import JSON_TYPE
+from thinkonce.gateway.stock import Stock
+from thinkonce.insight.entries import row_of
+from thinkonce.protocols.reply import decode_reply
+from thinkonce.selector import Selector
+from thinkonce.units import parse_bytes, parse_seconds
+
+__all__ = ("Admin",)
+
+log = logging.getLogger("thinkonce.audit")
+
+BODY_LIMIT = 1024 * 1024
+MOST_LISTED = 10_000
+LEAST_PREFIX = 8
+_FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
+_NOT_BUILT = ("preload", "export", "import", "explain")
+
+Handler = Callable[[Call], Awaitable[None]]
+
+
+class _Purge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST purge. `older_than`: seconds, or a text such as 90s, 1h."""
+
+    tags: list[str] = []
+    namespace: str | None = None
+    model: str | None = None
+    key: str | None = None
+    older_than: float | str | None = None
+    expired: bool = False
+    all: bool = False
+
+
+class _Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST limits: the memory tier's bounds."""
+
+    max_size: int | None = None
+    max_bytes: int | str | None = None
+
+
+class Admin:
+    """Belongs to one event loop. `token` "": only callers on this machine."""
+
+    def __init__(self, stock: Stock, clock: Clock, token: str) -> None:
+        self._stock, self._clock, self._token = stock, clock, token
+        self._routes: dict[tuple[str, str], Handler] = {
+            ("GET", "stats"): self._stats,
+            ("GET", "entries"): self._entries,
+            ("POST", "purge"): self._purge,
+            ("POST", "limits"): self._limits,
+        }
+
+    async def __call__(self, call: Call) -> None:
+        self._authorise(call)
+        path = call.path.removeprefix("/cache").strip("/")
+        route = self._routes.get((call.method, path))
+        if route is not None:
+            await route(call)
+        elif path.startswith("entries/"):
+            await self._entry(call, path.removeprefix("entries/"))
+        elif path in _NOT_BUILT:
+            raise HttpError(501, f"/cache/{path} is not built yet", code="not_implemented")
+        else:
+            known = ", ".join(sorted(f"{method} {name}" for method, name in self._routes))
+            raise HttpError(404, f"there is no {call.method} {call.path}; there are {known}")
+
+    # -- who may -------------------------------------------------------------------------
+
+    def _authorise(self, call: Call) -> None:
+        if self._token:
+            given = call.head.get(b"x-thinkonce-admin-token", b"")
+            if not hmac.compare_digest(given, self._token.encode()):
+                raise HttpError(403, "x-thinkonce-admin-token: missing or wrong", code="forbidden")
+        elif why := _why_not_local(call):
+            raise HttpError(
+                403,
+                f"{why}; without [admin] token only callers on this machine may use /cache",
+                code="forbidden",
+            )
+        kind = call.head.get(b"content-type", b"application/json").lower()
+        if call.method == "POST" and b"json" not in kind:
+            raise HttpError(415, "content-type: /cache accepts application/json", code="not_json")
+
+    # -- looking -------------------------------------------------------------------------
+
+    async def _stats(self, call: Call) -> None:
+        await self._send(call, self._stock.stats())
+
+    async def _entries(self, call: Call) -> None:
+        query = parse_qs(call.query.decode("latin-1"))
+        unknown = set(query) - {"limit", "after", "tag", "namespace", "model"}
+        if unknown:
+            raise RequestError(sorted(unknown)[0], query, "limit, after, tag, namespace or model")
+        limit = _whole("limit", query.get("limit", ["100"])[0])
+        selector = Selector(
+            tags=tuple(query.get("tag", ())),
+            namespace=query.get("namespace", [None])[0],
+            model=query.get("model", [None])[0],
+        )
+        after = _hex("after", query["after"][0]) if "after" in query else b""
+        found = await self._stock.entries(selector, limit, after)
+        now = self._clock.wall()
+        rows = [row_of(entry, now) for entry in found]
+        following = rows[-1].key if len(rows) == limit else None
+        await self._send(call, {"entries": rows, "next": following})
+
+    async def _entry(self, call: Call, rest: str) -> None:
+        name, _, verb = rest.partition("/")
+        if verb == "feedback":
+            raise HttpError(501, "feedback is not built yet", code="not_implemented")
+        if verb or call.method not in ("GET", "DELETE"):
+            raise HttpError(404, f"there is no {call.method} {call.path}")
+        entry = await self._found(name)
+        if call.method == "DELETE":
+            gone = await self._stock.purge(Selector(key=entry.digest))
+            self._audit(call, f"removed {entry.digest.hex()}")
+            await self._send(call, {"purged": gone})
+            return
+        told = msgspec.to_builtins(row_of(entry, self._clock.wall()))
+        if parse_qs(call.query.decode("latin-1")).get("content") == ["true"]:
+            told["content"] = _content(entry)
+        await self._send(call, told)
+
+    async def _found(self, name: str) -> Entry:
+        digits = _prefix("key", name)
+        selector = Selector(key=bytes.fromhex(digits[: len(digits) // 2 * 2]))
+        some = await self._stock.entries(selector, MOST_LISTED, b"")
+        found = [entry for entry in some if entry.digest.hex().startswith(digits)]
+        if not found:
+            raise HttpError(404, f"key: no entry begins with {digits}", code="not_found")
+        if len(found) > 1:
+            raise HttpError(409, f"key: {len(found)} entries begin with {digits}; give more digits")
+        return found[0]
+
+    # -- changing ------------------------------------------------------------------------
+
+    async def _purge(self, call: Call) -> None:
+        wanted = _decoded(await read_body(call, BODY_LIMIT), _Purge)
+        if wanted == _Purge():
+            raise HttpError(
+                400,
+                "purge: nothing named; give tags, namespace, model, key, older_than, expired, "
+                'or {"all": true}',
+            )
+        now = self._clock.wall()
+        older = wanted.older_than
+        selector = Selector(
+            tags=tuple(wanted.tags),
+            namespace=wanted.namespace,
+            model=wanted.model,
+            key=b"" if wanted.key is None else (await self._found(wanted.key)).digest,
+            older_than=None if older is None else now - _seconds("older_than", older),
+            expired_before=now if wanted.expired else None,
+        )
+        gone = await self._stock.purge(selector)
+        self._audit(call, f"purged {gone} entries: {_said(wanted)}")
+        await self._send(call, {"purged": gone})
+
+    async def _limits(self, call: Call) -> None:
+        wanted = _decoded(await read_body(call, BODY_LIMIT), _Limits)
+        size = None
+        try:
+            if wanted.max_bytes is not None:
+                size = parse_bytes(wanted.max_bytes, "max_bytes")
+            limits = self._stock.resize(wanted.max_size, size)
+        except ConfigError as error:
+            raise RequestError(error.setting, error.got, error.accepts) from error
+        self._audit(call, f"limits set: {_said(wanted)}")
+        await self._send(call, limits)
+
+    def _audit(self, call: Call, what: str) -> None:
+        call.outcome = "admin"
+        peer = (call.scope.get("client") or ("-",))[0]
+        log.warning("admin %s from %s: %s", call.id.decode("latin-1"), peer, what)
+
+    async def _send(self, call: Call, answer: Any) -> None:
+        head = [JSON_TYPE, (b"x-request-id", call.id), (b"cache-control", b"no-store")]
+        await send_whole(call, 200, head, msgspec.json.encode(answer))
+
+
+def _why_not_local(call: Call) -> str:
+    """Why the caller does not count as one on this machine; "" if it does."""
+    client = call.scope.get("client")
+    if client is not None and not _is_loopback(client[0]):
+        return f"the caller is {client[0]}"
+    host = urlsplit("//" + call.head.get(b"host", b"").decode("latin-1")).hostname or ""
+    if not _is_loopback(host):
+        return f"Host: {host!r} is no loopback name"
+    if any(name in call.head for name in _FORWARDING):
+        return "the request came through a proxy"
+    origin = call.head.get(b"origin")
+    if origin is not None and not _is_loopback(urlsplit(origin.decode("latin-1")).hostname or ""):
+        return f"Origin: {origin.decode('latin-1')!r} is another site"
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _decoded(raw: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        fields = ", ".join(kind.__struct_fields__)
+        raise HttpError(400, f"body: {error}; it accepts {fields}", param="body") from error
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_LISTED:
+        raise RequestError(name, text, f"1 to {MOST_LISTED}")
+    return int(text)
+
+
+def _seconds(name: str, value: float | str) -> float:
+    try:
+        return parse_seconds(value, name)
+    except ConfigError as error:
+        raise RequestError(name, value, error.accepts) from error
+
+
+def _hex(name: str, text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise RequestError(name, text, "a key in hex") from None
+
+
+def _prefix(name: str, text: str) -> str:
+    digits = text.lower()
+    if not LEAST_PREFIX <= len(digits) <= 64 or set(digits) - set("0123456789abcdef"):
+        raise RequestError(name, text, f"{LEAST_PREFIX} to 64 hex digits")
+    return digits
+
+
+def _content(entry: Entry) -> Any:
+    """The answer as it was recorded: one object, or the objects of a stream."""
+    reply = decode_reply(entry.payload)
+    parts: Iterator[bytes] = iter((reply.body,)) if reply.body else iter(reply.events)
+    told = [msgspec.json.decode(part) for part in parts]
+    return told[0] if reply.body else told
+
+
+def _said(wanted: msgspec.Struct) -> str:
+    fields = msgspec.structs.asdict(wanted)
+    return ", ".join(f"{name}={value!r}" for name, value in fields.items() if value) or "nothing"

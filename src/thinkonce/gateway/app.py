@@ -1,0 +1,212 @@
+"""The gateway as an ASGI callable: a path table, limits, and one way for every error to leave.
+
+POST chat/completions     through the cache             with and without /v1
+/healthz /readyz /metrics the gateway's own
+/cache/...                who may, looks and empties
+anything else             forwarded untouched, x-cache: BYPASS
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain
+from time import perf_counter
+
+from thinkonce.errors import RequestError, UpstreamError
+from thinkonce.gateway.access_log import AccessLog
+from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.http import (
+    Call,
+    ClientGone,
+    HttpError,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_whole,
+)
+from thinkonce.gateway.marks import JSON_TYPE
+from thinkonce.gateway.metrics import CONTENT_TYPE, Metrics
+from thinkonce.gateway.passing import Passing
+from thinkonce.outcome import Reason
+from thinkonce.protocols.dialect import Dialect
+from thinkonce.protocols.registry import DIALECTS
+from thinkonce.upstream.client import HOPS
+from thinkonce.upstream.failure import Refused
+
+__all__ = ("Gateway",)
+
+log = logging.getLogger("thinkonce")
+
+CLIENT_GONE = 499  # nginx's number for it; in the log only
+_NOT_BUILT = ("openapi.json", "dashboard")
+# Known answers of the next stage: forwarded until then.
+_ENDPOINTS = ("completions", "embeddings", "responses", "messages")
+
+Handler = Callable[[Call], Awaitable[None]]
+
+
+class Gateway:
+    """Belongs to one event loop. `ready` False answers /readyz with 503."""
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        passing: Passing,
+        admin: Handler,
+        metrics: Metrics,
+        access_log: AccessLog,
+        *,
+        gateway_id: str,
+        body_limit: int,
+        header_limit: int,
+    ) -> None:
+        self.ready = True
+        self._passing, self._admin, self._metrics = passing, admin, metrics
+        self._access_log = access_log
+        self._id = gateway_id.encode()
+        self._body_limit, self._header_limit = body_limit, header_limit
+        self._cached: dict[str, Endpoint] = {
+            prefix + name: endpoint
+            for name, endpoint in endpoints.items()
+            for prefix in ("/v1/", "/")
+        }
+        self._pages: dict[str, Handler] = {
+            "/healthz": self._health,
+            "/readyz": self._readiness,
+            "/metrics": self._numbers,
+            **{prefix + name: _not_built for name in _NOT_BUILT for prefix in ("/v1/", "/")},
+        }
+        self._run = secrets.token_hex(4)
+        self._count = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        call = Call(scope, receive, send, perf_counter())
+        self._metrics.inflight += 1
+        try:
+            await self._serve(call)
+        finally:
+            self._metrics.inflight -= 1
+            self._note(call)
+
+    async def _serve(self, call: Call) -> None:
+        try:
+            self._admit(call)
+            endpoint = self._cached.get(call.path)
+            if endpoint is not None and call.method == "POST":
+                await endpoint(call)
+            else:
+                await self._other(call)
+        except HttpError as error:
+            await self._send_error(call, error)
+        except RequestError as error:
+            await self._send_error(call, HttpError(400, str(error), param=error.field))
+        except UpstreamError as error:
+            await self._send_upstream_error(call, error)
+        except ClientGone:
+            call.status = CLIENT_GONE
+        except Exception:
+            log.exception("request %s failed", call.id.decode("latin-1"))
+            if call.status == 0:
+                wrong = HttpError(500, "the gateway failed; its log says how", code="internal")
+                await self._send_error(call, wrong)
+
+    def _admit(self, call: Call) -> None:
+        sent = call.head.get(b"x-request-id", b"")
+        if sent and len(sent) <= 128 and sent.isascii() and b" " not in sent:
+            call.id = sent
+        else:
+            call.id = f"{self._run}-{next(self._count):x}".encode()
+        if sum(map(len, chain.from_iterable(call.headers))) > self._header_limit:
+            raise HttpError(
+                431,
+                f"headers: larger than {self._header_limit} bytes, the limit of this gateway "
+                "([gateway] header_limit)",
+                code="headers_too_large",
+            )
+        if HOPS in call.head and self._id in call.head[HOPS].split(b","):
+            raise HttpError(
+                508,
+                "this gateway is its own upstream: the request came back to it; check --upstream "
+                "and [upstreams]",
+                code="loop_detected",
+            )
+
+    async def _other(self, call: Call) -> None:
+        page = self._pages.get(call.path)
+        if page is not None:
+            await page(call)
+        elif call.path == "/cache" or call.path.startswith("/cache/"):
+            await self._admin(call)
+        else:
+            name = call.path.removeprefix("/v1").strip("/")
+            call.endpoint = name if name in _ENDPOINTS else "other"
+            raw = await read_body(call, self._body_limit, decompress=False)
+            await self._passing.forward(call, raw, Reason.ENDPOINT)
+
+    # -- pages ---------------------------------------------------------------------------
+
+    async def _health(self, call: Call) -> None:
+        await self._send_json(call, 200, b'{"status":"ok"}')
+
+    async def _readiness(self, call: Call) -> None:
+        if self.ready:
+            await self._send_json(call, 200, b'{"status":"ready"}')
+        else:
+            await self._send_json(call, 503, b'{"status":"draining"}')
+
+    async def _numbers(self, call: Call) -> None:
+        await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], self._metrics.text())
+
+    async def _send_json(self, call: Call, status: int, body: bytes) -> None:
+        await send_whole(call, status, [JSON_TYPE, (b"x-request-id", call.id)], body)
+
+    # -- errors --------------------------------------------------------------------------
+
+    async def _send_error(self, call: Call, error: HttpError) -> None:
+        if call.status:  # an answer has begun: the connection is cut, so that nobody trusts it
+            return
+        body = self._dialect(call).error(
+            error.status, error.message, type=error.type, code=error.code, param=error.param
+        )
+        head = [JSON_TYPE, *error.headers, (b"x-request-id", call.id)]
+        await send_whole(call, error.status, head, body)
+
+    async def _send_upstream_error(self, call: Call, error: UpstreamError) -> None:
+        if isinstance(error, Refused):
+            wrong = HttpError(error.status, str(error), code=error.code)
+        else:
+            log.warning("request %s: %s", call.id.decode("latin-1"), error)
+            status, code = getattr(error, "status", 502), getattr(error, "code", "upstream_error")
+            wrong = HttpError(status, str(error), code=code)
+        await self._send_error(call, wrong)
+
+    def _dialect(self, call: Call) -> Dialect:
+        endpoint = self._cached.get(call.path)
+        return DIALECTS["chat/completions"] if endpoint is None else endpoint.dialect
+
+    def _note(self, call: Call) -> None:
+        seconds = perf_counter() - call.started
+        if call.endpoint:
+            model = self._metrics.model(call.model)
+            outcome = call.outcome or "error"
+            self._metrics.count((call.endpoint, model, outcome, call.match), seconds)
+        if self._access_log.enabled:
+            path = call.scope["raw_path"].decode("latin-1")
+            self._access_log.write(
+                call.id.decode("latin-1"),
+                f"{call.method} {path}",
+                call.status,
+                call.outcome,
+                call.reason,
+                seconds,
+            )
+
+
+async def _not_built(call: Call) -> None:
+    raise HttpError(501, f"{call.path} is not built yet in this version", code="not_implemented")

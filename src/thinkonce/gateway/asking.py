@@ -1,0 +1,185 @@
+"""From the bytes of a request to what is asked, of whom, by whom, and under which key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from thinkonce.entry import Meta
+from thinkonce.errors import RequestError
+from thinkonce.freshness import Rules
+from thinkonce.gateway.http import Call, HttpError
+from thinkonce.gateway.tenants import Tenants
+from thinkonce.outcome import Reason
+from thinkonce.protocols.dialect import Asked, Dialect
+from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
+from thinkonce.request.controls import Controls, parse_controls, strip_controls
+from thinkonce.request.headers import Taken, take_headers
+from thinkonce.request.key import Keyer
+from thinkonce.tiers.tier import Key
+from thinkonce.upstream.pools import Pool, Pools
+
+__all__ = ("Asking", "Reader", "version_free")
+
+# Members of the body that the gateway itself reads: name -> types, and what to say.
+_READ: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "model": ((str,), "a string"),
+    "stream": ((bool, type(None)), "true or false"),
+    "stream_options": ((dict, type(None)), "an object"),
+}
+
+
+@dataclass(slots=True)
+class Asking:
+    """One understood request. `key` is None where the cache is not asked; `bypass` says why."""
+
+    raw: bytes
+    body: dict[str, Any]
+    asked: Asked
+    controls: Controls
+    taken: Taken
+    tenant: str
+    pool: Pool
+    key: Key | None
+    bypass: Reason | None
+
+    def meta(self, scope: str, rules: Rules) -> Meta:
+        controls = self.controls
+        priority = controls.priority
+        if not priority and controls.ttl_class:
+            priority = rules.ttl_class(controls.ttl_class).priority
+        return Meta(
+            scope=scope,
+            tenant=self.tenant,
+            namespace=controls.namespace,
+            model=self.asked.model,
+            tags=controls.tags,
+            priority="pinned" if controls.preload else priority or "medium",
+            label=controls.label,
+            source=self.pool.name,
+        )
+
+    def upstream_body(self, dialect: Dialect, *, ask_usage: bool) -> bytes:
+        """The request's bytes as the upstream gets them."""
+        body = self.body
+        raw = self.raw
+        if "kv_cache" in body or "cache" in body:
+            raw = strip_controls(raw, body)
+        return dialect.ask_usage(raw, body) if ask_usage else raw
+
+
+class Reader:
+    """What all requests of one endpoint are read with."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        pools: Pools,
+        keyer: Keyer,
+        tenants: Tenants,
+        rules: Rules,
+        *,
+        forward_headers: frozenset[bytes] = frozenset(),
+        ignore_fields: frozenset[str] = frozenset(),
+        cache_remote_media: bool = True,
+    ) -> None:
+        self._dialect, self._pools, self._keyer = dialect, pools, keyer
+        self._tenants, self._rules = tenants, rules
+        self._classes = frozenset(rules.ttl_classes)
+        self._extra, self._ignore = forward_headers, ignore_fields
+        self._cache_remote_media = cache_remote_media
+
+    def read(self, call: Call, raw: bytes) -> Asking:
+        """Raises HttpError 400, 404, 415 and RequestError for what cannot be served as written."""
+        _check_content_type(call)
+        parsed = _parse(raw)
+        body = parsed.body
+        for name, (types, accepts) in _READ.items():
+            if name in body and not isinstance(body[name], types):
+                raise HttpError(
+                    400, f"{name}: got {body[name]!r:.80}; it accepts {accepts}", param=name
+                )
+        asked = self._dialect.asks(body)
+        controls = parse_controls(
+            body.get("kv_cache"), body.get("cache"), call.headers, self._classes
+        )
+        taken = take_headers(call.headers, self._extra)
+        pool = self._pools.for_model(asked.model)
+        if pool is None:
+            raise _unknown_model(asked.model, self._pools)
+        tenant = self._tenants.of(taken.credential)
+        bypass = self._bypass(parsed, asked, controls)
+        key = None
+        if bypass is None:
+            if asked.remote_media:
+                controls = self._cap_life(controls)
+            identity = self._dialect.identity(
+                body, context_aware=controls.context_aware, ignore=self._ignore
+            )
+            key = self._keyer.request_key(
+                self._dialect.name, pool.name, tenant, identity, controls, taken.keyed
+            )
+        return Asking(raw, body, asked, controls, taken, tenant, pool, key, bypass)
+
+    def _bypass(self, parsed: Parsed, asked: Asked, controls: Controls) -> Reason | None:
+        if not controls.enabled:
+            return Reason.DISABLED
+        if parsed.unkeyable:
+            return Reason.UNKEYABLE
+        if asked.stateful or (asked.remote_media and not self._cache_remote_media):
+            return Reason.STATEFUL
+        return None
+
+    def _cap_life(self, controls: Controls) -> Controls:
+        """A URL names a picture that may change: no longer than the class `dynamic`."""
+        longest = self._rules.ttl_class("dynamic").seconds
+        ttl = controls.ttl
+        if ttl is None:
+            name = controls.ttl_class
+            ttl = self._rules.ttl_class(name).seconds if name else self._rules.ttl
+        if ttl <= longest:
+            return controls
+        return msgspec.structs.replace(controls, ttl=longest)
+
+
+def version_free(path: str) -> str:
+    """`/v1/models` and `/models` are one path: `models`."""
+    return path.removeprefix("/v1").lstrip("/") if path.startswith("/v1/") else path.lstrip("/")
+
+
+def _parse(raw: bytes) -> Parsed:
+    try:
+        return parse_body(raw)
+    except MalformedBody as error:
+        raise HttpError(
+            400,
+            f"the body is not JSON: {error.problem} at line {error.line} column {error.column}",
+            code="invalid_json",
+            param="body",
+        ) from error
+    except RequestError as error:
+        raise HttpError(400, str(error), param="body") from error
+
+
+def _check_content_type(call: Call) -> None:
+    written = call.head.get(b"content-type")
+    if written is None or written == b"application/json" or b"json" in written.lower():
+        return
+    raise HttpError(
+        415,
+        f"content-type: got {written.decode('latin-1')!r:.80}; it accepts application/json",
+        param="content-type",
+    )
+
+
+def _unknown_model(model: str, pools: Pools) -> HttpError:
+    known = ", ".join(pools.patterns())
+    return HttpError(
+        404,
+        f"model: no upstream serves {model!r:.80}; the configured patterns are {known}",
+        code="model_not_found",
+        param="model",
+    )

@@ -1,0 +1,212 @@
+"""Puts a gateway together from its settings; owns what has to be closed again."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+
+from thinkonce.backing import Backing, open_backing
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.flow import Setting
+from thinkonce.freshness import Rules, TtlClass
+from thinkonce.gateway.access_log import AccessLog
+from thinkonce.gateway.admin import Admin
+from thinkonce.gateway.app import Gateway
+from thinkonce.gateway.asking import Reader
+from thinkonce.gateway.endpoint import Endpoint, Shelf
+from thinkonce.gateway.metrics import Metrics
+from thinkonce.gateway.passing import Passing
+from thinkonce.gateway.stock import Stock
+from thinkonce.gateway.telling import Teller
+from thinkonce.gateway.tenants import Tenants
+from thinkonce.gateway.world import GatewayWorld
+from thinkonce.insight.prices import Prices
+from thinkonce.protocols.registry import DIALECTS
+from thinkonce.request.key import Keyer
+from thinkonce.request.storable import StoreRules
+from thinkonce.settings import Settings
+from thinkonce.tiers.memory import MemoryTier
+from thinkonce.upstream.client import Client, Timeouts
+from thinkonce.upstream.pools import Pools
+
+__all__ = ("Assembly", "assemble")
+
+log = logging.getLogger("thinkonce")
+
+# A failing tier says so at most this often, seconds.
+SAY_AGAIN_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Assembly:
+    """A gateway and what it stands on. Close it on its event loop."""
+
+    gateway: Gateway
+    stock: Stock
+    metrics: Metrics
+    client: Client
+    world: GatewayWorld
+    backing: Backing
+    access_log: AccessLog
+
+    async def close(self, drain: float) -> None:
+        """Calls under way get `drain` seconds; then everything is flushed and let go."""
+        await self.world.close(drain)
+        await self.client.close()
+        self.access_log.flush()
+        self.backing.close()
+
+
+def assemble(
+    settings: Settings, pools: Pools, *, clock: Clock = SYSTEM, prices: Prices | None = None
+) -> Assembly:
+    """Raises ConfigError for a store that cannot be used."""
+    rules = rules_of(settings)
+    backing = open_backing(
+        settings.store.url,
+        secret=settings.store.secret,
+        clock=clock,
+        max_bytes=settings.store.max_bytes,
+        lease=rules.lease,
+    )
+    memory = MemoryTier(
+        max_entries=settings.cache.max_size,
+        max_bytes=settings.cache.max_bytes,
+        policy=settings.cache.policy,
+        clock=clock,
+        purges=backing.purges,
+    )
+    stock = Stock(memory, backing.tier, settings.store.url)
+    metrics = Metrics(stock.tier_stats, _known_models(pools))
+    setting = Setting(stock.tiers, rules, clock, random.random, memory.why_gone)
+    limit = settings.cache.max_entry_bytes
+    world = GatewayWorld(
+        setting,
+        backing.flights,
+        _Complaints(metrics).tier_failed,
+        max_bytes=limit,
+        finish_abandoned=settings.gateway.finish_abandoned,
+    )
+    gateway_id = secrets.token_hex(8)
+    client = _client(settings, gateway_id)
+    passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
+    shelf = Shelf(memory, setting, world, backing.tier is not None, settings.gateway.inline)
+    endpoints = _endpoints(settings, pools, backing, shelf, client, passing, metrics, prices)
+    access_log = AccessLog(enabled=settings.gateway.access_log)
+    gateway = Gateway(
+        endpoints,
+        passing,
+        Admin(stock, clock, settings.admin.token),
+        metrics,
+        access_log,
+        gateway_id=gateway_id,
+        body_limit=settings.gateway.body_limit,
+        header_limit=settings.gateway.header_limit,
+    )
+    return Assembly(gateway, stock, metrics, client, world, backing, access_log)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """How long answers live, as the flow wants to know it."""
+    cache, gateway = settings.cache, settings.gateway
+    rules = Rules(
+        max_age=inf if cache.max_age is None else cache.max_age,
+        jitter=cache.jitter,
+        stale_while_revalidate=cache.stale_while_revalidate,
+        stale_if_error=cache.stale_if_error,
+        retention=cache.stale_retention,
+        early_refresh=cache.early_refresh,
+        # Nobody may give a leader up while its own timeouts still allow it to wait.
+        lease=gateway.connect_timeout * (gateway.retries + 1)
+        + max(gateway.first_byte_timeout, gateway.read_timeout)
+        + 5.0,
+        ttl_classes={
+            name: TtlClass(row.ttl, row.priority) for name, row in settings.ttl_classes.items()
+        },
+    )
+    ttl, _ = rules.parse_ttl(cache.ttl)
+    return _with_ttl(rules, ttl)
+
+
+def _with_ttl(rules: Rules, ttl: float) -> Rules:
+    from dataclasses import replace
+
+    return replace(rules, ttl=ttl)
+
+
+def _client(settings: Settings, gateway_id: str) -> Client:
+    gateway = settings.gateway
+    timeouts = Timeouts(gateway.connect_timeout, gateway.first_byte_timeout, gateway.read_timeout)
+    return Client(timeouts, retries=gateway.retries, gateway_id=gateway_id)
+
+
+def _endpoints(
+    settings: Settings,
+    pools: Pools,
+    backing: Backing,
+    shelf: Shelf,
+    client: Client,
+    passing: Passing,
+    metrics: Metrics,
+    prices: Prices | None,
+) -> dict[str, Endpoint]:
+    cache, gateway = settings.cache, settings.gateway
+    keyer = Keyer(backing.secret)
+    tenants = Tenants(keyer, settings.groups)
+    stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
+    known_prices = prices or Prices()
+    return {
+        name: Endpoint(
+            Reader(
+                dialect,
+                pools,
+                keyer,
+                tenants,
+                shelf.setting.rules,
+                forward_headers=_lowered(gateway.forward_headers),
+                ignore_fields=frozenset(cache.ignore_fields),
+                cache_remote_media=gateway.remote_media == "cache",
+            ),
+            shelf,
+            client,
+            passing,
+            Teller(
+                dialect,
+                known_prices,
+                metrics,
+                shelf.setting.clock,
+                stored,
+                gateway.annotate_body,
+            ),
+            gateway.body_limit,
+        )
+        for name, dialect in DIALECTS.items()
+    }
+
+
+class _Complaints:
+    """Counts every failure of a tier, and logs one now and then."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._said: dict[str, float] = {}
+
+    def tier_failed(self, tier: str, error: Exception) -> None:
+        self._metrics.tier_failed(tier)
+        now = monotonic()
+        if now - self._said.get(tier, -inf) >= SAY_AGAIN_SECONDS:
+            self._said[tier] = now
+            log.warning("tier %s failed, answers come without it: %s", tier, error)
+
+
+def _known_models(pools: Pools) -> Iterable[str]:
+    return (pattern for pattern in pools.patterns() if not set(pattern) & set("*?["))
+
+
+def _lowered(names: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(name.lower().encode() for name in names)

@@ -1,0 +1,227 @@
+"""One cached path: read the request, ask the flow, hand out what it found.
+
+read ──► probe ──► flow (`flow.answer` in `GatewayWorld`) ──► tell
+  │        memory hit the flow has decided already              │
+  └── not to be cached ──► pass ◄── the cache itself failed ────┘
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import msgspec
+
+from thinkonce.drive import drive_async
+from thinkonce.entry import Entry
+from thinkonce.errors import NotCached, RequestError, UpstreamError
+from thinkonce.flow import Answer, Live, Setting, answer
+from thinkonce.gateway.asking import Asking, Reader
+from thinkonce.gateway.fetch import Fetch, upstream_request
+from thinkonce.gateway.http import Call, ClientGone, HttpError, read_body
+from thinkonce.gateway.marks import annotation_of_miss, miss_headers
+from thinkonce.gateway.passing import Passing, hops, send_refusal
+from thinkonce.gateway.telling import Marking, Teller
+from thinkonce.gateway.watch import Watch
+from thinkonce.gateway.world import GatewayAsk, GatewayWorld
+from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.request.controls import DEFAULTS
+from thinkonce.tiers.memory import MemoryTier
+from thinkonce.upstream.client import Client, Request
+from thinkonce.upstream.failure import Refused
+
+__all__ = ("Endpoint", "Shelf")
+
+log = logging.getLogger("thinkonce")
+
+# The flow, the flow without reading, the flow alone: then the answer has no other shape.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where answers lie. `shared`: other processes may purge, so the probe compares epochs."""
+
+    memory: MemoryTier
+    setting: Setting
+    world: GatewayWorld
+    shared: bool
+    inline: bool = True
+
+    @property
+    def epoch(self) -> int:
+        return int(self.memory.purges.epoch[0])
+
+    def probe(self, asking: Asking) -> Entry | None:
+        """A memory hit that the flow has decided already; None sends the caller to the flow."""
+        key = asking.key
+        if key is None or not self.inline or asking.controls is not DEFAULTS:
+            return None
+        memory = self.memory
+        entry = memory.map.get(key.local)
+        if (
+            entry is None
+            or self.setting.clock.monotonic() >= entry.inline_until
+            or (self.shared and memory.purges.epoch[0] != memory.applied)
+        ):
+            return None
+        memory.note(entry)
+        return entry
+
+
+class Endpoint:
+    """Belongs to one event loop. Raises HttpError, RequestError, ClientGone, UpstreamError."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        shelf: Shelf,
+        client: Client,
+        passing: Passing,
+        teller: Teller,
+        body_limit: int,
+    ) -> None:
+        self.dialect = teller.dialect
+        self._reader, self._shelf, self._client = reader, shelf, client
+        self._passing, self._teller, self._body_limit = passing, teller, body_limit
+
+    async def __call__(self, call: Call) -> None:
+        call.endpoint = self.dialect.name
+        raw = await read_body(call, self._body_limit)
+        try:
+            asking = self._reader.read(call, raw)
+            call.model = asking.asked.model
+            entry = self._shelf.probe(asking)
+            if entry is not None:
+                found = Answer(Outcome.HIT, entry=entry, tier="memory", match=Match.EXACT)
+                if await self._teller.entry(call, asking, found, entry):
+                    return
+        except (HttpError, RequestError):
+            raise
+        except Exception:
+            await self._despite_failure(call, raw)
+            return
+        async with Watch(call):
+            if asking.key is None:
+                await self._bypass(call, asking)
+            else:
+                await self._ask(call, asking)
+
+    async def _ask(self, call: Call, asking: Asking) -> None:
+        try:
+            ask = self._ask_of(call, asking)
+            for _ in range(ATTEMPTS):
+                found = await drive_async(answer(ask, self._shelf.setting), self._shelf.world)
+                if await self._tell(call, asking, found):
+                    return
+                ask = self._again(call, asking, ask)
+        except NotCached as error:
+            raise self._not_cached(call, Reason(str(error))) from error
+        except Refused as error:
+            call.outcome, call.reason = Outcome.MISS, Reason.ERROR
+            assert asking.key is not None
+            head = miss_headers(Outcome.MISS, Reason.ERROR, asking.key.digest.hex())
+            head.append((b"x-request-id", call.id))
+            await send_refusal(call, error, head)
+            return
+        except (UpstreamError, ClientGone):
+            call.outcome, call.reason = Outcome.MISS, Reason.ERROR
+            raise
+        except Exception:
+            if call.status:  # part of an answer is out: nothing can be put in its place
+                raise
+            await self._despite_failure(call, asking.raw)
+            return
+        await self._bypass(call, asking)
+
+    async def _tell(self, call: Call, asking: Asking, found: Answer) -> bool:
+        """False if what was found cannot take the shape asked for."""
+        call.outcome, call.reason = found.outcome, found.reason or ""
+        if isinstance(found.raw, Live):
+            await self._teller.live(call, asking, found, found.raw.feed)
+            return True
+        if found.tier is not None:
+            assert found.entry is not None
+            return await self._teller.entry(call, asking, found, found.entry)
+        if found.outcome is Outcome.COALESCED:
+            assert found.entry is not None
+            return await self._teller.joined(call, asking, found, found.entry)
+        return await self._teller.made(call, asking, found, found.raw)
+
+    # -- what is asked of whom -----------------------------------------------------------
+
+    def _ask_of(self, call: Call, asking: Asking) -> GatewayAsk:
+        fetch = self._fetch(call, asking)
+        return GatewayAsk(
+            key=asking.key,
+            meta=asking.meta(self.dialect.name, self._shelf.setting.rules),
+            controls=asking.controls,
+            call=fetch,
+            draft=fetch.draft,
+            epoch=self._shelf.epoch,
+            fetch=fetch,
+        )
+
+    def _again(self, call: Call, asking: Asking, ask: GatewayAsk) -> GatewayAsk:
+        """Without reading what cannot be used; the second time without joining anybody either."""
+        anew = self._ask_of(call, asking)
+        anew.coalesce = ask.controls.read
+        anew.controls = msgspec.structs.replace(asking.controls, read=False)
+        return anew
+
+    def _fetch(self, call: Call, asking: Asking) -> Fetch:
+        asked = asking.asked
+        on_behalf = asking.pool.ask_usage and asked.stream and not asked.include_usage
+        on_behalf = on_behalf and self._teller.annotate
+        return Fetch(
+            asking,
+            self.dialect,
+            self._client,
+            self._request(call, asking, ask_usage=on_behalf),
+            rules=self._teller.rules,
+            prices=self._teller.prices,
+            usage_asked=asked.include_usage or on_behalf,
+            took=self._teller.metrics.upstream.add,
+        )
+
+    def _request(self, call: Call, asking: Asking, *, ask_usage: bool) -> Request:
+        body = asking.upstream_body(self.dialect, ask_usage=ask_usage)
+        path, more = self.dialect.name, tuple(hops(call))
+        return upstream_request("POST", path, call.query, asking.taken, body, more)
+
+    # -- around the cache ----------------------------------------------------------------
+
+    async def _bypass(self, call: Call, asking: Asking) -> None:
+        reason = asking.bypass or Reason.UNKEYABLE
+        if asking.controls.only_if_cached:
+            raise self._not_cached(call, reason)
+        call.outcome, call.reason = Outcome.BYPASS, reason
+        head = miss_headers(Outcome.BYPASS, reason, "")
+        head.append((b"x-request-id", call.id))
+        request = self._request(call, asking, ask_usage=False)
+        await self._passing.send(call, asking.pool, request, head, self._marking(asking, reason))
+
+    def _marking(self, asking: Asking, reason: Reason) -> Marking | None:
+        if not self._teller.annotate:
+            return None
+        asked, dialect = asking.asked, self.dialect
+        return Marking(
+            self._teller,
+            asked,
+            annotation_of_miss(Outcome.BYPASS, "", asking.controls.label, reason),
+            lambda: dialect.recorder(asked, usage_asked=asked.include_usage, max_bytes=0),
+        )
+
+    def _not_cached(self, call: Call, reason: Reason) -> HttpError:
+        call.outcome, call.reason = Outcome.MISS, reason
+        error = HttpError(
+            504, f"only-if-cached: no stored answer fits ({reason})", code="not_cached"
+        )
+        error.headers = tuple(miss_headers(Outcome.MISS, reason, ""))
+        return error
+
+    async def _despite_failure(self, call: Call, raw: bytes) -> None:
+        """The cache itself has failed: count it, and serve as if it were not there."""
+        self._teller.metrics.cache_failures += 1
+        log.exception("request %s is forwarded untouched: the cache failed", call.id)
+        await self._passing.forward(call, raw, Reason.TIER_ERROR)

@@ -1,0 +1,153 @@
+"""One call of an upstream, recorded while everybody who waits for it is told.
+
+A fetch belongs to a flight, not to the request that began it: `world.py` runs it in a task of its
+own. Chunks that it publishes: first a preamble, then one for every event of the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+import msgspec
+
+from thinkonce.entry import Form
+from thinkonce.flow import Draft
+from thinkonce.gateway.asking import Asking
+from thinkonce.insight.prices import Prices
+from thinkonce.outcome import Reason
+from thinkonce.protocols.dialect import Dialect, Recorder
+from thinkonce.protocols.reply import Gist, Reply, encode_reply
+from thinkonce.protocols.sse import Event
+from thinkonce.request.headers import Taken
+from thinkonce.request.storable import StoreRules, refusal
+from thinkonce.upstream.client import Client, Exchange, Request
+from thinkonce.upstream.failure import Broken, Header, Refused
+
+__all__ = ("EventChunk", "Fetch", "Fetched", "Preamble", "is_event_stream", "upstream_request")
+
+# A whole answer is held in memory; one beyond this is no chat answer. Bytes.
+MAX_ANSWER = 256 * 1024 * 1024
+# Of an upstream's error page that is passed on. Bytes.
+MAX_ERROR = 8 * 1024 * 1024
+
+
+class Preamble(msgspec.Struct, frozen=True):
+    """What a follower in another process must know before the first event."""
+
+    usage_asked: bool
+
+
+class EventChunk(bytes):
+    """An event's raw bytes, for other processes; in this one it carries the event itself."""
+
+    event: Event
+    recorder: Recorder
+
+    @classmethod
+    def of(cls, event: Event, recorder: Recorder) -> EventChunk:
+        chunk = cls(event.raw)
+        chunk.event, chunk.recorder = event, recorder
+        return chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What an upstream answered. `reply` is None where a stream was not recorded to its end."""
+
+    reply: Reply | None
+    gist: Gist
+    headers: tuple[Header, ...]
+
+
+class Fetch:
+    """Callable once per flight. `publish` is set by whoever runs it for followers."""
+
+    def __init__(
+        self,
+        asking: Asking,
+        dialect: Dialect,
+        client: Client,
+        request: Request,
+        *,
+        rules: StoreRules,
+        prices: Prices,
+        usage_asked: bool,
+        took: Callable[[float], None],
+    ) -> None:
+        self.asking, self.dialect, self.usage_asked = asking, dialect, usage_asked
+        self.publish: Callable[[bytes], object] | None = None
+        self.headers: tuple[Header, ...] = ()
+        self._client, self._request = client, request
+        self._rules, self._prices, self._took = rules, prices, took
+
+    async def __call__(self) -> Fetched:
+        """Raises Refused for what is no 200, and other UpstreamErrors."""
+        started = monotonic()
+        exchange = await self._client.send(self.asking.pool, self._request)
+        try:
+            self.headers = exchange.headers
+            if exchange.status != 200 or exchange.opaque:
+                body = await exchange.read_all(MAX_ERROR)
+                raise Refused(exchange.status, exchange.headers, body or b"")
+            if is_event_stream(exchange.content_type):
+                return await self._stream(exchange)
+            return await self._whole(exchange)
+        finally:
+            exchange.close()
+            self._took(monotonic() - started)
+
+    def draft(self, fetched: Fetched, seconds: float) -> Draft:
+        """What of it is kept, and why not, if so."""
+        refused = refusal(self.asking.asked, fetched.gist, self.dialect.finish_reasons, self._rules)
+        reply = fetched.reply
+        if reply is None:
+            return Draft(b"", Form.REPLY, refused=refused or Reason.ABORTED)
+        payload = encode_reply(reply)
+        usd = self._prices.cost(
+            reply.model or self.asking.asked.model, reply.prompt_tokens, reply.completion_tokens
+        )
+        return Draft(
+            payload,
+            Form.REPLY,
+            size=len(payload),
+            cost=seconds if usd is None else usd,
+            tokens=reply.tokens,
+            refused=refused,
+        )
+
+    async def _whole(self, exchange: Exchange) -> Fetched:
+        body = await exchange.read_all(MAX_ANSWER)
+        if body is None:
+            raise Broken(f"the upstream's answer is larger than {MAX_ANSWER} bytes")
+        received = self.dialect.receive(
+            self.asking.asked, exchange.status, exchange.content_type, body
+        )
+        return Fetched(received.reply, received.gist, exchange.headers)
+
+    async def _stream(self, exchange: Exchange) -> Fetched:
+        recorder = self.dialect.recorder(
+            self.asking.asked, usage_asked=self.usage_asked, max_bytes=self._rules.max_bytes
+        )
+        publish = self.publish
+        if publish is not None:
+            publish(msgspec.msgpack.encode(Preamble(self.usage_asked)))
+        while piece := await exchange.read():
+            events = recorder.feed(piece)
+            if publish is not None:
+                for event in events:
+                    publish(EventChunk.of(event, recorder))
+        return Fetched(recorder.end(), recorder.gist(), exchange.headers)
+
+
+def is_event_stream(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def upstream_request(
+    method: str, path: str, query: bytes, taken: Taken, body: bytes, more: tuple[Header, ...] = ()
+) -> Request:
+    """`path` without /v1; `more`: headers besides those that a client may send on."""
+    headers = (*taken.forward, *more)
+    return Request(method, path, query.decode("latin-1"), headers, body, taken.credential)

@@ -1,0 +1,173 @@
+"""HTTP as the gateway sees it: one request read within its limits, one answer sent."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from thinkonce.protocols.registry import DIALECTS
+from thinkonce.upstream.failure import Header
+
+__all__ = (
+    "Call",
+    "ClientGone",
+    "HttpError",
+    "Receive",
+    "Scope",
+    "Send",
+    "error_body",
+    "read_body",
+    "send_pieces",
+    "send_whole",
+)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+
+
+class HttpError(Exception):
+    """An answer of the gateway's own, in the protocol's error shape."""
+
+    def __init__(
+        self, status: int, message: str, *, type: str = "", code: str = "", param: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.type = status, message, type
+        self.code, self.param = code, param
+        self.headers: tuple[Header, ...] = ()
+
+
+class ClientGone(Exception):
+    """The client closed its connection before it had its answer."""
+
+
+class Call:
+    """One request to the gateway. `outcome` and `reason` are filled in for the access log."""
+
+    __slots__ = (
+        "answered",
+        "endpoint",
+        "head",
+        "headers",
+        "id",
+        "match",
+        "method",
+        "model",
+        "outcome",
+        "path",
+        "query",
+        "reason",
+        "receive",
+        "scope",
+        "send",
+        "started",
+        "status",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
+        self.scope, self.receive, self.send = scope, receive, send
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: list[Header] = scope["headers"]
+        self.head: dict[bytes, bytes] = dict(self.headers)
+        self.started = started
+        self.answered = False  # the last byte was handed to the server
+        self.id = b""
+        self.status = 0
+        self.outcome = self.reason = self.match = ""
+        self.endpoint = ""  # "" for pages of the gateway itself: they are not counted
+        self.model = ""
+
+
+async def read_body(call: Call, limit: int, *, decompress: bool = True) -> bytes:
+    """The request's body. Raises HttpError 413, 415, 400; ClientGone."""
+    declared = call.head.get(b"content-length")
+    if declared is not None and int(declared) > limit:
+        raise _too_large(limit)
+    message = await call.receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        body = await _read_rest(call, body, limit)
+    elif message["type"] == "http.disconnect":
+        raise ClientGone
+    if len(body) > limit:
+        raise _too_large(limit)
+    coding = call.head.get(b"content-encoding") if decompress else None
+    return body if coding is None else _decompress(body, coding.lower(), limit)
+
+
+async def _read_rest(call: Call, body: bytes, limit: int) -> bytes:
+    pieces, size = [body], len(body)
+    while True:
+        message = await call.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
+    if coding in (b"", b"identity"):
+        return body
+    if coding not in _CODINGS:
+        raise HttpError(
+            415,
+            f"content-encoding: got {coding.decode('latin-1')!r}; it accepts gzip, deflate "
+            "or identity",
+            param="content-encoding",
+        )
+    unpacker = zlib.decompressobj(wbits=_CODINGS[coding])
+    try:
+        plain = unpacker.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"body: not {coding.decode()}: {error}", param="body") from error
+    if len(plain) > limit:
+        raise _too_large(limit)
+    if not unpacker.eof:
+        raise HttpError(400, f"body: {coding.decode()} data is cut off", param="body")
+    return plain
+
+
+def _too_large(limit: int) -> HttpError:
+    return HttpError(
+        413,
+        f"body: larger than {limit} bytes, the limit of this gateway ([gateway] body_limit)",
+        code="body_too_large",
+    )
+
+
+async def send_whole(call: Call, status: int, headers: list[Header], body: bytes) -> None:
+    """Send an answer that is complete."""
+    call.status, call.answered = status, True
+    headers.append((b"content-length", b"%d" % len(body)))
+    await call.send({"type": "http.response.start", "status": status, "headers": headers})
+    await call.send({"type": "http.response.body", "body": body})
+
+
+async def send_pieces(
+    call: Call, status: int, headers: list[Header], pieces: AsyncIterator[bytes]
+) -> None:
+    """Send an answer as it comes. If `pieces` raises, the answer stays without an end."""
+    call.status = status
+    await call.send({"type": "http.response.start", "status": status, "headers": headers})
+    async for piece in pieces:
+        await call.send({"type": "http.response.body", "body": piece, "more_body": True})
+    call.answered = True
+    await call.send({"type": "http.response.body", "body": b""})
+
+
+def error_body(error: HttpError) -> bytes:
+    """In OpenAI's shape; a dialect with a shape of its own makes it itself."""
+    return DIALECTS["chat/completions"].error(
+        error.status, error.message, type=error.type, code=error.code, param=error.param
+    )

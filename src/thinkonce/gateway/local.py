@@ -1,0 +1,111 @@
+"""The model behind `serve --local`: a child process, started, watched and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from thinkonce.errors import ConfigError
+from thinkonce.settings import Local
+
+__all__ = ("LocalModel", "command_of")
+
+log = logging.getLogger("thinkonce")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a model that died is started again
+END_SECONDS = 10.0
+_READY = re.compile(r"ready on (http://\S+)")
+
+
+def command_of(local: Local, port: int = 0) -> list[str]:
+    """What starts the model's server. Port 0: it takes a free one and says which."""
+    module = [sys.executable, "-m", "thinkonce", "serve-model"]
+    return [*module, local.model, "--host", "127.0.0.1", "--port", str(port)]
+
+
+class LocalModel:
+    """Supervises one child. `say` gets the lines a person at the terminal should see."""
+
+    def __init__(
+        self, command: Callable[[int], Sequence[str]], say: Callable[[str], None] = print
+    ) -> None:
+        self._command, self._say = command, say
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self.url = ""
+        self.restarts = 0
+
+    async def start(self) -> str:
+        """Start it and wait until it answers; its base URL. Raises ConfigError if it cannot."""
+        self._say("starting the local model ...")
+        if not await self._spawn(0):
+            assert self._process is not None
+            code = await self._process.wait()
+            raise ConfigError(
+                "--local", " ".join(self._command(0)), f"a model that starts (it exited {code})"
+            )
+        self._keeper = asyncio.create_task(self._keep())
+        return self.url
+
+    async def stop(self) -> None:
+        """End it, gently at first."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), END_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+    async def _spawn(self, port: int) -> bool:
+        """True once it is ready; False if it ended before."""
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command(port),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # Ctrl-C reaches the gateway alone, which ends the model when answers are out.
+            start_new_session=True,
+        )
+        output = self._process.stdout
+        assert output is not None
+        while line := (await output.readline()).decode(errors="replace").rstrip():
+            if ready := _READY.search(line):
+                self.url = ready[1]
+                return True
+            self._say(line)
+        return False
+
+    async def _keep(self) -> None:
+        """Start it again, on the same port, whenever it dies."""
+        port = int(self.url.rpartition(":")[2])
+        pause = FIRST_PAUSE
+        while True:
+            assert self._process is not None
+            started = asyncio.get_running_loop().time()
+            code = await self._drained()
+            if asyncio.get_running_loop().time() - started > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            log.error("the local model exited %s; it is started again in %.1f s", code, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+            self.restarts += 1
+            if await self._spawn(port):
+                log.warning("the local model is back on %s", self.url)
+
+    async def _drained(self) -> int:
+        """Its exit code, once it is gone; what it prints meanwhile is read, so it never blocks."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            self._say(line.decode(errors="replace").rstrip())
+        return await self._process.wait()

@@ -1,0 +1,184 @@
+"""What an answer says of how it was come by: response headers, and the marks in the body.
+
+x-cache          HIT | MISS | STALE | BYPASS | REFRESH | COALESCED
+cache-status     RFC 9211: thinkonce; hit; ttl=n | fwd=miss; collapsed | fwd=request | ...
+a hit also       x-cache-match x-cache-tier age x-cache-ttl x-cache-source-id
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, cast
+
+from thinkonce.clock import Clock
+from thinkonce.entry import Entry
+from thinkonce.flow import Answer
+from thinkonce.insight.prices import Prices
+from thinkonce.outcome import Outcome, Reason
+from thinkonce.protocols.annotation import Annotation
+from thinkonce.protocols.dialect import Dialect, Prepared
+from thinkonce.protocols.reply import Shape, decode_reply
+from thinkonce.upstream.failure import Header
+
+__all__ = (
+    "JSON_TYPE",
+    "STREAM_TYPE",
+    "Ready",
+    "annotation_of_hit",
+    "annotation_of_miss",
+    "hit_headers",
+    "miss_headers",
+    "passed_on",
+    "ready_of",
+)
+
+JSON_TYPE: Header = (b"content-type", b"application/json")
+STREAM_TYPE: Header = (b"content-type", b"text/event-stream; charset=utf-8")
+
+_X_CACHE: dict[Outcome, Header] = {
+    outcome: (b"x-cache", outcome.value.upper().encode()) for outcome in Outcome
+}
+_FORWARDED: dict[Outcome, Header] = {
+    Outcome.MISS: (b"cache-status", b"thinkonce; fwd=miss"),
+    Outcome.COALESCED: (b"cache-status", b"thinkonce; fwd=miss; collapsed"),
+    Outcome.REFRESH: (b"cache-status", b"thinkonce; fwd=request"),
+    Outcome.BYPASS: (b"cache-status", b"thinkonce; fwd=bypass"),
+}
+_REASON: dict[Reason, Header] = {
+    reason: (b"x-cache-reason", reason.value.encode()) for reason in Reason
+}
+# Of an upstream's headers, what is made anew here or would lie about this connection.
+_OURS = frozenset(
+    b"age alt-svc cache-status content-type date server x-cache x-cache-key x-cache-match "
+    b"x-cache-reason x-cache-similarity x-cache-source-id x-cache-tier x-cache-ttl "
+    b"x-request-id".split()
+)
+
+
+@dataclass(slots=True)
+class Ready:
+    """An entry made ready to be handed out again and again; kept in `Entry.prepared`."""
+
+    prepared: Prepared
+    key: str
+    key_header: Header
+    source_header: Header
+    raw_type: Header
+    tokens: int
+    usd: float | None
+    milliseconds: float
+
+
+def ready_of(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
+    """Raises CorruptEntry when the stored bytes are no reply."""
+    known = entry.prepared
+    if known is not None:
+        return cast(Ready, known)
+    reply = decode_reply(entry.payload)
+    key = entry.digest.hex()
+    ready = Ready(
+        prepared=dialect.prepare(reply),
+        key=key,
+        key_header=(b"x-cache-key", key.encode()),
+        source_header=(b"x-cache-source-id", _safe(reply.source_id)),
+        raw_type=(b"content-type", reply.content_type.encode("latin-1")),
+        tokens=reply.tokens,
+        usd=prices.cost(
+            reply.model or entry.meta.model, reply.prompt_tokens, reply.completion_tokens
+        ),
+        milliseconds=round(entry.seconds * 1000, 3),
+    )
+    entry.prepared = ready
+    return ready
+
+
+def hit_headers(
+    answer: Answer, entry: Entry, ready: Ready, clock: Clock, *, stream: bool
+) -> list[Header]:
+    """Of a HIT or STALE answer."""
+    left = entry.fresh_until - clock.monotonic()
+    age = b"%d" % max(clock.wall() - entry.created_at, 0)
+    headers = [
+        STREAM_TYPE if stream else JSON_TYPE,
+        _X_CACHE[answer.outcome],
+        ready.key_header,
+        (b"x-cache-match", cast(Any, answer.match).value.encode()),
+        (b"x-cache-tier", cast(str, answer.tier).encode()),
+        (b"age", age),
+    ]
+    if left == inf:
+        headers.append((b"cache-status", b"thinkonce; hit"))
+    else:
+        ttl = b"%d" % left
+        headers.append((b"cache-status", b"thinkonce; hit; ttl=" + ttl))
+        headers.append((b"x-cache-ttl", ttl))
+    if ready.source_header[1]:
+        headers.append(ready.source_header)
+    if answer.similarity is not None:
+        headers.append((b"x-cache-similarity", b"%.4f" % answer.similarity))
+    if answer.reason is not None and answer.outcome is not Outcome.HIT:
+        headers.append(_REASON[answer.reason])
+    return headers
+
+
+def miss_headers(outcome: Outcome, reason: Reason | None, key: str) -> list[Header]:
+    """Of an answer that is no hit. `key` is "" where there is none."""
+    headers = [_X_CACHE[outcome], _FORWARDED[outcome]]
+    if key:
+        headers.append((b"x-cache-key", key.encode()))
+    if reason is not None:
+        headers.append(_REASON[reason])
+    return headers
+
+
+def passed_on(headers: tuple[Header, ...]) -> list[Header]:
+    """Of an upstream's end-to-end headers, what the client gets besides the content type."""
+    return [header for header in headers if header[0] not in _OURS]
+
+
+def annotation_of_hit(
+    answer: Answer, entry: Entry, ready: Ready, clock: Clock, *, label: str
+) -> bytes:
+    left = entry.fresh_until - clock.monotonic()
+    return Annotation(
+        status=answer.outcome,
+        match=answer.match,
+        tier=answer.tier,
+        key=ready.key,
+        cache_key=label or None,
+        age=round(clock.wall() - entry.created_at, 3),
+        ttl=None if left == inf else round(left, 3),
+        similarity=answer.similarity,
+        saved_tokens=ready.tokens,
+        saved_cost=ready.usd,
+        saved_ms=ready.milliseconds,
+    ).members()
+
+
+def annotation_of_miss(
+    outcome: Outcome, key: str, label: str, refused: Reason | None, ready: Ready | None = None
+) -> bytes:
+    """`ready`: what a request that joined another's call has saved, where that is known."""
+    return Annotation(
+        status=outcome,
+        key=key or None,
+        cache_key=label or None,
+        saved_tokens=None if ready is None else ready.tokens,
+        saved_cost=None if ready is None else ready.usd,
+        saved_ms=None if ready is None else ready.milliseconds,
+        stored=refused is None,
+        not_stored=refused,
+    ).members()
+
+
+def recorded_type(ready: Ready) -> Header:
+    """The content type for bytes that are handed out as the upstream gave them."""
+    stream = ready.prepared.reply.shape is Shape.STREAM
+    return STREAM_TYPE if stream else ready.raw_type
+
+
+def _safe(text: str) -> bytes:
+    """A header value: an id with control characters in it is no id."""
+    raw = text.encode("latin-1", "replace")
+    return raw if all(32 < byte < 127 for byte in raw) else b""

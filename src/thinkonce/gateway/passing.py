@@ -1,0 +1,119 @@
+"""What is forwarded without asking the cache: untouched, piece by piece as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from thinkonce.gateway.asking import version_free
+from thinkonce.gateway.fetch import MAX_ANSWER, is_event_stream, upstream_request
+from thinkonce.gateway.http import Call, send_pieces, send_whole
+from thinkonce.gateway.marks import miss_headers, passed_on
+from thinkonce.outcome import Outcome, Reason
+from thinkonce.request.headers import take_headers
+from thinkonce.upstream.client import HOPS, Client, Exchange, Request
+from thinkonce.upstream.failure import Broken, Header, Refused
+from thinkonce.upstream.pools import Pool, Pools
+
+__all__ = ("Dress", "Passing")
+
+
+class Dress(Protocol):
+    """Puts marks into a 200 on its way through."""
+
+    def whole(self, body: bytes) -> bytes: ...
+
+    def stream(self, exchange: Exchange) -> AsyncIterator[bytes]: ...
+
+
+class Passing:
+    """Belongs to one event loop. `forward_headers`: names sent on besides the known ones."""
+
+    def __init__(self, client: Client, pools: Pools, forward_headers: frozenset[bytes]) -> None:
+        self._client, self._pools, self._extra = client, pools, forward_headers
+
+    async def forward(self, call: Call, raw: bytes, reason: Reason) -> None:
+        """Send the request as it came to the pool its model (if any) belongs to."""
+        call.outcome, call.reason = Outcome.BYPASS, reason
+        model = self._model(call, raw)
+        pool = self._pools.for_model(model) or self._pools.all[0]
+        more = [*hops(call)]
+        for name in (b"content-encoding", b"accept-encoding", b"range", b"if-none-match"):
+            if name in call.head:
+                more.append((name, call.head[name]))
+        request = upstream_request(
+            call.method,
+            version_free(call.scope["raw_path"].decode("latin-1")),
+            call.query,
+            take_headers(call.headers, self._extra),
+            raw,
+            tuple(more),
+        )
+        head = miss_headers(Outcome.BYPASS, reason, "")
+        head.append((b"x-request-id", call.id))
+        await self.send(call, pool, request, head)
+
+    async def send(
+        self,
+        call: Call,
+        pool: Pool,
+        request: Request,
+        head: list[Header],
+        dress: Dress | None = None,
+    ) -> None:
+        """Send `request` and pass its answer on with the headers `head`; a 200 gets `dress`."""
+        exchange = await self._client.send(pool, request, raw=dress is None)
+        try:
+            headers = answer_headers(exchange.headers, head)
+            if dress is None or exchange.status != 200 or exchange.opaque:
+                await send_pieces(call, exchange.status, headers, _pieces(exchange))
+            elif is_event_stream(exchange.content_type):
+                await send_pieces(call, 200, headers, dress.stream(exchange))
+            else:
+                body = await exchange.read_all(MAX_ANSWER)
+                if body is None:
+                    raise Broken(f"the upstream's answer is larger than {MAX_ANSWER} bytes")
+                await send_whole(call, 200, headers, dress.whole(body))
+        finally:
+            exchange.close()
+
+    def _model(self, call: Call, raw: bytes) -> str:
+        path = version_free(call.path)
+        if path.startswith("models/"):
+            return path.removeprefix("models/")
+        if len(self._pools.all) < 2 or b'"model"' not in raw:
+            return ""
+        try:
+            return _peek(raw).model
+        except (msgspec.DecodeError, RecursionError):
+            return ""
+
+
+class _Named(msgspec.Struct):
+    model: str = ""
+
+
+_peek = msgspec.json.Decoder(_Named).decode
+
+
+def hops(call: Call) -> list[Header]:
+    """The gateways a request has come through, for the next one to see."""
+    return [header for header in call.headers if header[0] == HOPS]
+
+
+def answer_headers(upstream: tuple[Header, ...], head: list[Header]) -> list[Header]:
+    """The upstream's headers, its content type, and our marks."""
+    kind = [header for header in upstream if header[0] == b"content-type"]
+    return [*kind, *head, *passed_on(upstream)]
+
+
+async def send_refusal(call: Call, error: Refused, head: list[Header]) -> None:
+    """An upstream's own error: its status, body and headers unchanged, and our marks."""
+    await send_whole(call, error.status, answer_headers(error.headers, head), error.body)
+
+
+async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
+    while piece := await exchange.read():
+        yield piece

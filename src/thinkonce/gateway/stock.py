@@ -1,0 +1,77 @@
+"""All tiers of a gateway as one: counted, listed, purged, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from thinkonce.entry import Entry
+from thinkonce.errors import TierError
+from thinkonce.selector import Selector
+from thinkonce.tiers.memory import MemoryTier
+from thinkonce.tiers.tier import Tier, TierStats
+
+__all__ = ("Stock",)
+
+
+class Stock:
+    """Belongs to one event loop; what a disk may delay runs in a thread."""
+
+    def __init__(self, memory: MemoryTier, store: Tier | None, where: str) -> None:
+        self.memory, self.store, self._where = memory, store, where
+
+    @property
+    def tiers(self) -> Sequence[Tier]:
+        return [self.memory] if self.store is None else [self.memory, self.store]
+
+    def tier_stats(self) -> dict[str, TierStats]:
+        return {tier.name: _stats_of(tier) for tier in self.tiers}
+
+    def stats(self) -> dict[str, Any]:
+        limits = self.memory.limits
+        return {
+            "store": self._where,
+            "tiers": {
+                name: msgspec.structs.asdict(stats) for name, stats in self.tier_stats().items()
+            },
+            "max_size": limits.max_entries,
+            "max_bytes": limits.max_bytes,
+            "epoch": self.memory.purges.epoch[0],
+        }
+
+    async def entries(self, selector: Selector, limit: int, after: bytes) -> list[Entry]:
+        """Of all tiers, in order of their keys, each once."""
+        rows = await asyncio.to_thread(
+            lambda: [list(tier.entries(selector, limit, after)) for tier in self.tiers]
+        )
+        found: dict[bytes, Entry] = {}
+        for entry in heapq.merge(*rows, key=lambda entry: entry.digest):
+            found.setdefault(entry.digest, entry)
+        return list(found.values())[:limit]
+
+    async def purge(self, selector: Selector) -> int:
+        """At once in every process of the host. An entry in two tiers counts once."""
+        purge, stored = await asyncio.to_thread(self.memory.purges.append, selector)
+        held = self.memory.purge(purge)
+        self.memory.catch_up()
+        return max(held, stored)
+
+    def resize(self, max_size: int | None, max_bytes: int | None) -> dict[str, int | None]:
+        """Change the memory tier's bounds; what is None stays. Raises ConfigError."""
+        limits = self.memory.limits
+        self.memory.resize(
+            limits.max_entries if max_size is None else max_size,
+            limits.max_bytes if max_bytes is None else max_bytes,
+        )
+        return {"max_size": limits.max_entries, "max_bytes": limits.max_bytes}
+
+
+def _stats_of(tier: Tier) -> TierStats:
+    try:
+        return tier.stats()
+    except TierError:
+        return TierStats(errors=1)

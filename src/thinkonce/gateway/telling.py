@@ -1,0 +1,190 @@
+"""Hands answers out: from an entry, from the caller's own call, or while they still arrive."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from time import time
+
+from thinkonce.clock import Clock
+from thinkonce.entry import Entry
+from thinkonce.errors import UpstreamError
+from thinkonce.flow import Answer
+from thinkonce.gateway import marks
+from thinkonce.gateway.asking import Asking
+from thinkonce.gateway.fetch import Fetched
+from thinkonce.gateway.http import Call, send_pieces, send_whole
+from thinkonce.gateway.metrics import Metrics
+from thinkonce.gateway.passing import answer_headers
+from thinkonce.gateway.world import Ride
+from thinkonce.insight.prices import Prices
+from thinkonce.outcome import Outcome, Reason
+from thinkonce.protocols.dialect import Asked, Dialect, Recorder, Stamp
+from thinkonce.protocols.reply import Gist
+from thinkonce.request.storable import StoreRules, refusal
+from thinkonce.upstream.client import Exchange
+from thinkonce.upstream.failure import Broken, Header
+
+__all__ = ("Marking", "Teller")
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """How the answers of one endpoint are handed out. `annotate`: put marks into bodies."""
+
+    dialect: Dialect
+    prices: Prices
+    metrics: Metrics
+    clock: Clock
+    rules: StoreRules
+    annotate: bool
+
+    async def entry(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
+        """A HIT or STALE answer; False if the entry cannot take the shape asked for."""
+        ready = marks.ready_of(entry, self.dialect, self.prices)
+        asked = asking.asked
+        if not ready.prepared.serves(asked):
+            return False
+        note, stamp = b"", None
+        if self.annotate:
+            note = marks.annotation_of_hit(
+                found, entry, ready, self.clock, label=asking.controls.label
+            )
+            stamp = Stamp(self.dialect.fresh_id(), int(time()))
+        body = ready.prepared.render(asked, stamp, note)
+        head = marks.hit_headers(found, entry, ready, self.clock, stream=asked.stream)
+        head.append((b"x-request-id", call.id))
+        call.outcome, call.match = found.outcome, "exact"
+        self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
+        await send_whole(call, 200, head, body)
+        return True
+
+    async def joined(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
+        """The answer of another request's call, complete."""
+        if not entry.payload:
+            return False
+        ready = marks.ready_of(entry, self.dialect, self.prices)
+        if found.refused is Reason.ERROR:
+            head = marks.miss_headers(found.outcome, found.reason, ready.key)
+            await self._send(call, [ready.raw_type, *head], ready.prepared.reply.body)
+            return True
+        if not ready.prepared.serves(asking.asked):
+            return False
+        note = self._note(asking, found, ready.key, found.refused, ready)
+        body = ready.prepared.render(asking.asked, None, note)
+        kind = marks.STREAM_TYPE if asking.asked.stream else marks.JSON_TYPE
+        self.metrics.coalesced += 1
+        self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
+        head = marks.miss_headers(found.outcome, found.reason, ready.key)
+        await self._send(call, [kind, *head], body)
+        return True
+
+    async def made(self, call: Call, asking: Asking, found: Answer, fetched: Fetched) -> bool:
+        """The answer of the request's own call, complete."""
+        reply, asked = fetched.reply, asking.asked
+        if reply is None:
+            raise Broken("the upstream's stream ended before its end mark")
+        key = "" if asking.key is None else asking.key.digest.hex()
+        head = marks.miss_headers(found.outcome, found.reason, key)
+        self.metrics.learn_model(asked.model)
+        if found.refused is Reason.ERROR:
+            body = reply.body
+        else:
+            note = self._note(asking, found, key, found.refused)
+            if asked.stream or not reply.body:
+                prepared = self.dialect.prepare(reply)
+                if not prepared.serves(asked):
+                    return False
+                body = prepared.render(asked, None, note)
+                kind = marks.STREAM_TYPE if asked.stream else marks.JSON_TYPE
+                await self._send(call, [kind, *head, *marks.passed_on(fetched.headers)], body)
+                return True
+            body = self.dialect.annotate(reply.body, note) if note else reply.body
+        await self._send(call, answer_headers(fetched.headers, head), body)
+        return True
+
+    async def live(self, call: Call, asking: Asking, found: Answer, ride: Ride) -> None:
+        """A stream that has begun, the caller's own or another's."""
+        key = "" if asking.key is None else asking.key.digest.hex()
+        head = marks.miss_headers(found.outcome, found.reason, key)
+        if found.outcome is Outcome.COALESCED:
+            self.metrics.coalesced += 1
+        else:
+            head += marks.passed_on(ride.headers)
+        head += [marks.STREAM_TYPE, (b"cache-control", b"no-cache"), (b"x-request-id", call.id)]
+        try:
+            await send_pieces(call, 200, head, self._relayed(asking, found, key, ride))
+        finally:
+            await ride.close()
+        self.metrics.learn_model(asking.asked.model)
+
+    async def _relayed(
+        self, asking: Asking, found: Answer, key: str, ride: Ride
+    ) -> AsyncIterator[bytes]:
+        def note() -> bytes:
+            return self._note(asking, found, key, self._refusal_so_far(asking, ride.gist()))
+
+        asked = asking.asked
+        relay = self.dialect.relay(
+            asked,
+            note if self.annotate else None,
+            strip_usage=ride.usage_asked and not asked.include_usage,
+        )
+        try:
+            async for events in ride.events():
+                if piece := relay.pass_on(events):
+                    yield piece
+        except UpstreamError as error:
+            yield self.error_event(error)
+
+    def error_event(self, error: UpstreamError) -> bytes:
+        """What a client of a stream that has begun is told."""
+        code = getattr(error, "code", "upstream_error")
+        return self.dialect.error_event(self.dialect.error(502, str(error), code=code))
+
+    def _refusal_so_far(self, asking: Asking, gist: Gist) -> Reason | None:
+        if not asking.controls.store:
+            return Reason.NO_STORE
+        finishes = self.dialect.finish_reasons
+        return refusal(asking.asked, gist, finishes, self.rules, so_far=True)
+
+    def _note(
+        self,
+        asking: Asking,
+        found: Answer,
+        key: str,
+        refused: Reason | None,
+        ready: marks.Ready | None = None,
+    ) -> bytes:
+        if not self.annotate:
+            return b""
+        label = asking.controls.label
+        return marks.annotation_of_miss(found.outcome, key, label, refused, ready)
+
+    async def _send(self, call: Call, head: list[Header], body: bytes) -> None:
+        head.append((b"x-request-id", call.id))
+        await send_whole(call, 200, head, body)
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """The `Dress` of an answer that bypasses the cache: only its marks are put in."""
+
+    teller: Teller
+    asked: Asked
+    note: bytes
+    recorder: Callable[[], Recorder]
+
+    def whole(self, body: bytes) -> bytes:
+        received = self.teller.dialect.receive(self.asked, 200, "application/json", body)
+        return body if received.gist.failed else self.teller.dialect.annotate(body, self.note)
+
+    async def stream(self, exchange: Exchange) -> AsyncIterator[bytes]:
+        recorder = self.recorder()
+        relay = self.teller.dialect.relay(self.asked, lambda: self.note)
+        try:
+            while piece := await exchange.read():
+                if passed := relay.pass_on(recorder.feed(piece)):
+                    yield passed
+        except UpstreamError as error:
+            yield self.teller.error_event(error)

@@ -1,0 +1,185 @@
+"""Who carries out the flow's steps for the gateway: a call belongs to its flight.
+
+    request A ──► lead ──► task: upstream ──► recorder ──► publish ... land
+         └──────► ride ◄────────────────────────┤
+    request B ──► follow ──► ride ◄─────────────┘     the last one to leave cancels the task
+
+The request that began a call follows it like every other, so that its client may leave without
+taking the answer from the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+
+from thinkonce.drive import AsyncWorld
+from thinkonce.flow import Ask, Follow, Live, Setting, Step
+from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
+from thinkonce.leading import leave
+from thinkonce.protocols.dialect import Dialect, Recorder
+from thinkonce.protocols.reply import Gist
+from thinkonce.protocols.sse import Event
+from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
+from thinkonce.upstream.failure import Header
+
+__all__ = ("GatewayAsk", "GatewayWorld", "Ride")
+
+_decode_preamble = msgspec.msgpack.Decoder(Preamble).decode
+
+
+@dataclass(slots=True, kw_only=True)
+class GatewayAsk(Ask):
+    """A request that may be answered while the answer is still arriving."""
+
+    fetch: Fetch
+
+
+class Ride:
+    """One client's way through a stream: every event from the first. Close it."""
+
+    def __init__(self, seat: Seat, dialect: Dialect, ask: GatewayAsk, max_bytes: int) -> None:
+        self._seat, self._dialect, self._ask, self._max_bytes = seat, dialect, ask, max_bytes
+        self._chunks = cast(AsyncGenerator[bytes, None], seat.achunks())
+        self._recorder: Recorder | None = None
+        self.usage_asked = False
+
+    async def begin(self) -> Landing:
+        """Live as soon as a stream has begun, or how the call ended. Raises the call's error."""
+        try:
+            preamble = await anext(self._chunks)
+        except StopAsyncIteration:
+            assert self._seat.landing is not None
+            return self._seat.landing
+        self.usage_asked = _decode_preamble(preamble).usage_asked
+        return Landing(Fate.COALESCED, Live(self))
+
+    async def events(self) -> AsyncGenerator[list[Event], None]:
+        """Raises what the call failed with."""
+        async for chunk in self._chunks:
+            if isinstance(chunk, EventChunk):
+                self._recorder = chunk.recorder
+                yield [chunk.event]
+            else:
+                yield self._own_recorder().feed(chunk)
+
+    @property
+    def headers(self) -> tuple[Header, ...]:
+        """The upstream's, for the request whose own call this is."""
+        return self._ask.fetch.headers
+
+    def gist(self) -> Gist:
+        """What is known of the answer so far."""
+        return Gist() if self._recorder is None else self._recorder.gist()
+
+    async def close(self) -> None:
+        await self._chunks.aclose()
+
+    def _own_recorder(self) -> Recorder:
+        # The call runs in another process, and only bytes come from there.
+        if self._recorder is None:
+            self._recorder = self._dialect.recorder(
+                self._ask.fetch.asking.asked,
+                usage_asked=self.usage_asked,
+                max_bytes=self._max_bytes,
+            )
+        return self._recorder
+
+
+class GatewayWorld(AsyncWorld):
+    """Belongs to one event loop. `close` ends every call that is still under way."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        flights: Flights,
+        tier_failed: Callable[[str, Exception], None],
+        *,
+        max_bytes: int,
+        finish_abandoned: bool = False,
+    ) -> None:
+        super().__init__(setting, flights, tier_failed)
+        self._max_bytes, self._finish_abandoned = max_bytes, finish_abandoned
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._fetches: dict[Hashable, Fetch] = {}
+
+    async def carry_out(self, step: Step) -> object:
+        if isinstance(step, Follow):
+            return await self._follow(cast(GatewayAsk, step.ask), step.seat)
+        return await super().carry_out(step)
+
+    def join(self, ask: Ask) -> Seat:
+        seat = super().join(ask)
+        if seat.role is Role.LEAD:
+            self._own(ask, seat)
+        return seat
+
+    async def lead(self, ask: Ask, seat: Seat) -> Landing:
+        self._own(ask, seat)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self.lead_here(ask, seat, look_again=True))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        own = super().join(ask)
+        if not self._finish_abandoned:
+            seat.when_deserted(lambda: _cancel_soon(loop, task))
+        return await self._follow(cast(GatewayAsk, ask), own)
+
+    async def lead_here(self, ask: Ask, seat: Seat, *, look_again: bool) -> Landing:
+        fetch = cast(GatewayAsk, ask).fetch
+        fetch.publish = seat.publish
+        place = seat.key
+        self._fetches[place] = fetch
+        try:
+            return await super().lead_here(ask, seat, look_again=look_again)
+        finally:
+            if self._fetches.get(place) is fetch:
+                del self._fetches[place]
+
+    async def close(self, timeout: float = 0.0) -> None:
+        """Give calls under way `timeout` seconds to end, then end them."""
+        tasks = {*self._tasks, *(t for t in self.renewals if isinstance(t, asyncio.Task))}
+        if tasks and timeout > 0:
+            await asyncio.wait(tasks, timeout=timeout)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _own(self, ask: Ask, seat: Seat) -> None:
+        """The call is led by a task of its own, so the request's context leads nothing."""
+        if seat.flight is not None:
+            leave(seat.flight.leader)
+        if seat.key is not None:
+            self._fetches[seat.key] = cast(GatewayAsk, ask).fetch
+
+    async def _follow(self, ask: GatewayAsk, seat: Seat) -> Landing:
+        fetch = ask.fetch
+        asked = fetch.asking.asked
+        local = self._fetches.get(seat.key)
+        lacks_usage = asked.include_usage and (local is None or not local.usage_asked)
+        if not asked.stream or lacks_usage:
+            return await seat.follow_async()
+        ride = Ride(seat, fetch.dialect, ask, self._max_bytes)
+        begun = False
+        try:
+            landing = await ride.begin()
+            begun = isinstance(landing.value, Live)
+            return landing
+        finally:
+            if not begun:
+                await ride.close()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        with suppress(asyncio.CancelledError):
+            task.exception()  # every follower was told; nobody awaits the task itself
+
+
+def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nothing runs any more
+        loop.call_soon_threadsafe(task.cancel)

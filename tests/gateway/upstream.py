@@ -1,0 +1,232 @@
+"""A provider on a socket that does what a test tells it, byte for byte, and counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+DONE = "[DONE]"
+
+
+@dataclass
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Out:
+    """What a script writes its answer with."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.chunked = False
+
+    async def raw(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self, status: int, headers: dict[str, str]) -> None:
+        lines = [f"HTTP/1.1 {status} Scripted", *(f"{k}: {v}" for k, v in headers.items())]
+        await self.raw("\r\n".join([*lines, "", ""]).encode())
+
+    async def whole(
+        self, body: bytes, status: int = 200, kind: str = "application/json", **more: str
+    ) -> None:
+        headers = {"content-type": kind, "content-length": str(len(body))}
+        more = {name.replace("_", "-"): value for name, value in more.items()}
+        await self.head(status, headers | more)
+        await self.raw(body)
+
+    async def json(self, body: Any, status: int = 200, **more: str) -> None:
+        await self.whole(json.dumps(body).encode(), status, **more)
+
+    async def begin_stream(self, **more: str) -> None:
+        more = {name.replace("_", "-"): value for name, value in more.items()}
+        await self.head(
+            200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"} | more
+        )
+
+    async def piece(self, data: bytes) -> None:
+        await self.raw(b"%x\r\n%s\r\n" % (len(data), data))
+
+    async def event(self, data: Any) -> None:
+        text = data if isinstance(data, str) else json.dumps(data)
+        await self.piece(f"data: {text}\n\n".encode())
+
+    async def end(self) -> None:
+        await self.raw(b"0\r\n\r\n")
+
+    def cut(self) -> None:
+        """Break the connection in the middle of what was promised."""
+        self.writer.transport.abort()
+
+
+Script = Callable[[Seen, Out], Awaitable[None]]
+
+
+def completion(text: str = "hello", **more: Any) -> dict[str, Any]:
+    """A whole chat answer. `more` replaces members; `finish` and `message` reach inside."""
+    finish = more.pop("finish", "stop")
+    message = {"role": "assistant", "content": text} | more.pop("message", {})
+    return {
+        "id": "chatcmpl-upstream",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
+    } | more
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, index: int = 0) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-upstream",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "gpt-4o-mini",
+        "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}],
+    }
+
+
+def chunks(*texts: str, finish: str = "stop") -> list[dict[str, Any]]:
+    first = chunk({"role": "assistant", "content": ""})
+    return [first, *(chunk({"content": text}) for text in texts), chunk({}, finish)]
+
+
+USAGE_CHUNK = chunk({}) | {
+    "choices": [],
+    "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
+}
+
+
+async def answer(seen: Seen, out: Out) -> None:
+    """What a provider does: JSON or a stream as asked, with usage if asked for."""
+    if not seen.path.endswith("/chat/completions"):
+        await out.json({"path": seen.path, "you": "asked"})
+        return
+    if not seen.json.get("stream"):
+        await out.json(completion())
+        return
+    events = chunks("hel", "lo")
+    if (seen.json.get("stream_options") or {}).get("include_usage"):
+        events.append(USAGE_CHUNK)
+    await stream(out, events)
+
+
+async def stream(out: Out, events: list[Any], *, done: bool = True) -> None:
+    await out.begin_stream()
+    for event in events:
+        await out.event(event)
+    if done:
+        await out.event(DONE)
+    await out.end()
+
+
+@dataclass
+class Upstream:
+    """`script` answers each request; `seen` holds them. `arrived` wakes whoever waits for one."""
+
+    script: Script = answer
+    seen: list[Seen] = field(default_factory=list)
+    arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+    gone: int = 0  # answers whose reader left before their end
+    port: int = 0
+    _server: asyncio.Server | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def calls(self) -> int:
+        return len(self.seen)
+
+    async def start(self, port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def called(self, times: int = 1) -> None:
+        async with asyncio.timeout(10), self.arrived:
+            await self.arrived.wait_for(lambda: self.calls >= times)
+
+    async def left(self, times: int = 1) -> None:
+        """Wait until a reader has gone away in the middle of its answer."""
+        async with asyncio.timeout(10), self.arrived:
+            await self.arrived.wait_for(lambda: self.gone >= times)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while (seen := await _read(reader)) is not None:
+                async with self.arrived:
+                    self.seen.append(seen)
+                    self.arrived.notify_all()
+                await self._answer(seen, Out(writer), reader)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, seen: Seen, out: Out, reader: asyncio.StreamReader) -> None:
+        """Run the script; end it if the reader goes away first."""
+        script = asyncio.ensure_future(self.script(seen, out))
+        leaving = asyncio.ensure_future(_left(reader))
+        try:
+            await asyncio.wait((script, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not script.done():
+                async with self.arrived:
+                    self.gone += 1
+                    self.arrived.notify_all()
+        finally:
+            script.cancel()
+            leaving.cancel()
+            results = await asyncio.gather(script, leaving, return_exceptions=True)
+        if isinstance(results[0], Exception) and not isinstance(results[0], ConnectionError):
+            raise results[0]
+
+
+async def _left(reader: asyncio.StreamReader) -> None:
+    """Nobody sends the next request before he has this answer, so news means the end."""
+    with suppress(ConnectionError):
+        assert await reader.read(1) == b"", "the gateway pipelines requests"
+
+
+async def _read(reader: asyncio.StreamReader) -> Seen | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = head.split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {}
+    for line in filter(None, lines):
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Seen(method, path, headers, body)
