@@ -2,8 +2,9 @@
 
 A request meets the files in this order:
 
-    server      binds, loads, announces, drains      packaged  folder  conversion  gguf  model
-    app         paths, bodies, streams               http  ask  reply
+    server      binds, loads, announces, drains      packaged  conversion  gguf  model
+    app         paths and bodies                     http  ask  prompt  reply
+    delivery    from the worker to the client
     scheduler   one worker, a bounded line
     answer      prompts and choices into events      detokenise  transcript
     generate    tokens from the model: the seam      sampling  sampler

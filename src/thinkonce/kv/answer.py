@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from thinkonce.kv.detokenise import Detokeniser
-from thinkonce.kv.generate import Generator, Prefilled, Token
-from thinkonce.kv.sampling import Sampling
+from thinkonce.kv.generate import Generator, Prefilled, Sampling, Token
 from thinkonce.kv.transcript import Piece, Transcript
 
 __all__ = ("Begun", "Ended", "Event", "Said", "Spent", "Work", "answer")

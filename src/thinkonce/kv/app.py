@@ -25,6 +25,7 @@ from thinkonce.kv.scheduler import Scheduler
 
 __all__ = ("Limits", "ModelApp")
 
+_logger = logging.getLogger("thinkonce.kv")
 _access = logging.getLogger("thinkonce.kv.access")
 
 _NOT_YET = ("/embeddings", "/responses", "/messages", "/metrics", "/openapi.json", "/dashboard")
@@ -95,6 +96,11 @@ class ModelApp:
             await reply.error(HttpError.of(wrong))
         except HttpError as error:
             await reply.error(error)
+        except Exception:
+            _logger.exception("a request failed")
+            if reply.started:
+                raise
+            await reply.error(HttpError(500, "this server failed; its log says how"))
         finally:
             if self._access_log:
                 _log(scope, reply, time.monotonic() - began)
@@ -216,5 +222,6 @@ def _allow(method: str, *allowed: str) -> None:
 
 def _log(scope: Scope, reply: Reply, seconds: float) -> None:
     line = "%s %s %s %d ms id=%s"
-    method, path, status = scope["method"], scope["path"], reply.status
+    # The path as it was sent: decoded, it could hold a line break and forge a line.
+    method, path, status = scope["method"], scope["raw_path"].decode("latin-1"), reply.status
     _access.info(line, method, path, status, round(seconds * 1000), reply.request_id)

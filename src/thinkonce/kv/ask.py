@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from thinkonce.errors import RequestError
-from thinkonce.kv.sampling import Sampling
+from thinkonce.kv.generate import Sampling
 
 __all__ = ("ChatAsk", "Defaults", "TextAsk", "read_chat", "read_text")
 
@@ -200,7 +200,7 @@ def _check_tool_choice(ask: ChatAsk) -> None:
 def _read(body: bytes, kind: type[_AnyAsk], defaults: Defaults) -> _AnyAsk:
     try:
         raw = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as broken:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
         raise RequestError("body", f"{len(body)} bytes", f"JSON ({broken})") from broken
     if not isinstance(raw, dict):
         raise RequestError("body", raw, "a JSON object")

@@ -57,7 +57,9 @@ class Detokeniser:
 
 def token_bytes(tokenizer: Any, token: int) -> bytes:
     """The bytes one token stands for, which need not be whole characters."""
-    piece = str(tokenizer.convert_ids_to_tokens(token))
+    piece = tokenizer.convert_ids_to_tokens(token)
+    if piece is None:  # a model may have more rows than its tokenizer has tokens
+        return b""
     if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece):
         return bytes([int(byte[1], 16)])
     text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from dataclasses import dataclass
@@ -9,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv import packaged
 from thinkonce.kv.conversion import convert, converted
-from thinkonce.kv.folder import data_folder
 from thinkonce.kv.gguf import GgufFile
 from thinkonce.kv.packaged import PackagedModel, Progress
+from thinkonce.settings import data_folder
 
 __all__ = ("DTYPES", "Model", "load")
 
@@ -105,10 +105,9 @@ def _from_gguf(model: PackagedModel, source: Path, dtype: str, report: Progress)
 def _hub_snapshot(name: str) -> Path:
     """Where the local hub cache keeps `owner/name`; never asks the network."""
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        try:
-            return Path(snapshot_download(name, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError, OSError):
-            pass
+        # It raises OSError where the cache does not hold the file.
+        with contextlib.suppress(OSError):
+            return Path(cached_file(name, "config.json", local_files_only=True)).parent
     raise ConfigError(
         "model",
         name,

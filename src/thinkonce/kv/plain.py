@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from thinkonce.kv.generate import Prefilled, Token
+from thinkonce.kv.generate import Prefilled, Sampling, Token
 from thinkonce.kv.sampler import Sampler
-from thinkonce.kv.sampling import Sampling
 
 __all__ = ("PlainGenerator",)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -23,6 +24,8 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
     follows. Raises RequestError for what the messages or the template do not allow.
     """
     template = _template(tokenizer)
+    extra = ask.chat_template_kwargs or {}
+    _check_extra(tokenizer, extra)
     tools = ask.tools if ask.tool_choice != "none" else None
     if tools and not re.search(r"\btools\b", template):
         raise RequestError("tools", f"{len(tools)} tools", "none: this model knows no tools")
@@ -33,7 +36,7 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
             tools=tools or None,
             add_generation_prompt=True,
             tokenize=False,
-            **(ask.chat_template_kwargs or {}),
+            **extra,
         )
     except (TemplateError, TypeError, ValueError, KeyError) as refused:
         accepts = f"messages this model's chat template takes ({refused})"
@@ -61,6 +64,13 @@ def _template(tokenizer: Any) -> str:
         raise RequestError(
             "messages", "a chat", "nothing: this model has no chat template; use completions"
         ) from none
+
+
+def _check_extra(tokenizer: Any, extra: dict[str, Any]) -> None:
+    """Variables for the template are welcome; another template, or how to apply it, is not."""
+    ours = inspect.signature(tokenizer.apply_chat_template).parameters
+    if refused := sorted(set(extra) & set(ours)):
+        raise RequestError("chat_template_kwargs", refused[0], "the template's own variables")
 
 
 def _message(number: int, written: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from thinkonce.kv.sampling import Sampling
+from thinkonce.kv.generate import Sampling
 
 __all__ = ("Sampler",)
 

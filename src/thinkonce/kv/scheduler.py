@@ -83,7 +83,7 @@ class Scheduler:
                 raise Busy("the server is shutting down", retry_after=1)
             if len(self._line) + self.running > self._max_waiting:
                 raise Busy(
-                    f"{len(self._line)} requests are waiting, which is as many as may wait",
+                    f"{self._max_waiting} requests are waiting, which is as many as may",
                     retry_after=self._expected_wait(),
                 )
             self._line.append(ticket)
@@ -104,10 +104,13 @@ class Scheduler:
         """True while jobs are accepted and somebody is there to run them."""
         return self._thread.is_alive() and not self._closed
 
-    def wait_idle(self, timeout: float) -> bool:
-        """Wait until nothing runs or waits, at most `timeout` seconds; true if that came."""
+    def wait_until(self, holds: Callable[[Scheduler], bool], timeout: float) -> bool:
+        """Wait until `holds(self)`, at most `timeout` seconds; true if that came.
+
+        It is asked whenever a job enters the line, leaves it, begins or ends.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._line and not self._running, timeout)
+            return self._changed.wait_for(lambda: holds(self), timeout)
 
     def cancel_all(self) -> None:
         """Cancel what runs and what waits; new jobs are still accepted."""
@@ -125,7 +128,7 @@ class Scheduler:
             self._thread.join()
 
     def _expected_wait(self) -> int:
-        seconds = math.ceil(self._mean_seconds * (len(self._line) + 1))
+        seconds = math.ceil(self._mean_seconds * (len(self._line) + self.running))
         return max(1, min(seconds, _LONGEST_RETRY_SECONDS))
 
     def _leave(self, ticket: Ticket) -> None:
@@ -150,6 +153,7 @@ class Scheduler:
         with self._changed:
             self._changed.wait_for(lambda: self._line or self._closed)
             self._running = self._line.popleft() if self._line else None
+            self._changed.notify_all()
             return self._running
 
     def _finished(self, seconds: float) -> None:

@@ -80,12 +80,14 @@ def run(
 
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet, so that an address in use is known at once."""
+    if not 0 <= port <= 65_535:
+        raise ConfigError("port", port, "0 (any free one) to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as wrong:
+    except OSError as wrong:
         raise ConfigError(
             "host", f"{host}:{port}", f"an address of this machine ({wrong})"
         ) from wrong
@@ -93,7 +95,7 @@ def bind(host: str, port: int) -> socket.socket:
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError) as taken:
+    except OSError as taken:
         listener.close()
         raise ConfigError("port", port, f"a port that is free on {host} ({taken})") from taken
     return listener

@@ -1,0 +1,49 @@
+"""Fixtures around the small model of `small_model.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+from small_model import Serve, Served, client_of, make_network, make_tokenizer, serving
+
+from thinkonce.kv.model import Model, load
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = make_tokenizer()
+    make_network(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(model_folder: Path) -> Model:
+    return load(str(model_folder))
+
+
+@pytest.fixture
+def serve(model: Model) -> Iterator[Serve]:
+    """Start servers of the small model, or of another; they end with the test."""
+    with ExitStack() as stack:
+
+        def start(other: Model | None = None, **options: object) -> Served:
+            return stack.enter_context(serving(other or model, **options))  # type: ignore[arg-type]
+
+        yield start
+
+
+@pytest.fixture
+def served(serve: Serve) -> Served:
+    return serve()
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[OpenAI]:
+    with client_of(served) as client:
+        yield client

@@ -1,0 +1,92 @@
+"""The server as a process: it says when it is ready, drains on a signal, and ends with 0."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+from small_model import END
+
+from thinkonce.errors import ConfigError
+from thinkonce.kv.server import bind, run
+
+CODE = """
+import sys
+from thinkonce.kv.server import run
+sys.exit(run(sys.argv[1], port=0, threads=1, access_log=True))
+"""
+
+
+@pytest.fixture
+def process(model_folder: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE, str(model_folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to send there")
+def test_a_stop_signal_lets_the_running_answer_finish(process: subprocess.Popen[str]) -> None:
+    assert process.stdout
+    assert process.stderr
+    line = process.stdout.readline().strip()
+    assert line.startswith("thinkonce model ready on http://127.0.0.1:")
+    url = line.rsplit(" ", 1)[1]
+    with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
+        stream = client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "secret words"}],
+            max_tokens=300,
+            logit_bias={str(END): -100},
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        next(stream)
+        process.send_signal(signal.SIGTERM)
+        chunks = list(stream)
+    assert chunks[-1].usage
+    assert chunks[-1].usage.completion_tokens == 300
+    assert process.wait(30) == 0
+    log = process.stderr.read()
+    assert "POST /chat/completions 200" in log
+    assert "secret" not in log, "prompts are not logged"
+
+
+def test_a_port_in_use_is_named_before_the_model_is_loaded() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port={port}"):
+            run("no-such-model", port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "named"), [("no.such.host.invalid", 0, "host"), ("127.0.0.1", 70_000, "port")]
+)
+def test_an_address_that_cannot_work_is_named(host: str, port: int, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        bind(host, port).close()
+    assert caught.value.setting == named
+
+
+@pytest.mark.parametrize("option", ["threads", "max_waiting", "drain_seconds"])
+def test_a_number_that_cannot_work_is_named(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option}=-1"):
+        run("no-such-model", **{option: -1})  # type: ignore[arg-type]
+
+
+def test_an_unknown_model_frees_the_port_again(port: int) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no-such-model"):
+            run("no-such-model", port=port)
