@@ -28,7 +28,7 @@ from thinkonce.request.arguments import canonical_args
 __all__ = ("MAX_DEPTH", "MalformedBody", "Parsed", "canonical", "canonical_args", "parse_body")
 
 MAX_DEPTH = 200
-_EXACT = 2**53  # up to here every integer has a double of its own
+_EXACT = 2**53  # below, every integer has a double of its own
 _DIGITS = 17  # significant digits a double can hold apart
 
 _NESTS = frozenset({dict, list})
@@ -77,8 +77,8 @@ def parse_body(raw: bytes) -> Parsed:
 def _number(text: str) -> int | float:
     """A number with a fraction or an exponent; ValueError where two texts could become one."""
     value = float(text)
-    if not -_EXACT <= value <= _EXACT:
-        raise ValueError("not finite, or beyond 2^53 with a fraction or an exponent")
+    if not -_EXACT < value < _EXACT:
+        raise ValueError("not finite, or from 2^53 on with a fraction or an exponent")
     if len(text) > _DIGITS and _significant_digits(text) > _DIGITS:
         raise ValueError(f"more than {_DIGITS} significant digits")
     if value == 0 and _significant_digits(text) > 0:
