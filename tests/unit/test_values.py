@@ -1,4 +1,5 @@
 import collections
+import contextlib
 import datetime as dt
 import enum
 import math
@@ -137,7 +138,8 @@ UTC_PLUS_8 = dt.timezone(dt.timedelta(hours=8), "CST")
 ENCODABLE = [
     {"a": 1, "b": [True, None, 0.5, "话", b"\xff"]},
     {"inner": (1, [2, (3,)], {"t": ()})},
-    {1: "int key", True: "x", "1": "str key"},
+    {1: "int key", "1": "str key"},
+    {True: "bool key"},
     {1.5: 0, None: 1, (1, "a"): 2, b"b": 3, frozenset({1}): 4},
     [2**64, -(2**63) - 1, 2**64 - 1, -(2**63), 10**60, -(10**60)],
     [0.0, -0.0, 5e-324, 1e308],
@@ -390,10 +392,8 @@ def test_only_payloads_with_classes_are_checked_when_they_are_read():
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_value_are_corrupt_and_nothing_else(data):
-    try:
+    with contextlib.suppress(CorruptEntry):
         thaw(data)
-    except CorruptEntry:
-        pass
 
 
 def test_a_stream_is_the_list_of_its_items():

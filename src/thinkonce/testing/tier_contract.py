@@ -1,0 +1,461 @@
+"""What every tier promises, as tests. Subclass `TierContract`, say how to make one, run pytest.
+
+    class TestMine(TierContract):
+        @pytest.fixture
+        def tier(self, clock):
+            tier = MyTier(clock=clock.clock)
+            yield tier
+            tier.close()
+
+A persistent tier also gives the back doors `reopened` and `spoil`, which reach behind its back.
+A tier must have `purges`, the log its writes are checked against.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from hashlib import blake2b
+from math import inf
+from typing import Any, Protocol
+
+import pytest
+
+from thinkonce.entry import Entry, Form, Meta
+from thinkonce.selector import Selector
+from thinkonce.testing.clock import FakeClock
+from thinkonce.tiers.purges import PurgeLog
+from thinkonce.tiers.tier import Key, Tier
+from thinkonce.values import Kept, keep, keep_stream
+
+__all__ = ("TierContract", "answer_of", "entry_of", "key_of")
+
+FLUSHING = 10.0  # seconds; far more than any tier needs
+
+STORED = (
+    "form", "meta", "digest", "payload_size", "cost", "seconds", "tokens", "created_at",
+    "expires_at", "gone_at", "stale_while_revalidate", "stale_if_error", "epoch",
+)  # fmt: skip
+
+
+class PurgeableTier(Tier, Protocol):
+    purges: PurgeLog
+
+
+def key_of(name: str) -> Key:
+    """A key whose digest depends on `name` alone."""
+    return Key(name, blake2b(name.encode(), digest_size=32).digest())
+
+
+def entry_of(
+    clock: FakeClock,
+    value: Any = "an answer",
+    *,
+    ttl: float = inf,
+    retention: float = 0.0,
+    kept: Kept | None = None,
+    meta: Meta | None = None,
+    epoch: int = 0,
+) -> Entry:
+    """An entry made now that lives `ttl` seconds and stays `retention` seconds longer."""
+    kept = keep(value) if kept is None else kept
+    now = clock.wall()
+    return Entry(
+        None,
+        kept.payload,
+        meta or Meta(scope="tests.ask"),
+        form=kept.form,
+        thaw=kept.thaw,
+        payload_size=kept.size,
+        cost=0.25,
+        seconds=1.5,
+        tokens=30,
+        created_at=now,
+        expires_at=now + ttl,
+        gone_at=now + ttl + retention,
+        stale_while_revalidate=2.0,
+        stale_if_error=3.0,
+        epoch=epoch,
+    )
+
+
+def answer_of(entry: Entry | None) -> Any:
+    """What a caller would get."""
+    assert entry is not None, "nothing was found"
+    return entry.payload if entry.thaw is None else entry.thaw(entry.payload)
+
+
+class Opaque:
+    """Something that can only be copied."""
+
+
+class TierContract:
+    """Each test gets a fresh, empty `tier` on a fresh `clock`."""
+
+    # -- what a subclass gives -----------------------------------------------------------
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @pytest.fixture
+    def tier(self, clock: FakeClock) -> Iterator[PurgeableTier]:
+        raise NotImplementedError("give a fixture `tier`")
+
+    def reopened(self, tier: PurgeableTier) -> PurgeableTier:
+        """Persistent tiers: another tier on the same store; the test closes it."""
+        raise NotImplementedError("give `reopened`")
+
+    def spoil(self, tier: PurgeableTier, digest: bytes) -> None:
+        """Persistent tiers: change one bit of what is stored under `digest`."""
+        raise NotImplementedError("give `spoil`")
+
+    def purge(self, tier: PurgeableTier, selector: Selector) -> int:
+        """As a cache does it: into the log first, then to the tier."""
+        purge, removed = tier.purges.append(selector)
+        return removed + tier.purge(purge)
+
+    def only_if_persistent(self, tier: PurgeableTier) -> None:
+        if not tier.persistent:
+            pytest.skip("this tier promises nothing beyond the process")
+
+    # -- put and get -----------------------------------------------------------------------
+
+    def test_an_unknown_key_is_nothing(self, tier: PurgeableTier) -> None:
+        assert tier.get(key_of("a")) is None
+
+    @pytest.mark.parametrize("flushed", [False, True], ids=["at once", "after a flush"])
+    def test_an_entry_is_found_as_it_was_put(
+        self, tier: PurgeableTier, clock: FakeClock, flushed: bool
+    ) -> None:
+        meta = Meta("f", "tenant", "v1", "模型", ("faq", "标签"), "high", "label", "pool")
+        put = entry_of(clock, {"a": [1, (2,)]}, ttl=60, retention=30, meta=meta)
+        tier.put(key_of("a"), put)
+        assert not flushed or tier.flush(FLUSHING)
+        found = tier.get(key_of("a"))
+        assert answer_of(found) == {"a": [1, (2,)]}
+        assert {name: getattr(found, name) for name in STORED} == {
+            **{name: getattr(put, name) for name in STORED},
+            "digest": key_of("a").digest,
+        }
+
+    def test_a_found_entry_knows_its_key_and_its_life_in_this_process(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, ttl=60, retention=30))
+        clock.jump_wall(-5.0)
+        found = tier.get(key_of("a"))
+        assert found is not None
+        assert found.key == "a"
+        assert 60 <= found.fresh_until - clock.monotonic() <= 65
+        assert 90 <= found.forget_at - clock.monotonic() <= 95
+
+    @pytest.mark.parametrize(
+        "kept",
+        [
+            keep(None),
+            keep(""),
+            keep(("a", 1, (b"b", None))),
+            keep({"n": 2**70, "t": (1,), 3: "int key"}),
+            keep("x" * 1_000_000),
+            keep_stream(["a", {"b": [1]}]),
+            Kept(Form.REPLY, b"\x00raw\xff", None, 5),
+        ],
+        ids=["None", "empty", "tuple", "dict", "1 MB", "stream", "reply"],
+    )
+    def test_every_form_of_answer_comes_back(
+        self, tier: PurgeableTier, clock: FakeClock, kept: Kept
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, kept=kept))
+        queued = answer_of(tier.get(key_of("a")))
+        assert tier.flush(FLUSHING)
+        stored = answer_of(tier.get(key_of("a")))
+        wanted = kept.payload if kept.thaw is None else kept.thaw(kept.payload)
+        assert queued == stored == wanted
+        assert type(stored) is type(wanted)
+
+    def test_no_caller_can_change_what_the_next_one_gets(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, {"a": [1]}))
+        answer_of(tier.get(key_of("a")))["a"].append("poison")
+        assert answer_of(tier.get(key_of("a"))) == {"a": [1]}
+
+    def test_the_last_put_wins(self, tier: PurgeableTier, clock: FakeClock) -> None:
+        for number in range(3):
+            tier.put(key_of("a"), entry_of(clock, number))
+            assert answer_of(tier.get(key_of("a"))) == number
+        assert tier.flush(FLUSHING)
+        assert answer_of(tier.get(key_of("a"))) == 2
+        assert tier.stats().entries == 1
+
+    def test_a_value_that_can_only_be_copied_is_for_memory(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        entry = entry_of(clock, Opaque())
+        if tier.persistent:
+            with pytest.raises(TypeError, match="Opaque"):
+                tier.put(key_of("a"), entry)
+        else:
+            tier.put(key_of("a"), entry)
+            assert isinstance(answer_of(tier.get(key_of("a"))), Opaque)
+
+    # -- time ------------------------------------------------------------------------------
+
+    def test_an_expired_entry_is_there_until_it_is_gone(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, ttl=60, retention=30))
+        clock.advance(60)
+        assert tier.get(key_of("a")) is not None, "freshness is the business of the flow"
+        clock.advance(29.9)
+        assert tier.get(key_of("a")) is not None
+        clock.advance(0.1)
+        assert tier.get(key_of("a")) is None, "an entry is dead at its end, not after it"
+
+    def test_a_wall_clock_set_back_brings_nothing_back(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, ttl=60))
+        assert tier.flush(FLUSHING)
+        clock.advance(61)
+        assert tier.get(key_of("a")) is None
+        clock.jump_wall(-3600)
+        assert tier.get(key_of("a")) is None
+        assert tier.flush(FLUSHING)
+        assert tier.get(key_of("a")) is None
+
+    def test_what_is_gone_is_not_listed(self, tier: PurgeableTier, clock: FakeClock) -> None:
+        tier.put(key_of("a"), entry_of(clock, ttl=60))
+        tier.put(key_of("b"), entry_of(clock))
+        clock.advance(61)
+        assert [entry.digest for entry in tier.entries(Selector(), 10)] == [key_of("b").digest]
+
+    # -- delete ------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("flushed", [False, True], ids=["still queued", "stored"])
+    def test_delete_removes_one_entry_for_good(
+        self, tier: PurgeableTier, clock: FakeClock, flushed: bool
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock))
+        tier.put(key_of("b"), entry_of(clock))
+        assert not flushed or tier.flush(FLUSHING)
+        assert tier.delete(key_of("a")) is True
+        assert tier.get(key_of("a")) is None
+        assert tier.flush(FLUSHING)
+        assert tier.get(key_of("a")) is None, "a queued write must not undo it"
+        assert tier.get(key_of("b")) is not None
+        assert tier.delete(key_of("a")) is False
+
+    # -- purges ------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("flushed", [False, True], ids=["still queued", "stored"])
+    @pytest.mark.parametrize(
+        ("selector", "left"),
+        [
+            (Selector(tags=("red",)), "bcd"),
+            (Selector(tags=("red", "blue")), "cd"),
+            (Selector(namespace="v2"), "abd"),
+            (Selector(namespace=""), "c"),
+            (Selector(model="m2"), "abc"),
+            (Selector(scope="other"), "abcd"),
+            (Selector(tenant="t2"), "acd"),
+            (Selector(tenant="t2", tags=("red",)), "abcd"),
+            (Selector(key=key_of("a").digest), "bcd"),
+            (Selector(key=key_of("a").digest[:6]), "bcd"),
+            (Selector(older_than=1_700_000_005.0), "bcd"),
+            (Selector(expired_before=1_700_000_100.0), "abc"),
+            (Selector(), ""),
+        ],
+        ids=str,
+    )
+    def test_a_purge_removes_exactly_what_it_means(
+        self, tier: PurgeableTier, clock: FakeClock, selector: Selector, left: str, flushed: bool
+    ) -> None:
+        metas = {
+            "a": Meta("f", "t1", tags=("red", "x")),
+            "b": Meta("f", "t2", tags=("blue", "red-ish", "%")),
+            "c": Meta("f", "t1", "v2"),
+            "d": Meta("f", "t1", model="m2"),
+        }
+        for name, meta in metas.items():
+            ttl = 50.0 if name == "d" else inf
+            tier.put(key_of(name), entry_of(clock, name, meta=meta, ttl=ttl, retention=900))
+            clock.advance(10)
+        assert not flushed or tier.flush(FLUSHING)
+        assert self.purge(tier, selector) == 4 - len(left)
+        assert "".join(name for name in "abcd" if tier.get(key_of(name))) == left
+        assert tier.flush(FLUSHING)
+        assert "".join(name for name in "abcd" if tier.get(key_of(name))) == left
+        assert tier.stats().entries == len(left)
+
+    def test_a_write_that_began_before_a_purge_does_not_undo_it(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        began = tier.purges.epoch[0]
+        self.purge(tier, Selector(namespace="v1"))
+        tier.put(key_of("late"), entry_of(clock, meta=Meta(namespace="v1"), epoch=began))
+        tier.put(key_of("other"), entry_of(clock, meta=Meta(namespace="v2"), epoch=began))
+        now = tier.purges.epoch[0]
+        tier.put(key_of("new"), entry_of(clock, meta=Meta(namespace="v1"), epoch=now))
+        for _ in range(2):
+            assert tier.get(key_of("late")) is None
+            assert tier.get(key_of("other")) is not None, "the purge did not mean it"
+            assert tier.get(key_of("new")) is not None, "its request began after the purge"
+            assert tier.flush(FLUSHING)
+
+    def test_a_purge_spares_what_was_asked_for_after_it(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        purge, _ = tier.purges.append(Selector())
+        tier.put(key_of("a"), entry_of(clock, epoch=purge.epoch))
+        assert tier.flush(FLUSHING)
+        assert tier.purge(purge) == 0
+        assert tier.get(key_of("a")) is not None
+
+    # -- listing -----------------------------------------------------------------------------
+
+    def test_entries_come_in_order_of_digest_page_by_page(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        names = [f"entry {number}" for number in range(25)]
+        for name in names:
+            tier.put(key_of(name), entry_of(clock, name))
+        listed: list[bytes] = []
+        while page := list(tier.entries(Selector(), 10, listed[-1] if listed else b"")):
+            assert len(page) <= 10
+            listed += [entry.digest for entry in page]
+        assert listed == sorted(key_of(name).digest for name in names)
+
+    def test_a_listing_holds_what_the_selector_means(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, "a", meta=Meta(tags=("red",))))
+        tier.put(key_of("b"), entry_of(clock, "b", meta=Meta(namespace="v2")))
+        assert [answer_of(e) for e in tier.entries(Selector(tags=("red",)), 10)] == ["a"]
+        assert [answer_of(e) for e in tier.entries(Selector(namespace="v2"), 10)] == ["b"]
+        assert list(tier.entries(Selector(namespace="v3"), 10)) == []
+        assert list(tier.entries(Selector(), 0)) == []
+
+    def test_stats_count_entries_and_bytes(self, tier: PurgeableTier, clock: FakeClock) -> None:
+        for number in range(5):
+            tier.put(key_of(str(number)), entry_of(clock, "x" * 1000))
+        assert tier.flush(FLUSHING)
+        stats = tier.stats()
+        assert stats.entries == 5
+        assert stats.bytes >= 5000
+        assert stats.dropped_writes == stats.errors == 0
+
+    # -- threads -----------------------------------------------------------------------------
+
+    def test_threads_see_whole_entries_under_the_right_key(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        names = [f"key {number}" for number in range(10)]
+        wrong: list[object] = []
+
+        def work(worker: int) -> None:
+            for step in range(60):
+                name = names[(worker + step) % len(names)]
+                if step % 7 == 6:
+                    tier.delete(key_of(name))
+                tier.put(key_of(name), entry_of(clock, {"name": name, "pad": "x" * step * 20}))
+                found = tier.get(key_of(names[step % len(names)]))
+                if found is not None and answer_of(found)["name"] != names[step % len(names)]:
+                    wrong.append(found)
+
+        run_together([partial(work, worker) for worker in range(6)])
+        assert wrong == []
+        assert tier.flush(FLUSHING)
+        assert tier.stats().entries <= len(names)
+
+    # -- the end, and after --------------------------------------------------------------------
+
+    def test_closing_twice_is_harmless(self, tier: PurgeableTier, clock: FakeClock) -> None:
+        tier.put(key_of("a"), entry_of(clock))
+        tier.close()
+        tier.close()
+
+    def test_what_was_put_is_there_after_closing(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        self.only_if_persistent(tier)
+        for number in range(150):
+            tier.put(key_of(str(number)), entry_of(clock, number))
+        tier.close()
+        again = self.reopened(tier)
+        try:
+            assert [answer_of(again.get(key_of(str(n)))) for n in range(150)] == list(range(150))
+        finally:
+            again.close()
+
+    def test_a_purge_is_known_after_closing(self, tier: PurgeableTier, clock: FakeClock) -> None:
+        self.only_if_persistent(tier)
+        began = tier.purges.epoch[0]
+        tier.put(key_of("a"), entry_of(clock))
+        self.purge(tier, Selector())
+        tier.close()
+        again = self.reopened(tier)
+        try:
+            assert again.get(key_of("a")) is None
+            assert again.purges.epoch[0] > began
+            again.put(key_of("late"), entry_of(clock, epoch=began))
+            assert again.flush(FLUSHING)
+            assert again.get(key_of("late")) is None
+        finally:
+            again.close()
+
+    def test_two_tiers_on_one_store_share_answers_and_purges(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        self.only_if_persistent(tier)
+        other = self.reopened(tier)
+        try:
+            tier.put(key_of("a"), entry_of(clock, 1))
+            assert tier.flush(FLUSHING)
+            assert answer_of(other.get(key_of("a"))) == 1
+            tier.put(key_of("queued"), entry_of(clock, 2))
+            self.purge(other, Selector())
+            assert tier.get(key_of("a")) is None
+            assert tier.get(key_of("queued")) is None, "a purge elsewhere takes effect at once"
+            assert tier.flush(FLUSHING)
+            assert other.get(key_of("queued")) is None
+        finally:
+            other.close()
+
+    def test_a_changed_bit_is_a_miss_and_is_counted(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        self.only_if_persistent(tier)
+        for name in ("spoilt", "sound"):
+            tier.put(key_of(name), entry_of(clock, {"name": name}))
+        assert tier.flush(FLUSHING)
+        self.spoil(tier, key_of("spoilt").digest)
+        assert tier.get(key_of("spoilt")) is None
+        assert tier.stats().errors == 1
+        assert answer_of(tier.get(key_of("sound"))) == {"name": "sound"}
+        tier.put(key_of("spoilt"), entry_of(clock, "new"))
+        assert tier.flush(FLUSHING)
+        assert answer_of(tier.get(key_of("spoilt"))) == "new"
+
+
+def run_together(jobs: list[Callable[[], None]]) -> None:
+    """Run `jobs` in threads that begin at the same time; re-raise the first failure."""
+    barrier = threading.Barrier(len(jobs))
+    failures: list[BaseException] = []
+
+    def run(job: Callable[[], None]) -> None:
+        barrier.wait(30)
+        try:
+            job()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]

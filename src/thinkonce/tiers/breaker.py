@@ -1,0 +1,139 @@
+"""A tier that keeps failing is left alone for a while, so that it costs no more than a miss.
+
+closed    every call goes through
+open      after 5 failures in a row: calls fail at once, for 5 seconds
+half-open one call goes through; it closes the circuit or opens it again
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+from thinkonce.clock import Clock
+from thinkonce.entry import Entry
+from thinkonce.errors import CorruptEntry, TierError
+from thinkonce.selector import Purge, Selector
+from thinkonce.tiers.tier import Key, Tier, TierStats
+
+__all__ = ("Breaker", "Circuit")
+
+log = logging.getLogger("thinkonce.store")
+
+FAILURES_IN_A_ROW = 5
+PAUSE_SECONDS = 5.0
+
+
+class Circuit:
+    """Counts failures of one kind of work. Thread-safe; while all goes well it takes no lock."""
+
+    def __init__(
+        self,
+        what: str,
+        clock: Clock,
+        failures: int = FAILURES_IN_A_ROW,
+        pause: float = PAUSE_SECONDS,
+    ) -> None:
+        self.what = what
+        self._clock, self._most, self._pause = clock, failures, pause
+        self._failures = 0
+        self._retry_at: float | None = None  # None: closed
+        self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        return self._retry_at is not None
+
+    def allows(self) -> bool:
+        """Whether to try; when half-open, True for one caller a pause."""
+        if self._retry_at is None:
+            return True
+        now = self._clock.monotonic()
+        with self._lock:
+            if self._retry_at is None:
+                return True
+            if now < self._retry_at:
+                return False
+            self._retry_at = now + self._pause
+            return True
+
+    def failed(self, error: BaseException) -> None:
+        with self._lock:
+            self._failures += 1
+            if self._failures < self._most:
+                return
+            if self._retry_at is None:
+                log.warning("%s switched off for now: %s", self.what, error)
+            self._retry_at = self._clock.monotonic() + self._pause
+
+    def succeeded(self) -> None:
+        if not self._failures:
+            return
+        with self._lock:
+            if self._retry_at is not None:
+                log.warning("%s works again", self.what)
+            self._failures, self._retry_at = 0, None
+
+
+class Breaker:
+    """Any tier behind two circuits, one for reading and one for writing.
+
+    While a circuit is open its calls raise TierError at once. Deletions and purges always go
+    through: one that could not be done must be heard of. `stats().errors` includes the failures.
+    """
+
+    def __init__(self, tier: Tier, clock: Clock) -> None:
+        self.tier = tier
+        self.name, self.persistent = tier.name, tier.persistent
+        self.reading = Circuit(f"tier {tier.name!r} (reading)", clock)
+        self.writing = Circuit(f"tier {tier.name!r} (writing)", clock)
+        self._errors = 0
+
+    def get(self, key: Key) -> Entry | None:
+        if not self.reading.allows():
+            raise TierError(self.name, "being switched off after failures")
+        try:
+            entry = self.tier.get(key)
+        except TierError as error:
+            self._note(self.reading, error)
+            raise
+        self.reading.succeeded()
+        return entry
+
+    def put(self, key: Key, entry: Entry) -> None:
+        if not self.writing.allows():
+            raise TierError(self.name, "being switched off after failures")
+        try:
+            self.tier.put(key, entry)
+        except TierError as error:
+            self._note(self.writing, error)
+            raise
+        self.writing.succeeded()
+
+    def delete(self, key: Key) -> bool:
+        return self.tier.delete(key)
+
+    def purge(self, purge: Purge) -> int:
+        return self.tier.purge(purge)
+
+    def entries(self, selector: Selector, limit: int, after: bytes = b"") -> Iterator[Entry]:
+        return self.tier.entries(selector, limit, after)
+
+    def stats(self) -> TierStats:
+        stats = self.tier.stats()
+        stats.errors += self._errors
+        return stats
+
+    def flush(self, timeout: float) -> bool:
+        return self.tier.flush(timeout)
+
+    def close(self) -> None:
+        self.tier.close()
+
+    def _note(self, circuit: Circuit, error: TierError) -> None:
+        self._errors += 1
+        if isinstance(error, CorruptEntry):  # one bad row; the tier itself answered
+            circuit.succeeded()
+        else:
+            circuit.failed(error)

@@ -1,0 +1,169 @@
+"""An entry as bytes, for every tier that leaves the process.
+
+    0         1              17                     21       21+h
+    | version | checksum 16  | header length h, u32 | header | payload |
+
+The checksum is BLAKE3, keyed from the installation's secret, over the digest under which the
+entry is stored and everything else. So a changed bit, a row moved to another key and bytes made
+by another installation are all told apart from an entry of ours. The header is a msgpack array.
+
+A later version that encrypts would put its own byte first and seal `header + payload` as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hmac import compare_digest
+from struct import Struct
+
+import msgspec
+from blake3 import blake3
+
+from thinkonce.entry import Entry, Meta
+from thinkonce.errors import CorruptEntry
+from thinkonce.tiers.tier import Key
+from thinkonce.values import persistable, revive
+
+__all__ = ("VERSION", "Codec")
+
+VERSION = 1
+_VERSION = bytes([VERSION])
+_CHECKSUM_SIZE = 16
+_LENGTH = Struct("<I")
+_LENGTH_AT = 1 + _CHECKSUM_SIZE
+_MOST_METAS = 4096  # distinct ones remembered, so that entries with equal ones share them
+# The version is part of the key, hence of every checksum.
+_CONTEXT = f"thinkonce 2026-11-22 checksum of stored entries, version {VERSION}"
+
+
+class _Header(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What is stored of `Entry` besides its answer. New fields go to the end, with a default."""
+
+    form: int
+    meta: msgspec.Raw
+    payload_size: int
+    cost: float
+    seconds: float
+    tokens: int
+    created_at: float
+    expires_at: float
+    gone_at: float
+    stale_while_revalidate: float
+    stale_if_error: float
+    epoch: int
+
+
+class _Meta(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """`Meta` in a stored form of its own, so that its field order may change."""
+
+    scope: str
+    tenant: str
+    namespace: str
+    model: str
+    tags: tuple[str, ...]
+    priority: str
+    label: str
+    source: str
+
+
+class Codec:
+    """Encodes and decodes entries under one secret. Thread-safe."""
+
+    def __init__(self, secret: bytes, tier: str = "store") -> None:
+        self.tier = tier
+        self._key = blake3(secret, derive_key_context=_CONTEXT).digest()
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._header: Callable[[memoryview], _Header] = msgspec.msgpack.Decoder(_Header).decode
+        self._meta: Callable[[msgspec.Raw], _Meta] = msgspec.msgpack.Decoder(_Meta).decode
+        self._metas: dict[bytes, Meta] = {}
+
+    def encode(self, digest: bytes, entry: Entry) -> bytes:
+        """The bytes of `entry` under `digest`. Raises TypeError for what only memory can hold."""
+        payload = persistable(entry)
+        header = self._encode(_header_of(entry, msgspec.Raw(self._encode(_meta_of(entry.meta)))))
+        body = b"".join((_LENGTH.pack(len(header)), header, payload))
+        checksum = blake3(digest + body, key=self._key).digest(_CHECKSUM_SIZE)
+        return b"".join((_VERSION, checksum, body))
+
+    def decode(self, key: Key, stored: bytes) -> Entry:
+        """The entry stored under `key`. Raises CorruptEntry for bytes that are not it."""
+        digest, body = key.digest, stored[_LENGTH_AT:]
+        if stored[:1] != _VERSION:
+            raise CorruptEntry(self.tier, f"reading an entry of version {stored[:1].hex() or '?'}")
+        checksum = blake3(digest + body, key=self._key).digest(_CHECKSUM_SIZE)
+        if not compare_digest(stored[1:_LENGTH_AT], checksum):
+            raise CorruptEntry(self.tier, "checking an entry: its checksum is wrong")
+        # From here on the bytes are what `encode` wrote, perhaps in another release.
+        payload_at = 4 + _LENGTH.unpack_from(body)[0]
+        try:
+            header = self._header(memoryview(body)[4:payload_at])
+            meta = self._metas.get(bytes(header.meta)) or self._new_meta(header.meta)
+        except msgspec.MsgspecError as error:
+            raise CorruptEntry(self.tier, "reading the header of an entry") from error
+        payload, thaw = revive(header.form, body[payload_at:])
+        return Entry(  # by position: this is the far hit path
+            key.local,
+            payload,
+            meta,
+            digest,
+            header.form,
+            thaw,
+            header.payload_size,
+            0,
+            header.cost,
+            header.seconds,
+            header.tokens,
+            header.created_at,
+            header.expires_at,
+            header.gone_at,
+            header.stale_while_revalidate,
+            header.stale_if_error,
+            header.epoch,
+        )
+
+    def _new_meta(self, raw: msgspec.Raw) -> Meta:
+        stored = self._meta(raw)
+        meta = Meta(
+            scope=stored.scope,
+            tenant=stored.tenant,
+            namespace=stored.namespace,
+            model=stored.model,
+            tags=stored.tags,
+            priority=stored.priority,
+            label=stored.label,
+            source=stored.source,
+        )
+        if len(self._metas) >= _MOST_METAS:
+            self._metas.clear()
+        self._metas[bytes(raw)] = meta
+        return meta
+
+
+def _header_of(entry: Entry, meta: msgspec.Raw) -> _Header:
+    return _Header(
+        entry.form,
+        meta,
+        entry.payload_size,
+        entry.cost,
+        entry.seconds,
+        entry.tokens,
+        entry.created_at,
+        entry.expires_at,
+        entry.gone_at,
+        entry.stale_while_revalidate or 0,  # an integer takes one byte, 0.0 takes nine
+        entry.stale_if_error or 0,
+        entry.epoch,
+    )
+
+
+def _meta_of(meta: Meta) -> _Meta:
+    return _Meta(
+        meta.scope,
+        meta.tenant,
+        meta.namespace,
+        meta.model,
+        meta.tags,
+        meta.priority,
+        meta.label,
+        meta.source,
+    )

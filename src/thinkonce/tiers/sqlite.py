@@ -1,0 +1,257 @@
+"""The tier that outlives the process: one SQLite file, shared by the processes of a host.
+
+A get is one query on the calling thread's own connection and never waits for a writer; a put
+goes into the queue of `writer` and is found by gets at once. Frequencies are those of the reads
+that reached the store; what is hot in memory counts here when it leaves memory and comes back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.entry import Entry, localise
+from thinkonce.errors import ConfigError, CorruptEntry, TierError
+from thinkonce.host.fork import on_fork
+from thinkonce.host.mapfile import HostFile
+from thinkonce.selector import Purge, Selector
+from thinkonce.tiers.codec import Codec
+from thinkonce.tiers.database import Database
+from thinkonce.tiers.purges import concerned
+from thinkonce.tiers.rows import Rows, condition
+from thinkonce.tiers.sqlite_purges import PURGING_PATIENCE, Forget, SqlitePurges
+from thinkonce.tiers.tier import Key, TierStats
+from thinkonce.tiers.writer import COMMIT_WITHIN, WriteBehind
+
+__all__ = ("SqliteTier",)
+
+log = logging.getLogger("thinkonce.store")
+
+NAME = "sqlite"
+FLUSHING_SECONDS = 5.0  # at close; after that, what is left is dropped and counted
+
+GET = "SELECT value FROM answers WHERE digest = ?"
+HERE = "SELECT id FROM answers WHERE digest = ?"
+UNCHANGED = "SELECT id FROM answers WHERE digest = ? AND value = ?"
+STILL_GONE = "SELECT a.id FROM answers a JOIN entries e USING (id) WHERE digest = ? AND gone <= ?"
+PAGE = """
+SELECT a.digest, a.value FROM answers a JOIN entries e USING (id)
+WHERE a.digest > ? AND e.gone > ? AND {where} ORDER BY a.digest LIMIT ?
+"""
+USED_BYTES = """
+SELECT (page_count - freelist_count) * page_size
+FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
+
+
+class SqliteTier:
+    """Thread-safe; a forked child opens the store again by itself. Raises TierError.
+
+    `host` is the mapped file beside the store and stays its owner's. Opening raises ConfigError.
+    """
+
+    name = NAME
+    persistent = True
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        secret: bytes,
+        host: HostFile,
+        clock: Clock = SYSTEM,
+        max_bytes: int = 2**30,
+        commit_within: float = COMMIT_WITHIN,
+    ) -> None:
+        self._database, self.purges = opened(path, host, clock, self._forget)
+        self._codec = Codec(secret, NAME)
+        self._clock, self._epoch = clock, host.epoch
+        self._corrupt = self._unreadable = 0
+        self._writer = self._new_writer(max_bytes, commit_within)
+        on_fork(self._after_fork)
+
+    @property
+    def path(self) -> Path:
+        return self._database.path
+
+    # -- reading -----------------------------------------------------------------------
+
+    def get(self, key: Key) -> Entry | None:
+        digest, epoch, writer = key.digest, self._epoch[0], self._writer
+        queued = writer.queue.get(digest)
+        if queued is None:
+            stored = self._stored(digest)
+        elif queued.entry.epoch < epoch and self._is_purged(queued.entry):
+            return None
+        else:
+            stored = queued.value
+        if stored is None:
+            return None
+        entry = self._read(key, stored, epoch)
+        if entry is not None:
+            writer.note_use(digest)
+        return entry
+
+    def _stored(self, digest: bytes) -> bytes | None:
+        if digest in self._writer.doomed:
+            return None
+        try:
+            stored: bytes | None = self._database.one(GET, (digest,))
+        except TierError:
+            self._unreadable += 1
+            if self._database.damaged:
+                self._writer.wake()  # who writes next begins a new file
+            raise
+        return stored
+
+    def _read(self, key: Key, stored: bytes, epoch: int) -> Entry | None:
+        """The entry in `stored`, read after `epoch` was; None, and a removal, if it is no good."""
+        digest = key.digest
+        try:
+            entry = self._codec.decode(key, stored)
+        except CorruptEntry as error:
+            self._corrupt += 1
+            log.warning("an entry was dropped: %s", error)
+            self._writer.doom(digest, UNCHANGED, (digest, stored))
+            return None
+        if entry.gone_at <= (now := self._clock.wall()):
+            self._writer.doom(digest, STILL_GONE, (digest, now))
+            return None
+        if entry.epoch < epoch:  # it is still here, so no purge up to then concerned it
+            entry.epoch = epoch
+        localise(entry, self._clock)
+        return entry
+
+    def _forget(self, database: apsw.Connection, purge: Purge) -> int:
+        return self._writer.forget(database, purge)
+
+    def _is_purged(self, entry: Entry) -> bool:
+        return concerned(entry, self.purges.since(entry.epoch))
+
+    def entries(self, selector: Selector, limit: int, after: bytes = b"") -> Iterator[Entry]:
+        self._writer.flush(1.0)  # best effort: a listing without the last second is one too
+        where, values = condition(selector)
+        while limit > 0:
+            page = min(limit, 100)
+            now, epoch = self._clock.wall(), self._epoch[0]
+            query = PAGE.format(where=where)
+            rows = self._database.rows(query, (after, now, *values, page))
+            for digest, stored in rows:
+                after = digest
+                entry = self._read(Key(digest, digest), stored, epoch)
+                if entry is not None:
+                    limit -= 1
+                    yield entry
+            if len(rows) < page:
+                return
+
+    def stats(self) -> TierStats:
+        """Never raises: a store that cannot be read holds nothing for now."""
+        try:
+            entries = self._database.one("SELECT count(*) FROM entries")
+            size = self._database.one(USED_BYTES)
+        except TierError:
+            entries = size = 0
+        return TierStats(
+            entries=entries,
+            bytes=size,
+            evictions=dict(+self._writer.removed),
+            dropped_writes=self._writer.dropped,
+            errors=self._writer.errors + self._corrupt + self._unreadable,
+        )
+
+    # -- writing -----------------------------------------------------------------------
+
+    def put(self, key: Key, entry: Entry) -> None:
+        """Queue the entry. Raises TypeError, naming the type, for what only memory can hold."""
+        digest = key.digest
+        entry.digest = digest
+        try:
+            value = self._codec.encode(digest, entry)
+        except (OverflowError, UnicodeEncodeError) as error:  # in a label or a tag, say
+            raise TierError(NAME, f"encoding an entry: {error}") from error
+        self._writer.put(digest, entry, value)
+
+    def delete(self, key: Key) -> bool:
+        digest = key.digest
+        with self._database.writing(PURGING_PATIENCE) as database:
+            queued = self._writer.take_back(digest)
+            return Rows(database).remove(HERE, (digest,)) > 0 or queued is not None
+
+    def purge(self, purge: Purge) -> int:
+        return self.purges.apply(purge)
+
+    def resize(self, max_bytes: int) -> None:
+        """Change the bound while running; what is too much leaves in the background."""
+        self._writer.max_bytes = max_bytes
+        self._writer.wake()
+
+    def tidy(self) -> None:
+        """Remove now what is past its life or beyond the bound."""
+        self._writer.tidy()
+
+    def flush(self, timeout: float) -> bool:
+        return self._writer.flush(timeout)
+
+    def close(self) -> None:
+        """Finish what is queued, end the thread, close the file. Safe to call twice."""
+        _open.discard(self)
+        if not self._database.closed:
+            self._writer.flush(FLUSHING_SECONDS)
+            self._writer.stop()
+            self._database.close()
+
+    def _after_fork(self) -> None:
+        """In a child: the parent writes what it had queued, and its threads are not here."""
+        self._writer = self._new_writer(self._writer.max_bytes, self._writer.commit_within)
+        self.purges.after_fork()
+
+    def _new_writer(self, max_bytes: int, commit_within: float) -> WriteBehind:
+        return WriteBehind(
+            self._database, self._clock, max_bytes, commit_within, lambda: close_at_exit(self)
+        )
+
+
+def opened(
+    path: Path, host: HostFile, clock: Clock, forget: Forget
+) -> tuple[Database, SqlitePurges]:
+    """Raises ConfigError with one line that names the store and what would work."""
+    try:
+        database = Database(path, NAME, host)
+        return database, SqlitePurges(database, clock, forget)
+    except apsw.BusyError:
+        wants = "a store that no other process has locked; close the one that holds it"
+        raise ConfigError("store", str(path), wants) from None
+    except (apsw.ReadOnlyError, PermissionError) as error:
+        wants = f"a file that this user may write in a folder that this user may write ({error})"
+        raise ConfigError("store", str(path), wants) from None
+    except apsw.FullError as error:
+        raise ConfigError("store", str(path), f"a disk with room left ({error})") from None
+    except (apsw.Error, OSError, TierError) as error:
+        wants = f"a path where a database can be made ({error}), or memory://"
+        raise ConfigError("store", str(path), wants) from None
+
+
+# -- the end of a process --------------------------------------------------------------------
+
+_open: set[SqliteTier] = set()  # strong: what is queued is written though nobody holds the tier
+
+
+def close_at_exit(tier: SqliteTier) -> None:
+    """Called in each process that writes, when it first does."""
+    _open.add(tier)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:  # its children leave without running atexit
+        util.Finalize(None, close_all, exitpriority=0)
+
+
+@atexit.register
+def close_all() -> None:
+    for tier in list(_open):
+        tier.close()

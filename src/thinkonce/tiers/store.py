@@ -1,0 +1,64 @@
+"""From a store URL to an open tier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.errors import ConfigError
+from thinkonce.host.mapfile import HostFile
+from thinkonce.settings.folder import data_folder
+from thinkonce.tiers.breaker import Breaker
+from thinkonce.tiers.sqlite import SqliteTier
+
+__all__ = ("Store", "default_store_path", "open_store", "store_path")
+
+ACCEPTS = "memory://, sqlite:///relative.db or sqlite:////absolute.db"
+LATER = ("redis", "rediss", "redis+cluster")
+DEFAULT_BYTES = 2**30
+
+
+class Store(Breaker):
+    """The persistent tier behind its circuits, and its purge log."""
+
+    def __init__(self, tier: SqliteTier, clock: Clock) -> None:
+        super().__init__(tier, clock)
+        self.path, self.purges = tier.path, tier.purges
+        self.resize, self.tidy = tier.resize, tier.tidy
+
+
+def store_path(url: str) -> Path:
+    """The file that `url` names, absolute. Raises ConfigError for any other kind of URL."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise ConfigError("store", url, ACCEPTS)
+    if scheme in LATER:
+        raise ConfigError("store", url, f"{ACCEPTS}; Redis stores are not built yet")
+    name = rest.removeprefix("/")
+    if scheme != "sqlite" or not rest.startswith("/") or not name:
+        raise ConfigError("store", url, ACCEPTS)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise ConfigError("store", url, "a file; this is a folder")
+    return path.absolute()
+
+
+def default_store_path() -> Path:
+    """Where answers lie unless told otherwise; THINKONCE_DATA_DIR decides the folder."""
+    return data_folder() / "answers.db"
+
+
+def open_store(
+    path: Path,
+    *,
+    secret: bytes,
+    host: HostFile,
+    clock: Clock = SYSTEM,
+    max_bytes: int = DEFAULT_BYTES,
+) -> Store:
+    """Open the store at `path`, made if there is none; its folder too.
+
+    `host` is the mapped file beside it and stays the caller's to close. Raises ConfigError.
+    """
+    tier = SqliteTier(path, secret=secret, host=host, clock=clock, max_bytes=max_bytes)
+    return Store(tier, clock)
