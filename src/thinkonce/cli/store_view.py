@@ -81,7 +81,8 @@ class StoreFileView:
         return {**found, "content": content_of(entry)} if content else found
 
     def purge(self, chosen: Chosen) -> int:
-        _, count = self._tier.purges.append(selector_of(chosen, time.time()))
+        digest = b"" if chosen.key is None else self._one(chosen.key).digest
+        _, count = self._tier.purges.append(selector_of(chosen, time.time(), digest))
         return count
 
     def _one(self, key: str) -> Entry:
@@ -112,14 +113,13 @@ class StoreFileView:
         self._host.close()
 
 
-def selector_of(chosen: Chosen, now: float) -> Selector:
+def selector_of(chosen: Chosen, now: float, digest: bytes = b"") -> Selector:
     """`chosen` as instants of the wall clock; `all` is a selector without any condition."""
-    key = chosen.key or ""
     return Selector(
         tags=chosen.tags,
         namespace=chosen.namespace,
         model=chosen.model,
-        key=bytes.fromhex(key[: len(key) // 2 * 2]),
+        key=digest,
         older_than=None if chosen.older_than is None else now - chosen.older_than,
         expired_before=now if chosen.expired else None,
     )

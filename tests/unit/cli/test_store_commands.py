@@ -1,0 +1,234 @@
+"""`stats ls show purge doctor` on a real store, filled as a user fills it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thinkonce import Cache, cached
+from thinkonce.cli import main
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """Two answers about geography, tagged, and one in another namespace."""
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    with Cache(store=url, ttl="1h") as cache:
+
+        @cached(cache=cache, tags=["faq"])
+        def capital(country: str) -> dict[str, str]:
+            return {"capital of": country}
+
+        @cached(cache=cache, namespace="v2")
+        def translate(text: str) -> str:
+            return f"{text}: 你好"
+
+        capital("France")
+        capital("中国")
+        translate("hello")
+    return url
+
+
+Out = pytest.CaptureFixture[str]
+
+
+def told(capsys: Out, *arguments: str) -> Any:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_stats_count_what_lies_in_the_store(store: str, capsys: Out) -> None:
+    found = told(capsys, "stats", "--store", store)
+    assert found["entries"] == 3
+    assert 0 < found["bytes"] <= found["file_bytes"]
+    assert main(["stats", "--store", store]) == 0
+    assert "entries" in capsys.readouterr().out
+
+
+def test_ls_lists_by_tag_and_namespace(store: str, capsys: Out) -> None:
+    assert len(told(capsys, "ls", "--store", store)) == 3
+    assert len(told(capsys, "ls", "--store", store, "--limit", "2")) == 2
+    tagged = told(capsys, "ls", "--store", store, "--tag", "faq")
+    assert [row["tags"] for row in tagged] == [["faq"], ["faq"]]
+    (row,) = told(capsys, "ls", "--store", store, "--namespace", "v2")
+    assert row["scope"].endswith("translate")
+    assert 3000 < row["ttl"] <= 3600
+    assert told(capsys, "ls", "--store", store, "--model", "absent") == []
+
+
+def test_ls_in_a_pipe_shows_enough_of_a_key_for_show(store: str, capsys: Out) -> None:
+    assert main(["ls", "--store", store, "--namespace", "v2"]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.startswith("KEY")
+    assert "translate" in line
+    assert main(["show", line.split()[0], "--store", store, "--content"]) == 0
+    assert "hello: 你好" in capsys.readouterr().out
+
+
+def test_show_takes_a_prefix_and_gives_the_answer_only_when_asked(store: str, capsys: Out) -> None:
+    (row,) = told(capsys, "ls", "--store", store, "--namespace", "v2")
+    for digits in (8, 9, 64):
+        found = told(capsys, "show", row["key"][:digits], "--store", store)
+        assert found["key"] == row["key"]
+        assert "content" not in found
+    assert told(capsys, "show", row["key"], "--store", store, "--content")["content"] == (
+        "hello: 你好"
+    )
+
+
+def test_show_of_an_unknown_key_exits_2(store: str, capsys: Out) -> None:
+    assert main(["show", "0" * 12, "--store", store]) == 2
+    assert "thinkonce ls" in capsys.readouterr().err
+
+
+def test_purge_forgets_what_matches_and_nothing_else(store: str, capsys: Out) -> None:
+    assert told(capsys, "purge", "--store", store, "--tag", "absent")["purged"] == 0
+    assert told(capsys, "purge", "--store", store, "--older-than", "1h")["purged"] == 0
+    assert told(capsys, "purge", "--store", store, "--expired")["purged"] == 0
+    assert told(capsys, "purge", "--store", store, "--tag", "faq")["purged"] == 2
+    (row,) = told(capsys, "ls", "--store", store)
+    key = row["key"][:9]
+    assert told(capsys, "purge", "--store", store, "--key", key)["purged"] == 1
+    assert told(capsys, "ls", "--store", store) == []
+
+
+def test_purge_by_an_odd_prefix_takes_no_neighbour(store: str, capsys: Out) -> None:
+    (row,) = told(capsys, "ls", "--store", store, "--namespace", "v2")
+    digit = "0" if row["key"][8] != "0" else "1"
+    assert main(["purge", "--store", store, "--key", row["key"][:8] + digit]) == 2
+    assert len(told(capsys, "ls", "--store", store)) == 3
+
+
+def test_purge_all_empties_and_says_how_much(store: str, capsys: Out) -> None:
+    assert main(["purge", "--all", "--store", store]) == 0
+    assert capsys.readouterr().out.startswith("purged 3 entries from ")
+
+
+def test_a_purge_reaches_a_cache_that_is_open(store: str, capsys: Out) -> None:
+    with Cache(store=store) as cache:
+        cache.set("question", "answer")
+        assert cache.get("question") == "answer"
+        assert cache.store is not None
+        assert cache.store.flush(5)
+        assert told(capsys, "purge", "--store", store, "--all")["purged"] == 4
+        assert cache.get("question") is None, "an open cache forgets at once, memory included"
+
+
+def test_the_configured_store_is_looked_into_when_none_is_named(
+    store: str, empty_folder: Path, capsys: Out
+) -> None:
+    (empty_folder / "thinkonce.toml").write_text(f'[store]\nurl = "{store}"\n', encoding="utf-8")
+    assert told(capsys, "stats")["entries"] == 3
+
+
+def test_looking_does_not_trim_a_store_to_the_looker_s_own_bound(
+    store: str, empty_folder: Path, capsys: Out
+) -> None:
+    (empty_folder / "thinkonce.toml").write_text('[store]\nmax_bytes = "1MiB"\n', encoding="utf-8")
+    with Cache(store=store) as cache:
+        for number in range(12):
+            cache.set(number, "x" * 500_000)
+    assert told(capsys, "stats", "--store", store)["entries"] == 15
+    assert told(capsys, "stats", "--store", store)["entries"] == 15
+
+
+# -- doctor ---------------------------------------------------------------------------------
+
+
+def findings(capsys: Out, code: int, *arguments: str) -> dict[str, dict[str, str]]:
+    assert main(["doctor", "--json", *arguments]) == code
+    return {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_doctor_is_content_with_a_good_store(store: str, capsys: Out) -> None:
+    found = findings(capsys, 0, "--store", store)
+    assert found["store integrity"]["says"] == "ok"
+    assert found["store content"]["says"].startswith("3 entries")
+    assert found["secret"]["grade"] == "ok"
+    assert all(row["todo"] == "" for row in found.values() if row["grade"] == "ok")
+    assert main(["doctor", "--store", store]) == 0
+    assert "FAIL" not in capsys.readouterr().out
+
+
+def test_doctor_makes_no_store_where_there_is_none(empty_folder: Path, capsys: Out) -> None:
+    found = findings(capsys, 0, "--store", "sqlite:///sub/new.db")
+    assert found["store"]["grade"] == "note"
+    assert not (empty_folder / "sub").exists()
+
+
+def test_doctor_says_what_to_do_about_a_file_that_is_no_database(
+    empty_folder: Path, capsys: Out
+) -> None:
+    (empty_folder / "notes.db").write_text("not a database " * 100, encoding="utf-8")
+    found = findings(capsys, 1, "--store", "sqlite:///notes.db")
+    assert found["store integrity"]["grade"] == "fail"
+    assert "move" in found["store integrity"]["todo"]
+
+
+def test_doctor_notices_a_damaged_page(store: str, capsys: Out) -> None:
+    path = Path(store.removeprefix("sqlite:///"))
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    raw = bytearray(path.read_bytes())
+    raw[16384 + 8 : 16384 + 400] = os.urandom(392)  # in the second page, past its first bytes
+    path.write_bytes(raw)
+    found = findings(capsys, 1, "--store", store)
+    assert found["store integrity"]["grade"] == "fail"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are a POSIX matter")
+def test_doctor_notices_a_secret_that_others_can_read(store: str, capsys: Out) -> None:
+    secret = Path(store.removeprefix("sqlite:///") + ".secret")
+    assert secret.stat().st_mode & 0o777 == 0o600
+    secret.chmod(0o644)
+    assert main(["doctor", "--store", store]) == 1
+    said = capsys.readouterr().out
+    assert "0644" in said
+    assert f"chmod 600 {secret}" in said
+
+
+def test_doctor_compares_the_secrets_of_two_stores(
+    store: str, empty_folder: Path, capsys: Out
+) -> None:
+    other = f"sqlite:///{empty_folder / 'other.db'}"
+    Cache(store=other).close()
+    assert findings(capsys, 1, "--store", store, "--compare", other)["compare"]["grade"] == "fail"
+    assert findings(capsys, 0, "--store", store, "--compare", store)["compare"]["grade"] == "ok"
+
+
+def test_doctor_says_which_upstream_cannot_be_reached(
+    store: str, empty_folder: Path, capsys: Out, port: int
+) -> None:
+    (empty_folder / "thinkonce.toml").write_text(
+        f'[upstreams.here]\nurls = ["http://127.0.0.1:{port}/v1"]\n', encoding="utf-8"
+    )
+    found = findings(capsys, 1, "--store", store)
+    assert "cannot be reached" in found["upstream here"]["says"]
+
+
+def test_doctor_exits_2_on_a_configuration_that_cannot_work(
+    empty_folder: Path, capsys: Out
+) -> None:
+    (empty_folder / "thinkonce.toml").write_text("[store]\nurll = 1\n", encoding="utf-8")
+    found = findings(capsys, 2)
+    assert "did you mean url?" in found["configuration"]["says"]
+
+
+def test_doctor_knows_when_the_local_model_is_missing(
+    empty_folder: Path, store: str, capsys: Out
+) -> None:
+    (empty_folder / "thinkonce.toml").write_text('[local]\nmodel = "gpt-5"\n', encoding="utf-8")
+    found = findings(capsys, 1, "--store", store)
+    assert "SmolLM2-135M-Instruct" in found["model"]["says"]
