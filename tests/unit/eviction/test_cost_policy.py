@@ -19,7 +19,7 @@ UNBOUNDED = Limits(None, 1)  # the cost policy reads no bound: the caller asks f
 
 @dataclass
 class Reference:
-    """H = L + w f (cost/size)^0.5 as a table; the smallest goes, the older of two equals."""
+    """H = L + w (f - 1/2) (cost/size)^0.6 as a table; the smallest goes, first the older."""
 
     floor: float = 0.0
     table: dict[int, tuple[int, float, float]] = field(default_factory=dict)  # f, L, w*density
@@ -42,7 +42,10 @@ class Reference:
 
     def evict(self) -> int:
         value, key = min(
-            ((floor + uses * worth, key) for key, (uses, floor, worth) in self.table.items()),
+            (
+                (floor + (uses - 0.5) * worth, key)
+                for key, (uses, floor, worth) in self.table.items()
+            ),
             key=lambda pair: pair[0],
         )
         self.floor = value
@@ -64,7 +67,7 @@ def play(moves: list[tuple[str, int]], sizes: list[int], costs: list[float]) -> 
         elif move == "ask":
             held[key] = new_entry(key, size, cost, weight)
             policy.insert(held[key])
-            reference.insert(key, weight * (cost / size) ** 0.5)
+            reference.insert(key, weight * (cost / size) ** 0.6)
         elif move == "remove" and key in held:
             policy.remove(held.pop(key))
             reference.leave(key)
@@ -124,16 +127,24 @@ def test_free_entries_are_told_apart_by_use_and_size() -> None:
     assert [policy.evict() for _ in range(3)] == [large, small, used]
 
 
-@pytest.mark.parametrize(("weight", "uses"), [(4.0, 4), (0.25, 1)])
-def test_a_priority_counts_as_so_many_uses(weight: float, uses: int) -> None:
-    policy = CostPolicy(UNBOUNDED)
-    ranked, plain = new_entry(1, weight=weight), new_entry(2)
-    policy.insert(ranked)
-    policy.insert(plain)
-    for _ in range(uses):
-        policy.hit(plain)
-    assert policy.evict() is ranked, "the plain one was used just often enough to be worth more"
-    assert policy.evict() is plain
+def test_high_priority_counts_as_four_times_the_uses() -> None:
+    for hits, first in ((1, "plain"), (2, "high")):  # (2 - 1/2) < 4 * 1/2 < (3 - 1/2)
+        policy = CostPolicy(UNBOUNDED)
+        policy.insert(high := new_entry(1, weight=4.0))
+        policy.insert(plain := new_entry(2))
+        for _ in range(hits):
+            policy.hit(plain)
+        assert policy.evict() is {"plain": plain, "high": high}[first]
+
+
+def test_low_priority_counts_as_a_quarter_of_the_uses() -> None:
+    for hits, first in ((1, "low"), (2, "plain")):  # (2 - 1/2) / 4 < 1/2 < (3 - 1/2) / 4
+        policy = CostPolicy(UNBOUNDED)
+        policy.insert(plain := new_entry(1))
+        policy.insert(low := new_entry(2, weight=0.25))
+        for _ in range(hits):
+            policy.hit(low)
+        assert policy.evict() is {"plain": plain, "low": low}[first]
 
 
 def test_what_comes_back_is_worth_what_it_was_asked_for_before() -> None:
@@ -165,7 +176,7 @@ def test_an_idle_favourite_goes_in_the_end() -> None:
         policy.hit(favourite)
     for key in range(1, 10):
         policy.insert(new_entry(key))
-    for key in range(10, 1000):
+    for key in range(10, 2000):
         policy.insert(new_entry(key))
         if policy.evict() is favourite:
             return
