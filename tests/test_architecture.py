@@ -21,6 +21,7 @@ LEVELS = (
     {"request", "functions", "leading"},
     {"tiers", "flight", "freshness"},
     {"singleflight"},
+    {"steps"},
     {"flow", "wrapper"},
     {"drive", "tally", "streams", "backing"},
     {"caller", "upstream"},

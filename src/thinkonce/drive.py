@@ -8,14 +8,18 @@ the *model* (a nested cache, say) is the model's failure like any other.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Hashable
 from inspect import isawaitable
 from typing import Any, TypeVar, assert_never
 
 from thinkonce.entry import Entry
-from thinkonce.flow import (
+from thinkonce.flow import lead
+from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
+from thinkonce.steps import (
     Ask,
     CallModel,
     Flow,
@@ -27,9 +31,7 @@ from thinkonce.flow import (
     Renew,
     Setting,
     Step,
-    lead,
 )
-from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
 from thinkonce.tiers.tier import Tier
 
 __all__ = ("AsyncWorld", "BlockingWorld", "World", "drive", "drive_async")
@@ -39,10 +41,14 @@ log = logging.getLogger("thinkonce")
 
 # Background renewals under way at once, per cache; beyond that stale answers stay stale longer.
 MAX_RENEWALS = 8
+FLIGHTS = "flights"  # the name under which failures of the flight table are counted
 
 
 def drive(flow: Flow[T], world: BlockingWorld) -> T:
-    """Run `flow` to its end with blocking calls."""
+    """Run `flow` to its end with blocking calls.
+
+    A StopIteration out of the model arrives as a RuntimeError, as from any generator or coroutine.
+    """
     result: object = None
     failure: BaseException | None = None
     while True:
@@ -50,7 +56,8 @@ def drive(flow: Flow[T], world: BlockingWorld) -> T:
             step = flow.send(result) if failure is None else flow.throw(failure)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
-        result = failure = None
+        finally:
+            result = failure = None  # else a traceback would keep its own frame alive
         try:
             result = world.carry_out(step)
         except BaseException as error:
@@ -66,7 +73,8 @@ async def drive_async(flow: Flow[T], world: AsyncWorld) -> T:
             step = flow.send(result) if failure is None else flow.throw(failure)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
-        result = failure = None
+        finally:
+            result = failure = None
         try:
             result = await world.carry_out(step)
         except BaseException as error:
@@ -83,7 +91,8 @@ class World:
         tier_failed: Callable[[str, Exception], None],
     ) -> None:
         self.setting, self.flights, self.tier_failed = setting, flights, tier_failed
-        self.renewals: set[object] = set()
+        self.renewals: dict[Hashable, object] = {}  # key -> the thread or task that renews it
+        self.closed = False
 
     def look(self, tier: Tier, ask: Ask) -> Entry | None:
         assert ask.key is not None
@@ -100,13 +109,19 @@ class World:
         except Exception as error:
             self._note_failure(tier, ask, error)
 
-    def join(self, ask: Ask) -> Seat:
+    def join(self, ask: Ask) -> Seat | None:
         assert ask.key is not None
         key = ask.key
-        return self.flights.join(key.local, lambda: key.digest)
+        try:
+            return self.flights.join(key.local, lambda: key.digest)
+        except Exception as error:
+            self.tier_failed(FLIGHTS, error)
+            return None
 
-    def may_renew(self) -> bool:
-        return len(self.renewals) < MAX_RENEWALS
+    def may_renew(self, ask: Ask) -> bool:
+        assert ask.key is not None
+        known = ask.key.local in self.renewals
+        return not (known or self.closed or len(self.renewals) >= MAX_RENEWALS)
 
     def _note_failure(self, tier: Tier, ask: Ask, error: Exception) -> None:
         ask.trouble = True
@@ -150,23 +165,37 @@ class BlockingWorld(World):
         return Landing(Fate.COALESCED, made)
 
     def _renew(self, ask: Ask) -> None:
-        if self.may_renew():
-            thread = threading.Thread(target=self._renew_now, args=(ask,), daemon=True)
-            self.renewals.add(thread)
+        if not self.may_renew(ask):
+            return
+        assert ask.key is not None
+        # A thread of its own begins with an empty context; the model may read the caller's.
+        run = contextvars.copy_context().run
+        name = "thinkonce-renewal"
+        thread = threading.Thread(target=run, args=(self._renew_now, ask), name=name, daemon=True)
+        self.renewals[ask.key.local] = thread
+        try:
             thread.start()
+        except RuntimeError as error:  # no more threads: the old answer stays a little longer
+            self.renewals.pop(ask.key.local, None)
+            log.warning("renewal not begun: %s", error)
 
     def _renew_now(self, ask: Ask) -> None:
+        assert ask.key is not None
         try:
             seat = self.join(ask)
-            if seat.role is Role.LEAD:
+            if seat is not None and seat.role is Role.LEAD:
                 _renew_outcome(self._lead(ask, seat, look_again=False))
+            elif seat is not None:
+                seat.leave()
         finally:
-            self.renewals.discard(threading.current_thread())
+            self.renewals.pop(ask.key.local, None)
 
     def wait_for_renewals(self, timeout: float) -> None:
-        for thread in list(self.renewals):
-            if isinstance(thread, threading.Thread):
-                thread.join(timeout)
+        """Wait for renewals under way, `timeout` seconds for all of them together."""
+        until = time.monotonic() + timeout
+        for thread in list(self.renewals.values()):
+            if isinstance(thread, threading.Thread) and thread is not threading.current_thread():
+                thread.join(max(0.0, until - time.monotonic()))
 
 
 class AsyncWorld(World):
@@ -223,20 +252,38 @@ class AsyncWorld(World):
         return await asyncio.to_thread(self.look, tier, ask)
 
     def _renew(self, ask: Ask) -> None:
-        if self.may_renew():
-            task = asyncio.get_running_loop().create_task(self._renew_now(ask))
-            self.renewals.add(task)
-            task.add_done_callback(self.renewals.discard)
+        self._forget_closed_loops()
+        if not self.may_renew(ask):
+            return
+        assert ask.key is not None
+        local = ask.key.local
+        task = asyncio.get_running_loop().create_task(self._renew_now(ask))
+        self.renewals[local] = task
+        task.add_done_callback(lambda _: self.renewals.pop(local, None))
 
     async def _renew_now(self, ask: Ask) -> None:
         seat = self.join(ask)
-        if seat.role is Role.LEAD:
+        if seat is not None and seat.role is Role.LEAD:
             _renew_outcome(await self.lead_here(ask, seat, look_again=False))
+        elif seat is not None:
+            seat.leave()
 
     async def wait_for_renewals(self, timeout: float) -> None:
-        tasks: list[Awaitable[object]] = [t for t in self.renewals if isawaitable(t)]
+        """Wait for renewals under way, `timeout` seconds for all of them together."""
+        here = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks().values() if task.get_loop() is here]
         if tasks:
-            await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), timeout)
+            await asyncio.wait(tasks, timeout=timeout)
+
+    def _tasks(self) -> dict[Hashable, asyncio.Task[None]]:
+        held = list(self.renewals.items())
+        return {key: task for key, task in held if isinstance(task, asyncio.Task)}
+
+    def _forget_closed_loops(self) -> None:
+        # A loop closed without cancelling its tasks never tells that they have ended.
+        for key, task in self._tasks().items():
+            if task.get_loop().is_closed():
+                self.renewals.pop(key, None)
 
 
 def _renew_outcome(landing: Landing) -> None:

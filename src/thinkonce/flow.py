@@ -16,17 +16,31 @@ differ only in who carries the steps out (`drive.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NoReturn, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-from thinkonce.clock import Clock
-from thinkonce.entry import Entry, Form, Meta
+from thinkonce.entry import Entry
 from thinkonce.errors import NotCached
-from thinkonce.freshness import Rules, Verdict, inline_until, judge, life_of
+from thinkonce.freshness import Verdict, inline_until, judge, life_of
 from thinkonce.outcome import Match, Outcome, Reason
-from thinkonce.request.controls import Controls
 from thinkonce.singleflight import Fate, Landing, Role, Seat
+from thinkonce.steps import (
+    Answer,
+    Ask,
+    CallModel,
+    Draft,
+    Flow,
+    Follow,
+    Join,
+    Keep,
+    Lead,
+    Live,
+    Look,
+    Made,
+    Renew,
+    Setting,
+    Step,
+)
 from thinkonce.tiers.tier import Key, Tier
 
 __all__ = (
@@ -49,160 +63,7 @@ __all__ = (
     "lead",
 )
 
-# -- what goes in and what comes out -------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An answer made ready to be kept. `refused` says why it must not be stored."""
-
-    payload: Any
-    form: int = Form.PLAIN
-    thaw: Callable[[Any], Any] | None = None
-    size: int = 0
-    cost: float = 0.0
-    tokens: int = 0
-    refused: Reason | None = None
-    meta: Meta | None = None  # where the answer tells more than the request did
-
-
-@dataclass(slots=True)
-class Ask:
-    """One request as the flow sees it.
-
-    `key` is None when the cache must not be used; `bypass` then says why. `draft` turns what
-    the model returned into something that can be kept; it gets the seconds the model took.
-    `epoch` is the purge epoch now: what a purge removes later, this request cannot bring back.
-    """
-
-    key: Key | None
-    meta: Meta
-    controls: Controls
-    call: Callable[[], Any]
-    draft: Callable[[Any, float], Draft]
-    epoch: int = 0
-    bypass: Reason | None = None
-    coalesce: bool = True
-    thaw: Callable[[Any], Any] | None = None  # in place of an entry's own
-    started: float | None = None  # monotonic; when the model's work began, if before CallModel
-    trouble: bool = False  # a tier failed while this request was served
-
-
-@dataclass(slots=True)
-class Made:
-    """What the model gave, and the entry made of it. `stored` is false where `refused` is set."""
-
-    raw: Any
-    entry: Entry
-    refused: Reason | None
-
-    @property
-    def stored(self) -> bool:
-        return self.refused is None
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """An answer still arriving: a driver may land a call with it so that the caller can follow.
-
-    `feed` is whatever the driver's callers know how to read; the flow does not look inside.
-    """
-
-    feed: Any
-
-
-@dataclass(slots=True)
-class Answer:
-    """What the caller gets. `raw` is set for the caller whose own call made the answer, and is
-    a `Live` while the answer is still arriving."""
-
-    outcome: Outcome
-    reason: Reason | None = None
-    entry: Entry | None = None
-    raw: Any = None
-    tier: str | None = None
-    match: Match | None = None
-    refused: Reason | None = None
-    similarity: float | None = None
-
-    @property
-    def value(self) -> Any:
-        """The answer in the caller's own copy."""
-        if self.entry is None or (self.tier is None and self.outcome is not Outcome.COALESCED):
-            return self.raw
-        thaw = self.entry.thaw
-        return self.entry.payload if thaw is None else thaw(self.entry.payload)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What all requests of one cache share: tiers nearest first, rules, clock, chance."""
-
-    tiers: Sequence[Tier]
-    rules: Rules
-    clock: Clock
-    chance: Callable[[], float]  # uniform [0, 1)
-    why_gone: Callable[[Key], Reason | None] = field(default=lambda key: None)
-
-
-# -- steps: what the flow may ask for ------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Gives the Entry under `ask.key` in `tier`, or None; a failing tier gives None."""
-
-    tier: Tier
-    ask: Ask
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    tier: Tier
-    ask: Ask
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class CallModel:
-    """Gives what `ask.call` returns; its failure is thrown into the flow."""
-
-    ask: Ask
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """Gives a Seat in the call under way for `ask.key`, or in a new one."""
-
-    ask: Ask
-
-
-@dataclass(frozen=True, slots=True)
-class Lead:
-    """Gives the Landing of `lead(ask)`, carried out for everybody who follows `seat`."""
-
-    ask: Ask
-    seat: Seat
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """Gives the Landing of somebody else's call; waits at most the lease."""
-
-    ask: Ask
-    seat: Seat
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """Carry out `lead(ask)` in the background, unless somebody already does. Gives nothing."""
-
-    ask: Ask
-
-
-Step = Look | Keep | CallModel | Join | Lead | Follow | Renew
 T = TypeVar("T")
-Flow = Generator[Step, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +74,6 @@ class Found(Generic[T]):
     tier: str
     verdict: Verdict
     reason: Reason | None
-
-
-# -- the flow ------------------------------------------------------------------------------
 
 
 def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
@@ -230,8 +88,9 @@ def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
 
     found, reason = yield from _look_unless_refreshing(ask, ask.key, setting)
     if found is not None and found.verdict in _SERVABLE:
-        if found.verdict is not Verdict.FRESH:
-            yield Renew(ask)
+        # Only-if-cached forbids the model, in the background too: `Cache.get` has none.
+        if found.verdict is not Verdict.FRESH and not ask.controls.only_if_cached:
+            yield Renew(ask.renewal or ask)
         outcome = Outcome.STALE if found.verdict is Verdict.STALE else Outcome.HIT
         return _from_cache(found, outcome)
     if ask.controls.only_if_cached:
@@ -274,6 +133,10 @@ def _look(ask: Ask, setting: Setting) -> Flow[Found[Entry] | None]:
         now = (setting.clock.wall(), setting.clock.monotonic())
         verdict, why = judge(entry, ask.controls, setting.rules, now, 1 - setting.chance())
         if verdict in _SERVABLE:
+            if depth:
+                # Its tier has applied every purge up to this request; a nearer one must not
+                # doubt an entry that is older than the purges it still remembers.
+                entry.epoch = ask.epoch
             for nearer in setting.tiers[:depth]:
                 yield from _keep(ask, entry, nearer, setting)
             return Found(entry, tier.name, verdict, why)
@@ -294,14 +157,28 @@ def _ask_the_model(ask: Ask, key: Key, setting: Setting, reason: Reason) -> Flow
     while seat is not None and role is not Role.THROUGH:
         led = role is Role.LEAD
         landing: Landing = yield (Lead(ask, seat) if led else Follow(ask, seat))
-        if landing.fate is Fate.COALESCED:
-            return _settle(landing.value, led, outcome, reason)
         if landing.fate is Fate.FAILED:
-            raise _failure(landing, led)
-        # The leader went away: this caller leads now, or nobody can be waited for.
-        role = Role.LEAD if landing.fate is Fate.LEAD else Role.THROUGH
+            failure = _failure(landing, led)
+            try:
+                raise failure
+            finally:
+                del failure, landing  # else the traceback would keep its own frame alive
+        if landing.fate is not Fate.COALESCED:
+            # The leader went away: this caller leads now, or nobody can be waited for.
+            role = Role.LEAD if landing.fate is Fate.LEAD else Role.THROUGH
+        elif not led and _purged_meanwhile(landing.value, ask, setting):
+            seat = yield Join(ask)
+            role = Role.THROUGH if seat is None else seat.role
+        else:
+            return _settle(landing.value, led, outcome, reason)
     made = yield from lead(ask, setting)
     return _from_model(made, outcome, reason)
+
+
+def _purged_meanwhile(value: object, ask: Ask, setting: Setting) -> bool:
+    """Whether a purge that came before `ask` means the answer of a call that began before it."""
+    entry = value.entry if isinstance(value, Made | Answer) else None
+    return entry is not None and entry.epoch < ask.epoch and setting.purged(entry)
 
 
 def _settle(value: object, led: bool, outcome: Outcome, reason: Reason) -> Answer:
@@ -342,7 +219,7 @@ def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made |
             return _from_cache(found, Outcome.HIT)
     started = setting.clock.monotonic() if ask.started is None else ask.started
     raw = yield CallModel(ask)
-    if isinstance(raw, Live):
+    if isinstance(raw, Live | Answer):
         return raw
     seconds = setting.clock.monotonic() - started
     entry = _entry_of(ask, draft := ask.draft(raw, seconds), setting, seconds)

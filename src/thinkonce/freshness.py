@@ -173,8 +173,9 @@ def _too_old(entry: Entry, controls: Controls, wall: float, left: float) -> bool
 
 
 def _early(entry: Entry, rules: Rules, left: float, chance: float) -> bool:
-    # Renewing an answer nobody asked for twice costs money and saves none.
-    if not rules.early_refresh or entry.hits < 1 or left == inf:
+    # Asked for twice at least: when it was made, and now. So a renewal is no waste on answers
+    # that nobody wants again, whether the policy counts hits or not.
+    if not rules.early_refresh or left == inf:
         return False
     return -entry.seconds * rules.early_refresh * log(chance) >= left
 

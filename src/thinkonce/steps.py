@@ -1,0 +1,198 @@
+"""What goes into the flow, what comes out, and the steps it may ask for in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from thinkonce.clock import Clock
+from thinkonce.entry import Entry, Form, Meta
+from thinkonce.freshness import Rules
+from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.request.controls import Controls
+from thinkonce.singleflight import Seat
+from thinkonce.tiers.tier import Key, Tier
+
+__all__ = (
+    "Answer",
+    "Ask",
+    "CallModel",
+    "Draft",
+    "Flow",
+    "Follow",
+    "Join",
+    "Keep",
+    "Lead",
+    "Live",
+    "Look",
+    "Made",
+    "Renew",
+    "Setting",
+    "Step",
+)
+
+# -- what goes in and what comes out -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer made ready to be kept. `refused` says why it must not be stored."""
+
+    payload: Any
+    form: int = Form.PLAIN
+    thaw: Callable[[Any], Any] | None = None
+    size: int = 0
+    cost: float = 0.0
+    tokens: int = 0
+    refused: Reason | None = None
+    meta: Meta | None = None  # where the answer tells more than the request did
+
+
+@dataclass(slots=True)
+class Ask:
+    """One request as the flow sees it.
+
+    `key` is None when the cache must not be used; `bypass` then says why. `draft` turns what
+    the model returned into something that can be kept; it gets the seconds the model took.
+    `epoch` is the purge epoch now: what a purge removes later, this request cannot bring back.
+    `renewal` is asked in place of this request where nobody waits for the answer: a stream that
+    nobody reads must be drained.
+    """
+
+    key: Key | None
+    meta: Meta
+    controls: Controls
+    call: Callable[[], Any]
+    draft: Callable[[Any, float], Draft]
+    epoch: int = 0
+    bypass: Reason | None = None
+    coalesce: bool = True
+    thaw: Callable[[Any], Any] | None = None  # in place of an entry's own
+    renewal: Ask | None = None
+    started: float | None = None  # monotonic; when the model's work began, if before CallModel
+    trouble: bool = False  # a tier failed while this request was served
+
+
+@dataclass(slots=True)
+class Made:
+    """What the model gave, and the entry made of it. `stored` is false where `refused` is set."""
+
+    raw: Any
+    entry: Entry
+    refused: Reason | None
+
+    @property
+    def stored(self) -> bool:
+        return self.refused is None
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An answer still arriving: a driver may land a call with it so that the caller can follow.
+
+    `feed` is whatever the driver's callers know how to read; the flow does not look inside.
+    """
+
+    feed: Any
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the caller gets. `raw` is set for the caller whose own call made the answer, and is
+    a `Live` while the answer is still arriving."""
+
+    outcome: Outcome
+    reason: Reason | None = None
+    entry: Entry | None = None
+    raw: Any = None
+    tier: str | None = None
+    match: Match | None = None
+    refused: Reason | None = None
+    similarity: float | None = None
+
+    @property
+    def value(self) -> Any:
+        """The answer in the caller's own copy."""
+        if self.entry is None or (self.tier is None and self.outcome is not Outcome.COALESCED):
+            return self.raw
+        thaw = self.entry.thaw
+        return self.entry.payload if thaw is None else thaw(self.entry.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all requests of one cache share: tiers nearest first, rules, clock, chance.
+
+    `purged` says whether a purge later than `entry.epoch` concerns the entry.
+    """
+
+    tiers: Sequence[Tier]
+    rules: Rules
+    clock: Clock
+    chance: Callable[[], float]  # uniform [0, 1)
+    why_gone: Callable[[Key], Reason | None] = field(default=lambda key: None)
+    purged: Callable[[Entry], bool] = field(default=lambda entry: False)
+
+
+# -- steps: what the flow may ask for ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Gives the Entry under `ask.key` in `tier`, or None; a failing tier gives None."""
+
+    tier: Tier
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    tier: Tier
+    ask: Ask
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class CallModel:
+    """Gives what `ask.call` returns; its failure is thrown into the flow.
+
+    An Answer in place of the model's own says that it was there after all.
+    """
+
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Gives a Seat in the call under way for `ask.key`, or in a new one; None without flights."""
+
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Gives the Landing of `lead(ask)`, carried out for everybody who follows `seat`."""
+
+    ask: Ask
+    seat: Seat
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Gives the Landing of somebody else's call; waits at most the lease."""
+
+    ask: Ask
+    seat: Seat
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Carry out `lead(ask)` in the background, unless somebody already does. Gives nothing."""
+
+    ask: Ask
+
+
+Step = Look | Keep | CallModel | Join | Lead | Follow | Renew
+T = TypeVar("T")
+Flow = Generator[Step, Any, T]
