@@ -1,4 +1,4 @@
-"""The SQLite tier keeps the contract, also behind its breaker."""
+"""The SQLite tier keeps the contract; its back doors are connections of their own."""
 
 import apsw
 import pytest
@@ -6,7 +6,6 @@ import pytest
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.testing.tier_contract import TierContract
 from thinkonce.tiers.sqlite import SqliteTier
-from thinkonce.tiers.store import open_store
 
 SECRET = bytes(range(32))
 
@@ -41,11 +40,3 @@ class TestSqlite(TierContract):
         changed = value[:-1] + bytes([value[-1] ^ 1])
         behind.execute("UPDATE answers SET value=? WHERE digest=?", (changed, digest))
         behind.close()
-
-
-class TestStore(TestSqlite):
-    def make(self, path):
-        path.parent.mkdir(exist_ok=True)
-        host = HostFile(host_path(path))
-        self.hosts_.append(host)
-        return open_store(path, secret=SECRET, host=host, clock=self.clock_.clock)

@@ -1,8 +1,8 @@
 """What is written into a store and taken out of it, inside a transaction of the caller.
 
-Eviction follows the cost policy of the memory tier as far as a store can:
+Eviction follows the cost policy of the memory tier (`eviction.cost`), without its ghost:
 
-    score = L + uses * weight * (cost / bytes) ** 0.5
+    score = L + (uses - 1/2) * weight * (cost / bytes) ** 0.6
 
 L is the highest score evicted so far, shared by all processes, so that what was once popular ages
 without anybody touching it. Uses are counted by reads that reached the store and written in
@@ -11,19 +11,19 @@ batches. Entries past their expiry go before live ones; pinned ones have an infi
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import inf
 from typing import Any
 
 import apsw
 
 from thinkonce.entry import PRIORITY_WEIGHT, Entry, Meta
+from thinkonce.eviction.cost import ALPHA, FIRST_USE, density
 from thinkonce.selector import Purge, Selector
 from thinkonce.tiers.schema import get_number, set_number
 
 __all__ = ("Rows", "condition")
 
 ROW_OVERHEAD = 250  # bytes of index entries and the small row; measured over 20,000 rows
-CHEAPEST = 1e-9  # so that frequency counts also where no cost is known
 PINNED_SHARE = 0.5
 MOST_HOLES = 400  # two batches: more would be room that is neither used nor given back
 
@@ -31,17 +31,18 @@ PUT_ANSWER = """
 INSERT INTO answers(id, digest, value) VALUES(?, ?, ?)
 ON CONFLICT(digest) DO UPDATE SET value = excluded.value RETURNING id
 """
-PUT_ENTRY = """
-INSERT INTO entries VALUES(?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9 + ?8)
+PUT_ENTRY = f"""
+INSERT INTO entries VALUES(?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9 + ?8 * (1 - {FIRST_USE}))
 ON CONFLICT(id) DO UPDATE SET
     facet = ?2, epoch = ?3, bytes = ?4, created = ?5, expires = ?6, gone = ?7, density = ?8,
-    score = ?9 + ?8 * uses
+    score = ?9 + ?8 * (uses - {FIRST_USE})
 """
 FIND_FACET = "SELECT id FROM facets WHERE tenant=? AND namespace=? AND model=? AND scope=?"
 PUT_FACET = "INSERT INTO facets(tenant, namespace, model, scope) VALUES(?, ?, ?, ?) RETURNING id"
 HOLES = "SELECT id FROM holes"
-USED = """
-UPDATE entries SET uses = uses + ?1, score = max(score, ?2 + (uses + ?1) * density)
+USED = f"""
+UPDATE entries SET
+    uses = uses + ?1, score = max(score, ?2 + (uses + ?1 - {FIRST_USE}) * density)
 WHERE id = (SELECT id FROM answers WHERE digest = ?3)
 """
 # Entries leave in the order of `gone`, and those past their expiry lie first in it.
@@ -76,9 +77,9 @@ class Rows:
         number = self._put_answer(digest, value)
         size = len(value) + ROW_OVERHEAD
         weight = PRIORITY_WEIGHT[meta.priority]
-        density = weight * sqrt(max(entry.cost, CHEAPEST) / size)
+        worth = weight * density(entry.cost, size, ALPHA)
         if meta.priority == "pinned" and self._may_pin(size, max_bytes):
-            density = inf
+            worth = inf
         execute(
             PUT_ENTRY,
             (
@@ -89,7 +90,7 @@ class Rows:
                 entry.created_at,
                 entry.expires_at,
                 entry.gone_at,
-                density,
+                worth,
                 self._floor,
             ),
         )
