@@ -6,6 +6,7 @@ this, so what they promise is what the live policy does.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterable
 from enum import Enum
 from math import inf
@@ -19,8 +20,7 @@ from thinkonce.eviction.policy import Limits, Note, Policy
 
 __all__ = ("Access", "Expiry", "Replay", "simulate")
 
-HIT_BUFFER = 1024  # hits a buffering policy may not have seen yet; more are lost, as when live
-EXPIRED_BATCH = 16  # expired entries taken out in one go when room is needed
+HIT_BUFFER = 1024  # hits a buffering policy may not have seen yet; older ones are lost, as live
 NO_META = Meta()
 
 
@@ -68,10 +68,20 @@ class Replay(msgspec.Struct):
 
 
 def simulate(
-    policy: Policy, accesses: Iterable[Access], limits: Limits, expiry: Expiry = Expiry.NONE
+    policy: Policy,
+    accesses: Iterable[Access],
+    limits: Limits,
+    expiry: Expiry = Expiry.NONE,
+    max_entry_bytes: int | None = None,
 ) -> Replay:
-    """Replay `accesses` in order. `policy` must be empty and made with these `limits`."""
+    """Replay `accesses` in order. `policy` must be empty and made with these `limits`.
+
+    Entries above `max_entry_bytes` are not kept; None: above `max_bytes`. The memory tier's is
+    `max_bytes // 8`.
+    """
     shelf = _Shelf(policy, limits, expiry)
+    if max_entry_bytes is not None:
+        shelf.max_entry_bytes = min(shelf.max_bytes, max_entry_bytes)
     replay = Replay()
     for access in accesses:
         replay.requests += 1
@@ -93,11 +103,12 @@ class _Shelf:
     def __init__(self, policy: Policy, limits: Limits, expiry: Expiry) -> None:
         self.policy, self.expiry = policy, expiry
         self.max_bytes = inf if limits.max_bytes is None else limits.max_bytes
+        self.max_entry_bytes = self.max_bytes
         self.max_entries = inf if limits.max_entries is None else limits.max_entries
         self.held: dict[Hashable, Entry] = {}
         self.num_bytes = 0
         self.buckets = ExpiryBuckets()
-        self.unseen_hits: list[Entry] = []
+        self.unseen_hits: deque[Entry] = deque(maxlen=HIT_BUFFER)
         self.evictions = self.expirations = 0
 
     def look(self, access: Access) -> bool:
@@ -112,7 +123,7 @@ class _Shelf:
         return True
 
     def keep(self, access: Access) -> None:
-        if access.size > self.max_bytes or self.max_entries < 1:
+        if access.size > self.max_entry_bytes or self.max_entries < 1:
             return
         self._drain()
         entry = Entry(
@@ -132,11 +143,9 @@ class _Shelf:
         return self.num_bytes > self.max_bytes or len(self.held) > self.max_entries
 
     def _make_room(self, now: float) -> None:
-        if self.expiry is Expiry.FIRST:
-            while self._is_over() and (expired := self.buckets.pop_expired(now, EXPIRED_BATCH)):
-                self.expirations += len(expired)
-                for entry in expired:
-                    self._drop(entry)
+        while self._is_over() and (expired := self.buckets.pop_expired(now, 1)):
+            self.expirations += 1
+            self._drop(expired[0])
         while self._is_over() and (victim := self.policy.evict()) is not None:
             self.evictions += 1
             self._forget(victim)
@@ -147,14 +156,12 @@ class _Shelf:
             entry.floor = self.policy.floor
         elif self.policy.note is Note.BIT:
             entry.hits = min(entry.hits + 1, 3)
-        elif len(self.unseen_hits) < HIT_BUFFER:
+        else:
             self.unseen_hits.append(entry)
 
     def _drain(self) -> None:
-        if self.unseen_hits:
-            for entry in self.unseen_hits:
-                self.policy.hit(entry)
-            self.unseen_hits.clear()
+        while self.unseen_hits:
+            self.policy.hit(self.unseen_hits.popleft())
 
     def _drop(self, entry: Entry) -> None:
         self.policy.remove(entry)

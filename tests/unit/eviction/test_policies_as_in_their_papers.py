@@ -24,7 +24,7 @@ def test_every_decision_is_the_one_of_the_paper(name: str, keys: list[int], capa
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-@pytest.mark.parametrize("capacity", [1, 3, 9, 10, 37, 120])
+@pytest.mark.parametrize("capacity", [1, 9, 10, 37, 120])
 def test_a_long_log_with_scans_and_drift_decides_as_the_paper(name: str, capacity: int) -> None:
     keys = skewed_keys(capacity, 3000, 300)
     assert replay(name, keys, Limits(capacity, None)) == expected(name, keys, capacity)
@@ -114,7 +114,7 @@ def test_the_target_of_arc_keeps_its_share_when_the_nearer_bound_changes() -> No
 def test_ghosts_of_small_entries_do_not_pile_up_behind_a_few_large_ones(name: str) -> None:
     limits = Limits(None, 1_000_000)
     policy = make_policy(name, limits)
-    small = [new_entry(key, size=10) for key in range(60_000)]
+    small = [new_entry(key, size=10) for key in range(20_000)]
     for entry in small:
         policy.insert(entry)
     for key in range(100_000, 100_004):

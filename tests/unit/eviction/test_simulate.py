@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from thinkonce.entry import Entry
 from thinkonce.eviction import POLICIES, Limits, LruPolicy, make_policy
-from thinkonce.eviction.simulate import Access, Expiry, Replay, simulate
+from thinkonce.eviction.simulate import HIT_BUFFER, Access, Expiry, Replay, simulate
 from unit.eviction.reference_policies import REFERENCES, replay, skewed_keys
 
 log_entries = st.lists(
@@ -77,6 +77,21 @@ def test_an_entry_above_the_bound_is_not_kept_and_pushes_nothing_out() -> None:
     log = [Access("a", 10), Access("huge", 500), Access("a", 10), Access("huge", 500)]
     result = run("cost", log, Limits(None, 100))
     assert (result.hits, result.evictions) == (1, 0)
+
+
+def test_one_entry_may_be_held_to_a_part_of_the_space() -> None:
+    log = [Access("large", 20), Access("small", 10)] * 2
+    limits = Limits(None, 100)
+    policy = make_policy("lru", limits)
+    assert simulate(policy, log, limits, max_entry_bytes=100 // 8).hits == 1
+
+
+def test_hits_beyond_the_buffer_are_lost_from_its_old_end_as_in_the_memory_tier() -> None:
+    start = [Access("a"), Access("b"), Access("c"), Access("a")]
+    for hits, next_hit in ((HIT_BUFFER - 1, 0), (HIT_BUFFER, 1)):
+        log = [*start, *[Access("c")] * hits, Access("d"), Access("b")]
+        found = run("lru", log, Limits(3, None)).hits - hits - 1
+        assert found == next_hit, "b is pushed out while the hit of a is remembered, else a"
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
