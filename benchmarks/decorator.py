@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from record import Goal, Table, interleaved, record, spread
+
 from thinkonce import cached
 
 TTL = 3600.0

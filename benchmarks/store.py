@@ -1,0 +1,167 @@
+"""What the tiers cost: SQLite's get, put and bytes on disk; the memory tier's set when it is large.
+
+Times are CPU time of this process, the writer thread included. The answers are 2 KB of text that
+does not repeat, so that nothing compresses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+from record import Goal, Table, record, spread
+
+from thinkonce.backing import open_backing
+from thinkonce.clock import SYSTEM
+from thinkonce.entry import Entry, Form, Meta
+from thinkonce.tiers.memory import MemoryTier
+from thinkonce.tiers.tier import Key, Tier
+
+T = TypeVar("T")
+VALUE_BYTES = 2_000
+GET_GOAL, DISK_GOAL, SET_GOAL = 10.0, 1.25, 2.0
+CLAIM = (
+    "The store reads an answer, its keyed checksum included, in microseconds, keeps it in little "
+    "more than its own size, and the memory tier's set does not depend on how much it holds."
+)
+META = Meta(scope="chat/completions", tenant="t", namespace="bench", model="m")
+
+
+def main(argv: list[str]) -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="small; nothing is recorded")
+    quick = options.parse_args(argv).quick
+    answers, large = (2_000, 100_000) if quick else (20_000, 10_000_000)
+    disk_table, disk_goals = sqlite_costs(answers)
+    memory_table, memory_goals = memory_costs(10_000, large)
+    goals = [*disk_goals, *memory_goals]
+    if not quick:
+        record("store", CLAIM, [disk_table, memory_table], goals, packages=["apsw", "blake3"])
+    for goal in goals:
+        print(f"{goal.what}: {goal.measured:.2f} (wanted {goal.goal})")
+    return 0
+
+
+# -- SQLite ------------------------------------------------------------------------------------
+
+
+def sqlite_costs(answers: int) -> tuple[Table, list[Goal]]:
+    with tempfile.TemporaryDirectory(prefix="thinkonce-bench-") as folder:
+        path = Path(folder) / "answers.db"
+        backing = open_backing(f"sqlite:////{path}", clock=SYSTEM, max_bytes=2**32, lease=60.0)
+        assert backing.tier is not None
+        keys = [key_of(number) for number in range(answers)]
+        put = puts(backing.tier, keys)
+        get = gets(backing.tier, keys)
+        miss = gets(backing.tier, [key_of(-1 - number) for number in range(answers)])
+        backing.close()
+        on_disk = sum(file.stat().st_size for file in path.parent.glob("answers.db*"))
+    share = on_disk / (answers * VALUE_BYTES)
+    rows: list[list[str | float | int | None]] = [
+        ["get", *spread_of(get)],
+        ["get of an unknown key", *spread_of(miss)],
+        ["put, written behind in batches", *spread_of(put)],
+    ]
+    table = Table("SQLite tier, 2 KB answers", ["operation", "p50", "p90", "p99"], rows, "µs")
+    middle = 1e6 * median(get)
+    return table, [
+        Goal("SQLite get, µs of CPU", f"<= {GET_GOAL}", middle, middle <= GET_GOAL),
+        Goal("bytes on disk / bytes of answers", f"<= {DISK_GOAL}", share, share <= DISK_GOAL),
+    ]
+
+
+def puts(tier: Tier, keys: list[Key]) -> list[float]:
+    """Seconds a put, the writer's share included: batches, each waited for."""
+    chance = random.Random(1)
+    batches = [keys[at : at + 500] for at in range(0, len(keys), 500)]
+    seconds = []
+    for batch in batches:
+        entries = [entry_of(chance) for _ in batch]
+        began = time.process_time()
+        for key, entry in zip(batch, entries, strict=True):
+            tier.put(key, entry)
+        assert tier.flush(30), "the writer did not keep up"
+        seconds.append((time.process_time() - began) / len(batch))
+    return seconds
+
+
+def gets(tier: Tier, keys: list[Key]) -> list[float]:
+    order = random.Random(2).sample(keys, len(keys))
+    return timed(order, lambda key: tier.get(key), 200)
+
+
+def key_of(number: int) -> Key:
+    digest = random.Random(number).randbytes(32)
+    return Key(digest, digest)
+
+
+def entry_of(chance: random.Random) -> Entry:
+    now = SYSTEM.wall()
+    return Entry(
+        key=None,
+        payload=chance.randbytes(VALUE_BYTES),
+        meta=META,
+        form=Form.REPLY,
+        payload_size=VALUE_BYTES,
+        cost=0.01,
+        seconds=1.0,
+        created_at=now,
+        expires_at=now + 3600,
+        gone_at=now + 7200,
+    )
+
+
+# -- memory ------------------------------------------------------------------------------------
+
+
+def memory_costs(small: int, large: int) -> tuple[Table, list[Goal]]:
+    rows: list[list[str | float | int | None]] = []
+    middles = []
+    for size in (small, large):
+        seconds = sets(size)
+        rows.append([f"{size:,} entries", *spread_of(seconds)])
+        middles.append(median(seconds))
+    table = Table("Memory tier, set when full", ["holding", "p50", "p90", "p99"], rows, "µs a set")
+    ratio = middles[1] / middles[0]
+    what = f"memory set at {large:,} / at {small:,} entries"
+    return table, [Goal(what, f"<= {SET_GOAL}", ratio, ratio <= SET_GOAL)]
+
+
+def sets(size: int) -> list[float]:
+    """Seconds a set on a tier that holds `size` entries and evicts one for each new one."""
+    tier = MemoryTier(max_entries=size, max_bytes=None)
+    for number in range(size):
+        tier.put(Key(number, b"\0" * 32), small_entry())
+    fresh = list(range(size, size + 20_000))
+    return timed(fresh, lambda number: tier.put(Key(number, b"\0" * 32), small_entry()), 500)
+
+
+def small_entry() -> Entry:
+    return Entry(key=None, payload="x", meta=META, payload_size=1, cost=1.0)
+
+
+def timed(items: list[T], action: Callable[[T], object], batch: int) -> list[float]:
+    seconds = []
+    for at in range(0, len(items), batch):
+        part = items[at : at + batch]
+        began = time.process_time()
+        for item in part:
+            action(item)
+        seconds.append((time.process_time() - began) / len(part))
+    return seconds
+
+
+def spread_of(seconds: list[float]) -> list[float]:
+    times = spread([1e6 * value for value in seconds])
+    return [times.p50, times.p90, times.p99]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
