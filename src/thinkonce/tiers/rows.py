@@ -32,17 +32,17 @@ INSERT INTO answers(id, digest, value) VALUES(?, ?, ?)
 ON CONFLICT(digest) DO UPDATE SET value = excluded.value RETURNING id
 """
 PUT_ENTRY = f"""
-INSERT INTO entries VALUES(?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9 + ?8 * (1 - {FIRST_USE}))
+INSERT INTO entries VALUES(?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9 + ?8 * {FIRST_USE})
 ON CONFLICT(id) DO UPDATE SET
     facet = ?2, epoch = ?3, bytes = ?4, created = ?5, expires = ?6, gone = ?7, density = ?8,
-    score = ?9 + ?8 * (uses - {FIRST_USE})
+    score = ?9 + ?8 * (uses - 1 + {FIRST_USE})
 """
 FIND_FACET = "SELECT id FROM facets WHERE tenant=? AND namespace=? AND model=? AND scope=?"
 PUT_FACET = "INSERT INTO facets(tenant, namespace, model, scope) VALUES(?, ?, ?, ?) RETURNING id"
 HOLES = "SELECT id FROM holes"
 USED = f"""
 UPDATE entries SET
-    uses = uses + ?1, score = max(score, ?2 + (uses + ?1 - {FIRST_USE}) * density)
+    uses = uses + ?1, score = max(score, ?2 + (uses + ?1 - 1 + {FIRST_USE}) * density)
 WHERE id = (SELECT id FROM answers WHERE digest = ?3)
 """
 # Entries leave in the order of `gone`, and those past their expiry lie first in it.

@@ -20,6 +20,7 @@ from thinkonce.entry import Entry, localise
 from thinkonce.errors import ConfigError, CorruptEntry, TierError
 from thinkonce.host.fork import on_fork
 from thinkonce.host.mapfile import HostFile
+from thinkonce.outcome import Reason
 from thinkonce.selector import Purge, Selector
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.database import Database
@@ -172,6 +173,9 @@ class SqliteTier:
         """Queue the entry. Raises TypeError, naming the type, for what only memory can hold."""
         digest = key.digest
         entry.digest = digest
+        if entry.epoch < self._epoch[0] and self._is_purged(entry):
+            self._writer.removed[Reason.PURGED] += 1
+            return
         try:
             value = self._codec.encode(digest, entry)
         except (OverflowError, UnicodeEncodeError) as error:  # in a label or a tag, say
