@@ -36,6 +36,7 @@ app = typer.Typer(
     help="One cache for everything a language model computes.",
     epilog="Example: thinkonce serve --local",
     add_completion=False,
+    pretty_exceptions_enable=False,  # they would print local variables: prompts, credentials
     rich_markup_mode=None,  # plain help: the same in a terminal, a pipe and docs/cli.md
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

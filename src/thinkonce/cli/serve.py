@@ -84,6 +84,12 @@ def serve_model(
     ] = None,
     host: Host = None,
     port: Annotated[int | None, typer.Option(help="Port; 0: any.  [default: 8001]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads a forward pass uses; 0: all cores.  [default: 0]")
+    ] = None,
+    queue: Annotated[
+        int | None, typer.Option(help="Requests that may wait.  [default: 16]")
+    ] = None,
     kv_store: Annotated[
         Path | None, typer.Option(help="Folder for attention state. Not built yet.")
     ] = None,
@@ -92,7 +98,8 @@ def serve_model(
     """An OpenAI-compatible server for one local model."""
     if kv_store is not None:
         raise NotBuilt("`--kv-store` is not built yet in this version")
-    settings = Sources(config=config, flags={"local.model": model}).load()
+    flags = {"local.model": model, "local.threads": threads, "local.queue": queue}
+    settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)
     from thinkonce.kv.server import run
 

@@ -25,7 +25,8 @@ _READY = re.compile(r"ready on (http://\S+)")
 def command_of(local: Local, port: int = 0) -> list[str]:
     """What starts the model's server. Port 0: it takes a free one and says which."""
     module = [sys.executable, "-m", "thinkonce", "serve-model"]
-    return [*module, local.model, "--host", "127.0.0.1", "--port", str(port)]
+    limits = ["--threads", str(local.threads), "--queue", str(local.queue)]
+    return [*module, local.model, "--host", "127.0.0.1", "--port", str(port), *limits]
 
 
 class LocalModel:

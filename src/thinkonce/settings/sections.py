@@ -230,8 +230,9 @@ class Local(Section, frozen=True):
         str, about("The model to serve.", "a packaged model's name or a directory")
     ] = "SmolLM2-135M-Instruct"
     threads: Annotated[
-        int | None, about("Threads a forward pass uses.", "1 to 256" + NONE, least=1, most=256)
-    ] = None
+        int,
+        about("Threads a forward pass uses; 0: all cores.", "0 to 256", least=0, most=256),
+    ] = 0
     queue: Annotated[
         int,
         about(
@@ -250,7 +251,6 @@ class Log(Section, frozen=True):
         Literal["debug", "info", "warning", "error"],
         about("Least severe line that is written.", "debug | info | warning | error"),
     ] = "info"
-    prompts: Annotated[bool, about("Prompts may appear in log lines.", YES_NO)] = False
 
 
 class Data(Section, frozen=True):

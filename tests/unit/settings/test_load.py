@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import thinkonce.settings as settings_package
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Settings, Sources, Upstream, data_folder
 from thinkonce.settings.load import TABLES, env_name, sections
@@ -228,3 +230,18 @@ def test_the_data_folder_follows_the_platform(
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
     assert data_folder() == Path.home() / ".local" / "share" / "thinkonce"
     assert data_folder("~/here") == Path.home() / "here"
+
+
+def test_every_setting_is_read_by_somebody() -> None:
+    """By name only, so it may overlook one; but a setting nobody reads would do nothing."""
+    package = Path(settings_package.__file__).parent
+    read = {
+        node.attr
+        for file in package.parent.rglob("*.py")
+        if file.parent != package
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+    for name, kind in {**sections(), **TABLES}.items():
+        unread = set(fields_of(kind)) - read
+        assert not unread, f"[{name}] {sorted(unread)}: nobody reads it"
