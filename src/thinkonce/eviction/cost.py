@@ -87,8 +87,6 @@ class CostPolicy:
         """f is remembered here too: a refreshed or expired answer is no stranger."""
         if self._holds(entry):
             self._leave(entry)
-            if len(self._heap) > 4 * len(self._held) + SPARE_ROWS:
-                self._rebuild()
 
     def evict(self) -> Entry | None:
         heap = self._heap
@@ -121,10 +119,9 @@ class CostPolicy:
         entry.place = None
         self._ghost.remember(entry, entry.hits)
         self._ghost.shrink(GHOST_RATIO * len(self._held))
-
-    def _rebuild(self) -> None:
-        self._heap = [(self.worth(entry), serial) for serial, entry in self._held.items()]
-        heapify(self._heap)
+        if len(self._heap) > 4 * len(self._held) + SPARE_ROWS:
+            self._heap = [(self.worth(held), serial) for serial, held in self._held.items()]
+            heapify(self._heap)
 
     def check(self) -> None:
         """Raise AssertionError if an invariant is broken. For tests."""

@@ -77,6 +77,7 @@ class ExpiryBuckets:
             if entry is not None and entry.fresh_until == instant:
                 del self._opened_entries[identity]
                 expired.append(entry)
+        self._tidy_opened()
         return expired
 
     def _reach(self, now: float) -> None:
@@ -84,6 +85,7 @@ class ExpiryBuckets:
             second = heappop(self._order)
             for entry in self._buckets.pop(second, ()):
                 self._open(entry)
+        self._tidy_order()
         self._reached = max(self._reached, floor(now))
 
     def _open(self, entry: Entry) -> None:

@@ -205,3 +205,17 @@ def test_hits_that_race_may_lower_a_value_without_harm() -> None:
     assert policy.evict() is entries[1]
     assert policy.floor == floor, "L never falls"
     policy.check()
+
+
+def test_rows_of_removed_entries_do_not_outlive_a_shrinking_cache() -> None:
+    policy = CostPolicy(UNBOUNDED)
+    dear = [new_entry(key, cost=1e6) for key in range(4000)]
+    cheap = [new_entry(key) for key in range(4000, 5000)]
+    for entry in (*dear, *cheap):
+        policy.insert(entry)
+    for entry in dear:
+        policy.remove(entry)  # their rows lie below all others
+    for _ in range(950):
+        policy.evict()
+        policy.check()
+    assert len(policy) == 50

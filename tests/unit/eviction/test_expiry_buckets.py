@@ -101,3 +101,20 @@ def test_a_crowded_second_is_looked_through_once() -> None:
     for _ in range(1000):
         assert buckets.pop_expired(100.00005, 16) == []
     assert len(buckets._opened) == rows, "asking again opens nothing anew"
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_rows_of_what_was_discarded_do_not_outlive_what_expires(opened: bool) -> None:
+    buckets = ExpiryBuckets()
+    early = [expiring(key, 10.0 + (0.001 if opened else 1.0) * key) for key in range(200)]
+    late = [expiring(key, 10.9 if opened else 500.0 + key) for key in range(200)]
+    for entry in (*early, *late):
+        buckets.add(entry)
+    if opened:
+        buckets.pop_expired(9.9999, 1)
+        buckets.pop_expired(10.0, 0)
+    for entry in late:
+        buckets.discard(entry)
+    for _ in range(200):
+        assert len(buckets.pop_expired(300.0, 1)) == 1
+        buckets.check()
