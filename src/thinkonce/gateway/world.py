@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -105,7 +105,7 @@ class GatewayWorld(AsyncWorld):
     ) -> None:
         super().__init__(setting, flights, tier_failed)
         self._max_bytes, self._finish_abandoned = max_bytes, finish_abandoned
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._leading: set[asyncio.Task[Landing]] = set()
         self._fetches: dict[Hashable, Fetch] = {}
 
     async def carry_out(self, step: Step) -> object:
@@ -113,9 +113,9 @@ class GatewayWorld(AsyncWorld):
             return await self._follow(cast(GatewayAsk, step.ask), step.seat)
         return await super().carry_out(step)
 
-    def join(self, ask: Ask) -> Seat:
+    def join(self, ask: Ask) -> Seat | None:
         seat = super().join(ask)
-        if seat.role is Role.LEAD:
+        if seat is not None and seat.role is Role.LEAD:
             self._own(ask, seat)
         return seat
 
@@ -123,9 +123,11 @@ class GatewayWorld(AsyncWorld):
         self._own(ask, seat)
         loop = asyncio.get_running_loop()
         task = loop.create_task(self.lead_here(ask, seat, look_again=True))
-        self._tasks.add(task)
+        self._leading.add(task)
         task.add_done_callback(self._done)
         own = super().join(ask)
+        if own is None:
+            return await asyncio.shield(task)
         if not self._finish_abandoned:
             seat.when_deserted(lambda: _cancel_soon(loop, task))
         return await self._follow(cast(GatewayAsk, ask), own)
@@ -143,7 +145,7 @@ class GatewayWorld(AsyncWorld):
 
     async def close(self, timeout: float = 0.0) -> None:
         """Give calls under way `timeout` seconds to end, then end them."""
-        tasks = {*self._tasks, *(t for t in self.renewals if isinstance(t, asyncio.Task))}
+        tasks = {*self._leading, *self._tasks().values()}
         if tasks and timeout > 0:
             await asyncio.wait(tasks, timeout=timeout)
         for task in tasks:
@@ -174,12 +176,12 @@ class GatewayWorld(AsyncWorld):
             if not begun:
                 await ride.close()
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+    def _done(self, task: asyncio.Task[Landing]) -> None:
+        self._leading.discard(task)
         with suppress(asyncio.CancelledError):
             task.exception()  # every follower was told; nobody awaits the task itself
 
 
-def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Landing]) -> None:
     with suppress(RuntimeError):  # the loop is closed: nothing runs any more
         loop.call_soon_threadsafe(task.cancel)

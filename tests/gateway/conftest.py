@@ -1,0 +1,221 @@
+"""A gateway on a socket in front of a scripted provider, both on the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import uvicorn
+from openai import AsyncOpenAI
+
+from gateway.upstream import Upstream
+from thinkonce import settings as known
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.gateway.assembly import Assembly, assemble
+from thinkonce.insight.prices import Price, Prices
+from thinkonce.upstream.pools import Pools
+
+CHAT = "/v1/chat/completions"
+PRICES = Prices({"priced": Price(1.0, 2.0)})
+
+
+@dataclass
+class Got:
+    """One answer, read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def cache(self) -> str:
+        return self.headers.get("x-cache", "")
+
+    @property
+    def reason(self) -> str:
+        return self.headers.get("x-cache-reason", "")
+
+    @property
+    def text(self) -> str:
+        return str(self.json["choices"][0]["message"]["content"])
+
+    @property
+    def events(self) -> list[Any]:
+        """The data of a stream's events, the end mark as it is."""
+        data = [
+            line.removeprefix("data: ")
+            for line in self.body.decode().splitlines()
+            if line.startswith("data: ")
+        ]
+        return [text if text == "[DONE]" else json.loads(text) for text in data]
+
+    @property
+    def streamed_text(self) -> str:
+        return "".join(
+            choice["delta"].get("content") or ""
+            for event in self.events
+            if event != "[DONE]"
+            for choice in event["choices"]
+        )
+
+
+@dataclass
+class Running:
+    """A gateway that accepts requests at `url`."""
+
+    url: str
+    assembly: Assembly
+    session: aiohttp.ClientSession
+    server: uvicorn.Server
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Got:
+        async with self.session.request(
+            method, self.url + path, data=body, headers=headers
+        ) as response:
+            lowered = {name.lower(): value for name, value in response.headers.items()}
+            return Got(response.status, lowered, await response.read())
+
+    async def chat(
+        self, content: str = "hi", headers: dict[str, str] | None = None, **fields: Any
+    ) -> Got:
+        """Ask for one chat answer. Fields replace or join the body's."""
+        body = {"model": "priced", "messages": [{"role": "user", "content": content}]} | fields
+        sent = {"content-type": "application/json"} | (headers or {})
+        return await self.send("POST", CHAT, json.dumps(body).encode(), sent)
+
+    async def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> Got:
+        sent = {"content-type": "application/json"} | (headers or {})
+        return await self.send("POST", path, json.dumps(body).encode(), sent)
+
+    async def get(self, path: str, headers: dict[str, str] | None = None) -> Got:
+        return await self.send("GET", path, headers=headers)
+
+    async def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        lines = (await self.get("/metrics")).body.decode().splitlines()
+        rows = [line for line in lines if line.split("{")[0].split(" ")[0] == name]
+        return sum(float(row.rpartition(" ")[2]) for row in rows)
+
+
+@dataclass
+class MovableClock:
+    """Stands still until a test moves it."""
+
+    wall: float = 1_700_000_000.0
+    monotonic: float = 1_000.0
+
+    def move(self, seconds: float) -> None:
+        self.wall += seconds
+        self.monotonic += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.wall, lambda: self.monotonic)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until `condition` holds. The gateway runs on the same loop."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def running(settings: known.Settings, clock: Clock = SYSTEM) -> AsyncIterator[Running]:
+    assembly = assemble(settings, Pools.of(settings.upstreams), clock=clock, prices=PRICES)
+    config = uvicorn.Config(
+        assembly.gateway,
+        port=0,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+    )
+    server = uvicorn.Server(config)
+    server.config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with aiohttp.ClientSession() as session:
+        try:
+            yield Running(f"http://127.0.0.1:{port}", assembly, session, server)
+        finally:
+            await session.close()
+            await server.shutdown()
+            await assembly.close(0.0)
+
+
+def settings_of(upstreams: dict[str, known.Upstream], **sections: dict[str, Any]) -> known.Settings:
+    """Defaults apart from `sections`: cache={"ttl": 60}, gateway={...}, store={...}."""
+    sections.setdefault("store", {"url": "memory://"})
+    sections.setdefault("gateway", {}).setdefault("access_log", False)
+    sections.setdefault("cache", {}).setdefault("jitter", 0.0)
+    settings = known.Settings(upstreams=upstreams)
+    changed = {
+        name: msgspec.structs.replace(getattr(settings, name), **values)
+        for name, values in sections.items()
+        if name != "groups"
+    }
+    return msgspec.structs.replace(settings, groups=sections.get("groups", {}), **changed)
+
+
+@dataclass
+class Stage:
+    """Starts what a test needs, and ends it in the right order."""
+
+    stack: AsyncExitStack
+    upstream: Upstream
+    moving: MovableClock = field(default_factory=MovableClock)
+
+    async def gateway(self, **sections: Any) -> Running:
+        clock = sections.pop("clock", SYSTEM)
+        upstreams = sections.pop("upstreams", {"main": known.Upstream(urls=[self.upstream.url])})
+        settings = settings_of(upstreams, **sections)
+        return await self.stack.enter_async_context(running(settings, clock))
+
+    async def another_upstream(self) -> Upstream:
+        upstream = Upstream()
+        await upstream.start()
+        self.stack.push_async_callback(upstream.stop)
+        return upstream
+
+    async def openai(self, gateway: Running, key: str = "sk-test") -> AsyncOpenAI:
+        client = AsyncOpenAI(base_url=gateway.url + "/v1", api_key=key, max_retries=0)
+        return await self.stack.enter_async_context(client)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    provider = Upstream()
+    await provider.start()
+    yield provider
+    await provider.stop()
+
+
+@pytest.fixture
+async def stage(upstream: Upstream) -> AsyncIterator[Stage]:
+    async with AsyncExitStack() as stack:
+        yield Stage(stack, upstream)
+
+
+@pytest.fixture
+async def gateway(stage: Stage) -> Running:
+    return await stage.gateway()
