@@ -21,6 +21,7 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from thinkonce.request.canonical import canonical_args
 
 
@@ -84,7 +85,10 @@ ALL_DIFFERENT: list[Any] = [
     *(2**64, -(2**63) - 1, str(2**64), 2**65, -(2**65)),
     *("\ud800", "\\ud800", "\ud801"),
     *(datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1), datetime.time(1)),
-    *(datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Lisbon")), datetime.timedelta(1)),
+    *(
+        datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Lisbon")),
+        datetime.timedelta(1),
+    ),
     *(datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), "2026-01-01"),
     *(uuid.UUID(int=1), str(uuid.UUID(int=1)), [{"a": (1,)}], [{"a": [1]}]),
     *(collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1)),
@@ -99,10 +103,11 @@ def test_no_two_of_these_values_share_a_form() -> None:
         seen[raw] = value
 
 
-@pytest.mark.parametrize("value", ALL_DIFFERENT, ids=lambda value: repr(value)[:30])
-def test_a_value_has_the_same_form_alone_and_beside_a_wrapped_one(value: Any) -> None:
-    # The tuple forces the slow path; its own bytes follow those of the value.
-    assert form(value, (1,)).startswith(b"\x92" + form(value)[1:])
+def test_a_value_has_the_same_form_alone_and_beside_a_wrapped_one() -> None:
+    for value in ALL_DIFFERENT:
+        # The tuple forces the slow path; its own bytes follow those of the value.
+        both = form(value, (1,))
+        assert both.startswith(b"\x92" + form(value)[1:]), repr(value)
 
 
 def test_order_of_names_and_members_does_not_count() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from thinkonce.errors import RequestError
 from thinkonce.request.canonical import MAX_DEPTH, MalformedBody, canonical, parse_body
 
@@ -172,6 +173,7 @@ def _text(text: str, chance: random.Random) -> str:
     return json.dumps(text, ensure_ascii=chance.random() < 0.5)
 
 
+@settings(max_examples=60)
 @given(bodies, st.randoms(use_true_random=False))
 def test_order_white_space_and_spelling_never_change_the_key(
     body: dict[str, Any], chance: random.Random
@@ -180,6 +182,7 @@ def test_order_white_space_and_spelling_never_change_the_key(
     assert key(first) == key(second) == key(json.dumps(body).encode())
 
 
+@settings(max_examples=60)
 @given(bodies.filter(bool), st.randoms(use_true_random=False), values)
 def test_any_changed_leaf_changes_the_key(
     body: dict[str, Any], chance: random.Random, other: Any
@@ -211,6 +214,7 @@ def _same(old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
+@settings(max_examples=60)
 @given(bodies.filter(bool), st.randoms(use_true_random=False), values)
 def test_a_repeated_name_is_found_wherever_it_is(
     body: dict[str, Any], chance: random.Random, other: Any
@@ -224,6 +228,7 @@ def test_a_repeated_name_is_found_wherever_it_is(
         assert "twice" in parse_body(text.encode()).unkeyable
 
 
+@settings(max_examples=60)
 @given(st.binary(max_size=40) | st.text(string.printable, max_size=40).map(str.encode))
 def test_any_bytes_are_read_or_refused_with_a_place(raw: bytes) -> None:
     try:

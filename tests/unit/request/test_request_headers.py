@@ -1,0 +1,76 @@
+"""Headers: what travels, what counts, who asks."""
+
+from __future__ import annotations
+
+import pytest
+
+from thinkonce.request.headers import HARMLESS, take_headers
+
+SDK = [
+    (b"host", b"localhost:8000"),
+    (b"accept-encoding", b"gzip"),
+    (b"connection", b"keep-alive"),
+    (b"accept", b"application/json"),
+    (b"content-type", b"application/json"),
+    (b"user-agent", b"OpenAI/Python"),
+    (b"x-stainless-lang", b"python"),
+    (b"x-stainless-retry-count", b"1"),
+    (b"traceparent", b"00-4bf9"),
+    (b"x-forwarded-for", b"10.0.0.1"),
+    (b"authorization", b"Bearer secret"),
+    (b"content-length", b"71"),
+    (b"cookie", b"session=1"),
+    (b"x-unknown", b"1"),
+]
+
+
+def test_an_sdk_sends_nothing_that_spoils_the_key() -> None:
+    taken = take_headers(SDK)
+    assert taken.keyed == ()
+    assert taken.forward == (
+        (b"accept", b"application/json"),
+        (b"content-type", b"application/json"),
+    )
+
+
+def test_a_credential_makes_the_tenant_and_is_not_forwarded_unasked() -> None:
+    sent = [
+        (b"x-api-key", b"1"),
+        (b"openai-project", b"p"),
+        (b"api-key", b"2"),
+        (b"openai-organization", b"o"),
+        (b"authorization", b"3"),
+    ]
+    taken = take_headers(sent)
+    assert taken.forward == taken.keyed == ()
+    assert sorted(sent) == list(taken.credential), "in one order, whatever was sent first"
+
+
+@pytest.mark.parametrize("name", [b"anthropic-version", b"anthropic-beta", b"openai-beta"])
+def test_what_a_provider_reads_is_forwarded_and_keyed(name: bytes) -> None:
+    taken = take_headers([*SDK, (name, b"v")])
+    assert (name, b"v") in taken.forward
+    assert taken.keyed == ((name, b"v"),)
+
+
+def test_a_language_may_change_the_answer() -> None:
+    assert take_headers([(b"accept-language", b"de")]).keyed == ((b"accept-language", b"de"),)
+
+
+def test_a_configured_header_is_keyed_unless_known_harmless() -> None:
+    extra = frozenset({b"x-unknown", b"traceparent", b"x-stainless-lang"})
+    taken = take_headers(SDK, extra)
+    assert taken.keyed == ((b"x-unknown", b"1"),)
+    assert {name for name, _ in taken.forward} >= extra
+
+
+def test_order_of_headers_does_not_count_but_order_of_their_values_does() -> None:
+    first = [(b"openai-beta", b"a"), (b"anthropic-beta", b"x"), (b"openai-beta", b"b")]
+    moved = [(b"anthropic-beta", b"x"), (b"openai-beta", b"a"), (b"openai-beta", b"b")]
+    turned = [(b"openai-beta", b"b"), (b"anthropic-beta", b"x"), (b"openai-beta", b"a")]
+    assert take_headers(first).keyed == take_headers(moved).keyed
+    assert take_headers(first).keyed != take_headers(turned).keyed
+
+
+def test_harmless_names_are_in_lower_case() -> None:
+    assert all(name == name.lower() for name in HARMLESS)
