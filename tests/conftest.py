@@ -85,11 +85,14 @@ def is_running(child: psutil.Process) -> bool:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Every coroutine test asks for `no_task_left` first, so that it looks last."""
+    """Coroutine tests ask for `no_task_left` before their own fixtures, so that it looks last.
+
+    The loop is begun for it, hence after `nothing_left_behind`, and has ended when that looks.
+    """
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
         names = item.fixturenames
         if "no_task_left" not in names:
-            names.insert(0, "no_task_left")
+            names.insert(names.index("nothing_left_behind") + 1, "no_task_left")
 
 
 @pytest.fixture

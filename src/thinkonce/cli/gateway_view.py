@@ -5,19 +5,36 @@ from __future__ import annotations
 import http.client
 import os
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from thinkonce.cli.view import Chosen
-from thinkonce.errors import RequestError, ThinkOnceError
+from thinkonce.errors import ThinkOnceError
 from thinkonce.insight.entries import EntryRow
 from thinkonce.settings.check import check_upstream_url
 
 __all__ = ("GatewayError", "GatewayView")
 
 TIMEOUT_SECONDS = 30.0
+T = TypeVar("T")
+
+
+class _Listing(msgspec.Struct):
+    entries: list[EntryRow]
+
+
+class _Purged(msgspec.Struct):
+    purged: int
+
+
+class _Reason(msgspec.Struct):
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Reason
 
 
 class GatewayError(ThinkOnceError):
@@ -37,26 +54,23 @@ class GatewayView:
         self._token = token or os.environ.get("THINKONCE_ADMIN_TOKEN", "")
 
     def stats(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._ask("GET", "/cache/stats")
-        return found
+        return self._ask("GET", "/cache/stats", dict[str, Any])
 
     def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:
         query = [("limit", str(limit)), *(("tag", tag) for tag in chosen.tags)]
         for name in ("namespace", "model"):
             if (value := getattr(chosen, name)) is not None:
                 query.append((name, value))
-        answer = self._ask("GET", f"/cache/entries?{urlencode(query)}")
-        return msgspec.convert(answer["entries"], list[EntryRow])
+        return self._ask("GET", f"/cache/entries?{urlencode(query)}", _Listing).entries
 
     def show(self, key: str, content: bool) -> dict[str, Any]:
         query = "?content=true" if content else ""
-        found: dict[str, Any] = self._ask("GET", f"/cache/entries/{key}{query}")
-        return found
+        return self._ask("GET", f"/cache/entries/{key}{query}", dict[str, Any])
 
     def purge(self, chosen: Chosen) -> int:
-        return int(self._ask("POST", "/cache/purge", msgspec.json.encode(chosen))["purged"])
+        return self._ask("POST", "/cache/purge", _Purged, msgspec.json.encode(chosen)).purged
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def _ask(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
         headers = {"content-type": "application/json"}
         if self._token:
             headers["x-thinkonce-admin-token"] = self._token
@@ -66,22 +80,22 @@ class GatewayView:
             raw = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise GatewayError(f"{self.place} cannot be reached") from error
-        try:
-            answer = msgspec.json.decode(raw)
-        except msgspec.DecodeError:
-            what = f"{self.place}{path} answered {response.status}, not JSON"
-            raise GatewayError(f"{what}: is it a thinkonce gateway?") from None
         if response.status >= 400:
-            self._refuse(path, response.status, answer)
-        return answer
+            self._refuse(path, response.status, raw)
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except msgspec.DecodeError:
+            raise GatewayError(
+                f"{self.place}{path}: what answers is no thinkonce gateway"
+            ) from None
 
-    def _refuse(self, path: str, status: int, answer: Any) -> None:
-        error = answer.get("error", {}) if isinstance(answer, dict) else {}
-        message = error.get("message", "no reason given") if isinstance(error, dict) else error
+    def _refuse(self, path: str, status: int, raw: bytes) -> NoReturn:
+        try:
+            message = msgspec.json.decode(raw, type=_Refusal).error.message
+        except msgspec.DecodeError:
+            message = "no reason given; is it a thinkonce gateway?"
         if status in (401, 403):
             message = f"{message}; set THINKONCE_ADMIN_TOKEN to the gateway's [admin] token"
-        if status == 400:
-            raise RequestError(path, message, "what the gateway says")
         raise GatewayError(f"{self.place}{path} answered {status}: {message}")
 
     def __enter__(self) -> Self:

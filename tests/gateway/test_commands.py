@@ -1,0 +1,152 @@
+"""The commands that look into a running gateway, empty it, and measure it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.conftest import Running, Stage
+from thinkonce.cli import main
+from thinkonce.cli.compare import read_prompts
+from thinkonce.errors import ConfigError
+
+Out = pytest.CaptureFixture[str]
+
+
+async def run(*arguments: str) -> int:
+    """In a thread, because the gateway runs on this test's loop."""
+    return await asyncio.to_thread(main, list(arguments))
+
+
+async def told(capsys: Out, *arguments: str) -> Any:
+    assert await run(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+async def filled(gateway: Running) -> Running:
+    await gateway.chat("one", kv_cache={"tags": ["faq"]})
+    await gateway.chat("two", kv_cache={"namespace": "v2"})
+    return gateway
+
+
+async def test_ls_lists_what_a_gateway_holds(filled: Running, capsys: Out) -> None:
+    rows = await told(capsys, "ls", "--url", filled.url)
+    assert {row["scope"] for row in rows} == {"chat/completions"}
+    assert {row["model"] for row in rows} == {"priced"}
+    (row,) = await told(capsys, "ls", "--url", f"{filled.url}/v1", "--namespace", "v2")
+    assert row["tokens"] == 18
+    (row,) = await told(capsys, "ls", "--url", filled.url, "--tag", "faq")
+    assert await run("ls", "--url", filled.url) == 0
+    assert row["key"][:16] in capsys.readouterr().out
+
+
+async def test_show_gives_the_recorded_answer_when_asked(filled: Running, capsys: Out) -> None:
+    (row,) = await told(capsys, "ls", "--url", filled.url, "--tag", "faq")
+    found = await told(capsys, "show", row["key"][:9], "--url", filled.url)
+    assert found["key"] == row["key"]
+    assert "content" not in found
+    found = await told(capsys, "show", row["key"], "--url", filled.url, "--content")
+    assert found["content"]["choices"][0]["message"]["content"] == "hello"
+
+
+async def test_stats_name_the_tiers(filled: Running, capsys: Out) -> None:
+    found = await told(capsys, "stats", "--url", filled.url)
+    assert found["tiers"]["memory"]["entries"] == 2
+
+
+async def test_purge_takes_effect_before_it_returns(filled: Running, capsys: Out) -> None:
+    assert (await told(capsys, "purge", "--tag", "faq", "--url", filled.url))["purged"] == 1
+    assert (await filled.chat("one", kv_cache={"tags": ["faq"]})).cache == "MISS"
+    assert (await filled.chat("two", kv_cache={"namespace": "v2"})).cache == "HIT"
+    assert (await told(capsys, "purge", "--all", "--url", filled.url))["purged"] == 2
+    assert (await filled.chat("two", kv_cache={"namespace": "v2"})).cache == "MISS"
+
+
+async def test_what_a_gateway_refuses_is_said_in_one_line(filled: Running, capsys: Out) -> None:
+    assert await run("show", "0" * 16, "--url", filled.url) == 1
+    said = capsys.readouterr().err
+    assert "no entry begins with" in said
+    assert said.count("\n") == 1
+
+
+async def test_a_token_is_needed_where_one_is_set(
+    stage: Stage, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await stage.gateway(admin={"token": "open sesame"})
+    assert await run("stats", "--url", gateway.url) == 1
+    assert "THINKONCE_ADMIN_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("THINKONCE_ADMIN_TOKEN", "open sesame")
+    assert await run("stats", "--url", gateway.url) == 0
+
+
+async def test_a_server_that_is_no_gateway_is_named_as_such(
+    stage: Stage, capsys: Out, tmp_path: Path
+) -> None:
+    assert await run("ls", "--url", stage.upstream.url) == 1
+    assert "no thinkonce gateway" in capsys.readouterr().err
+    (tmp_path / "p").write_text("hi\n", encoding="utf-8")
+    assert await run("bench", "--prompts", str(tmp_path / "p"), "--url", stage.upstream.url) == 1
+    assert "no x-cache header" in capsys.readouterr().err
+
+
+async def test_bench_compares_one_s_own_prompts_without_cache_and_with_it(
+    gateway: Running, stage: Stage, tmp_path: Path, capsys: Out
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("营业时间是几点？\n\nwhen?\nwhen?\n", encoding="utf-8")
+    arguments = ("bench", "--prompts", str(prompts), "--url", gateway.url, "--model", "priced")
+    found = await told(capsys, *arguments)
+    assert found["prompts"] == 3
+    assert found["with_cache"]["hits"] == 1, "the second `when?` is known by then"
+    assert found["again"]["hits"] == 3
+    assert stage.upstream.calls == 3 + 2, "each once without the cache, each distinct one with it"
+    assert set(found["without_cache"]) == {"total", "p50", "p90", "p99"}
+    assert await run(*arguments) == 0
+    assert "3/3" in capsys.readouterr().out
+
+
+async def test_bench_sends_the_credential_the_official_client_would(
+    gateway: Running, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p").write_text("hi\n", encoding="utf-8")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
+    assert await run("bench", "--prompts", str(tmp_path / "p"), "--url", gateway.url) == 0
+    assert {seen.headers["authorization"] for seen in stage.upstream.seen} == {"Bearer sk-mine"}
+
+
+LINES = [
+    ("plain text", "plain text"),
+    ('{"prompt": "p"}', "p"),
+    ('{"messages": [{"role": "user", "content": "m"}], "model": "x"}', "m"),
+    (
+        '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": '
+        '{"model": "x", "messages": [{"role": "user", "content": "b"}]}}',
+        "b",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "content"), LINES)
+def test_a_prompt_is_a_line_of_text_a_body_or_a_batch_line(
+    line: str, content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(line + "\n", encoding="utf-8")
+    (body,) = read_prompts(file, "local")
+    assert body["messages"][0]["content"] == content
+    assert body["model"] == ("x" if '"x"' in line else "local")
+    assert "prompt" not in body
+
+
+@pytest.mark.parametrize("line", ["{not json", '{"input": "x"}', '{"body": 3}', ""])
+def test_a_line_that_is_no_request_is_named_with_its_number(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(line, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_prompts(file, "local")
+    assert "p.jsonl" in str(caught.value)
