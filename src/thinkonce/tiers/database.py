@@ -21,9 +21,10 @@ from thinkonce.errors import ConfigError, TierError
 from thinkonce.host.mapfile import HostFile
 from thinkonce.tiers.schema import at_once, connect, move_aside, open_file
 
-__all__ = ("Database",)
+__all__ = ("LONGEST_TURN", "Database")
 
 READING_PATIENCE_MS = 100  # readers of a write-ahead log wait only for recovery and the like
+LONGEST_TURN = 30.0  # seconds; a thread that waits for another one of ours is not stuck
 DAMAGED = (apsw.CorruptError, apsw.NotADBError)
 
 
@@ -114,13 +115,13 @@ class Database:
     # -- writing -----------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, patience: float) -> Iterator[apsw.Connection]:
+    def writing(self, patience: float, turn: float = LONGEST_TURN) -> Iterator[apsw.Connection]:
         """A transaction that holds the write lock; committed at the end of the block.
 
-        Waits up to `patience` seconds for other threads, and again for other processes.
+        Waits up to `turn` seconds for other threads, then up to `patience` for other processes.
         """
-        if not self._writing.acquire(timeout=patience):
-            raise TierError(self.name, f"waiting {patience} s for another thread's write")
+        if not self._writing.acquire(timeout=turn):
+            raise TierError(self.name, f"waiting {turn:.2f} s for another thread's write")
         try:
             connection = self._writable()
             connection.set_busy_timeout(int(patience * 1000))

@@ -25,7 +25,7 @@ __all__ = ("Rows", "condition")
 
 ROW_OVERHEAD = 250  # bytes of index entries and the small row; measured over 20,000 rows
 PINNED_SHARE = 0.5
-MOST_HOLES = 400  # two batches: more would be room that is neither used nor given back
+MOST_HOLES = 400  # places of evicted rows kept for new ones: two batches
 
 PUT_ANSWER = """
 INSERT INTO answers(id, digest, value) VALUES(?, ?, ?)
@@ -167,21 +167,32 @@ class Rows:
         rows: list[Any] = self._database.execute(EXPIRED_FIRST, (now, limit)).fetchall()
         return self._remove_first(rows, excess)
 
-    def evict_weakest(self, excess: int, limit: int) -> tuple[int, int]:
-        """Remove the entries of least score until `excess` bytes went; how many, and bytes."""
+    def evict_weakest(self, excess: int, limit: int, spare: int) -> int:
+        """Remove the entries of least score until `excess` bytes went; how many.
+
+        Places of up to `spare` bytes are kept for the next rows.
+        """
         rows: list[Any] = self._database.execute(WEAKEST, (limit,)).fetchall()
-        count, freed = self._remove_first([(number, size) for number, size, _ in rows], excess)
+        count, _ = self._remove_first([(number, size) for number, size, _ in rows], excess)
         scores = [score for _, _, score in rows[:count] if score < inf]
         if scores and scores[-1] > self._floor:
             self._floor = scores[-1]
             set_number(self._database, "score_floor", self._floor)
-        self._keep_holes([(number, size) for number, size, _ in rows[:count]])
-        return count, freed
+        self._keep_holes([(number, size) for number, size, _ in rows[:count]], spare)
+        return count
 
-    def _keep_holes(self, removed: list[tuple[int, int]]) -> None:
+    def free_within(self) -> int:
+        """Bytes in used pages that the next rows will take."""
+        return int(self._database.execute("SELECT total(bytes) FROM holes").get)
+
+    def _keep_holes(self, removed: list[tuple[int, int]], spare: int) -> None:
         """Let the next new rows take these places: rows added at the end would leave them empty,
         because SQLite frees a page only when nearly all of its rows went."""
+        spare -= self.free_within()
         for number, size in removed[: MOST_HOLES - len(self._holes)]:
+            spare -= size
+            if spare < 0:
+                return
             self._database.execute("INSERT INTO holes VALUES(?, ?)", (number, size))
             self._holes.append(number)
 

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -79,18 +79,27 @@ def open_file(path: Path, floor: int) -> apsw.Connection:
     A store of ours that SQLite cannot read is moved aside.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own mode would be 0644
-    ours = is_ours(path)
+    make_private(path)
     try:
         return patiently_prepared(path, floor)
     except (apsw.CorruptError, apsw.NotADBError):
-        if not ours:
+        if not is_ours(path):
             raise ConfigError(
                 "store", str(path), "a path of its own; this file is not a database of thinkonce"
             ) from None
         move_aside(path)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        make_private(path)
         return prepared(path, floor)
+
+
+def make_private(path: Path) -> None:
+    """Create the file if there is none; SQLite itself would let everybody read it.
+
+    A file that exists is not opened here, nor anywhere but through SQLite: closing it would take
+    away the POSIX locks of every connection that this process has on it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def patiently_prepared(path: Path, floor: int) -> apsw.Connection:
@@ -183,8 +192,12 @@ def at_once(database: apsw.Connection) -> Iterator[None]:
 
 def is_ours(path: Path) -> bool:
     """Whether the header says so: a file without it may be anybody's, and is not touched."""
-    with path.open("rb") as file:
-        header = file.read(100)
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB
+    file = apsw.VFSFile("", str(path), [flags, 0])  # SQLite's way, see `make_private`
+    try:
+        header = file.xRead(100, 0)
+    finally:
+        file.xClose()
     mark = header[APPLICATION_ID_AT : APPLICATION_ID_AT + 4]
     return header.startswith(MAGIC) and mark == APPLICATION_ID.to_bytes(4, "big")
 

@@ -1,7 +1,7 @@
 """How a store stays within its bytes: a bounded piece of work after each write.
 
-What counts is the pages in use, less the places that new rows will take: about what the file
-takes once free pages were given back.
+What counts is the pages in use, hence what the file takes once free pages were given back. A
+small part of the bound is left for places between rows that the next rows will take.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from thinkonce.tiers.rows import Rows
 __all__ = ("Trimmed", "give_back_pages", "trim", "used_bytes")
 
 BATCH = 200  # entries removed in one transaction: about 2 ms
+SPARE_BYTES = 4 * 2**20
+SMALL_PART = 16
 SPARE_PAGES = 256  # free pages kept for the next writes (4 MiB), beside a quarter of the file
 GIVE_BACK = 256  # pages given back to the file system at a time
 
@@ -31,11 +33,12 @@ class Trimmed:
 def trim(database: apsw.Connection, rows: Rows, now: float, max_bytes: int) -> Trimmed:
     """Remove up to BATCH entries that are gone, then as many that hold more than `max_bytes`."""
     gone = rows.expire(now, BATCH)
-    excess = used_bytes(database) - free_within(database) - max_bytes
+    spare = min(max_bytes // SMALL_PART, SPARE_BYTES)
+    excess = used_bytes(database) - rows.free_within() - (max_bytes - spare)
     if excess <= 0:
         return Trimmed({Reason.EXPIRED: gone}, gone == BATCH)
     expired, freed = rows.evict_expired(excess, now, BATCH)
-    weakest = rows.evict_weakest(excess - freed, BATCH)[0] if freed < excess else 0
+    weakest = rows.evict_weakest(excess - freed, BATCH, spare) if freed < excess else 0
     removed: dict[str, int] = {Reason.EXPIRED: gone + expired, Reason.EVICTED: weakest}
     return Trimmed(removed, gone == BATCH or expired + weakest >= BATCH)
 
@@ -44,11 +47,6 @@ def used_bytes(database: apsw.Connection) -> int:
     page_size: int = database.pragma("page_size")
     pages: int = database.pragma("page_count") - database.pragma("freelist_count")
     return pages * page_size
-
-
-def free_within(database: apsw.Connection) -> int:
-    """Bytes in used pages that the next rows will take."""
-    return int(database.execute("SELECT total(bytes) FROM holes").get)
 
 
 def give_back_pages(database: apsw.Connection) -> bool:

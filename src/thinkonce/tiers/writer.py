@@ -27,7 +27,7 @@ from thinkonce.errors import TierError
 from thinkonce.outcome import Reason
 from thinkonce.selector import Purge
 from thinkonce.tiers.breaker import Circuit
-from thinkonce.tiers.database import Database
+from thinkonce.tiers.database import LONGEST_TURN, Database
 from thinkonce.tiers.purges import PurgeWindow, concerned
 from thinkonce.tiers.rows import Rows
 from thinkonce.tiers.sqlite_purges import caught_up
@@ -146,7 +146,7 @@ class WriteBehind:
             left = give_up_at - time.monotonic()
             if left <= 0:
                 return False
-            if not self.commit(min(left, LONGEST_WAIT)):
+            if not self.commit(min(left, LONGEST_WAIT), left):
                 self._pause(min(left, PAUSE_AFTER_FAILURE))
         return self.dropped == dropped
 
@@ -177,10 +177,13 @@ class WriteBehind:
 
     # -- one transaction ---------------------------------------------------------------
 
-    def commit(self, patience: float) -> bool:
-        """Carry out one batch; False if it failed, after which overdue writes are dropped."""
+    def commit(self, patience: float, turn: float = LONGEST_TURN) -> bool:
+        """Carry out one batch; False if it failed, after which overdue writes are dropped.
+
+        `patience` and `turn` are those of `Database.writing`.
+        """
         try:
-            with self._database.writing(patience) as database:
+            with self._database.writing(patience, turn) as database:
                 with self._wake:
                     batch = dict(islice(self.queue.items(), BATCH_ROWS))
                     doomed = dict(islice(self.doomed.items(), BATCH_ROWS))

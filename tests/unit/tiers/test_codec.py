@@ -51,7 +51,9 @@ STORED = [
 def test_everything_that_is_said_of_an_entry_survives(meta, times, tokens, epoch):
     names = ("cost", "seconds", "created_at", "expires_at", "gone_at")
     names += ("stale_while_revalidate", "stale_if_error")
-    put = entry({"a": 1}, meta=meta, tokens=tokens, epoch=epoch, **dict(zip(names, times, strict=True)))
+    put = entry(
+        {"a": 1}, meta=meta, tokens=tokens, epoch=epoch, **dict(zip(names, times, strict=True))
+    )
     found = CODEC.decode(KEY, CODEC.encode(DIGEST, put))
     for name in STORED:
         assert getattr(found, name) == getattr(put, name), name
