@@ -20,6 +20,7 @@ LEVELS = (
     {"protocols", "eviction", "tiers.tier"},
     {"request", "functions", "leading"},
     {"tiers", "flight", "freshness"},
+    {"sharing"},
     {"singleflight"},
     {"steps"},
     {"flow", "wrapper"},
