@@ -30,8 +30,8 @@ def generate(name: str, version: str) -> str:
         model="SmolLM2-135M-Instruct",
         messages=[{"role": "user", "content": TEMPLATES[name]}],
         temperature=0,
-        stop=[")", "\n\n", "."],
-        max_tokens=200,
+        stop=["\n"],
+        max_tokens=100,
         extra_body={
             "kv_cache": {
                 "cache_key": f"template:{name}",
