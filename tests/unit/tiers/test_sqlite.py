@@ -104,7 +104,7 @@ def test_a_store_stays_within_its_bytes_and_keeps_what_is_dear(make, clock):
     dear = held(tier, map(str, range(0, 2000, 10)))
     assert len(dear) == 200, "dear answers fit, so none of them left"
     assert tier.stats().evictions["evicted"] == 2000 - tier.stats().entries
-    assert tier.stats().entries > 600, "room is used, not left empty between what remains"
+    assert tier.stats().entries > 500, "room is used, not left empty between what remains"
 
 
 def test_what_is_read_outlives_what_is_not(make, clock):
