@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -87,7 +88,7 @@ class Running:
         headers: dict[str, str] | None = None,
     ) -> Got:
         async with self.session.request(
-            method, self.url + path, data=body, headers=headers
+            method, self.url + path, data=None if body is None else BytesIO(body), headers=headers
         ) as response:
             lowered = {name.lower(): value for name, value in response.headers.items()}
             return Got(response.status, lowered, await response.read())

@@ -129,7 +129,7 @@ class Gateway:
                 "([gateway] header_limit)",
                 code="headers_too_large",
             )
-        if HOPS in call.head and self._id in call.head[HOPS].split(b","):
+        if HOPS in call.head and self._id in call.head[HOPS]:
             raise HttpError(
                 508,
                 "this gateway is its own upstream: the request came back to it; check --upstream "

@@ -47,6 +47,7 @@ class Assembly:
     """A gateway and what it stands on. Close it on its event loop."""
 
     gateway: Gateway
+    pools: Pools
     stock: Stock
     metrics: Metrics
     client: Client
@@ -92,7 +93,7 @@ def assemble(
         max_bytes=limit,
         finish_abandoned=settings.gateway.finish_abandoned,
     )
-    gateway_id = secrets.token_hex(8)
+    gateway_id = f"thinkonce-{secrets.token_hex(8)}"
     client = _client(settings, gateway_id)
     passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
     shelf = Shelf(memory, setting, world, backing.tier is not None, settings.gateway.inline)
@@ -108,7 +109,7 @@ def assemble(
         body_limit=settings.gateway.body_limit,
         header_limit=settings.gateway.header_limit,
     )
-    return Assembly(gateway, stock, metrics, client, world, backing, access_log)
+    return Assembly(gateway, pools, stock, metrics, client, world, backing, access_log)
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -105,9 +105,8 @@ class Fetch:
         if reply is None:
             return Draft(b"", Form.REPLY, refused=refused or Reason.ABORTED)
         payload = encode_reply(reply)
-        usd = self._prices.cost(
-            reply.model or self.asking.asked.model, reply.prompt_tokens, reply.completion_tokens
-        )
+        names = (reply.model, self.asking.asked.model)
+        usd = self._prices.cost(names, reply.prompt_tokens, reply.completion_tokens)
         return Draft(
             payload,
             Form.REPLY,

@@ -85,7 +85,7 @@ def ready_of(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
         raw_type=(b"content-type", reply.content_type.encode("latin-1")),
         tokens=reply.tokens,
         usd=prices.cost(
-            reply.model or entry.meta.model, reply.prompt_tokens, reply.completion_tokens
+            (reply.model, entry.meta.model), reply.prompt_tokens, reply.completion_tokens
         ),
         milliseconds=round(entry.seconds * 1000, 3),
     )

@@ -6,7 +6,7 @@ A model nobody knows the price of has none: savings are then told in tokens and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -54,9 +54,14 @@ class Prices:
                     return price
         return None
 
-    def cost(self, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """US dollars of one call; None where the price or the tokens are unknown."""
-        price = self.of(model)
+    def cost(
+        self, models: Iterable[str], prompt_tokens: int, completion_tokens: int
+    ) -> float | None:
+        """US dollars of one call; None where the price or the tokens are unknown.
+
+        `models`: the names the model goes by, the most telling first.
+        """
+        price = next((found for name in models if (found := self.of(name)) is not None), None)
         if price is None or not (prompt_tokens or completion_tokens):
             return None
         return (prompt_tokens * price.prompt + completion_tokens * price.completion) / MILLION

@@ -10,6 +10,7 @@ Redirects are passed on, never followed: a credential must not travel to another
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import zlib
 from collections.abc import Iterable, Sequence
@@ -27,14 +28,16 @@ __all__ = ("HOPS", "Client", "Exchange", "Request", "Timeouts", "end_to_end")
 
 log = logging.getLogger("thinkonce")
 
-# Every gateway a request has passed is named here, so that one met twice is a loop.
-HOPS = b"x-thinkonce-hops"
+# RFC 8586: every gateway a request has passed is named here, so that one met twice is a loop.
+HOPS = b"cdn-loop"
 # Connections to all upstreams together. A model's server is slow: each call holds one for seconds.
 MAX_CONNECTIONS = 1024
 # Before another attempt at a pool whose servers have all been tried once, seconds.
 FIRST_PAUSE = 0.05
 # Most that one piece of a compressed answer may unfold to at once, bytes.
 MAX_PIECE = 1024 * 1024
+# A request's body is written in one go up to here, bytes.
+MAX_WRITE = 512 * 1024
 # Some providers send long policy headers.
 MAX_HEADER = 64 * 1024
 
@@ -118,7 +121,7 @@ class Client:
         sending = self._open().request(
             request.method,
             url,
-            data=request.body or None,
+            data=_payload(request.body),
             headers=headers,
             allow_redirects=False,
         )
@@ -155,7 +158,7 @@ class Client:
         hops = self.gateway_id
         for name, value in (*request.headers, *request.credential):
             if name == HOPS:
-                hops = f"{value.decode('latin-1')},{hops}"
+                hops = f"{value.decode('latin-1')}, {hops}"
             elif raw or name != b"accept-encoding":
                 headers.add(name.decode("latin-1"), value.decode("latin-1"))
         if not raw:
@@ -238,6 +241,11 @@ class Exchange:
             return
         self._late = True
         self._response.close()
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    # Bytes go out in one write, which would hold the loop up where there are many.
+    return io.BytesIO(body) if len(body) > MAX_WRITE else body or None
 
 
 class _Decoder(Protocol):

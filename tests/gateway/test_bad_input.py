@@ -1,0 +1,255 @@
+"""Bad input is refused and named, in the protocol's shape; what has no key still works."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+import pytest
+
+from gateway.conftest import CHAT, Running, Stage
+from gateway.upstream import Out, Seen, Upstream, completion
+from thinkonce.settings import Upstream as Pool
+from thinkonce.upstream.pools import base_url
+
+KIND = {"content-type": "application/json"}
+
+
+def names(body: bytes) -> dict[str, Any]:
+    """The error in OpenAI's shape."""
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (b"", "line 1 column 1"),
+        (b'{"model": "m",\n  "messages": [}', "line 2 column 16"),
+        (b'{"model": NaN}', "line 1 column 11"),
+        (b'{"a": 01}', "line 1 column 8"),
+        (b'{"a": 1} trailing', "line 1 column 10"),
+        (b"\xff\xfe{\x00", "line 1 column 1"),
+        (b"hello", "line 1 column 1"),
+    ],
+)
+async def test_what_is_not_json_is_a_400_that_says_where(
+    gateway: Running, upstream: Upstream, body: bytes, where: str
+) -> None:
+    got = await gateway.send("POST", CHAT, body, KIND)
+    assert got.status == 400
+    assert where in names(got.body)["message"]
+    assert upstream.calls == 0
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"text"', b"1", b"null", b"true"])
+async def test_json_that_is_no_object_is_a_400(gateway: Running, body: bytes) -> None:
+    got = await gateway.send("POST", CHAT, body, KIND)
+    assert got.status == 400
+    assert "object" in names(got.body)["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("model", 5), ("model", None), ("stream", "yes"), ("stream", 1), ("stream_options", [1])],
+)
+async def test_a_field_the_gateway_reads_must_have_its_type(
+    gateway: Running, upstream: Upstream, field: str, value: object
+) -> None:
+    got = await gateway.chat(**{field: value})
+    error = names(got.body)
+    assert (got.status, error["param"], upstream.calls) == (400, field, 0)
+    assert repr(value) in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named", "accepts"),
+    [
+        ({"kv_cache": {"tll": 5}}, "kv_cache.tll", "context_aware"),
+        ({"kv_cache": {"ttl": "soon"}}, "kv_cache.ttl", "hot"),
+        ({"kv_cache": {"ttl": -1}}, "kv_cache.ttl", "0"),
+        ({"kv_cache": {"priority": "urgent"}}, "kv_cache.priority", "medium"),
+        ({"kv_cache": {"enabled": "no"}}, "kv_cache.enabled", "true or false"),
+        ({"kv_cache": []}, "kv_cache", "object"),
+        ({"cache": {"ttl": "x"}}, "cache.ttl", "seconds"),
+    ],
+)
+async def test_a_bad_control_is_a_400_that_names_it_and_what_it_accepts(
+    gateway: Running, upstream: Upstream, fields: dict[str, Any], named: str, accepts: str
+) -> None:
+    got = await gateway.chat(**fields)
+    error = names(got.body)
+    assert (got.status, error["param"], upstream.calls) == (400, named, 0)
+    assert accepts in error["message"]
+
+
+async def test_a_bad_control_in_a_header_is_named_too(gateway: Running) -> None:
+    got = await gateway.chat(headers={"x-thinkonce-ttl": "soon"})
+    assert got.status == 400
+    assert "x-thinkonce-ttl" in names(got.body)["message"]
+
+
+async def test_fields_nobody_knows_pass_through_to_the_upstream_that_decides(
+    gateway: Running, upstream: Upstream
+) -> None:
+    got = await gateway.chat(messages="not a list", frobnicate={"a": [1, 2]})
+    assert got.status == 200
+    assert upstream.seen[0].json["frobnicate"] == {"a": [1, 2]}
+    assert upstream.seen[0].json["messages"] == "not a list"
+
+
+async def test_the_upstream_gets_the_very_bytes(gateway: Running, upstream: Upstream) -> None:
+    body = b'{ "model":"m" ,\t"messages":[],"temperature": 1.50,"top_p":1e0 }'
+    await gateway.send("POST", CHAT, body, KIND)
+    assert upstream.seen[0].body == body
+    marked = body[:-1] + b', "kv_cache": {"refresh": true}}'
+    await gateway.send("POST", CHAT, marked, KIND)
+    assert json.loads(upstream.seen[1].body) == json.loads(body)
+    assert b'"temperature": 1.50,"top_p":1e0' in upstream.seen[1].body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","messages":[],"n":1e400}',
+        b'{"model":"m","messages":[],"seed":123456789012345678901234567890}',
+        b'{"model":"m","messages":[],"user":"a","user":"b"}',
+        b'{"model":"m","messages":[],"user":"\\ud800"}',
+        b'{"model":"m","messages":[],"deep":' + b"[" * 2000 + b"]" * 2000 + b"}",
+    ],
+    ids=["infinite", "too many bits", "twice the same name", "lone surrogate", "too deep"],
+)
+async def test_what_cannot_be_told_apart_safely_is_forwarded_and_never_stored(
+    gateway: Running, upstream: Upstream, body: bytes
+) -> None:
+    async def plain(seen: Seen, out: Out) -> None:
+        await out.json(completion())
+
+    upstream.script = plain
+    for _ in range(2):
+        got = await gateway.send("POST", CHAT, body, KIND)
+        assert (got.status, got.cache, got.reason) == (200, "BYPASS", "unkeyable")
+    assert [seen.body for seen in upstream.seen] == [body, body]
+
+
+async def test_state_elsewhere_is_not_cached(gateway: Running, upstream: Upstream) -> None:
+    asked = {"tools": [{"type": "function", "function": {"name": "f"}}], "store": True}
+    await gateway.chat(**asked)
+    assert (await gateway.chat(**asked)).cache == "HIT", "store has no effect on the answer"
+
+
+async def test_the_wrong_content_type_is_named(gateway: Running, upstream: Upstream) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    got = await gateway.send("POST", CHAT, b'{"model":"m"}', form)
+    assert (got.status, names(got.body)["param"]) == (415, "content-type")
+    for kind in ("application/json; charset=utf-8", "application/vnd.api+json"):
+        got = await gateway.send("POST", CHAT, b'{"messages":[]}', {"content-type": kind})
+        assert got.status == 200
+
+
+async def test_a_compressed_body_is_read_and_one_that_unfolds_too_far_is_refused(
+    stage: Stage,
+) -> None:
+    gateway = await stage.gateway(gateway={"body_limit": 100_000})
+    plain = b'{"model":"m","messages":[]}'
+    for coding, packed in [("gzip", gzip.compress(plain)), ("deflate", zlib.compress(plain))]:
+        got = await gateway.send("POST", CHAT, packed, KIND | {"content-encoding": coding})
+        assert got.status == 200
+    assert stage.upstream.seen[0].body == plain
+    assert (await gateway.send("POST", CHAT, plain, KIND)).cache == "HIT"
+    bomb = gzip.compress(b'"' + b" " * 10_000_000 + b'"')
+    got = await gateway.send("POST", CHAT, bomb, KIND | {"content-encoding": "gzip"})
+    assert got.status == 413
+    got = await gateway.send("POST", CHAT, b"no gzip", KIND | {"content-encoding": "gzip"})
+    assert got.status == 400
+    got = await gateway.send("POST", CHAT, plain, KIND | {"content-encoding": "br"})
+    assert (got.status, names(got.body)["param"]) == (415, "content-encoding")
+
+
+async def test_a_body_and_headers_have_limits(stage: Stage) -> None:
+    gateway = await stage.gateway(gateway={"body_limit": 10_000_000, "header_limit": 4096})
+    got = await gateway.chat("x" * 11_000_000)
+    assert (got.status, names(got.body)["code"]) == (413, "body_too_large")
+    large = await gateway.chat("x" * 9_000_000)
+    assert large.status == 200, "a body inside the limit is read whole"
+
+    async def pieces() -> Any:
+        for _ in range(110):
+            yield b"y" * 100_000
+
+    async with gateway.session.post(gateway.url + CHAT, data=pieces(), headers=KIND) as response:
+        assert response.status == 413, "also without a content-length"
+    got = await gateway.chat(headers={"x-long": "z" * 5000})
+    assert (got.status, names(got.body)["code"]) == (431, "headers_too_large")
+
+
+async def test_a_model_nobody_serves_is_a_404_that_lists_the_patterns(stage: Stage) -> None:
+    pool = Pool(urls=[stage.upstream.url], models=["gpt-*", "o3"])
+    gateway = await stage.gateway(upstreams={"main": pool})
+    got = await gateway.chat(model="claude")
+    assert got.status == 404
+    assert "gpt-*, o3" in names(got.body)["message"]
+
+
+async def test_a_gateway_that_is_its_own_upstream_says_so(stage: Stage) -> None:
+    first = await stage.gateway()
+    second = await stage.gateway(upstreams={"first": Pool(urls=[first.url])})
+    redirect(first, second.url)
+    got = await second.chat(kv_cache={"enabled": False})
+    assert got.status == 508
+    assert got.json["error"]["code"] == "loop_detected"
+    assert stage.upstream.calls == 0
+
+
+async def test_paths_work_with_and_without_v1_and_others_are_forwarded(
+    gateway: Running, upstream: Upstream
+) -> None:
+    body = {"model": "m", "messages": []}
+    assert (await gateway.post("/v1/chat/completions", body)).cache == "MISS"
+    assert (await gateway.post("/chat/completions", body)).cache == "HIT"
+    for path in ("/v1/models", "/models", "/v1/models/gpt-4o", "/v1/files?limit=2", "/files"):
+        got = await gateway.get(path)
+        assert (got.status, got.cache, got.reason) == (200, "BYPASS", "endpoint")
+    paths = [seen.path for seen in upstream.seen[1:]]
+    assert paths == ["/v1/models"] * 2 + ["/v1/models/gpt-4o", "/v1/files?limit=2", "/v1/files"]
+    for path in ("/embeddings", "/v1/completions", "/responses", "/v1/messages"):
+        got = await gateway.post(path, {"model": "m", "input": "x"})
+        assert (got.cache, got.reason) == ("BYPASS", "endpoint")
+    got = await gateway.send("DELETE", "/v1/files/f-1", headers={"authorization": "Bearer k"})
+    assert (upstream.seen[-1].method, upstream.seen[-1].path) == ("DELETE", "/v1/files/f-1")
+    assert upstream.seen[-1].headers["authorization"] == "Bearer k"
+
+
+async def test_a_forwarded_stream_arrives_byte_for_byte(
+    gateway: Running, upstream: Upstream
+) -> None:
+    odd = b": comment\r\nevent: x\r\ndata: {}\r\n\r\n"
+
+    async def speak(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        for at in range(0, len(odd), 5):
+            await out.piece(odd[at : at + 5])
+        await out.end()
+
+    upstream.script = speak
+    got = await gateway.post("/v1/responses", {"model": "m", "stream": True})
+    assert got.body == odd
+    assert got.headers["content-type"] == "text/event-stream"
+
+
+async def test_pages_that_are_not_built_say_so(gateway: Running, upstream: Upstream) -> None:
+    for path in ("/openapi.json", "/dashboard", "/v1/openapi.json"):
+        got = await gateway.get(path)
+        assert got.status == 501
+        assert "not built yet" in got.json["error"]["message"]
+    assert upstream.calls == 0
+
+
+def redirect(gateway: Running, url: str) -> None:
+    """Point a running gateway's only pool somewhere else."""
+    (pool,) = gateway.assembly.pools.all
+    object.__setattr__(pool, "bases", (base_url(url),))
