@@ -2,96 +2,52 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import random
-import threading
-import weakref
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from math import inf
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar
-
-import msgspec
+from typing import Any, Self, TypeVar
 
 from thinkonce.backing import open_backing
 from thinkonce.caller import Caller, Options
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
-from thinkonce.entry import PRIORITY_WEIGHT, Entry, Meta
-from thinkonce.errors import ConfigError, NotCached
-from thinkonce.flow import Answer, Ask, Draft, Setting, answer, lead
-from thinkonce.freshness import Rules, Verdict, judge
-from thinkonce.functions import describe
-from thinkonce.outcome import Outcome, Reason
+from thinkonce.entry import Meta
+from thinkonce.errors import NotCached
+from thinkonce.freshness import TTL_CLASSES, Rules, TtlClass
+from thinkonce.functions import Kind, describe
 from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
-from thinkonce.request.key import Keyer
 from thinkonce.selector import Selector
-from thinkonce.tally import Tally
+from thinkonce.stats import CacheStats, Explanation
+from thinkonce.steps import Ask, Draft
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
 from thinkonce.values import keep, persistable
+from thinkonce.workings import Ttl, Workings
 
 __all__ = ("Cache", "CacheStats", "Explanation")
 
 log = logging.getLogger("thinkonce")
 T = TypeVar("T")
-Ttl = float | str | None
 Size = int | str | None
 VALUE_SCOPE = "value"  # of entries made with `Cache.set`
 FLUSH_SECONDS = 5.0
+MOST_PLAIN_CALLERS = 256  # functions of `get_or_call` that are remembered
+MISSING = object()
 
 
-class CacheStats(TypedDict):
-    """Counts since the start; `total_items`, `bytes` and `by_priority` are of the memory tier.
-
-    `hit_rate` and `cache_hit_rate` are one number, a share between 0 and 1; `default_ttl` is in
-    seconds, None for no expiry; `saved_seconds` is model time that hits did not take.
-    """
-
-    hits: int
-    misses: int
-    stale: int
-    coalesced: int
-    refreshed: int
-    bypassed: int
-    hit_rate: float
-    cache_hit_rate: float
-    total_items: int
-    max_size: int | None
-    max_bytes: int | None
-    bytes: int
-    default_ttl: float | None
-    evictions: dict[str, int]
-    by_priority: dict[str, int]
-    saved_seconds: float
-    tier_errors: dict[str, int]
-    dropped_writes: int
-
-
-class Explanation(msgspec.Struct, frozen=True):
-    """What a call would get now, and why. `key` is the shared key in hex, "" if there is none.
-
-    `age` and `life_left` are in seconds (None without an entry; inf: never expires).
-    """
-
-    outcome: Outcome
-    reason: Reason | None
-    key: str
-    tier: str | None = None
-    age: float | None = None
-    life_left: float | None = None
-
-
-class Cache:
+class Cache(Workings):
     """A cache of answers. Thread-safe, usable from threads and event loops at once.
 
     `store` is a URL (`sqlite:///answers.db`); None or `memory://` keeps answers in this process
     only. `ttl` is seconds, `5m`, a class such as `hot`, or None for no expiry. `max_size`
     (entries) and `max_bytes` bound the memory tier, `store_max_bytes` the store. `inline` lets
-    generated wrappers answer memory hits by themselves. Raises ConfigError.
+    generated wrappers answer memory hits by themselves. `ttl_classes` replaces the table of
+    classes. Raises ConfigError.
     """
 
     def __init__(
@@ -107,12 +63,21 @@ class Cache:
         stale_if_error: float | str = 0,
         jitter: float = 0.1,
         early_refresh: float = 1.0,
+        ttl_classes: Mapping[str, TtlClass] = TTL_CLASSES,
         inline: bool = True,
         secret: str = "",
         clock: Clock = SYSTEM,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        rules = _rules(ttl, stale_while_revalidate, stale_if_error, jitter, early_refresh)
+        rules = Rules(
+            jitter=jitter,
+            stale_while_revalidate=parse_seconds(stale_while_revalidate, "stale_while_revalidate"),
+            stale_if_error=parse_seconds(stale_if_error, "stale_if_error"),
+            early_refresh=early_refresh,
+            ttl_classes=ttl_classes,
+        )
+        seconds, implied = rules.parse_ttl(ttl)
+        rules = replace(rules, ttl=seconds)
         backing = open_backing(
             store,
             secret=secret,
@@ -120,31 +85,16 @@ class Cache:
             max_bytes=parse_bytes(store_max_bytes, "store_max_bytes"),
             lease=rules.lease,
         )
-        self._backing = backing
-        self.keyer = Keyer(backing.secret)
-        self.store = backing.tier
-        self.memory = MemoryTier(
+        memory = MemoryTier(
             max_entries=max_size,
             max_bytes=None if max_bytes is None else parse_bytes(max_bytes, "max_bytes"),
             policy=policy,
             clock=clock,
             purges=backing.purges,
         )
-        self.inline = inline
-        self.tally = Tally()
-        self.lock = threading.RLock()
-        self.setting = Setting(
-            tiers=[self.memory] if self.store is None else [self.memory, self.store],
-            rules=rules,
-            clock=clock,
-            chance=chance,
-            why_gone=self.memory.why_gone,
-        )
-        self.flights = backing.flights
-        self._blocking = BlockingWorld(self.setting, self.flights, self._tier_failed)
-        self._async = AsyncWorld(self.setting, self.flights, self._tier_failed)
-        self._callers: list[weakref.ref[Caller]] = []
-        self._plain_callers: dict[object, Caller] = {}
+        super().__init__(backing, memory, rules, clock, chance)
+        self.inline, self.implied_priority = inline, implied
+        self._plain_callers: OrderedDict[int, Caller] = OrderedDict()
 
     # -- requests of one's own -----------------------------------------------------------
 
@@ -154,11 +104,11 @@ class Cache:
         Raises TypeError if `request` has no canonical form.
         """
         ask = self._value_ask(request, Controls(only_if_cached=True, namespace=namespace))
-        try:
-            return self._told(self.answer(ask))
-        except NotCached:
+        value = self._found(ask)
+        if value is MISSING:
             self.tally.misses += 1
             return default
+        return value
 
     def set(
         self,
@@ -166,14 +116,20 @@ class Cache:
         value: Any,
         *,
         ttl: Ttl = None,
-        tags: tuple[str, ...] | list[str] = (),
+        tags: tuple[str, ...] | list[str] | str = (),
         namespace: str = "",
         priority: str = "",
     ) -> None:
-        """Store `value` as the answer to `request`. `ttl` None means the cache's own."""
+        """Store `value` as the answer to `request`. `ttl` None means the cache's own.
+
+        With a `ttl` of 0 nothing is stored, and what was there is gone.
+        """
         ask = self._value_ask(request, self.controls(ttl, tags, namespace, priority))
         ask.call = lambda: value
-        self.keep(ask)
+        made = self.keep(ask)
+        if made.refused is not None:
+            assert ask.key is not None
+            self.discard(ask.key)
 
     def delete(self, request: object, /, *, namespace: str = "") -> bool:
         """Remove the answer to `request`; False if there was none."""
@@ -183,17 +139,24 @@ class Cache:
     def get_or_call(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """What `fn(*args, **kwargs)` gives, from the cache where it is known.
 
-        Shares entries with `@cached(cache=self)` on the same function.
+        Shares entries with `@cached(cache=self)` on the same function. A generator function
+        gives a generator. Raises TypeError for a coroutine function.
         """
-        caller = self._plain_caller(fn)
-        return caller.call(caller.bind(*args, **kwargs))  # type: ignore[no-any-return]
+        caller, values = self._plain_call(fn, args, kwargs)
+        kind = caller.function.kind
+        if kind is Kind.COROUTINE:
+            raise TypeError(f"{caller.function.scope} is a coroutine function; use aget_or_call()")
+        given: Any = {Kind.GENERATOR: caller.stream, Kind.ASYNC_GENERATOR: caller.stream_async}
+        return given.get(kind, caller.call)(values)  # type: ignore[no-any-return]
 
     async def aget_or_call(
         self, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any
     ) -> T:
         """The same for a coroutine function."""
-        caller = self._plain_caller(fn)
-        return await caller.call_async(caller.bind(*args, **kwargs))  # type: ignore[no-any-return]
+        caller, values = self._plain_call(fn, args, kwargs)
+        if caller.function.kind not in (Kind.COROUTINE, Kind.PLAIN):
+            raise TypeError(f"{caller.function.scope} is a generator function; use get_or_call()")
+        return await caller.call_async(values)  # type: ignore[no-any-return]
 
     # -- upkeep --------------------------------------------------------------------------
 
@@ -226,20 +189,9 @@ class Cache:
             raise ValueError("purge() was told nothing to remove; all=True removes everything")
         return self.purge_selected(selector)
 
-    def purge_selected(self, selector: Selector) -> int:
-        """`purge` for a ready selector. An entry in two tiers counts once."""
-        purge, stored = self.memory.purges.append(selector)
-        held = self.memory.purge(purge)
-        self.memory.catch_up()
-        return max(held, stored)
-
     def stats(self) -> CacheStats:
         """Counts of everything asked through this cache, decorated functions included."""
-        total = Tally()
-        total.add(self.tally)
-        for caller in self._living():
-            total.add(caller.tally)
-        return self.stats_of(total)
+        return self.stats_of(self.total(), self.setting.rules.ttl)
 
     def resize(self, *, max_size: int | None = None, max_bytes: Size = None) -> None:
         """Change the memory tier's bounds while running; what is not given stays."""
@@ -253,9 +205,8 @@ class Cache:
         return sum(not tier.flush(timeout) for tier in self.setting.tiers) == 0
 
     def close(self) -> None:
-        """Flush and close the store. Idempotent. The memory tier stays readable."""
-        self._blocking.wait_for_renewals(FLUSH_SECONDS)
-        self._backing.close()
+        """Flush and close the store. Idempotent. The memory tier stays usable."""
+        self.stop(FLUSH_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -267,117 +218,6 @@ class Cache:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    # -- for the decorator and the adapters ----------------------------------------------
-
-    @property
-    def epoch(self) -> int:
-        """The purge epoch now; what a request begins under."""
-        return int(self.memory.purges.epoch[0])
-
-    @property
-    def shared(self) -> bool:
-        """Whether other processes may purge: then a probe compares epochs."""
-        return self.store is not None
-
-    def answer(self, ask: Ask) -> Answer:
-        return drive(answer(ask, self.setting), self._blocking)
-
-    async def answer_async(self, ask: Ask) -> Answer:
-        return await drive_async(answer(ask, self.setting), self._async)
-
-    def keep(self, ask: Ask) -> None:
-        """Store what `ask.call` gives, without asking whether it is there."""
-        drive(lead(ask, self.setting), self._blocking)
-
-    def discard(self, key: Key) -> bool:
-        """Remove what `key` holds from every tier; False if none held anything."""
-        return sum(tier.delete(key) for tier in self.setting.tiers) > 0
-
-    def examine(self, ask: Ask) -> Explanation:
-        """What `ask` would get now. Counts nothing and calls nothing."""
-        assert ask.key is not None
-        key, clock = ask.key, self.setting.clock
-        for tier in self.setting.tiers:
-            entry = tier.get(key)
-            if entry is None:
-                continue
-            now = (clock.wall(), clock.monotonic())
-            verdict, why = judge(entry, ask.controls, self.setting.rules, now, 1.0)
-            outcome = _PROMISES.get(verdict, Outcome.MISS)
-            left = entry.expires_at - now[0]
-            return Explanation(
-                outcome, why, key.digest.hex(), tier.name, now[0] - entry.created_at, left
-            )
-        reason = self.memory.why_gone(key) or Reason.NEW
-        return Explanation(Outcome.MISS, reason, key.digest.hex())
-
-    def probe(self, local: object) -> Entry | None:
-        """A memory hit that the flow has decided already; None sends the caller to the flow."""
-        if not self.inline:
-            return None
-        entry = self.memory.map.get(local)
-        if (
-            entry is None
-            or self.setting.clock.monotonic() >= entry.inline_until
-            or log.isEnabledFor(logging.INFO)
-            or (self.shared and self.memory.purges.epoch[0] != self.memory.applied)
-        ):
-            return None
-        self.memory.note(entry)
-        return entry
-
-    def controls(
-        self, ttl: Ttl, tags: tuple[str, ...] | list[str], namespace: str, priority: str
-    ) -> Controls:
-        """Checked controls for entries made from Python. Raises ConfigError."""
-        seconds, implied = (None, None) if ttl is None else self.setting.rules.parse_ttl(ttl)
-        chosen = priority or implied or ""
-        if chosen not in ("", *PRIORITY_WEIGHT):
-            raise ConfigError("priority", priority, " | ".join(PRIORITY_WEIGHT))
-        return Controls(ttl=seconds, tags=tuple(tags), namespace=namespace, priority=chosen)
-
-    def register(self, caller: Caller) -> None:
-        """Count `caller` in `stats()` for as long as it lives."""
-        self._callers.append(weakref.ref(caller))
-
-    def stats_of(self, tally: Tally) -> CacheStats:
-        held, limits = self.memory.stats(), self.memory.limits
-        ttl = self.setting.rules.ttl
-        return CacheStats(
-            hits=tally.hits,
-            misses=tally.misses,
-            stale=tally.stale,
-            coalesced=tally.coalesced,
-            refreshed=tally.refreshed,
-            bypassed=tally.bypassed,
-            hit_rate=tally.hit_rate,
-            cache_hit_rate=tally.hit_rate,
-            total_items=held.entries,
-            max_size=limits.max_entries,
-            max_bytes=limits.max_bytes,
-            bytes=held.bytes,
-            default_ttl=None if ttl == inf else ttl,
-            evictions=held.evictions,
-            by_priority=self.memory.by_priority(),
-            saved_seconds=tally.saved_seconds,
-            tier_errors=self.tally.tier_errors | tally.tier_errors,
-            dropped_writes=0 if self.store is None else self.store.stats().dropped_writes,
-        )
-
-    def log(self, answer: Answer, scope: str) -> None:
-        """One line an outcome, at INFO. Never the question or the answer."""
-        if not log.isEnabledFor(logging.INFO):
-            return
-        left = inf if answer.entry is None else answer.entry.expires_at
-        log.info(
-            "%s %s reason=%s tier=%s life_left=%.0fs",
-            answer.outcome.value,
-            scope,
-            answer.reason.value if answer.reason is not None else "-",
-            answer.tier or "-",
-            left - self.setting.clock.wall(),
-        )
 
     # -- inside --------------------------------------------------------------------------
 
@@ -406,36 +246,45 @@ class Cache:
             persistable(kept)
         return Draft(kept.payload, kept.form, kept.thaw, kept.size, seconds)
 
-    def _told(self, answer: Answer) -> Any:
+    def _found(self, ask: Ask) -> Any:
+        try:
+            answer = self.answer(ask)
+        except NotCached:
+            return MISSING
+        try:
+            value = answer.value
+        except Exception as error:
+            if not self.spoilt(ask, answer, error):
+                raise
+            return MISSING
         self.tally.count(answer)
         self.log(answer, VALUE_SCOPE)
-        return answer.value
+        return value
 
-    def _plain_caller(self, fn: Callable[..., Any]) -> Caller:
+    def _plain_call(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Caller, tuple[Any, ...]]:
         # Bound methods are made anew at each access; their function and object are not.
-        place = (getattr(fn, "__func__", fn), id(getattr(fn, "__self__", None)))
-        caller = self._plain_callers.get(place)
+        is_bound = inspect.ismethod(fn)
+        if is_bound:
+            method: Any = fn
+            fn, args = method.__func__, (method.__self__, *args)
+        with self.lock:
+            # While a caller is held, its function is, so that the id is not given anew.
+            caller = self._plain_callers.get(id(fn))
+            if caller is not None:
+                self._plain_callers.move_to_end(id(fn))
         if caller is None:
-            caller = Caller(self, describe(fn), Options())
-            self._plain_callers[place] = caller
+            function = describe(fn)
+            if is_bound:
+                function = replace(function, is_method=True)
+            caller = Caller(self, function, Options())
             self.register(caller)
-        return caller
-
-    def _living(self) -> list[Caller]:
-        living = [caller for ref in self._callers if (caller := ref()) is not None]
-        self._callers = [weakref.ref(caller) for caller in living]
-        return living
-
-    def _tier_failed(self, tier: str, error: Exception) -> None:
-        self.tally.tier_failed(tier)
-        log.warning("tier %s failed: %s", tier, error)
-
-
-_PROMISES = {
-    Verdict.FRESH: Outcome.HIT,
-    Verdict.EARLY: Outcome.HIT,
-    Verdict.STALE: Outcome.STALE,
-}
+            with self.lock:
+                self._plain_callers[id(fn)] = caller
+                if len(self._plain_callers) > MOST_PLAIN_CALLERS:
+                    self._plain_callers.popitem(last=False)
+        return caller, caller.bind(*args, **kwargs)
 
 
 def parse_key(text: str) -> bytes:
@@ -448,17 +297,3 @@ def parse_key(text: str) -> bytes:
 
 def _never() -> Any:
     raise AssertionError("only-if-cached never calls")
-
-
-def _rules(
-    ttl: Ttl, swr: float | str, sie: float | str, jitter: float, early_refresh: float
-) -> Rules:
-    while_revalidate = parse_seconds(swr, "stale_while_revalidate")
-    if_error = parse_seconds(sie, "stale_if_error")
-    rules = Rules(
-        jitter=jitter,
-        stale_while_revalidate=while_revalidate,
-        stale_if_error=if_error,
-        early_refresh=early_refresh,
-    )
-    return replace(rules, ttl=rules.parse_ttl(ttl)[0])

@@ -5,30 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from thinkonce.entry import Meta
-from thinkonce.flow import Answer, Ask, Draft, Live
-from thinkonce.functions import Function, Receiver
+from thinkonce.functions import Function, describe
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
-from thinkonce.streams import Joined, SharedAsyncStream, SharedStream
+from thinkonce.steps import Answer, Ask, Draft, Live
+from thinkonce.streams import Joined, SharedAsyncStream, SharedStream, Spring
 from thinkonce.tally import Tally
 from thinkonce.tiers.tier import Key
 from thinkonce.values import Kept, Serializer, keep, keep_stream, persistable, thaw_with
+from thinkonce.workings import Workings
 from thinkonce.wrapper import bind_invoke, bind_values, scalar_key, slots_of, takes_containers
-
-if TYPE_CHECKING:
-    from thinkonce.cache import Cache
 
 __all__ = ("Caller", "Options")
 
 log = logging.getLogger("thinkonce")
 Values = tuple[Any, ...]
+NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Options:
 class Caller:
     """Thread-safe. Takes the bound values of a call, in the order of the parameters."""
 
-    def __init__(self, cache: Cache, function: Function, options: Options) -> None:
+    def __init__(self, cache: Workings, function: Function, options: Options) -> None:
+        function = _told_apart(cache, function, options)
         self.cache, self.function, self.options = cache, function, options
         self.tally = Tally()
         self.bind = bind_values(function)
@@ -66,12 +68,19 @@ class Caller:
             options.key, function.parameters, f"key of {function.scope}"
         )
         self._refreshing = msgspec.structs.replace(options.controls, refresh=True)
-        self._receiver = Receiver() if function.is_method and 0 in self._places else None
-        self._streams: dict[object, Any] = {}
+        self._receiver = cache.receiver if function.is_method and 0 in self._places else None
+        self._streams: dict[object, SharedStream | SharedAsyncStream] = {}
         # The key must be the one that the generated probe looks under.
         self._scalars = not (self._receiver or self._user_key or takes_containers(function))
         self._thaw = thaw_with(options.serializer) if options.serializer else None
+        self._take = partial(keep, serializer=options.serializer)
         self._warned = False
+
+    @property
+    def ttl(self) -> float:
+        """Seconds; inf for no expiry."""
+        own = self.options.controls.ttl
+        return self.cache.setting.rules.ttl if own is None else own
 
     # -- keys ----------------------------------------------------------------------------
 
@@ -120,26 +129,51 @@ class Caller:
 
     def call(self, values: Values) -> Any:
         key = self.key(values)
-        if key is not None and (entry := self.cache.probe(key.local)) is not None:
-            self.tally.hits += 1
-            self.tally.saved_seconds += entry.seconds
-            return entry.payload if entry.thaw is None else entry.thaw(entry.payload)
-        return self._told(self.cache.answer(self.ask(values, key)))
+        if key is not None and (value := self._probed(key)) is not NOTHING:
+            return value
+        return self._answered(self.ask(values, key))
 
     async def call_async(self, values: Values) -> Any:
         key = self.key(values)
-        if key is not None and (entry := self.cache.probe(key.local)) is not None:
-            self.tally.hits += 1
-            self.tally.saved_seconds += entry.seconds
-            return entry.payload if entry.thaw is None else entry.thaw(entry.payload)
-        return self._told(await self.cache.answer_async(self.ask(values, key)))
+        if key is not None and (value := self._probed(key)) is not NOTHING:
+            return value
+        return await self._answered_async(self.ask(values, key))
 
     def refresh(self, values: Values) -> Any:
         """Ask the model whatever is stored, store and return the new value."""
-        return self._told(self.cache.answer(self.ask(values, self.key(values), refresh=True)))
+        return self._answered(self.ask(values, self.key(values), refresh=True))
 
     async def refresh_async(self, values: Values) -> Any:
-        ask = self.ask(values, self.key(values), refresh=True)
+        return await self._answered_async(self.ask(values, self.key(values), refresh=True))
+
+    def _probed(self, key: Key) -> Any:
+        entry = self.cache.probe(key.local)
+        if entry is None:
+            return NOTHING
+        try:
+            value = entry.payload if entry.thaw is None else entry.thaw(entry.payload)
+        except Exception:
+            return NOTHING  # the long way finds out why, and asks the model
+        self.tally.hits += 1
+        self.tally.saved_seconds += entry.seconds
+        return value
+
+    def _answered(self, ask: Ask) -> Any:
+        answer = self.cache.answer(ask)
+        try:
+            return self._told(answer)
+        except Exception as error:
+            if not self.cache.spoilt(ask, answer, error):
+                raise
+        return self._told(self.cache.answer(ask))
+
+    async def _answered_async(self, ask: Ask) -> Any:
+        answer = await self.cache.answer_async(ask)
+        try:
+            return self._told(answer)
+        except Exception as error:
+            if not self.cache.spoilt(ask, answer, error):
+                raise
         return self._told(await self.cache.answer_async(ask))
 
     def ask(self, values: Values, key: Key | None, *, refresh: bool = False) -> Ask:
@@ -156,9 +190,9 @@ class Caller:
         )
 
     def _told(self, answer: Answer) -> Any:
-        self.tally.count(answer)
-        self.cache.log(answer, self.function.scope)
-        return answer.value
+        value = answer.value
+        self._count(answer)
+        return value
 
     def _draft(self, raw: Any, seconds: float) -> Draft:
         return self._draft_of(keep(raw, self.options.serializer), raw, seconds)
@@ -173,67 +207,90 @@ class Caller:
     # -- streams -------------------------------------------------------------------------
 
     def stream(self, values: Values, *, refresh: bool = False) -> Generator[Any]:
-        key = self.key(values)
-        if key is None:
+        ask = self._stream_ask(values, refresh, list)
+        if ask.key is None:
+            self._count(Answer(Outcome.BYPASS, ask.bypass))
             yield from self.invoke(values)
             return
-        ask = self._stream_ask(values, key, self._shared, refresh)
+        ask.call = lambda: self._shared(values, ask)
         answer = self.cache.answer(ask)
         if isinstance(answer.raw, Live):
             self._count_live(answer)
             yield from answer.raw.feed.read()
         else:
-            yield from self._told(answer)
+            items = self._recorded(ask, answer)
+            yield from self.stream(values, refresh=True) if items is None else items
 
     async def stream_async(self, values: Values, *, refresh: bool = False) -> AsyncGenerator[Any]:
-        key = self.key(values)
-        if key is None:
-            async for item in self.invoke(values):
-                yield item
+        ask = self._stream_ask(values, refresh, _collected)
+        if ask.key is None:
+            self._count(Answer(Outcome.BYPASS, ask.bypass))
+            async with aclosing(self.invoke(values)) as items:
+                async for item in items:
+                    yield item
             return
-        ask = self._stream_ask(values, key, self._shared_async, refresh)
+        ask.call = lambda: self._shared_async(values, ask)
         answer = await self.cache.answer_async(ask)
-        if not isinstance(answer.raw, Live):
-            for item in self._told(answer):
+        if isinstance(answer.raw, Live):
+            self._count_live(answer)
+            reading = answer.raw.feed.read()
+        elif (recorded := self._recorded(ask, answer)) is not None:
+            for item in recorded:
                 yield item
             return
-        self._count_live(answer)
-        reading = answer.raw.feed.read()
-        try:
-            async for item in reading:
+        else:
+            reading = self.stream_async(values, refresh=True)
+        async with aclosing(reading) as items:
+            async for item in items:
                 yield item
-        finally:
-            await reading.aclose()
 
-    def _stream_ask(
-        self, values: Values, key: Key, share: Callable[[Values, Ask], Live], refresh: bool
-    ) -> Ask:
-        ask = self.ask(values, key, refresh=refresh)
-        ask.coalesce = False  # readers share the stream itself
+    def _stream_ask(self, values: Values, refresh: bool, collect: Callable[[Any], Any]) -> Ask:
+        ask = self.ask(values, self.key(values), refresh=refresh)
         ask.draft = self._draft_stream
-        ask.call = lambda: share(values, ask)
+        ask.renewal = replace(ask, call=lambda: collect(self.invoke(values)))
+        ask.coalesce = False  # readers share the stream itself
         return ask
 
     def _draft_stream(self, raw: Any, seconds: float) -> Draft:
         return self._draft_of(keep_stream(raw, self.options.serializer), raw, seconds)
 
-    def _shared(self, values: Values, ask: Ask) -> Live:
+    def _recorded(self, ask: Ask, answer: Answer) -> list[Any] | None:
+        """The items of a recorded stream; None if they cannot be rebuilt."""
+        try:
+            items: list[Any] = self._told(answer)
+        except Exception as error:
+            if not self.cache.spoilt(ask, answer, error):
+                raise
+            return None
+        return items
+
+    def _shared(self, values: Values, ask: Ask) -> Live | Answer:
         assert ask.key is not None
         place = ask.key.local
         with self.cache.lock:
-            stream = self._streams.get(place)
-            if stream is not None and stream.join():
+            if (stream := self._joined(place, ask)) is not None:
                 return Live(Joined(stream))
+            if (stored := self.cache.recheck(ask)) is not None:
+                return stored
             return Live(self._open(SharedStream, place, values, ask))
 
-    def _shared_async(self, values: Values, ask: Ask) -> Live:
+    def _shared_async(self, values: Values, ask: Ask) -> Live | Answer:
         assert ask.key is not None
         # Readers on another event loop cannot wait for this one's tasks.
-        place = (ask.key.local, id(asyncio.get_running_loop()))
-        stream = self._streams.get(place)
-        if stream is not None and stream.join():
+        place = (ask.key.local, asyncio.get_running_loop())
+        if (stream := self._joined(place, ask)) is not None:
             return Live(Joined(stream))
-        return Live(self._open(SharedAsyncStream, place, values, ask))
+        return self.cache.recheck(ask) or Live(self._open(SharedAsyncStream, place, values, ask))
+
+    def _joined(self, place: object, ask: Ask) -> SharedStream | SharedAsyncStream | None:
+        """The stream under way, with `ask` a reader of it, unless a purge before `ask` means it."""
+        stream = self._streams.get(place)
+        if stream is None:
+            return None
+        begun = stream.spring.epoch
+        if begun != ask.epoch and self.cache.purged_since(begun, ask):
+            return None
+        return stream if stream.join() else None
 
     def _open(
         self,
@@ -246,25 +303,50 @@ class Caller:
             if self._streams.get(place) is stream:
                 del self._streams[place]
 
-        stream = make(self.invoke(values), self._keeper(ask), left)
+        source: Callable[[], Any] = partial(self.invoke, values)
+        stream = make(Spring(source, self._take, self._keeper(ask), left, ask.epoch))
         stream.join()
         self._streams[place] = stream
         return stream
 
-    def _keeper(self, ask: Ask) -> Callable[[list[Any]], None]:
+    def _keeper(self, ask: Ask) -> Callable[[list[Any]], object]:
         """Stores a stream's items once its end is seen."""
         started = self.cache.setting.clock.monotonic()
-
-        def keep_items(items: list[Any]) -> None:
-            self.cache.keep(replace(ask, call=lambda: items, started=started))
-
-        return keep_items
+        return lambda items: self.cache.keep(replace(ask, call=lambda: items, started=started))
 
     def _count_live(self, answer: Answer) -> None:
         if isinstance(answer.raw.feed, Joined):
             answer.outcome = Outcome.COALESCED
+        self._count(answer)
+
+    def _count(self, answer: Answer) -> None:
         self.tally.count(answer)
         self.cache.log(answer, self.function.scope)
+
+    def in_child(self) -> None:
+        """After a fork: streams under way are the parent's."""
+        self._streams.clear()
+
+
+async def _collected(items: AsyncGenerator[Any]) -> list[Any]:
+    return [item async for item in items]
+
+
+def _told_apart(cache: Workings, function: Function, options: Options) -> Function:
+    """`function`, told apart by what it is bound to and by how its arguments count.
+
+    Raises TypeError for a partial whose arguments have no canonical form.
+    """
+    persistent = cache.store is not None
+    owners = [
+        cache.receiver.name(owner, function.scope, persistent=persistent)
+        for owner in function.owners
+    ]
+    own_key = describe(options.key).version if options.key is not None else None
+    parts = (owners, list(function.fixed), sorted(options.ignore), own_key)
+    if not any(parts):
+        return function
+    return function.apart(canonical_args(("self", "partial", "ignore", "key"), parts))
 
 
 def _meta(function: Function, controls: Controls) -> Meta:

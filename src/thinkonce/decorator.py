@@ -9,14 +9,16 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
-from thinkonce.cache import Cache, CacheStats, Explanation, Size, Ttl
+from thinkonce.cache import Cache, Size
 from thinkonce.caller import Caller, Options
 from thinkonce.errors import ConfigError
 from thinkonce.functions import Function, Kind, describe
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.selector import Selector
+from thinkonce.stats import CacheStats, Explanation
 from thinkonce.units import parse_seconds
 from thinkonce.values import Serializer
+from thinkonce.workings import Ttl
 from thinkonce.wrapper import Probe, build
 
 __all__ = ("Cached", "cached")
@@ -144,13 +146,17 @@ def cached(
         raise ConfigError("semantic", semantic, "None; matching by meaning is not built yet")
     own = {"max_size": max_size, "max_bytes": max_bytes, "policy": policy, "store": store}
     holder = _cache_for(cache, {name: value for name, value in own.items() if value is not None})
-    controls = holder.controls(ttl, tuple(tags), namespace, priority)
+    tags = (tags,) if isinstance(tags, str) else tuple(tags)
+    controls = holder.controls(ttl, tags, namespace, priority)
     if stale_while_revalidate is not None:
         seconds = parse_seconds(stale_while_revalidate, "stale_while_revalidate")
         controls = msgspec.structs.replace(controls, stale_while_revalidate=seconds)
-    options = Options(controls, frozenset(ignore), key, serializer, condition)
+    ignored = frozenset((ignore,) if isinstance(ignore, str) else ignore)
+    options = Options(controls, ignored, key, serializer, condition)
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Any) -> Any:
+        if isinstance(function, staticmethod | classmethod):
+            return type(function)(_decorate(function.__func__, holder, options, version))
         return _decorate(function, holder, options, version)
 
     return decorate if fn is None else decorate(fn)
@@ -175,18 +181,18 @@ def _decorate(
         raise ConfigError("ignore", sorted(unknown), f"parameters of {function.scope}: {known}")
     caller = Caller(cache, function, options)
     cache.register(caller)
-    wrapper = build(function, _slow(caller, function), _probe(caller, options), options.ignore)
-    _attach(wrapper, caller, function)
+    wrapper = build(caller.function, _slow(caller), _probe(caller, options), options.ignore)
+    _attach(wrapper, caller)
     return wrapper
 
 
-def _slow(caller: Caller, function: Function) -> Callable[..., Any]:
+def _slow(caller: Caller) -> Callable[..., Any]:
     return {
         Kind.PLAIN: caller.call,
         Kind.COROUTINE: caller.call_async,
         Kind.GENERATOR: caller.stream,
         Kind.ASYNC_GENERATOR: caller.stream_async,
-    }[function.kind]
+    }[caller.function.kind]
 
 
 def _probe(caller: Caller, options: Options) -> Probe | None:
@@ -217,10 +223,10 @@ def _levels() -> dict[int, bool]:
     return getattr(log, "_cache", {})
 
 
-def _attach(wrapper: Any, caller: Caller, function: Function) -> None:
-    cache, bind = caller.cache, caller.bind
+def _attach(wrapper: Any, caller: Caller) -> None:
+    cache, function, bind = caller.cache, caller.function, _binder(caller)
     wrapper.cache = cache
-    wrapper.cache_stats = lambda: cache.stats_of(caller.tally)
+    wrapper.cache_stats = lambda: cache.stats_of(caller.tally, caller.ttl)
     wrapper.clear_cache = lambda: cache.purge_selected(
         Selector(scope=function.scope, namespace=caller.meta.namespace)
     )
@@ -228,6 +234,25 @@ def _attach(wrapper: Any, caller: Caller, function: Function) -> None:
     refresh = _refresh_of(caller, function)
     wrapper.refresh = lambda *args, **kwargs: refresh(bind(*args, **kwargs))
     wrapper.explain = lambda *args, **kwargs: _explain(caller, bind(*args, **kwargs))
+
+
+def _binder(caller: Caller) -> Callable[..., tuple[Any, ...]]:
+    """`caller.bind`; of a method, it makes sure that the first value is an object with it."""
+    function, bind = caller.function, caller.bind
+    if not function.is_method:
+        return bind
+    name = function.scope.rpartition(".")[2]
+
+    def bind_method(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        # `bot.ask.invalidate("hi")` reads well, but a function's attributes know no object.
+        if args and hasattr(args[0], name):
+            return bind(*args, **kwargs)
+        raise TypeError(
+            f"{function.scope} is a method: give its object first, as in "
+            f"{type(args[0]).__name__ if args else 'Class'}.{name}.invalidate(object, ...)"
+        )
+
+    return bind_method
 
 
 def _refresh_of(caller: Caller, function: Function) -> Callable[..., Any]:

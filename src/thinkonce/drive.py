@@ -109,6 +109,14 @@ class World:
         except Exception as error:
             self._note_failure(tier, ask, error)
 
+    def drop(self, tier: Tier, ask: Ask) -> None:
+        """Remove what `ask` found in `tier`, because it is of no use."""
+        assert ask.key is not None
+        try:
+            tier.delete(ask.key)
+        except Exception as error:
+            self._note_failure(tier, ask, error)
+
     def join(self, ask: Ask) -> Seat | None:
         assert ask.key is not None
         key = ask.key

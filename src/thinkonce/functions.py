@@ -2,21 +2,27 @@
 
 Identity: module, qualified name and a digest of the source (or a version), for `__main__` the
 file's path too. Editing the function therefore makes old answers unreachable, as it should.
+Functions made by one `def` with different constants around them differ as well: the closure's
+immutable values are in the digest. What a partial or a bound method carries along is named by
+`fixed` and `owners`, which whoever makes keys has to count.
 """
 
 from __future__ import annotations
 
+import dis
+import functools
 import hashlib
 import inspect
 import sys
 import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from inspect import Parameter
 from itertools import count
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, ClassVar
 
 __all__ = ("Function", "Kind", "Receiver", "describe")
 
@@ -35,6 +41,7 @@ class Function:
     """One function as the cache knows it.
 
     `scope` and `version` name it in every process alike; `identity` is both in 16 bytes.
+    `owners` are the objects it is bound to, `fixed` the arguments a partial has filled in.
     """
 
     call: Callable[..., Any]
@@ -44,10 +51,17 @@ class Function:
     kind: Kind
     parameters: tuple[Parameter, ...]
     is_method: bool
+    owners: tuple[object, ...] = ()
+    fixed: tuple[object, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(parameter.name for parameter in self.parameters)
+
+    def apart(self, raw: bytes) -> Function:
+        """The same function, told apart from all others by `raw` too."""
+        version = _digest(self.version, raw.hex()).hex()
+        return replace(self, version=version, identity=_digest(self.scope, version))
 
 
 def describe(function: Callable[..., Any], version: str | None = None) -> Function:
@@ -55,24 +69,49 @@ def describe(function: Callable[..., Any], version: str | None = None) -> Functi
 
     Raises TypeError for something without a readable signature (some built-ins).
     """
+    if not callable(function):
+        raise TypeError(f"{function!r} is no function; settings are given by name: cached(ttl=...)")
     try:
         signature = inspect.signature(function)
     except ValueError as error:
         raise TypeError(f"{function!r} has no signature that could be read; wrap it") from error
     parameters = tuple(signature.parameters.values())
-    module = getattr(function, "__module__", "") or ""
-    name = getattr(function, "__qualname__", type(function).__qualname__)
+    core, owners, fixed = _peel(function)
+    module = getattr(core, "__module__", "") or ""
+    name = getattr(core, "__qualname__", type(core).__qualname__)
     scope = f"{_main_path(module) or module}.{name}"
-    version = version or _digest(_source(function)).hex()
+    version = version or _digest(_source(core), *_closure(core)).hex()
     return Function(
         call=function,
         identity=_digest(scope, version),
         scope=scope,
         version=version,
-        kind=_kind(function),
+        kind=_kind(core),
         parameters=parameters,
         is_method=_is_method(name, parameters),
+        owners=owners,
+        fixed=fixed,
     )
+
+
+def _peel(function: Any) -> tuple[Any, tuple[object, ...], tuple[object, ...]]:
+    """The function inside partials, bound methods and callable objects, and what they add."""
+    owners: list[object] = []
+    fixed: list[object] = []
+    while True:
+        if isinstance(function, functools.partial):
+            fixed += [list(function.args), function.keywords]
+            function = function.func
+        elif inspect.ismethod(function):
+            owners.append(function.__self__)
+            function = function.__func__
+        elif inspect.isbuiltin(function) and not isinstance(function.__self__, ModuleType | None):
+            return function, (*owners, function.__self__), tuple(fixed)
+        elif not (inspect.isroutine(function) or isinstance(function, type)):
+            owners.append(function)
+            function = type(function).__call__
+        else:
+            return function, tuple(owners), tuple(fixed)
 
 
 def _kind(function: Callable[..., Any]) -> Kind:
@@ -101,17 +140,53 @@ def _main_path(module: str) -> str:
 
 
 def _source(function: Callable[..., Any]) -> str:
-    """The source text; where there is none (a REPL, a frozen module), code and constants."""
+    """The source text; where there is none (a REPL, a frozen module), code and constants.
+
+    One line may hold several lambdas, so theirs takes both.
+    """
+    code = getattr(function, "__code__", None)
+    described = repr(_code_parts(code)) if isinstance(code, CodeType) else ""
     try:
-        return inspect.getsource(function)
+        text = inspect.getsource(function)
     except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        return repr(code and (code.co_code, code.co_names, _constants(code)))
+        return described
+    return text + described if getattr(function, "__name__", "") == "<lambda>" else text
 
 
-def _constants(code: Any) -> list[object]:
-    # A nested function is a constant whose repr holds an address.
-    return [c.co_code if hasattr(c, "co_code") else c for c in code.co_consts]
+def _code_parts(code: CodeType) -> tuple[object, ...]:
+    # A nested function's repr holds an address, that of a set depends on the process.
+    constants = [
+        _code_parts(constant)
+        if isinstance(constant, CodeType)
+        else sorted(map(repr, constant))
+        if isinstance(constant, frozenset)
+        else constant
+        for constant in code.co_consts
+    ]
+    return code.co_code, code.co_names, constants
+
+
+def _closure(function: Callable[..., Any]) -> Iterator[str]:
+    """The constants a function sees around it: not what it changes itself, nor what may change."""
+    code = getattr(function, "__code__", None)
+    cells = getattr(function, "__closure__", None) or ()
+    if not isinstance(code, CodeType):
+        return
+    own = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_DEREF"}
+    for name, cell in zip(code.co_freevars, cells, strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+        if name not in own and _is_constant(value):
+            yield f"{name}={value!r}"
+
+
+def _is_constant(value: object) -> bool:
+    kind = type(value)
+    if kind is tuple:
+        return all(map(_is_constant, value))  # type: ignore[call-overload]
+    return kind in (str, bytes, int, float, complex, bool, type(None)) or isinstance(value, Enum)
 
 
 def _is_method(name: str, parameters: tuple[Parameter, ...]) -> bool:
@@ -127,16 +202,19 @@ class Receiver:
     so with a persistent store it is a TypeError. Thread-safe.
     """
 
+    # For all receivers together: one cache may hold a function that was defined twice.
+    _count: ClassVar[Iterator[int]] = count(1)
+
     def __init__(self) -> None:
         self._held: dict[int, tuple[weakref.ref[Any], int]] = {}
-        self._count = count(1)
         self._lock = threading.Lock()
 
     def name(self, receiver: Any, scope: str, *, persistent: bool) -> tuple[object, ...]:
         if isinstance(receiver, type):
-            return ("class", receiver.__module__, receiver.__qualname__)
-        own = getattr(receiver, "__thinkonce_key__", None)
-        if own is not None:
+            # A class made inside a function shares its name with every other made there.
+            if "<locals>" not in receiver.__qualname__:
+                return ("class", receiver.__module__, receiver.__qualname__)
+        elif (own := getattr(receiver, "__thinkonce_key__", None)) is not None:
             kind = type(receiver)
             return ("key", kind.__module__, kind.__qualname__, own() if callable(own) else own)
         if persistent:

@@ -112,15 +112,20 @@ class Answer:
     similarity: float | None = None
 
     @property
+    def value_is_own(self) -> bool:
+        """Whether the caller's own call made the answer."""
+        return self.tier is None and self.outcome is not Outcome.COALESCED
+
+    @property
     def value(self) -> Any:
-        """The answer in the caller's own copy."""
-        if self.entry is None or (self.tier is None and self.outcome is not Outcome.COALESCED):
+        """The answer in the caller's own copy. Raises what rebuilding it raises."""
+        if self.entry is None or self.value_is_own:
             return self.raw
         thaw = self.entry.thaw
         return self.entry.payload if thaw is None else thaw(self.entry.payload)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Setting:
     """What all requests of one cache share: tiers nearest first, rules, clock, chance.
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from thinkonce.flow import Answer
-from thinkonce.outcome import Outcome
+import threading
+import weakref
+from typing import Generic, TypeVar
 
-__all__ = ("Tally",)
+from thinkonce.outcome import Outcome
+from thinkonce.steps import Answer
+
+__all__ = ("Ledger", "Tally")
+
+Owner = TypeVar("Owner")
 
 
 class Tally:
@@ -13,6 +19,8 @@ class Tally:
 
     Probes add to it without a lock: on CPython with the GIL, `+=` on a slot is not interrupted,
     because no call and no loop lies between its load and its store.
+
+    `tier_failed` has a call there, so two failures at one instant may count as one.
     """
 
     __slots__ = (
@@ -67,3 +75,47 @@ class Tally:
                 setattr(self, name, getattr(self, name) + getattr(other, name))
         for tier, errors in other.tier_errors.items():
             self.tier_errors[tier] = self.tier_errors.get(tier, 0) + errors
+
+
+class Ledger(Generic[Owner]):
+    """The tallies of everything that asks one cache. Those of owners that died still count.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._past = Tally()
+        self._tallies: list[tuple[weakref.ref[Owner], Tally]] = []
+        self._most = 64  # rows before the dead are looked for
+        # Re-entrant: an owner may be collected at any moment, also while this lock is held.
+        self._lock = threading.RLock()
+
+    def enter(self, owner: Owner, tally: Tally) -> None:
+        """Count `tally` in `total`, for ever; `owner` is held weakly."""
+        with self._lock:
+            self._tallies.append((weakref.ref(owner), tally))
+            if len(self._tallies) > self._most:
+                self._fold()
+                self._most = 2 * len(self._tallies) + 64
+
+    def total(self) -> Tally:
+        with self._lock:
+            self._fold()
+            total = Tally()
+            for tally in (self._past, *(tally for _, tally in self._tallies)):
+                total.add(tally)
+            return total
+
+    def owners(self) -> list[Owner]:
+        """Those who are still alive."""
+        with self._lock:
+            return [owner for ref, _ in self._tallies if (owner := ref()) is not None]
+
+    def _fold(self) -> None:
+        living = []
+        for ref, tally in self._tallies:
+            if ref() is None:
+                self._past.add(tally)
+            else:
+                living.append((ref, tally))
+        self._tallies = living

@@ -6,26 +6,27 @@ For `def ask(prompt: str, *, model="m")` the text that is compiled reads
         try:
             _entry = _map[(_identity, prompt, model)]
             _ok = (
-                prompt.__class__ is _str and model.__class__ is _str
+                _type(prompt) is _str and _type(model) is _str
                 and _now() < _entry.inline_until and not _levels[20]
             )
-        except Exception:
+            if _ok:
+                _value = _entry.payload if _entry.thaw is None else _entry.thaw(_entry.payload)
+        except _Exception:
             _ok = False
         if _ok:
             _entry.hits += 1
             _entry.floor = _policy.floor
             _tally.hits += 1
             _tally.saved_seconds += _entry.seconds
-            if _entry.thaw is None:
-                return _entry.payload
-            return _entry.thaw(_entry.payload)
+            return _value
         return _slow((prompt, model))
 
 so a hit builds one tuple and reads one dict. Where an annotation says that a list or a dict is to
 be expected, the key is `(_identity, _plain_args((messages, model)))` instead. The text answers
-only what the flow has decided already (`inline_until`); everything else takes the slow path with
-the same arguments. Classes are looked at because 1, 1.0 and True are equal; see `scalar_key` for
-the rest of that rule.
+only what the flow has decided already (`inline_until`); everything else, what raises included,
+takes the slow path with the same arguments. Types are looked at because 1, 1.0 and True are equal,
+and with `type`, because an object may lie about its `__class__`; see `scalar_key` for the rest of
+that rule.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from __future__ import annotations
 import functools
 import linecache
 import re
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import Parameter
 from itertools import count
-from typing import Any
+from typing import Any, assert_never
 
 from thinkonce.eviction.policy import Note
 from thinkonce.functions import Function, Kind
@@ -54,8 +56,9 @@ __all__ = (
     "takes_containers",
 )
 
-_SCALARS = {str, int, float, bool, bytes}
-_UNTAGGED = frozenset(_SCALARS | {type(None)})
+# Not bytes: alone in its tuple, a value would look like the canonical bytes of other arguments.
+_SCALARS = {str, int, float, bool}
+_TAGGED = frozenset(_SCALARS | {bytes, type(None)})
 _BY_NAME = {kind.__name__: kind for kind in _SCALARS}
 _UNKNOWABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _STARS: dict[object, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
@@ -102,7 +105,7 @@ def slots_of(parameters: Sequence[Parameter], ignore: frozenset[str]) -> tuple[S
 
 def _expected(parameter: Parameter) -> type | None:
     """The class of the default, else the one the annotation names."""
-    kind: type = parameter.default.__class__
+    kind = type(parameter.default)
     if kind in _SCALARS:
         return kind
     annotation = parameter.annotation
@@ -126,8 +129,8 @@ def scalar_key(
     """
     key: list[object] = [identity]
     for value, slot in zip(values, slots, strict=True):
-        kind = value.__class__
-        if kind is not slot.expected and (slot.expected or kind not in _UNTAGGED):
+        kind = type(value)
+        if kind is not slot.expected and (slot.expected or kind not in _TAGGED):
             return None
         if kind is float and (value != value or (not value and slot.expected is None)):
             return None
@@ -147,12 +150,11 @@ def build(
     prefix = _free_prefix(function.names)
     names: dict[str, Any] = {f"{prefix}slow": slow}
     signature = _signature(function.parameters, prefix, names)
-    lines = [f"{'async ' if function.kind is Kind.COROUTINE else ''}def wrapper({signature}):"]
+    is_async = function.kind in (Kind.COROUTINE, Kind.ASYNC_GENERATOR)
+    lines = [f"{'async ' if is_async else ''}def wrapper({signature}):"]
     if probe is not None and _can_probe(function):
         lines += _probe_lines(function, probe, prefix, names, ignore)
-    values = "".join(f"{name}, " for name in function.names)
-    wait = "await " if function.kind is Kind.COROUTINE else ""
-    lines.append(f"    return {wait}{prefix}slow(({values}))")
+    lines += _slow_lines(function, prefix)
     made = _compile("\n".join(lines) + "\n", "wrapper", names, function.scope)
     return functools.update_wrapper(made, function.call)
 
@@ -192,6 +194,30 @@ def takes_containers(function: Function) -> bool:
     return any(_CONTAINER.search(text) for text in texts)
 
 
+def _slow_lines(function: Function, p: str) -> list[str]:
+    """Hand over, as a function of the same kind: frameworks ask what kind a function is."""
+    values = "".join(f"{name}, " for name in function.names)
+    slow = f"{p}slow(({values}))"
+    match function.kind:
+        case Kind.PLAIN:
+            return [f"    return {slow}"]
+        case Kind.COROUTINE:
+            return [f"    return await {slow}"]
+        case Kind.GENERATOR:
+            return [f"    return (yield from {slow})"]
+        case Kind.ASYNC_GENERATOR:
+            return [
+                f"    {p}items = {slow}",
+                "    try:",
+                f"        async for {p}item in {p}items:",
+                f"            yield {p}item",
+                "    finally:",
+                f"        await {p}items.aclose()",
+            ]
+        case _:
+            assert_never(function.kind)
+
+
 # -- the text --------------------------------------------------------------------------------
 
 
@@ -206,6 +232,8 @@ def _probe_lines(
 ) -> list[str]:
     for field in fields(Probe):
         names[p + field.name] = getattr(probe, field.name)
+    # Under names of ours, because a parameter may be called like them.
+    names |= {f"{p}type": type, f"{p}repr": repr, f"{p}Exception": Exception}
     slots = slots_of(function.parameters, ignore)
     for slot in slots:
         if slot.expected is not None:
@@ -215,35 +243,36 @@ def _probe_lines(
         counted = "".join(f"{slot.name}, " for slot in slots)
         key, conditions = f"{p}plain_args(({counted}))", _conditions((), probe, p)
     else:
-        key, conditions = ", ".join(_key_parts(slots)), _conditions(slots, probe, p)
+        key, conditions = ", ".join(_key_parts(slots, p)), _conditions(slots, probe, p)
+    value = f"{p}entry.payload if {p}entry.thaw is None else {p}entry.thaw({p}entry.payload)"
     return [
         "    try:",
         f"        {p}entry = {p}map[({p}identity, {key})]",
         f"        {p}ok = {' and '.join(conditions)}",
-        "    except Exception:",
+        f"        if {p}ok:",
+        f"            {p}value = {value}",
+        f"    except {p}Exception:",
         f"        {p}ok = False",
         f"    if {p}ok:",
         *(f"        {line}" for line in _note_lines(probe.note, p)),
         f"        {p}tally.hits += 1",
         f"        {p}tally.saved_seconds += {p}entry.seconds",
-        f"        if {p}entry.thaw is None:",
-        f"            return {p}entry.payload",
-        f"        return {p}entry.thaw({p}entry.payload)",
+        f"        return {p}value",
     ]
 
 
-def _key_parts(slots: Sequence[Slot]) -> Iterator[str]:
+def _key_parts(slots: Sequence[Slot], p: str) -> Iterator[str]:
     for slot in slots:
         # Where a float is expected, zeros enter by repr: -0.0 and 0.0 are equal but differ.
-        yield f"{slot.name} or repr({slot.name})" if slot.expected is float else slot.name
+        yield f"{slot.name} or {p}repr({slot.name})" if slot.expected is float else slot.name
         if slot.expected is None:
-            yield f"{slot.name}.__class__"
+            yield f"{p}type({slot.name})"
 
 
 def _conditions(slots: Sequence[Slot], probe: Probe, p: str) -> Iterator[str]:
     for slot in slots:
         if slot.expected is not None:
-            yield f"{slot.name}.__class__ is {p}{slot.expected.__name__}"
+            yield f"{p}type({slot.name}) is {p}{slot.expected.__name__}"
     yield f"{p}now() < {p}entry.inline_until"
     yield f"not {p}levels[20]"
     if probe.tier is not None:
@@ -297,4 +326,6 @@ def _compile(text: str, name: str, names: Mapping[str, Any], scope: str) -> Call
     space: dict[str, Any] = dict(names)
     exec(compile(text, filename, "exec"), space)  # our own text; names come from a signature
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    return space[name]  # type: ignore[no-any-return]
+    made: Callable[..., Any] = space[name]
+    weakref.finalize(made, linecache.cache.pop, filename, None).atexit = False
+    return made

@@ -5,8 +5,8 @@ removed entry is only unlinked. Hits are noted by the policy's `note` (see `evic
 everything else a policy does happens under the lock, at write time. Bounds on entries and bytes
 hold whenever the lock is free. Expired entries make room before live ones do.
 
-Pinned entries live outside the policy until they expire; together they may take half of
-`max_bytes`, and further pins are treated as priority high.
+Pinned entries live outside the policy until they expire; together they may take half of either
+bound, and further pins are treated as priority high.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from thinkonce.entry import Entry, localise
 from thinkonce.errors import ConfigError
 from thinkonce.eviction.expiry import ExpiryBuckets
 from thinkonce.eviction.policy import Limits, Note, make_policy
+from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.outcome import Reason
 from thinkonce.selector import Purge, Selector
 from thinkonce.tiers.ghosts import Ghosts
@@ -34,6 +35,7 @@ __all__ = ("ENTRY_OVERHEAD", "MemoryTier")
 ENTRY_OVERHEAD = 700
 PINNED_SHARE = 0.5
 HIT_BUFFER = 1024
+DIGEST_BYTES = 32
 PINNED = object()  # stands in `Entry.place` of an entry that no policy holds
 
 
@@ -63,9 +65,10 @@ class MemoryTier:
         self._clock = clock
         self._lock = threading.RLock()
         self._expiry = ExpiryBuckets()
-        self._bytes = self._pinned_bytes = 0
+        self._bytes = self._pinned_bytes = self._pinned = 0
         self._evictions: dict[str, int] = {}
         self.note = self._note_of(self.policy.note)
+        on_fork(self._in_child)
 
     # -- reading -----------------------------------------------------------------------
 
@@ -112,7 +115,7 @@ class MemoryTier:
         """Publish `entry` unless it is too large or a purge since its request concerns it."""
         localise(entry, self._clock)
         entry.key, entry.digest = key.local, key.digest
-        entry.size = entry.payload_size + ENTRY_OVERHEAD + getsizeof(key.local)
+        entry.size = entry.payload_size + ENTRY_OVERHEAD + _key_size(key.local)
         with self._lock:
             self.catch_up()
             if self._purged_meanwhile(entry) or self._too_large(entry):
@@ -134,10 +137,22 @@ class MemoryTier:
 
     def purge(self, purge: Purge) -> int:
         with self._lock:
-            doomed = [entry for entry in self.map.values() if purge.concerns(entry)]
-            for entry in doomed:
-                self._remove(entry, Reason.PURGED)
-            return len(doomed)
+            removed = self._remove_concerned([purge])
+            if self.applied == purge.epoch - 1:
+                self.applied = purge.epoch
+            return removed
+
+    def forget(self, key: Key, purge: Purge) -> bool:
+        """Apply a purge of `key` alone, without looking at any other entry."""
+        with self._lock:
+            known = self.applied == purge.epoch - 1
+            if known:
+                self.applied = purge.epoch
+            entry = self.map.get(key.local)
+            if entry is None or not purge.concerns(entry):
+                return False
+            self._remove(entry, Reason.PURGED)
+            return True
 
     def catch_up(self) -> None:
         """Apply purges that other processes, or other caches on the same log, have made."""
@@ -148,8 +163,7 @@ class MemoryTier:
             purges = self.purges.since(self.applied)
             if purges is None:  # the log no longer reaches back: everything older must go
                 purges = [Purge(target, Selector())]
-            for purge in purges:
-                self.purge(purge)
+            self._remove_concerned(purges)
             self.applied = max([target, *(purge.epoch for purge in purges)])
 
     def resize(self, max_entries: int | None, max_bytes: int | None) -> None:
@@ -157,6 +171,7 @@ class MemoryTier:
         _check_limits(max_entries, max_bytes)
         with self._lock:
             self.limits.max_entries, self.limits.max_bytes = max_entries, max_bytes
+            self._drain_hits()
             self._make_room()
 
     def flush(self, timeout: float) -> bool:
@@ -171,6 +186,7 @@ class MemoryTier:
         self._bytes += entry.size
         if self._may_pin(entry):
             self._pinned_bytes += entry.size
+            self._pinned += 1
             entry.place = PINNED
         else:
             self.policy.insert(entry)
@@ -186,6 +202,7 @@ class MemoryTier:
         if entry.place is PINNED:
             entry.place = None
             self._pinned_bytes -= entry.size
+            self._pinned -= 1
         else:
             self.policy.remove(entry)
 
@@ -193,6 +210,14 @@ class MemoryTier:
         self._unlink(entry)
         self.ghosts.note(entry.key, reason)
         self._evictions[reason] = self._evictions.get(reason, 0) + 1
+
+    def _remove_concerned(self, purges: list[Purge]) -> int:
+        concerns = _concerns(purges)
+        doomed = [entry for entry in self.map.values() if concerns(entry)]
+        for entry in doomed:
+            self._remove(entry, Reason.PURGED)
+        self._drain_hits()  # the buffer would keep what was purged in memory
+        return len(doomed)
 
     def _drop_if_same(self, entry: Entry, reason: Reason) -> None:
         with self._lock:
@@ -247,9 +272,20 @@ class MemoryTier:
         if entry.meta.priority != "pinned":
             return False
         max_bytes, max_entries = self.limits.max_bytes, self.limits.max_entries
-        if max_bytes is None:
-            return max_entries is None or len(self.map) < max_entries * PINNED_SHARE
-        return self._pinned_bytes + entry.size <= max_bytes * PINNED_SHARE
+        return (
+            max_bytes is None or self._pinned_bytes + entry.size <= max_bytes * PINNED_SHARE
+        ) and (max_entries is None or self._pinned + 1 <= max_entries * PINNED_SHARE)
+
+    def _in_child(self) -> None:
+        """After a fork. Another thread may have been inside the lock: then start empty."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+            return
+        free_after_fork(self._lock)  # type: ignore[arg-type]  # an RLock can do it too
+        self.map.clear()
+        self.policy = make_policy(self.policy.name, self.limits)
+        self._expiry = ExpiryBuckets()
+        self._bytes = self._pinned_bytes = self._pinned = 0
 
     # -- notes of hits -----------------------------------------------------------------
 
@@ -263,7 +299,7 @@ class MemoryTier:
         entry.floor = self.policy.floor
 
     def _drain_hits(self) -> None:
-        while self.heard:
+        for _ in range(len(self.heard)):  # others may append faster than this takes out
             entry = self.heard.popleft()
             if self.map.get(entry.key) is entry and entry.place is not PINNED:
                 self.policy.hit(entry)
@@ -276,7 +312,29 @@ class MemoryTier:
             assert self._bytes == sum(entry.size for entry in self.map.values())
             pinned = [entry for entry in self.map.values() if entry.place is PINNED]
             assert self._pinned_bytes == sum(entry.size for entry in pinned)
+            assert self._pinned == len(pinned)
+            self._expiry.check()
             assert len(self.policy) + len(pinned) == len(self.map), "policy and map disagree"
+
+
+def _concerns(purges: list[Purge]) -> Callable[[Entry], bool]:
+    """Whether one of `purges` means an entry; many purges of one key each cost one look-up."""
+    exact = {purge.selector.key: purge.epoch for purge in purges if _is_exact(purge.selector)}
+    others = [purge for purge in purges if not _is_exact(purge.selector)]
+    return lambda entry: (
+        entry.epoch < exact.get(entry.digest, 0) or any(purge.concerns(entry) for purge in others)
+    )
+
+
+def _is_exact(selector: Selector) -> bool:
+    return len(selector.key) == DIGEST_BYTES and selector == Selector(key=selector.key)
+
+
+def _key_size(local: Hashable) -> int:
+    """Bytes of a key, the texts in a tuple included; types are shared and cost nothing."""
+    if type(local) is not tuple:
+        return getsizeof(local)
+    return getsizeof(local) + sum(getsizeof(part) for part in local if type(part) is not type)
 
 
 def _note_bit(entry: Entry) -> None:

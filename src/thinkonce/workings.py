@@ -1,0 +1,251 @@
+"""What a cache does for whoever asks it: the decorator, `Cache`'s own verbs, the adapters."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from math import inf
+from typing import Protocol
+
+from thinkonce.backing import Backing
+from thinkonce.clock import Clock
+from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
+from thinkonce.entry import PRIORITY_WEIGHT, Entry
+from thinkonce.errors import ConfigError
+from thinkonce.flow import answer, lead
+from thinkonce.freshness import Rules, Verdict, judge
+from thinkonce.functions import Receiver
+from thinkonce.host.fork import free_after_fork, on_fork
+from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.request.controls import Controls
+from thinkonce.request.key import Keyer
+from thinkonce.selector import Selector
+from thinkonce.stats import CacheStats, Explanation, stats_of
+from thinkonce.steps import Answer, Ask, Made, Setting
+from thinkonce.tally import Ledger, Tally
+from thinkonce.tiers.memory import MemoryTier
+from thinkonce.tiers.purges import concerned
+from thinkonce.tiers.tier import Key
+
+__all__ = ("Asker", "Workings")
+
+log = logging.getLogger("thinkonce")
+Ttl = float | str | None
+
+
+class Asker(Protocol):
+    """Whoever counts its own calls; held weakly."""
+
+    tally: Tally
+
+    def in_child(self) -> None:
+        """Called in a forked child."""
+        ...
+
+
+class Workings:
+    """Thread-safe. Public for the parts of this package; users hold the `Cache` made of it."""
+
+    def __init__(
+        self,
+        backing: Backing,
+        memory: MemoryTier,
+        rules: Rules,
+        clock: Clock,
+        chance: Callable[[], float],
+    ) -> None:
+        self.backing, self.memory, self.store = backing, memory, backing.tier
+        self.keyer = Keyer(backing.secret)
+        self.flights = backing.flights
+        self.inline = True
+        self.implied_priority: str | None = None
+        self.tally = Tally()
+        self.lock = threading.Lock()
+        self.receiver = Receiver()
+        self.setting = Setting(
+            tiers=(memory,) if self.store is None else (memory, self.store),
+            rules=rules,
+            clock=clock,
+            chance=chance,
+            why_gone=memory.why_gone,
+            purged=self._purged,
+        )
+        self._blocking = BlockingWorld(self.setting, self.flights, self._tier_failed)
+        self._async = AsyncWorld(self.setting, self.flights, self._tier_failed)
+        self._ledger: Ledger[Asker] = Ledger()
+        on_fork(self._in_child)
+
+    @property
+    def epoch(self) -> int:
+        """The purge epoch now; what a request begins under."""
+        return int(self.memory.purges.epoch[0])
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may purge: then a probe compares epochs."""
+        return self.store is not None
+
+    def answer(self, ask: Ask) -> Answer:
+        return drive(answer(ask, self.setting), self._blocking)
+
+    async def answer_async(self, ask: Ask) -> Answer:
+        return await drive_async(answer(ask, self.setting), self._async)
+
+    def keep(self, ask: Ask) -> Made:
+        """Store what `ask.call` gives, without asking whether it is there."""
+        made = drive(lead(ask, self.setting), self._blocking)
+        assert isinstance(made, Made)
+        return made
+
+    def purge_selected(self, selector: Selector) -> int:
+        """`purge` for a ready selector. An entry in two tiers counts once."""
+        purge, stored = self.memory.purges.append(selector)
+        held = self.memory.purge(purge)
+        self.memory.catch_up()
+        return max(held, stored)
+
+    def discard(self, key: Key) -> bool:
+        """Remove what `key` holds, in every process of the host; False if nothing was there.
+
+        A purge like any other, so that a call under way does not bring the answer back.
+        """
+        purge, stored = self.memory.purges.append(Selector(key=key.digest))
+        held = self.memory.forget(key, purge)
+        self.memory.catch_up()
+        return held or stored > 0
+
+    def spoilt(self, ask: Ask, answer: Answer, error: Exception) -> bool:
+        """Remove an entry whose value could not be rebuilt; False if no tier gave it."""
+        if ask.key is None or answer.entry is None or answer.value_is_own:
+            return False
+        self._tier_failed(answer.tier or "flights", error)
+        for tier in self.setting.tiers:
+            self._blocking.drop(tier, ask)
+        return True
+
+    def recheck(self, ask: Ask) -> Answer | None:
+        """A fresh answer that came into the memory tier since `ask` looked."""
+        if ask.controls.refresh or ask.key is None:
+            return None
+        entry = self.memory.map.get(ask.key.local)
+        if entry is None or self._verdict(entry, ask)[0] is not Verdict.FRESH:
+            return None
+        return Answer(Outcome.HIT, None, entry, tier=self.memory.name, match=Match.EXACT)
+
+    def purged_since(self, epoch: int, ask: Ask) -> bool:
+        """Whether a purge later than `epoch` means what a call for `ask` would make."""
+        assert ask.key is not None
+        return self._purged(Entry(None, None, ask.meta, ask.key.digest, epoch=epoch))
+
+    def examine(self, ask: Ask) -> Explanation:
+        """What `ask` would get now. Counts nothing and calls nothing."""
+        assert ask.key is not None
+        now = self.setting.clock.wall()
+        for tier in self.setting.tiers:
+            entry = self._blocking.look(tier, ask)
+            if entry is None:
+                continue
+            verdict, why = self._verdict(entry, ask)
+            outcome = _PROMISES.get(verdict, Outcome.MISS)
+            age, left = now - entry.created_at, entry.expires_at - now
+            return Explanation(outcome, why, ask.key.digest.hex(), tier.name, age, left)
+        failed = Reason.TIER_ERROR if ask.trouble else None
+        reason = failed or self.memory.why_gone(ask.key) or Reason.NEW
+        return Explanation(Outcome.MISS, reason, ask.key.digest.hex())
+
+    def probe(self, local: object) -> Entry | None:
+        """A memory hit that the flow has decided already; None sends the caller to the flow."""
+        if not self.inline:
+            return None
+        entry = self.memory.map.get(local)
+        if (
+            entry is None
+            or self.setting.clock.monotonic() >= entry.inline_until
+            or log.isEnabledFor(logging.INFO)
+            or (self.shared and self.memory.purges.epoch[0] != self.memory.applied)
+        ):
+            return None
+        self.memory.note(entry)
+        return entry
+
+    def controls(
+        self, ttl: Ttl, tags: tuple[str, ...] | list[str] | str, namespace: str, priority: str
+    ) -> Controls:
+        """Checked controls for entries made from Python. Raises ConfigError."""
+        rules = self.setting.rules
+        seconds, implied = (None, self.implied_priority) if ttl is None else rules.parse_ttl(ttl)
+        tags = (tags,) if isinstance(tags, str) else tags
+        chosen = priority or implied or ""
+        if chosen not in ("", *PRIORITY_WEIGHT):
+            raise ConfigError("priority", priority, " | ".join(PRIORITY_WEIGHT))
+        return Controls(ttl=seconds, tags=tuple(tags), namespace=namespace, priority=chosen)
+
+    def register(self, caller: Asker) -> None:
+        """Count `caller` in `stats()`, also what it has counted once it is gone."""
+        self._ledger.enter(caller, caller.tally)
+
+    def total(self) -> Tally:
+        """Everything asked through this cache since it was opened."""
+        total = self._ledger.total()
+        total.add(self.tally)
+        return total
+
+    def stats_of(self, tally: Tally, ttl: float) -> CacheStats:
+        """`tally` with the tier errors of the whole cache; `ttl` in seconds."""
+        shown = Tally()
+        shown.add(tally)
+        shown.tier_errors = dict(self.tally.tier_errors)
+        dropped = 0 if self.store is None else self.store.stats().dropped_writes
+        return stats_of(shown, self.memory, ttl, dropped)
+
+    def log(self, answer: Answer, scope: str) -> None:
+        """One line an outcome, at INFO. Never the question or the answer."""
+        if not log.isEnabledFor(logging.INFO):
+            return
+        left = inf if answer.entry is None else answer.entry.expires_at
+        log.info(
+            "%s %s reason=%s tier=%s life_left=%.0fs",
+            answer.outcome.value,
+            scope,
+            answer.reason.value if answer.reason is not None else "-",
+            answer.tier or "-",
+            left - self.setting.clock.wall(),
+        )
+
+    def stop(self, timeout: float) -> None:
+        """Close what stands behind; the memory tier serves on. Idempotent."""
+        self._blocking.closed = self._async.closed = True
+        self._blocking.wait_for_renewals(timeout)
+        self.setting.tiers = (self.memory,)
+        self.backing.close()
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _verdict(self, entry: Entry, ask: Ask) -> tuple[Verdict, Reason | None]:
+        clock = self.setting.clock
+        return judge(
+            entry, ask.controls, self.setting.rules, (clock.wall(), clock.monotonic()), 1.0
+        )
+
+    def _purged(self, entry: Entry) -> bool:
+        return concerned(entry, self.memory.purges.since(entry.epoch))
+
+    def _in_child(self) -> None:
+        """After a fork: threads, tasks and streams under way are the parent's."""
+        free_after_fork(self.lock)
+        self._blocking.renewals.clear()
+        self._async.renewals.clear()
+        for asker in self._ledger.owners():
+            asker.in_child()
+
+    def _tier_failed(self, tier: str, error: Exception) -> None:
+        self.tally.tier_failed(tier)
+        log.warning("tier %s failed: %s", tier, error)
+
+
+_PROMISES = {
+    Verdict.FRESH: Outcome.HIT,
+    Verdict.EARLY: Outcome.HIT,
+    Verdict.STALE: Outcome.STALE,
+}
