@@ -17,6 +17,7 @@ PAGES = (
     ROOT / "README.zh-CN.md",
     ROOT / "ARCHITECTURE.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "examples" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 )
 RUNNABLE = {"python", "sh", "json", "toml"}

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.conftest import Running, Stage
+from gateway.upstream import Out as ScriptOut
+from gateway.upstream import Seen, answer
 from thinkonce.cli import main
 from thinkonce.cli.compare import read_prompts
 from thinkonce.errors import ConfigError
@@ -90,7 +92,10 @@ async def test_a_server_that_is_no_gateway_is_named_as_such(
     assert await run("ls", "--url", stage.upstream.url) == 1
     assert "no thinkonce gateway" in capsys.readouterr().err
     (tmp_path / "p").write_text("hi\n", encoding="utf-8")
-    assert await run("bench", "--prompts", str(tmp_path / "p"), "--url", stage.upstream.url) == 1
+    arguments = ("--prompts", str(tmp_path / "p"), "--url", stage.upstream.url)
+    assert await run("bench", *arguments) == 1
+    assert "choose one with --model" in capsys.readouterr().err
+    assert await run("bench", *arguments, "--model", "m") == 1
     assert "no x-cache header" in capsys.readouterr().err
 
 
@@ -115,8 +120,38 @@ async def test_bench_sends_the_credential_the_official_client_would(
 ) -> None:
     (tmp_path / "p").write_text("hi\n", encoding="utf-8")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
-    assert await run("bench", "--prompts", str(tmp_path / "p"), "--url", gateway.url) == 0
+    arguments = ("--prompts", str(tmp_path / "p"), "--url", gateway.url, "--model", "priced")
+    assert await run("bench", *arguments) == 0
     assert {seen.headers["authorization"] for seen in stage.upstream.seen} == {"Bearer sk-mine"}
+
+
+async def test_bench_asks_the_gateway_s_first_model_where_a_prompt_names_none(
+    gateway: Running, stage: Stage, tmp_path: Path
+) -> None:
+    async def provider(seen: Seen, out: ScriptOut) -> None:
+        if seen.path.endswith("/models"):
+            await out.json({"object": "list", "data": [{"id": "first"}, {"id": "second"}]})
+        else:
+            await answer(seen, out)
+
+    stage.upstream.script = provider
+    (tmp_path / "p").write_text("hi\n", encoding="utf-8")
+    assert await run("bench", "--prompts", str(tmp_path / "p"), "--url", gateway.url) == 0
+    asked = [seen.json["model"] for seen in stage.upstream.seen if seen.method == "POST"]
+    assert set(asked) == {"first"}
+
+
+async def test_bench_says_what_the_upstream_refused(
+    gateway: Running, stage: Stage, tmp_path: Path, capsys: Out
+) -> None:
+    async def provider(seen: Seen, out: ScriptOut) -> None:
+        await out.json({"error": {"message": "no such model"}}, 404)
+
+    stage.upstream.script = provider
+    (tmp_path / "p").write_text("hi\n", encoding="utf-8")
+    arguments = ("--prompts", str(tmp_path / "p"), "--url", gateway.url, "--model", "m")
+    assert await run("bench", *arguments) == 1
+    assert capsys.readouterr().err.endswith("answered 404: no such model\n")
 
 
 LINES = [
@@ -137,9 +172,9 @@ def test_a_prompt_is_a_line_of_text_a_body_or_a_batch_line(
 ) -> None:
     file = tmp_path / "p.jsonl"
     file.write_text(line + "\n", encoding="utf-8")
-    (body,) = read_prompts(file, "local")
+    (body,) = read_prompts(file)
     assert body["messages"][0]["content"] == content
-    assert body["model"] == ("x" if '"x"' in line else "local")
+    assert body.get("model") == ("x" if '"x"' in line else None)
     assert "prompt" not in body
 
 
@@ -148,5 +183,5 @@ def test_a_line_that_is_no_request_is_named_with_its_number(line: str, tmp_path:
     file = tmp_path / "p.jsonl"
     file.write_text(line, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        read_prompts(file, "local")
+        read_prompts(file)
     assert "p.jsonl" in str(caught.value)

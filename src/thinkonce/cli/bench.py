@@ -36,7 +36,10 @@ def bench(
         Path | None, typer.Option(help="Prompts to ask: text, one a line, or JSON lines.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="The gateway to ask.")] = None,
-    model: Annotated[str, typer.Option(help="Model named in requests without one.")] = "local",
+    model: Annotated[
+        str | None,
+        typer.Option(help="For prompts that name none.  [default: the gateway's first]"),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Run benchmarks; without NAME, list them.
@@ -46,7 +49,7 @@ def bench(
     if prompts is not None or url is not None:
         if prompts is None or url is None:
             raise ConfigError("bench", prompts or url, "--prompts FILE together with --url URL")
-        compare.run(compare.read_prompts(prompts, model), url, as_json)
+        compare.run(compare.read_prompts(prompts), url, model, as_json)
         return 0
     folder = benchmark_folder()
     known = benchmarks(folder)

@@ -10,6 +10,7 @@ import http.client
 import os
 import time
 from collections.abc import Sequence
+from email.message import Message
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from thinkonce.cli.gateway_view import GatewayError
+from thinkonce.cli.gateway_view import GatewayError, reason_in
 from thinkonce.cli.output import print_json, print_table, progress
 from thinkonce.errors import ConfigError
 from thinkonce.settings.check import check_upstream_url
@@ -36,6 +37,14 @@ class Lap(msgspec.Struct, frozen=True):
     outcome: str
 
 
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
 class Report(msgspec.Struct, frozen=True):
     """Seconds; `again` are the laps of the second time through."""
 
@@ -47,7 +56,7 @@ class Report(msgspec.Struct, frozen=True):
     hits_again: int
 
 
-def read_prompts(file: Path, model: str) -> list[dict[str, Any]]:
+def read_prompts(file: Path) -> list[dict[str, Any]]:
     """Chat request bodies from `file`: a prompt a line, or JSON lines.
 
     A JSON line is a request body, an OpenAI Batch line (its `body`), or has a `prompt`. Raises
@@ -58,7 +67,7 @@ def read_prompts(file: Path, model: str) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("--prompts", str(file), f"a readable text file: {error}") from None
     bodies = [
-        _body(f"--prompts {file.name}:{number}", line, model)
+        _body(f"--prompts {file.name}:{number}", line)
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
@@ -67,9 +76,9 @@ def read_prompts(file: Path, model: str) -> list[dict[str, Any]]:
     return bodies
 
 
-def _body(where: str, line: str, model: str) -> dict[str, Any]:
+def _body(where: str, line: str) -> dict[str, Any]:
     if not line.lstrip().startswith("{"):
-        return {"model": model, "messages": [{"role": "user", "content": line.strip()}]}
+        return {"messages": [{"role": "user", "content": line.strip()}]}
     accepts = "a JSON object with messages, body or prompt"
     try:
         found: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
@@ -80,12 +89,18 @@ def _body(where: str, line: str, model: str) -> dict[str, Any]:
         found = {"messages": [{"role": "user", "content": found["prompt"]}]}
     if not isinstance(found, dict) or not isinstance(found.get("messages"), list):
         raise ConfigError(where, line[:60], accepts)
-    return {"model": model, **found}
+    return found
 
 
-def run(bodies: Sequence[dict[str, Any]], url: str, as_json: bool) -> None:
-    """Ask, then print. Raises GatewayError where `url` is no gateway or answers an error."""
+def run(bodies: Sequence[dict[str, Any]], url: str, model: str | None, as_json: bool) -> None:
+    """Ask, then print. Raises GatewayError where `url` is no gateway or answers an error.
+
+    `model` is for bodies that name none; None: the first one the gateway has.
+    """
     check_upstream_url("--url", url)
+    if model is None and not all("model" in body for body in bodies):
+        model = _first_model(url)
+    bodies = [{"model": model, **body} for body in bodies]
     without, first, again = [], [], []
     with progress() as bar:
         task = bar.add_task("asking", total=2 * len(bodies))
@@ -107,32 +122,47 @@ def run(bodies: Sequence[dict[str, Any]], url: str, as_json: bool) -> None:
     print_json(_summary(report)) if as_json else _print(report)
 
 
+def _first_model(url: str) -> str:
+    """The first model the gateway at `url` names. Raises GatewayError."""
+    raw, _ = _exchange(url, "GET", "/v1/models")
+    try:
+        models = msgspec.json.decode(raw, type=_Models).data
+    except msgspec.DecodeError:
+        models = []
+    if not models:
+        raise GatewayError(f"{url} names no models; choose one with --model")
+    return models[0].id
+
+
 def _ask(url: str, body: dict[str, Any]) -> Lap:
+    began = time.perf_counter()
+    _, headers = _exchange(url, "POST", "/v1/chat/completions", msgspec.json.encode(body))
+    seconds = time.perf_counter() - began
+    outcome = headers.get("x-cache")
+    if outcome is None:
+        raise GatewayError(f"{url} sent no x-cache header: is it a thinkonce gateway?")
+    return Lap(seconds, outcome)
+
+
+def _exchange(url: str, method: str, path: str, body: bytes | None = None) -> tuple[bytes, Message]:
+    """The body and the headers of a 200, on a connection of its own."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(str(parts.hostname), parts.port, timeout=TIMEOUT_SECONDS)
     headers = {"content-type": "application/json"}
     if key := os.environ.get("OPENAI_API_KEY"):
         headers["authorization"] = f"Bearer {key}"
-    path = parts.path.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
     try:
-        began = time.perf_counter()
-        connection.request("POST", path, msgspec.json.encode(body), headers)
+        connection.request(method, parts.path.rstrip("/").removesuffix("/v1") + path, body, headers)
         response = connection.getresponse()
         raw = response.read()
-        seconds = time.perf_counter() - began
     except (OSError, http.client.HTTPException) as error:
         raise GatewayError(f"{url} cannot be reached") from error
     finally:
         connection.close()
     if response.status != 200:
-        raise GatewayError(
-            f"{url} answered {response.status}: {raw[:200].decode(errors='replace')}"
-        )
-    outcome = response.headers.get("x-cache")
-    if outcome is None:
-        raise GatewayError(f"{url} sent no x-cache header: is it a thinkonce gateway?")
-    return Lap(seconds, outcome)
+        raise GatewayError(f"{url} answered {response.status}: {reason_in(raw)}")
+    return raw, response.headers
 
 
 def _seconds(laps: Sequence[Lap]) -> list[float]:

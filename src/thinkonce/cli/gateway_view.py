@@ -15,7 +15,7 @@ from thinkonce.errors import ThinkOnceError
 from thinkonce.insight.entries import EntryRow
 from thinkonce.settings.check import check_upstream_url
 
-__all__ = ("GatewayError", "GatewayView")
+__all__ = ("GatewayError", "GatewayView", "reason_in")
 
 TIMEOUT_SECONDS = 30.0
 T = TypeVar("T")
@@ -35,6 +35,14 @@ class _Reason(msgspec.Struct):
 
 class _Refusal(msgspec.Struct):
     error: _Reason
+
+
+def reason_in(raw: bytes) -> str:
+    """What an error's body says, in OpenAI's shape or in whatever shape it has."""
+    try:
+        return msgspec.json.decode(raw, type=_Refusal).error.message
+    except msgspec.DecodeError:
+        return raw[:200].decode(errors="replace") or "no reason given"
 
 
 class GatewayError(ThinkOnceError):
@@ -90,10 +98,7 @@ class GatewayView:
             ) from None
 
     def _refuse(self, path: str, status: int, raw: bytes) -> NoReturn:
-        try:
-            message = msgspec.json.decode(raw, type=_Refusal).error.message
-        except msgspec.DecodeError:
-            message = "no reason given; is it a thinkonce gateway?"
+        message = reason_in(raw)
         if status in (401, 403):
             message = f"{message}; set THINKONCE_ADMIN_TOKEN to the gateway's [admin] token"
         raise GatewayError(f"{self.place}{path} answered {status}: {message}")
