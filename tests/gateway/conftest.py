@@ -88,7 +88,11 @@ class Running:
         headers: dict[str, str] | None = None,
     ) -> Got:
         async with self.session.request(
-            method, self.url + path, data=None if body is None else BytesIO(body), headers=headers
+            method,
+            self.url + path,
+            data=None if body is None else BytesIO(body),
+            headers=headers,
+            allow_redirects=False,
         ) as response:
             lowered = {name.lower(): value for name, value in response.headers.items()}
             return Got(response.status, lowered, await response.read())

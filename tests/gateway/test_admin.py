@@ -1,0 +1,222 @@
+"""Who may look into a running gateway, and what they see and change there."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gateway.conftest import Running, Stage
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "127.0.0.1.evil.example:8000"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"x-forwarded-for": "127.0.0.1"},
+        {"forwarded": "for=127.0.0.1"},
+        {"via": "1.1 proxy"},
+    ],
+)
+async def test_without_a_token_only_callers_on_this_machine_may(
+    gateway: Running, headers: dict[str, str]
+) -> None:
+    assert (await gateway.get("/cache/stats")).status == 200
+    got = await gateway.get("/cache/stats", headers)
+    assert got.status == 403
+    assert "[admin] token" in got.json["error"]["message"]
+    purge = await gateway.post("/cache/purge", {"all": True}, headers)
+    assert purge.status == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "[::1]:8000", "127.9.9.9:1"])
+async def test_every_loopback_name_counts_as_this_machine(gateway: Running, host: str) -> None:
+    assert (await gateway.get("/cache/stats", {"host": host})).status == 200
+
+
+async def test_with_a_token_it_alone_decides(stage: Stage) -> None:
+    gateway = await stage.gateway(admin={"token": "a-long-token"})
+    assert (await gateway.get("/cache/stats")).status == 403
+    wrong = {"x-thinkonce-admin-token": "a-long-tokem"}
+    assert (await gateway.get("/cache/stats", wrong)).status == 403
+    right = {"x-thinkonce-admin-token": "a-long-token", "x-forwarded-for": "10.0.0.1"}
+    assert (await gateway.get("/cache/stats", right)).status == 200
+
+
+async def test_a_form_is_no_way_to_change_anything(gateway: Running) -> None:
+    form = {"content-type": "text/plain"}
+    got = await gateway.send("POST", "/cache/purge", b'{"all":true}', form)
+    assert got.status == 415
+
+
+async def test_entries_are_listed_in_pages_and_by_what_they_carry(gateway: Running) -> None:
+    for n in range(5):
+        tag = "even" if n % 2 == 0 else "odd"
+        await gateway.chat(str(n), kv_cache={"tags": [tag], "namespace": f"n{n % 2}"})
+    first = (await gateway.get("/cache/entries?limit=3")).json
+    rest = (await gateway.get(f"/cache/entries?limit=3&after={first['next']}")).json
+    keys = [row["key"] for row in first["entries"] + rest["entries"]]
+    assert (len(keys), rest["next"], keys) == (5, None, sorted(keys))
+    assert len((await gateway.get("/cache/entries?tag=even")).json["entries"]) == 3
+    assert len((await gateway.get("/cache/entries?namespace=n1")).json["entries"]) == 2
+    assert len((await gateway.get("/cache/entries?model=other")).json["entries"]) == 0
+    row = first["entries"][0]
+    assert (row["scope"], row["model"], row["tenant"]) == (
+        "chat/completions",
+        "priced",
+        "anonymous",
+    )
+    for wrong in ("limit=0", "limit=x", "after=zz", "colour=red"):
+        assert (await gateway.get(f"/cache/entries?{wrong}")).status == 400
+
+
+async def test_one_entry_is_shown_and_removed_by_a_prefix_of_its_key(gateway: Running) -> None:
+    key = (await gateway.chat()).headers["x-cache-key"]
+    for name in (key, key[:8], key[:9], key.upper()):
+        assert (await gateway.get(f"/cache/entries/{name}")).json["key"] == key
+    shown = (await gateway.get(f"/cache/entries/{key}?content=true")).json
+    assert shown["content"]["choices"][0]["message"]["content"] == "hello"
+    assert "content" not in (await gateway.get(f"/cache/entries/{key}")).json
+    assert (await gateway.get(f"/cache/entries/{key[:7]}")).status == 400
+    assert (await gateway.get("/cache/entries/00000000")).status == 404
+    gone = await gateway.send("DELETE", f"/cache/entries/{key[:8]}")
+    assert gone.json == {"purged": 1}
+    assert (await gateway.chat()).reason == "purged"
+
+
+async def test_a_streams_content_is_shown_event_by_event(gateway: Running) -> None:
+    key = (await gateway.chat(stream=True)).headers["x-cache-key"]
+    content = (await gateway.get(f"/cache/entries/{key}?content=true")).json["content"]
+    assert [event["object"] for event in content] == ["chat.completion.chunk"] * 4
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"nonsense", b'{"tag":["x"]}', b'{"all":false}']
+)
+async def test_a_purge_that_names_nothing_empties_nothing(gateway: Running, body: bytes) -> None:
+    await gateway.chat()
+    kind = {"content-type": "application/json"}
+    got = await gateway.send("POST", "/cache/purge", body, kind)
+    assert got.status == 400
+    assert (await gateway.chat()).cache == "HIT"
+
+
+async def test_a_purge_by_model_age_key_or_everything(stage: Stage) -> None:
+    gateway = await stage.gateway(clock=stage.moving.clock, cache={"ttl": 50.0})
+    await gateway.chat("old", model="a")
+    stage.moving.move(100)
+    key = (await gateway.chat("new", model="a")).headers["x-cache-key"]
+    await gateway.chat("new", model="b")
+    for body, purged in [
+        ({"expired": True}, 1),
+        ({"older_than": "1h"}, 0),
+        ({"model": "b"}, 1),
+        ({"key": key[:10]}, 1),
+        ({"all": True}, 0),
+    ]:
+        assert (await gateway.post("/cache/purge", body)).json == {"purged": purged}, body
+    assert (await gateway.post("/cache/purge", {"older_than": "soon"})).status == 400
+
+
+async def test_the_bounds_change_while_running(gateway: Running) -> None:
+    for n in range(10):
+        await gateway.chat(str(n))
+    got = await gateway.post("/cache/limits", {"max_size": 3})
+    assert got.json["max_size"] == 3
+    assert (await gateway.get("/cache/stats")).json["tiers"]["memory"]["entries"] == 3
+    assert (await gateway.post("/cache/limits", {"max_bytes": "1GiB"})).json["max_bytes"] == 2**30
+    for wrong in ({"max_size": 0}, {"max_bytes": "many"}, {"max": 1}, {"max_size": "x"}):
+        assert (await gateway.post("/cache/limits", wrong)).status == 400, wrong
+
+
+async def test_every_change_is_written_to_the_audit_log_and_no_secret(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await stage.gateway(admin={"token": "a-long-token"})
+    token = {"x-thinkonce-admin-token": "a-long-token"}
+    with caplog.at_level(logging.INFO, "thinkonce.audit"):
+        await gateway.post("/cache/purge", {"tags": ["x"]}, token)
+        await gateway.get("/cache/stats", token)
+    (line,) = [record.getMessage() for record in caplog.records if "audit" in record.name]
+    assert "purged 0 entries: tags=['x']" in line
+    assert "127.0.0.1" in line
+    assert "a-long-token" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/cache/preload", 501),
+        ("GET", "/cache/export", 501),
+        ("POST", "/cache/import", 501),
+        ("POST", "/cache/explain", 501),
+        ("GET", "/cache/nothing", 404),
+        ("GET", "/cache", 404),
+        ("PUT", "/cache/stats", 404),
+    ],
+)
+async def test_what_is_not_there_or_not_built_says_so(
+    gateway: Running, method: str, path: str, status: int
+) -> None:
+    got = await gateway.send(method, path, b"{}", {"content-type": "application/json"})
+    assert got.status == status
+    assert got.json["error"]["message"]
+
+
+# -- metrics and the access log -------------------------------------------------------------
+
+
+async def test_metrics_count_what_happened(gateway: Running) -> None:
+    await gateway.chat()
+    await gateway.chat()
+    await gateway.chat(stream=True)
+    await gateway.send("POST", "/v1/chat/completions", b"{", {"content-type": "application/json"})
+    text = (await gateway.get("/metrics")).body.decode()
+    labels = 'endpoint="chat/completions",match="exact",model="priced",outcome="hit"'
+    assert f"thinkonce_requests_total{{{labels}}} 2.0" in text
+    assert await gateway.metric("thinkonce_requests_total") == 4
+    assert await gateway.metric("thinkonce_saved_tokens_total") == 36
+    assert await gateway.metric("thinkonce_saved_usd_total") == pytest.approx(2 * 5.85e-6)
+    assert 'thinkonce_entries{tier="memory"} 1.0' in text
+    assert 'thinkonce_request_seconds_count{outcome="hit"} 2.0' in text
+    assert await gateway.metric("thinkonce_upstream_seconds_count") == 1
+
+
+async def test_names_that_only_clients_know_are_no_labels(gateway: Running) -> None:
+    async def label() -> set[str]:
+        text = (await gateway.get("/metrics")).body.decode()
+        lines = [line for line in text.splitlines() if line.startswith("thinkonce_requests_total")]
+        return {line.split('model="')[1].split('"')[0] for line in lines}
+
+    for n in range(5):
+        await gateway.chat(model=f"made-up-{n}", headers={"cache-control": "only-if-cached"})
+    assert await label() == {"other"}
+    await gateway.chat(model="real")
+    await gateway.chat(model="real")
+    assert await label() == {"other", "real"}, "an upstream answered for it"
+
+
+async def test_health_and_readiness(gateway: Running) -> None:
+    assert (await gateway.get("/healthz")).json == {"status": "ok"}
+    assert (await gateway.get("/readyz")).status == 200
+    gateway.assembly.gateway.ready = False
+    assert (await gateway.get("/readyz")).status == 503
+    assert (await gateway.get("/healthz")).status == 200
+
+
+async def test_the_access_log_has_one_line_a_request_and_no_prompt_or_credential(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = await stage.gateway(gateway={"access_log": True})
+    secret = {"authorization": "Bearer sk-secret", "x-request-id": "mine"}
+    await gateway.chat("the prompt", headers=secret)
+    await gateway.get("/v1/files%0Aforged?api_key=sk-secret")
+    gateway.assembly.access_log.flush()
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert "mine POST /v1/chat/completions 200 miss new" in first
+    assert "GET /v1/files%0Aforged 200 bypass endpoint" in second
+    assert "the prompt" not in first + second
+    assert "sk-secret" not in first + second
