@@ -4,6 +4,7 @@
     configuration.md  from the settings' definitions
     reasons.md        from the enums of outcomes and reasons
     errors.md         from the tree of errors
+    files.md          from the first sentence of every module
     benchmarks.md     from benchmarks/results/*.json, with its charts
 
 A test compares what this would write with what is committed.
@@ -42,6 +43,7 @@ def pages() -> dict[str, str]:
         "configuration.md": HEAD + "".join(configuration()),
         "reasons.md": HEAD + "".join(reasons()),
         "errors.md": HEAD + "".join(errors()),
+        "files.md": HEAD + "".join(files()),
         **benchmark_pages(HEAD),
     }
 
@@ -50,6 +52,21 @@ def cli() -> Iterator[str]:
     yield "# Command line\n\nExit codes: 0 success, 1 failure, 2 bad usage or configuration.\n"
     for name, text in command_help():
         yield f"\n## {name}\n\n```text\n{text.rstrip()}\n```\n"
+
+
+def files() -> Iterator[str]:
+    """Folder by folder, the first paragraph of each module's docstring."""
+    source = DOCS.parent / "src" / "thinkonce"
+    yield "# Every file in one sentence\n"
+    folders = [source, *sorted(path.parent for path in source.glob("*/__init__.py"))]
+    for folder in folders:
+        name = folder.relative_to(source.parent).as_posix()
+        yield f"\n## {name}/\n\n| file | |\n|---|---|\n"
+        for file in sorted(folder.glob("[!_]*.py")):
+            text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            if text:
+                first = " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
+                yield f"| `{file.name}` | {first} |\n"
 
 
 # -- configuration ----------------------------------------------------------------------------
