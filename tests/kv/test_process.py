@@ -86,6 +86,18 @@ def test_a_number_that_cannot_work_is_named(option: str) -> None:
         run("no-such-model", **{option: -1})  # type: ignore[arg-type]
 
 
+def test_a_stop_signal_while_the_model_loads_ends_the_server_at_once(model_folder: Path) -> None:
+    heard: list[str] = []
+
+    def stop(what: str, fraction: float | None) -> None:
+        heard.append(what)
+        signal.raise_signal(signal.SIGTERM)
+
+    assert run(str(model_folder), port=0, progress=stop, announce=heard.append) == 0
+    assert heard == ["loading tiny"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is put back"
+
+
 def test_an_unknown_model_frees_the_port_again(port: int) -> None:
     for _ in range(2):
         with pytest.raises(ConfigError, match="no-such-model"):

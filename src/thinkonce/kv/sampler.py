@@ -59,9 +59,8 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     Holtzman et al., "The Curious Case of Neural Text Degeneration", section 3.1.
     """
     sorted_down, order = probabilities.sort(descending=True)
-    before = sorted_down.cumsum(-1) - sorted_down
-    before[0] = 0.0
-    dropped = order[before >= max(top_p, torch.finfo(before.dtype).tiny)]
+    reached_before = sorted_down.cumsum(-1)[:-1]
+    dropped = order[1:][reached_before >= top_p]
     return probabilities.index_fill(-1, dropped, 0.0)
 
 

@@ -37,7 +37,7 @@ def run(
     port: int = 8001,
     *,
     dtype: str = "auto",
-    threads: int | None = None,
+    threads: int = 0,
     max_waiting: int = 16,
     limits: Limits | None = None,
     drain_seconds: int = 30,
@@ -48,14 +48,14 @@ def run(
     """Serve one model until SIGTERM or SIGINT; returns the exit code, 0 after a clean end.
 
     `model` is a packaged model's name, a directory, or None for the packaged default; `port` 0
-    takes a free one. `threads` are torch's, None leaves its choice. `max_waiting` requests may
-    wait besides the one that is answered. The first signal lets running and waiting answers
-    finish, at most `drain_seconds`; a second one gives them up. `announce` gets the one line
-    that says the server accepts requests; by default it is printed.
+    takes a free one. `threads` are torch's, 0 leaves its choice, which is all cores.
+    `max_waiting` requests may wait besides the one that is answered. The first signal lets
+    running and waiting answers finish, at most `drain_seconds`; a second one gives them up.
+    `announce` gets the one line that says the server accepts requests; by default it is printed.
 
     Raises ConfigError for a model, an address or a number that cannot work.
     """
-    _at_least("threads", 1 if threads is None else threads, 1)
+    _at_least("threads", threads, 0)
     _at_least("max_waiting", max_waiting, 0)
     _at_least("drain_seconds", drain_seconds, 0)
     if access_log:
@@ -64,12 +64,12 @@ def run(
     try:
         with _signals(_stop):
             loaded = load(model, dtype=dtype, progress=progress)
-    except _Stopped:
-        return 0
-    except BaseException:
+    except BaseException as ended:
         listener.close()
+        if isinstance(ended, _Stopped):
+            return 0
         raise
-    if threads is not None:
+    if threads:
         torch.set_num_threads(threads)
     scheduler = Scheduler(max_waiting)
     generator = PlainGenerator(loaded.network, loaded.end_ids)
