@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import traceback
+import warnings
 from collections.abc import Callable
 
-from thinkonce.clock import Clock
 from thinkonce.entry import Entry, Form, Meta, localise
 from thinkonce.errors import TierError
 from thinkonce.freshness import Rules
@@ -15,26 +17,6 @@ from thinkonce.steps import Ask, Draft, Setting
 from thinkonce.tiers.tier import Key
 
 PATIENCE = 20.0  # seconds; only a broken test ever waits that long
-
-
-class FakeClock(Clock):
-    """Stands still until it is moved; wall and monotonic time differ, as they do in life."""
-
-    def __init__(self, now: float = 1_000_000.0):
-        self._box = box = [now]
-        super().__init__(wall=lambda: box[0], monotonic=lambda: box[0] - 999_000.0)
-
-    __slots__ = ("_box",)
-
-    def __setattr__(self, name, value):
-        object.__setattr__(self, name, value)
-
-    def move(self, seconds: float) -> None:
-        self._box[0] += seconds
-
-    @property
-    def now(self) -> float:
-        return self._box[0]
 
 
 class DictTier:
@@ -123,3 +105,20 @@ async def settle(rounds: int = 5) -> None:
     """Let every other task go as far as it can without news from outside."""
     for _ in range(rounds):
         await asyncio.sleep(0)
+
+
+def forked(work: Callable[[], bool]) -> int:
+    """The exit code of a child forked to do `work`: 0 if it said True."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forks beside threads; those are what is tested here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 4
+        try:
+            code = 0 if work() else 3
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

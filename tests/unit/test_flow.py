@@ -10,13 +10,14 @@ import weakref
 
 import pytest
 
-from standins import PATIENCE, DictTier, FakeClock, in_threads, make_ask, make_setting, settle
+from standins import PATIENCE, DictTier, in_threads, make_ask, make_setting, settle
 from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
 from thinkonce.errors import NotCached, TierError
 from thinkonce.flow import answer
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.singleflight import Flights
 from thinkonce.steps import CallModel
+from thinkonce.testing.clock import FakeClock
 
 
 class Blocking:
@@ -101,7 +102,7 @@ class Model:
     def __call__(self):
         self.calls += 1
         if self.seconds:
-            self.clock.move(self.seconds)
+            self.clock.advance(self.seconds)
         if self.failure is not None:
             raise self.failure
         return f"answer {self.calls}"
@@ -125,9 +126,9 @@ def test_the_second_time_is_a_hit(made, clock, near):
 def test_an_entry_is_dead_at_its_expiry_not_after_it(made, clock, near):
     runner, model = made(make_setting([near], clock)), Model()
     runner.ask(model)
-    clock.move(9.999)
+    clock.advance(9.999)
     assert runner.ask(never).outcome is Outcome.HIT
-    clock.move(0.001)
+    clock.advance(0.001)
     assert runner.ask(model).outcome is Outcome.MISS
 
 
@@ -135,7 +136,7 @@ def test_a_far_hit_is_copied_near_and_keeps_its_expiry(made, clock, near, far):
     runner = made(make_setting([near, far], clock))
     runner.ask(Model())
     born = near.kept.popitem()[1].expires_at
-    clock.move(4)
+    clock.advance(4)
     assert runner.ask(never).tier == "disk"
     (copied,) = near.kept.values()
     assert copied.expires_at == born, "copying must not prolong the life"
@@ -288,14 +289,14 @@ def test_a_stale_answer_stands_in_for_a_failing_model(made, clock, near):
     runner, model = made(make_setting([near], clock, stale_if_error=60)), Model()
     runner.ask(model)
     model.failure = ConnectionError("down")
-    clock.move(10)
+    clock.advance(10)
     result = runner.ask(model)
     assert (result.outcome, result.reason, result.value) == (
         Outcome.STALE,
         Reason.EXPIRED,
         "answer 1",
     )
-    clock.move(60)
+    clock.advance(60)
     with pytest.raises(ConnectionError):
         runner.ask(model)
 
@@ -303,7 +304,7 @@ def test_a_stale_answer_stands_in_for_a_failing_model(made, clock, near):
 def test_a_live_answer_too_old_for_the_caller_stands_in_only_where_stale_may(made, clock, near):
     runner, model = made(make_setting([near], clock)), Model()
     runner.ask(model)
-    clock.move(5)
+    clock.advance(5)
     model.failure = ConnectionError("down")
     with pytest.raises(ConnectionError):
         runner.ask(model, max_age=2.0)
@@ -319,7 +320,7 @@ def test_only_if_cached_never_asks_the_model(made, clock, near):
         runner.ask(never, only_if_cached=True)
     runner.ask(Model())
     assert runner.ask(never, only_if_cached=True).outcome is Outcome.HIT
-    clock.move(11)
+    clock.advance(11)
     assert runner.ask(never, only_if_cached=True).outcome is Outcome.STALE
     runner.renewed()
     assert runner.ask(never, only_if_cached=True).value == "answer 1", "no renewal either"
@@ -328,19 +329,19 @@ def test_only_if_cached_never_asks_the_model(made, clock, near):
 def test_max_age_and_min_fresh_refuse_what_others_may_have(made, clock, near):
     runner, model = made(make_setting([near], clock)), Model()
     runner.ask(model)
-    clock.move(5)
+    clock.advance(5)
     assert runner.ask(never, max_age=5.0).outcome is Outcome.HIT
     assert runner.ask(never, min_fresh=5.0).outcome is Outcome.HIT
     too_old = runner.ask(model, max_age=4.9)
     assert (too_old.outcome, too_old.reason) == (Outcome.MISS, Reason.TOO_OLD)
-    clock.move(6)
+    clock.advance(6)
     assert runner.ask(model, min_fresh=4.1).reason is Reason.TOO_OLD
 
 
 def test_max_stale_accepts_what_has_expired(made, clock, near):
     runner, model = made(make_setting([near], clock, retention=100)), Model()
     runner.ask(model)
-    clock.move(15)
+    clock.advance(15)
     assert runner.ask(never, max_stale=5.1, only_if_cached=True).outcome is Outcome.STALE
     assert runner.ask(model, max_stale=5.0).outcome is Outcome.MISS
 
@@ -375,7 +376,7 @@ def test_a_life_of_zero_seconds_is_not_stored(made, clock, near):
 def test_a_stale_answer_is_given_while_one_renewal_runs(made, clock, near):
     runner, model = made(make_setting([near], clock, stale_while_revalidate=60)), Model()
     runner.ask(model)
-    clock.move(10)
+    clock.advance(10)
     result = runner.ask(model)
     assert (result.outcome, result.value) == (Outcome.STALE, "answer 1")
     runner.renewed()
@@ -386,7 +387,7 @@ def test_a_stale_answer_is_given_while_one_renewal_runs(made, clock, near):
 def test_a_renewal_is_made_once_however_many_ask(clock, near):
     runner = Blocking(make_setting([near], clock, stale_while_revalidate=60), Flights(clock=clock))
     runner.ask(lambda: "old")
-    clock.move(10)
+    clock.advance(10)
     go_on, calls = threading.Event(), []
 
     def slow():
@@ -406,7 +407,7 @@ def test_a_renewal_is_made_once_however_many_ask(clock, near):
 def test_a_renewal_that_fails_leaves_the_old_answer_and_says_so(made, clock, near, caplog):
     runner, model = made(make_setting([near], clock, stale_while_revalidate=60)), Model()
     runner.ask(model)
-    clock.move(10)
+    clock.advance(10)
     model.failure = ConnectionError("down")
     runner.ask(model)
     runner.renewed()
@@ -418,7 +419,7 @@ def test_a_renewal_sees_the_context_of_who_asked(made, clock, near):
     who = contextvars.ContextVar("who", default="nobody")
     runner = made(make_setting([near], clock, stale_while_revalidate=60))
     runner.ask(lambda: who.get())
-    clock.move(10)
+    clock.advance(10)
     token = who.set("somebody")
     try:
         contextvars.copy_context().run(runner.ask, who.get)
@@ -435,7 +436,7 @@ def test_a_renewal_sees_the_context_of_who_asked(made, clock, near):
 def test_no_renewal_begins_after_the_close(made, clock, near):
     runner = made(make_setting([near], clock, stale_while_revalidate=60))
     runner.ask(Model())
-    clock.move(10)
+    clock.advance(10)
     runner.world.closed = True
     assert runner.ask(never).outcome is Outcome.STALE
     assert not runner.world.renewals
@@ -446,7 +447,7 @@ def test_without_threads_to_be_had_the_old_answer_is_given_all_the_same(
 ):
     runner = Blocking(make_setting([near], clock, stale_while_revalidate=60), Flights(clock=clock))
     runner.ask(Model())
-    clock.move(10)
+    clock.advance(10)
 
     def no_more(self):
         raise RuntimeError("can't start new thread")
@@ -464,7 +465,7 @@ def test_an_answer_that_was_dear_is_renewed_early_by_chance(made, clock, near):
     runner, model = made(setting), Model(clock, seconds=2.0)
     chances = iter([0.0])  # the first look finds nothing; one chance goes to the jitter
     runner.ask(model)
-    clock.move(8.0)  # 2 s left: exp(-1) = 0.37 of all askers renew
+    clock.advance(8.0)  # 2 s left: exp(-1) = 0.37 of all askers renew
     chances = iter([1 - 0.38])
     assert runner.ask(model).outcome is Outcome.HIT
     runner.renewed()
@@ -479,7 +480,7 @@ def test_an_answer_that_was_dear_is_renewed_early_by_chance(made, clock, near):
 def test_early_refresh_of_zero_never_renews(made, clock, near):
     runner, model = made(make_setting([near], clock, chance=lambda: 0.999999)), Model(clock, 2.0)
     runner.ask(model)
-    clock.move(9.99)
+    clock.advance(9.99)
     runner.ask(never)
     runner.renewed()
     assert model.calls == 1

@@ -95,8 +95,15 @@ class MemoryTier:
         return len(self.map)
 
     def entries(self, selector: Selector, limit: int, after: bytes = b"") -> Iterator[Entry]:
+        now = self._clock.monotonic()
         with self._lock:
-            found = [e for e in self.map.values() if e.digest > after and selector.matches_entry(e)]
+            self.catch_up()
+            held = list(self.map.values())
+        found = [
+            entry
+            for entry in held
+            if entry.digest > after and now < entry.forget_at and selector.matches_entry(entry)
+        ]
         found.sort(key=lambda entry: entry.digest)
         return iter(found[:limit])
 
@@ -129,6 +136,7 @@ class MemoryTier:
 
     def delete(self, key: Key) -> bool:
         with self._lock:
+            self.catch_up()
             entry = self.map.get(key.local)
             if entry is None:
                 return False
