@@ -60,10 +60,15 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Admin:
-    """Belongs to one event loop. `token` "": only callers on this machine."""
+    """Belongs to one event loop. `token` "": only callers on this machine.
 
-    def __init__(self, stock: Stock, clock: Clock, token: str) -> None:
-        self._stock, self._clock, self._token = stock, clock, token
+    `following`: how many requests wait for an upstream's answer, or read it, now.
+    """
+
+    def __init__(
+        self, stock: Stock, clock: Clock, token: str, following: Callable[[], int]
+    ) -> None:
+        self._stock, self._clock, self._token, self._following = stock, clock, token, following
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "stats"): self._stats,
             ("GET", "entries"): self._entries,
@@ -105,7 +110,7 @@ class Admin:
     # -- looking -------------------------------------------------------------------------
 
     async def _stats(self, call: Call) -> None:
-        await self._send(call, self._stock.stats())
+        await self._send(call, {**self._stock.stats(), "following": self._following()})
 
     async def _entries(self, call: Call) -> None:
         query = parse_qs(call.query.decode("latin-1"))

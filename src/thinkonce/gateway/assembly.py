@@ -102,7 +102,7 @@ def assemble(
     gateway = Gateway(
         endpoints,
         passing,
-        Admin(stock, clock, settings.admin.token),
+        Admin(stock, clock, settings.admin.token, lambda: world.following),
         metrics,
         access_log,
         gateway_id=gateway_id,

@@ -19,14 +19,15 @@ from typing import cast
 import msgspec
 
 from thinkonce.drive import AsyncWorld
+from thinkonce.errors import UpstreamError
 from thinkonce.flow import Ask, Follow, Live, Setting, Step
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
 from thinkonce.leading import leave
-from thinkonce.protocols.dialect import Dialect, Recorder
+from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
 from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
-from thinkonce.upstream.failure import Header
+from thinkonce.upstream.failure import Header, Refused
 
 __all__ = ("GatewayAsk", "GatewayWorld", "Ride")
 
@@ -43,8 +44,10 @@ class GatewayAsk(Ask):
 class Ride:
     """One client's way through a stream: every event from the first. Close it."""
 
-    def __init__(self, seat: Seat, dialect: Dialect, ask: GatewayAsk, max_bytes: int) -> None:
-        self._seat, self._dialect, self._ask, self._max_bytes = seat, dialect, ask, max_bytes
+    def __init__(
+        self, seat: Seat, ask: GatewayAsk, max_bytes: int, left: Callable[[], None]
+    ) -> None:
+        self._seat, self._ask, self._max_bytes, self._left = seat, ask, max_bytes, left
         self._chunks = cast(AsyncGenerator[bytes, None], seat.achunks())
         self._recorder: Recorder | None = None
         self.usage_asked = False
@@ -78,13 +81,19 @@ class Ride:
         return Gist() if self._recorder is None else self._recorder.gist()
 
     async def close(self) -> None:
+        """Leave, once; the last one to leave ends the call."""
+        await self.end()
+        self._left()
+
+    async def end(self) -> None:
         await self._chunks.aclose()
 
     def _own_recorder(self) -> Recorder:
         # The call runs in another process, and only bytes come from there.
         if self._recorder is None:
-            self._recorder = self._dialect.recorder(
-                self._ask.fetch.asking.asked,
+            fetch = self._ask.fetch
+            self._recorder = fetch.dialect.recorder(
+                fetch.asking.asked,
                 usage_asked=self.usage_asked,
                 max_bytes=self._max_bytes,
             )
@@ -107,10 +116,11 @@ class GatewayWorld(AsyncWorld):
         self._max_bytes, self._finish_abandoned = max_bytes, finish_abandoned
         self._leading: set[asyncio.Task[Landing]] = set()
         self._fetches: dict[Hashable, Fetch] = {}
+        self.following = 0  # requests that wait for a call or read its stream
 
     async def carry_out(self, step: Step) -> object:
         if isinstance(step, Follow):
-            return await self._follow(cast(GatewayAsk, step.ask), step.seat)
+            return await self._wait_for(cast(GatewayAsk, step.ask), step.seat)
         return await super().carry_out(step)
 
     def join(self, ask: Ask) -> Seat | None:
@@ -130,7 +140,7 @@ class GatewayWorld(AsyncWorld):
             return await asyncio.shield(task)
         if not self._finish_abandoned:
             seat.when_deserted(lambda: _cancel_soon(loop, task))
-        return await self._follow(cast(GatewayAsk, ask), own)
+        return await self._wait_for(cast(GatewayAsk, ask), own)
 
     async def lead_here(self, ask: Ask, seat: Seat, *, look_again: bool) -> Landing:
         fetch = cast(GatewayAsk, ask).fetch
@@ -159,6 +169,21 @@ class GatewayWorld(AsyncWorld):
         if seat.key is not None:
             self._fetches[seat.key] = cast(GatewayAsk, ask).fetch
 
+    async def _wait_for(self, ask: GatewayAsk, seat: Seat) -> Landing:
+        self.following += 1
+        live = False
+        try:
+            landing = await self._follow(ask, seat)
+            live = isinstance(landing.value, Live)
+        except UpstreamError as error:
+            raise Refused.heard(error) from error
+        finally:
+            if not live:
+                self._left()
+        if isinstance(landing.error, UpstreamError):
+            return Landing(landing.fate, error=Refused.heard(landing.error))
+        return landing
+
     async def _follow(self, ask: GatewayAsk, seat: Seat) -> Landing:
         fetch = ask.fetch
         asked = fetch.asking.asked
@@ -166,7 +191,7 @@ class GatewayWorld(AsyncWorld):
         lacks_usage = asked.include_usage and (local is None or not local.usage_asked)
         if not asked.stream or lacks_usage:
             return await seat.follow_async()
-        ride = Ride(seat, fetch.dialect, ask, self._max_bytes)
+        ride = Ride(seat, ask, self._max_bytes, self._left)
         begun = False
         try:
             landing = await ride.begin()
@@ -174,7 +199,10 @@ class GatewayWorld(AsyncWorld):
             return landing
         finally:
             if not begun:
-                await ride.close()
+                await ride.end()
+
+    def _left(self) -> None:
+        self.following -= 1
 
     def _done(self, task: asyncio.Task[Landing]) -> None:
         self._leading.discard(task)

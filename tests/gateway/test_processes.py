@@ -1,0 +1,308 @@
+"""The gateway as a process: its lines, its signals, its exit codes, its store and its siblings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.conftest import CHAT, Got
+from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion
+
+READY_SECONDS = 60
+
+
+@dataclass
+class Process:
+    """`thinkonce serve` in a process of its own."""
+
+    child: asyncio.subprocess.Process
+    lines: list[str]
+    url: str
+    session: aiohttp.ClientSession
+
+    async def chat(self, content: str = "hi", **fields: Any) -> Got:
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": content}]} | fields
+        return await self.post(CHAT, body)
+
+    async def post(self, path: str, body: Any) -> Got:
+        async with self.session.post(self.url + path, json=body) as response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Got(response.status, headers, await response.read())
+
+    async def stats(self) -> Any:
+        async with self.session.get(self.url + "/cache/stats") as response:
+            return json.loads(await response.read())
+
+    async def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal; the exit code and what was written to stderr."""
+        self.child.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> tuple[int, str]:
+        _, errors = await asyncio.wait_for(self.child.communicate(), 30)
+        assert self.child.returncode is not None
+        return self.child.returncode, errors.decode()
+
+
+class Host:
+    """Starts gateways that share a folder; ends what is left of them."""
+
+    def __init__(self, stack: AsyncExitStack, folder: Path, upstream: Upstream) -> None:
+        self._stack, self.folder, self.upstream = stack, folder, upstream
+        self.store = f"sqlite:///{folder / 'answers.db'}"
+
+    async def spawn(self, *arguments: str, **environ: str) -> asyncio.subprocess.Process:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "thinkonce", "serve", *arguments),
+            cwd=self.folder,
+            env={**os.environ, **environ},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self._stack.push_async_callback(finish, child)
+        return child
+
+    async def gateway(self, *arguments: str, **environ: str) -> Process:
+        given = ["--upstream", self.upstream.url, "--port", "0", "--store", self.store]
+        child = await self.spawn(*given, *arguments, **environ)
+        lines = await read_until_ready(child)
+        url = re.findall(r"thinkonce ready on (\S+)", "\n".join(lines))[0]
+        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        return Process(child, lines, url, session)
+
+
+async def finish(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is None:
+        child.kill()
+    await child.communicate()
+
+
+async def read_until_ready(child: asyncio.subprocess.Process) -> list[str]:
+    assert child.stdout is not None
+    lines: list[str] = []
+    async with asyncio.timeout(READY_SECONDS):
+        while not any(line.startswith("try:") for line in lines):
+            line = await child.stdout.readline()
+            if not line:
+                raise AssertionError((await child.communicate())[1].decode())
+            lines.append(line.decode().rstrip())
+    return lines
+
+
+@pytest.fixture
+async def host(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Host]:
+    async with AsyncExitStack() as stack:
+        yield Host(stack, tmp_path, upstream)
+
+
+async def test_it_says_where_and_how_and_drains_on_sigterm(host: Host) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        for event in chunks("hel"):
+            await out.event(event)
+        await gate.wait()
+        await out.event(DONE)
+        await out.end()
+
+    host.upstream.script = slow
+    gateway = await host.gateway()
+    assert gateway.lines[-1].startswith(f"try: curl {gateway.url}/v1/chat/completions")
+    asking = asyncio.create_task(gateway.chat(stream=True))
+    await host.upstream.called()
+    gateway.child.send_signal(signal.SIGTERM)
+    gateway.child.send_signal(signal.SIGHUP)
+    assert gateway.child.stderr is not None
+    while b"SIGHUP" not in await gateway.child.stderr.readline():
+        pass
+    gate.set()
+    assert (await asking).events[-1] == "[DONE]", "an answer under way is finished"
+    code, errors = await gateway.ended()
+    assert (code, "Traceback" in errors) == (0, False)
+    again = await host.gateway()
+    assert (await again.chat()).cache == "HIT", "the write was flushed"
+    assert (await again.end(signal.SIGINT))[0] == 0
+
+
+async def test_answers_under_way_get_the_drain_timeout_and_no_more(host: Host) -> None:
+    async def never(seen: Seen, out: Out) -> None:
+        await asyncio.Event().wait()
+
+    host.upstream.script = never
+    gateway = await host.gateway(THINKONCE_GATEWAY_DRAIN_TIMEOUT="1")
+    asking = asyncio.create_task(gateway.chat())
+    await host.upstream.called()
+    code, errors = await gateway.end()
+    assert (code, "Traceback" in errors) == (0, False)
+    await asyncio.gather(asking, return_exceptions=True)
+    await host.upstream.left()
+
+
+async def test_two_processes_share_answers_and_purges(host: Host) -> None:
+    one, two = await host.gateway(), await host.gateway()
+    first = await one.chat(stream=True)
+    await flushed(one)
+    second = await two.chat()
+    assert (first.cache, second.cache, second.headers["x-cache-tier"]) == ("MISS", "HIT", "sqlite")
+    assert second.headers["x-cache-key"] == first.headers["x-cache-key"]
+    assert (await two.chat()).headers["x-cache-tier"] == "memory", "the nearer tier was filled"
+    assert (await one.post("/cache/purge", {"all": True})).json == {"purged": 1}
+    assert (await two.chat()).cache == "MISS", "at once, in every process"
+    assert host.upstream.calls == 2
+
+
+async def test_a_purge_in_another_process_during_a_slow_miss_holds(host: Host) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        await gate.wait()
+        await out.json(completion())
+
+    host.upstream.script = slow
+    one, two = await host.gateway(), await host.gateway()
+    asking = asyncio.create_task(one.chat())
+    await host.upstream.called()
+    await two.post("/cache/purge", {"all": True})
+    gate.set()
+    assert (await asking).status == 200
+    await flushed(one)
+    assert (await two.chat()).cache == "MISS"
+    assert (await one.chat("x")).cache == "MISS"
+
+
+@pytest.mark.parametrize("shapes", [(False, False), (True, True), (True, False), (False, True)])
+async def test_identical_requests_to_two_processes_are_one_call(
+    host: Host, shapes: tuple[bool, bool]
+) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        if not seen.json["stream"]:
+            await gate.wait()
+            await out.json(completion())
+            return
+        await out.begin_stream()
+        first, *rest = chunks("hel", "lo")
+        await out.event(first)
+        await gate.wait()
+        for event in [*rest, DONE]:
+            await out.event(event)
+        await out.end()
+
+    host.upstream.script = slow
+    one, two = await host.gateway(), await host.gateway()
+    here = [asyncio.create_task(one.chat(stream=shapes[0])) for _ in range(5)]
+    await host.upstream.called()
+    there = [asyncio.create_task(two.chat(stream=shapes[1])) for _ in range(5)]
+    await joined(two, 5)
+    gate.set()
+    got = await asyncio.gather(*here, *there)
+    assert host.upstream.calls == 1
+    assert sorted(one.cache for one in got) == ["COALESCED"] * 9 + ["MISS"]
+    texts = {one.streamed_text if one.body.startswith(b"data") else one.text for one in got}
+    assert texts == {"hello"}
+
+
+async def test_an_upstreams_refusal_reaches_followers_in_other_processes_whole(host: Host) -> None:
+    gate = asyncio.Event()
+
+    async def refuse(seen: Seen, out: Out) -> None:
+        await gate.wait()
+        await out.json({"error": {"message": "slow down"}}, 429, retry_after="7")
+
+    host.upstream.script = refuse
+    one, two = await host.gateway(), await host.gateway()
+    asking = [asyncio.create_task(one.chat())]
+    await host.upstream.called()
+    asking += [asyncio.create_task(two.chat(stream=n == 1)) for n in range(2)]
+    await joined(two, 2)
+    gate.set()
+    for got in await asyncio.gather(*asking):
+        assert (got.status, got.headers["retry-after"]) == (429, "7")
+        assert got.json == {"error": {"message": "slow down"}}
+    assert host.upstream.calls == 1
+
+
+async def test_a_call_whose_process_is_killed_is_made_by_another(host: Host) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        await gate.wait()
+        await out.json(completion())
+
+    host.upstream.script = slow
+    one, two = await host.gateway(), await host.gateway()
+    lost = asyncio.create_task(one.chat())
+    await host.upstream.called()
+    asking = [asyncio.create_task(two.chat()) for _ in range(3)]
+    await joined(two, 3)
+    await one.end(signal.SIGKILL)
+    await host.upstream.called(2)
+    gate.set()
+    got = await asyncio.gather(*asking)
+    assert sorted(one.cache for one in got) == ["COALESCED", "COALESCED", "MISS"]
+    assert host.upstream.calls == 2
+    await asyncio.gather(lost, return_exceptions=True)
+
+
+async def joined(gateway: Process, requests: int) -> None:
+    """Wait until `requests` follow a call, wherever it is made."""
+    async with asyncio.timeout(10):
+        while (await gateway.stats())["following"] < requests:
+            pass
+
+
+async def flushed(gateway: Process) -> None:
+    """Wait until the store of `gateway` holds what its memory holds."""
+    async with asyncio.timeout(10):
+        while True:
+            tiers = (await gateway.stats())["tiers"]
+            if tiers["sqlite"]["entries"] >= tiers["memory"]["entries"]:
+                return
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--upstream", "ftp://x"], "--upstream"),
+        ([], "--upstream URL for a provider, or --local"),
+        (["--upstream", "http://127.0.0.1:1", "--host", "nowhere.invalid"], "host"),
+        (["--upstream", "http://127.0.0.1:1", "--store", "sqlite:///"], "store"),
+        (["--upstream", "http://127.0.0.1:1", "--store", "sqlite:///folder/"], "folder"),
+        (["--upstream", "http://127.0.0.1:1", "--store", "sqlite:///text.db"], "text.db"),
+        (["--upstream", "http://127.0.0.1:1", "--store", "sqlite:////proc/none/a.db"], "/proc"),
+    ],
+)
+async def test_what_cannot_work_is_one_line_and_exit_2(
+    host: Host, arguments: list[str], says: str
+) -> None:
+    (host.folder / "folder").mkdir()
+    (host.folder / "text.db").write_text("this is no database, " * 100)
+    child = await host.spawn(*arguments, "--port", "0")
+    out, errors = await asyncio.wait_for(child.communicate(), READY_SECONDS)
+    assert child.returncode == 2, errors.decode()
+    assert len(errors.decode().strip().splitlines()) == 1, errors.decode()
+    assert says in errors.decode()
+    assert out == b""
+
+
+async def test_a_port_in_use_is_one_line_and_exit_2(host: Host) -> None:
+    used = str(host.upstream.port)
+    child = await host.spawn("--upstream", host.upstream.url, "--port", used)
+    _, errors = await asyncio.wait_for(child.communicate(), READY_SECONDS)
+    assert child.returncode == 2
+    assert used in errors.decode()
+    assert len(errors.decode().strip().splitlines()) == 1
