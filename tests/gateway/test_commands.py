@@ -86,6 +86,20 @@ async def test_a_token_is_needed_where_one_is_set(
     assert await run("stats", "--url", gateway.url) == 0
 
 
+async def test_doctor_compares_a_gateway_s_secret_with_the_store_s(
+    stage: Stage, capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine, other = "m" * 32, "o" * 32
+    gateway = await stage.gateway(store={"url": "memory://", "secret": mine})
+    for secret, code, grade in ((mine, 0, "ok"), (other, 1, "fail")):
+        monkeypatch.setenv("THINKONCE_STORE_SECRET", secret)
+        assert await run("doctor", "--json", "--compare", gateway.url) == code
+        found = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+        assert found["compare"]["grade"] == grade
+        assert secret not in str(found)
+
+
 async def test_a_server_that_is_no_gateway_is_named_as_such(
     stage: Stage, capsys: Out, tmp_path: Path
 ) -> None:

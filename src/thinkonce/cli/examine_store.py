@@ -123,7 +123,7 @@ def compared(store: Store, other: str, token: str) -> Finding:
 def _fingerprint_at(other: str, token: str) -> str:
     if other.startswith(("http://", "https://")):
         with GatewayView(other, token) as view:
-            return str(view.stats().get("secret", "unknown"))
+            return str(view.stats().get("secret") or "an unknown secret")
     check_store_url("--compare", other)
     return _fingerprint_of(Store(url=other))
 

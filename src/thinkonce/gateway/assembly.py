@@ -28,6 +28,7 @@ from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.registry import DIALECTS
 from thinkonce.request.key import Keyer
+from thinkonce.request.secret import fingerprint
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
 from thinkonce.tiers.memory import MemoryTier
@@ -82,7 +83,7 @@ def assemble(
         clock=clock,
         purges=backing.purges,
     )
-    stock = Stock(memory, backing.tier, settings.store.url)
+    stock = Stock(memory, backing.tier, settings.store.url, fingerprint(backing.secret))
     metrics = Metrics(stock.tier_stats, _known_models(pools))
     setting = Setting(stock.tiers, rules, clock, random.random, memory.why_gone)
     limit = settings.cache.max_entry_bytes

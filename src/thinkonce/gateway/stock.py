@@ -19,10 +19,16 @@ __all__ = ("Stock",)
 
 
 class Stock:
-    """Belongs to one event loop; what a disk may delay runs in a thread."""
+    """Belongs to one event loop; what a disk may delay runs in a thread.
 
-    def __init__(self, memory: MemoryTier, store: Tier | None, where: str) -> None:
-        self.memory, self.store, self._where = memory, store, where
+    `fingerprint` tells which secret the keys were made with, and nothing of the secret.
+    """
+
+    def __init__(
+        self, memory: MemoryTier, store: Tier | None, where: str, fingerprint: str = ""
+    ) -> None:
+        self.memory, self.store = memory, store
+        self._where, self._fingerprint = where, fingerprint
 
     @property
     def tiers(self) -> Sequence[Tier]:
@@ -41,6 +47,7 @@ class Stock:
             "max_size": limits.max_entries,
             "max_bytes": limits.max_bytes,
             "epoch": self.memory.purges.epoch[0],
+            "secret": self._fingerprint,
         }
 
     async def entries(self, selector: Selector, limit: int, after: bytes) -> list[Entry]:
