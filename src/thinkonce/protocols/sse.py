@@ -73,7 +73,6 @@ class EventParser:
             and b"\r" not in chunk
             and self._started
             and not self._in_pieces
-            and not self._after_cr
         )
 
     def finish(self) -> list[Event]:

@@ -69,6 +69,25 @@ def _segments(fixed: list[bytes], values: list[int]) -> list[tuple[int, list[byt
     return segments
 
 
+class Cut(NamedTuple):
+    """Where the run of a text is: `[start, end)`."""
+
+    start: int
+    end: int
+    run: Run | None
+
+
+_NO_CUT = Cut(0, 0, None)
+
+
+def _cut_of(ours: list[Member], text: bytes) -> Cut:
+    first, last = ours[0], ours[-1]
+    names = {member.name for member in ours}
+    between = text[first.end : last.value] if len(ours) == 2 else b""
+    run = Run("id" in names, between, "created" in names, id_first=first.name == "id")
+    return Cut(first.value, last.end, run)
+
+
 class TemplateMaker:
     """Collects the texts of one answer, each a JSON object in its framing."""
 
@@ -77,13 +96,12 @@ class TemplateMaker:
         self._values: list[int] = []
         self._runs: dict[Run, int] = {}
         self._id = self._created = b""
-        self._head = b""  # of the last text: up to the end of its run
-        self._head_cut: tuple[int, Run | None] = (0, None)
+        self._head = b""  # of the last text with both: up to the end of its run
+        self._usual = _NO_CUT
 
     def add(self, text: bytes, before: bytes, after: bytes, *, annotated: bool) -> None:
         """`text` between `before` and `after`; `annotated`: with the gap for the annotation."""
-        start, run = self._cut(text)
-        end = len(self._head) if run is not None else start
+        start, end, run = self._cut(text)
         self._fixed[-1] += before + text[:start]
         if run is not None:
             self._values.append(self._runs.setdefault(run, len(self._runs) + 1))
@@ -102,25 +120,18 @@ class TemplateMaker:
     def make(self) -> Template:
         return Template(self._fixed, self._values, list(self._runs), (self._id, self._created))
 
-    def _cut(self, text: bytes) -> tuple[int, Run | None]:
-        """Where the run of `text` begins, and the run."""
-        head = self._head
-        # Nearly always the text begins like the one before it, up to the end of the run.
-        if not (head and text.startswith(head) and text[len(head) : len(head) + 1] in (b",", b"}")):
-            self._head_cut = self._scan(text)
-        return self._head_cut
-
-    def _scan(self, text: bytes) -> tuple[int, Run | None]:
+    def _cut(self, text: bytes) -> Cut:
+        end = self._usual.end
+        # Nearly always the text begins like an earlier one, up to the end of the run.
+        if end and text.startswith(self._head) and text[end : end + 1] in (b",", b"}"):
+            return self._usual
         ours = [m for m in members(text, ("id", "created")) if self._is_ours(m, text)]
         if not ours or len(ours) > 2:
-            self._head = b""
-            return 0, None
-        first, last = ours[0], ours[-1]
-        names = {member.name for member in ours}
-        between = text[first.end : last.value] if len(ours) == 2 else b""
-        self._head = text[: last.end]
-        run = Run("id" in names, between, "created" in names, id_first=first.name == "id")
-        return first.value, run
+            return _NO_CUT
+        cut = _cut_of(ours, text)
+        if len(ours) == 2:
+            self._usual, self._head = cut, text[: cut.end]
+        return cut
 
     def _is_ours(self, member: Member, text: bytes) -> bool:
         """Whether it is the id or the time of the answer: a stray other value stays."""

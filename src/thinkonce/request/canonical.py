@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import msgspec
 
 from thinkonce.errors import RequestError
+from thinkonce.protocols.splice import members
 from thinkonce.request.arguments import canonical_args
 
 __all__ = ("MAX_DEPTH", "MalformedBody", "Parsed", "canonical", "canonical_args", "parse_body")
@@ -154,10 +156,20 @@ def _parse_slowly(raw: bytes) -> Parsed:
     except _ConstantFound:
         raise _constant_error(text) from None
     except RecursionError:
-        return Parsed({}, f"nested deeper than {MAX_DEPTH} levels")
+        return Parsed(_shallow(raw), f"nested deeper than {MAX_DEPTH} levels")
     if not isinstance(body, dict):
         raise RequestError("body", _kind(body), "a JSON object")
     return Parsed(body, "a number or a text that has no exact form")
+
+
+def _shallow(raw: bytes) -> dict[str, Any]:
+    """The members that can be read one by one: where to send it, and the controls."""
+    body: dict[str, Any] = {}
+    with suppress(ValueError):
+        for member in members(raw):
+            with suppress(ValueError, RecursionError):
+                body[member.name] = json.loads(raw[member.value : member.end])
+    return body
 
 
 def _text(raw: bytes) -> str:

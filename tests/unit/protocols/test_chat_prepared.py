@@ -144,6 +144,12 @@ def test_a_first_chunk_without_id_keeps_its_own() -> None:
     assert {each["id"] for each in chunks[1:]} == {"chatcmpl-new"}
 
 
+def test_a_time_of_its_own_is_kept_even_if_it_begins_alike() -> None:
+    later = CHUNKS[1].replace(b'"created":17,', b'"created":170,')
+    chunks = chunks_of(from_stream(CHUNKS[0], later, *CHUNKS[2:]).render(STREAM, STAMP))
+    assert [each["created"] for each in chunks] == [99, 170, 99, 99]
+
+
 def test_data_over_several_lines_is_replayed_as_one() -> None:
     recorder = CHAT.recorder(STREAM, usage_asked=False, max_bytes=1 << 20)
     pretty = json.dumps(json.loads(CHUNKS[1]), indent=1).encode()

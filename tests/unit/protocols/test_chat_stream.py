@@ -239,6 +239,8 @@ def test_usage_asked_on_behalf_of_the_client_is_taken_out_again() -> None:
     data = [each[:-1] + b',"usage":null}' for each in STREAM[:-1]] + [usage_chunk(), DONE]
     passed = relayed(data, asked(), strip=True, marks=None)
     assert passed == [*map(frame, STREAM[:-1]), b"", frame(DONE)]
+    with_choice = [*SAID, chunk(finish="stop", usage=USAGE), DONE]
+    assert relayed(with_choice, asked(), strip=True, marks=None) == list(map(frame, STREAM))
     wanted = asked(stream_options={"include_usage": True})
     assert relayed(data, wanted, strip=True, marks=None) == list(map(frame, data))
 

@@ -93,6 +93,14 @@ def test_an_event_too_large_comes_in_pieces_and_the_next_one_whole() -> None:
         assert parser.oversized == (len(data) == 2)
 
 
+def test_the_rest_of_a_large_event_is_no_event_of_its_own() -> None:
+    parser = EventParser(max_event_bytes=50)
+    parser.feed(b"data: 1\n\n")
+    assert told(parser.feed(b"data: " + b"x" * 100)) == [("", None)]
+    assert told(parser.feed(b"data: still the same\n\n")) == [("", None)]
+    assert told(parser.feed(b"data: 2\n\n")) == [("", b"2")]
+
+
 def test_memory_is_bounded_by_the_largest_event() -> None:
     parser = EventParser(max_event_bytes=1000)
     for _ in range(1000):

@@ -93,6 +93,14 @@ def test_an_unkeyable_body_can_still_be_read_for_its_model_and_controls() -> Non
     assert body["kv_cache"] == {"enabled": False}
 
 
+def test_even_a_body_too_deep_for_any_parser_tells_where_it_wants_to_go() -> None:
+    deep = b"[" * 50_000
+    raw = b'{"model":"m","messages":' + deep + b"]" * 50_000 + b',"kv_cache":{"enabled":false}}'
+    assert parse_body(raw).body == {"model": "m", "kv_cache": {"enabled": False}}
+    for cut in (b'{"model":"m","messages":' + deep, deep, b'{"a":' * 50_000):
+        assert parse_body(cut).unkeyable != "", "whether it is JSON is for the upstream to say"
+
+
 def test_the_depth_cap_is_exact() -> None:
     assert parse_body(nested(MAX_DEPTH)).unkeyable == ""
     assert parse_body(nested(MAX_DEPTH + 1)).unkeyable != ""
