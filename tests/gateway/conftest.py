@@ -164,6 +164,8 @@ async def running(settings: known.Settings, clock: Clock = SYSTEM) -> AsyncItera
             yield Running(f"http://127.0.0.1:{port}", assembly, session, server)
         finally:
             await session.close()
+            connections = server.server_state.connections
+            await until(lambda: not connections)  # shutdown would look every 0.1 s
             await server.shutdown()
             await assembly.close(0.0)
 

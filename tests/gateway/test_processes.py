@@ -82,6 +82,10 @@ class Host:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         return Process(child, lines, url, session)
 
+    async def two_gateways(self) -> tuple[Process, Process]:
+        one, two = await asyncio.gather(self.gateway(), self.gateway())
+        return one, two
+
 
 async def finish(child: asyncio.subprocess.Process) -> None:
     if child.returncode is None:
@@ -152,7 +156,7 @@ async def test_answers_under_way_get_the_drain_timeout_and_no_more(host: Host) -
 
 
 async def test_two_processes_share_answers_and_purges(host: Host) -> None:
-    one, two = await host.gateway(), await host.gateway()
+    one, two = await host.two_gateways()
     first = await one.chat(stream=True)
     await flushed(one)
     second = await two.chat()
@@ -172,7 +176,7 @@ async def test_a_purge_in_another_process_during_a_slow_miss_holds(host: Host) -
         await out.json(completion())
 
     host.upstream.script = slow
-    one, two = await host.gateway(), await host.gateway()
+    one, two = await host.two_gateways()
     asking = asyncio.create_task(one.chat())
     await host.upstream.called()
     await two.post("/cache/purge", {"all": True})
@@ -203,7 +207,7 @@ async def test_identical_requests_to_two_processes_are_one_call(
         await out.end()
 
     host.upstream.script = slow
-    one, two = await host.gateway(), await host.gateway()
+    one, two = await host.two_gateways()
     here = [asyncio.create_task(one.chat(stream=shapes[0])) for _ in range(5)]
     await host.upstream.called()
     there = [asyncio.create_task(two.chat(stream=shapes[1])) for _ in range(5)]
@@ -224,7 +228,7 @@ async def test_an_upstreams_refusal_reaches_followers_in_other_processes_whole(h
         await out.json({"error": {"message": "slow down"}}, 429, retry_after="7")
 
     host.upstream.script = refuse
-    one, two = await host.gateway(), await host.gateway()
+    one, two = await host.two_gateways()
     asking = [asyncio.create_task(one.chat())]
     await host.upstream.called()
     asking += [asyncio.create_task(two.chat(stream=n == 1)) for n in range(2)]
@@ -244,7 +248,7 @@ async def test_a_call_whose_process_is_killed_is_made_by_another(host: Host) -> 
         await out.json(completion())
 
     host.upstream.script = slow
-    one, two = await host.gateway(), await host.gateway()
+    one, two = await host.two_gateways()
     lost = asyncio.create_task(one.chat())
     await host.upstream.called()
     asking = [asyncio.create_task(two.chat()) for _ in range(3)]
