@@ -2,8 +2,8 @@
 
 Identity: module, qualified name and a digest of the source (or a version), for `__main__` the
 file's path too. Editing the function therefore makes old answers unreachable, as it should.
-Functions made by one `def` with different constants around them differ as well: the closure's
-immutable values are in the digest. What a partial or a bound method carries along is named by
+Functions made by one `def` with other constants or functions around them differ as well: what a
+closure holds of these is in the digest. What a partial or a bound method carries along is named by
 `fixed` and `owners`, which whoever makes keys has to count.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from inspect import Parameter
 from itertools import count
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar
 
 __all__ = ("Function", "Kind", "Receiver", "describe")
@@ -166,8 +166,11 @@ def _code_parts(code: CodeType) -> tuple[object, ...]:
     return code.co_code, code.co_names, constants
 
 
-def _closure(function: Callable[..., Any]) -> Iterator[str]:
-    """The constants a function sees around it: not what it changes itself, nor what may change."""
+def _closure(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> Iterator[str]:
+    """The constants and functions that a function sees around it.
+
+    Not what it changes itself, nor objects that may change.
+    """
     code = getattr(function, "__code__", None)
     cells = getattr(function, "__closure__", None) or ()
     if not isinstance(code, CodeType):
@@ -180,6 +183,10 @@ def _closure(function: Callable[..., Any]) -> Iterator[str]:
             continue
         if name not in own and _is_constant(value):
             yield f"{name}={value!r}"
+        elif isinstance(value, FunctionType) and id(value) not in seen:
+            yield f"{name}={value.__module__}.{value.__qualname__}"
+            yield _source(value)
+            yield from _closure(value, seen | {id(value)})
 
 
 def _is_constant(value: object) -> bool:
