@@ -49,6 +49,7 @@ FOREIGN = 126  # the code around bytes a serializer of the user made
 _LEAVES = frozenset({str, bytes, int, float, complex, bool, type(None)})
 _JSON_LEAVES = frozenset({str, bytes, int, float, bool, type(None)})
 _EXT_HEADERS = {0xC7: 2, 0xC8: 3, 0xC9: 5} | dict.fromkeys(range(0xD4, 0xD9), 1)
+_EXT_FIRST = frozenset(bytes([header]) for header in _EXT_HEADERS)
 _MOST_COUNTED = 10_000  # objects; the size of a copied value beyond that is an estimate
 
 
@@ -133,12 +134,12 @@ def revive(form: int, stored: bytes) -> tuple[Any, Callable[[Any], Any] | None]:
 
     A payload whose classes cannot be rebuilt here is found out now, not by its first caller.
     """
-    if form == Form.PLAIN:
-        return thaw(stored), None
     if form == Form.ENCODED or form == Form.STREAM:
-        if mentions_classes(stored):
+        if stored[:1] in _EXT_FIRST and mentions_classes(stored):
             thaw(stored)
         return stored, thaw
+    if form == Form.PLAIN:
+        return thaw(stored), None
     if form == Form.REPLY:
         return stored, None
     raise CorruptEntry("values", f"reading the unknown form {form}")

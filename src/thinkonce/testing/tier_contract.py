@@ -305,6 +305,17 @@ class TierContract:
             assert tier.get(key_of("new")) is not None, "its request began after the purge"
             assert tier.flush(FLUSHING)
 
+    def test_a_purge_of_a_replacement_does_not_bring_back_what_it_replaced(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, "old", meta=Meta(namespace="v1")))
+        assert tier.flush(FLUSHING)
+        tier.put(key_of("a"), entry_of(clock, "new", meta=Meta(namespace="v2")))
+        assert self.purge(tier, Selector(namespace="v2")) == 1
+        assert tier.get(key_of("a")) is None
+        assert tier.flush(FLUSHING)
+        assert tier.get(key_of("a")) is None
+
     def test_a_purge_spares_what_was_asked_for_after_it(
         self, tier: PurgeableTier, clock: FakeClock
     ) -> None:

@@ -40,7 +40,7 @@ class _Header(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """What is stored of `Entry` besides its answer. New fields go to the end, with a default."""
 
     form: int
-    meta: msgspec.Raw
+    meta: bytes  # a `_Meta`, encoded by itself: most are known already and need no decoding
     payload_size: int
     cost: float
     seconds: float
@@ -73,14 +73,14 @@ class Codec:
         self.tier = tier
         self._key = blake3(secret, derive_key_context=_CONTEXT).digest()
         self._encode = msgspec.msgpack.Encoder().encode
-        self._header: Callable[[memoryview], _Header] = msgspec.msgpack.Decoder(_Header).decode
-        self._meta: Callable[[msgspec.Raw], _Meta] = msgspec.msgpack.Decoder(_Meta).decode
+        self._header: Callable[[bytes], _Header] = msgspec.msgpack.Decoder(_Header).decode
+        self._meta: Callable[[bytes], _Meta] = msgspec.msgpack.Decoder(_Meta).decode
         self._metas: dict[bytes, Meta] = {}
 
     def encode(self, digest: bytes, entry: Entry) -> bytes:
         """The bytes of `entry` under `digest`. Raises TypeError for what only memory can hold."""
         payload = persistable(entry)
-        header = self._encode(_header_of(entry, msgspec.Raw(self._encode(_meta_of(entry.meta)))))
+        header = self._encode(_header_of(entry, self._encode(_meta_of(entry.meta))))
         body = b"".join((_LENGTH.pack(len(header)), header, payload))
         checksum = blake3(digest + body, key=self._key).digest(_CHECKSUM_SIZE)
         return b"".join((_VERSION, checksum, body))
@@ -96,8 +96,8 @@ class Codec:
         # From here on the bytes are what `encode` wrote, perhaps in another release.
         payload_at = 4 + _LENGTH.unpack_from(body)[0]
         try:
-            header = self._header(memoryview(body)[4:payload_at])
-            meta = self._metas.get(bytes(header.meta)) or self._new_meta(header.meta)
+            header = self._header(body[4:payload_at])
+            meta = self._metas.get(header.meta) or self._new_meta(header.meta)
         except msgspec.MsgspecError as error:
             raise CorruptEntry(self.tier, "reading the header of an entry") from error
         payload, thaw = revive(header.form, body[payload_at:])
@@ -121,7 +121,7 @@ class Codec:
             header.epoch,
         )
 
-    def _new_meta(self, raw: msgspec.Raw) -> Meta:
+    def _new_meta(self, raw: bytes) -> Meta:
         stored = self._meta(raw)
         meta = Meta(
             scope=stored.scope,
@@ -135,11 +135,11 @@ class Codec:
         )
         if len(self._metas) >= _MOST_METAS:
             self._metas.clear()
-        self._metas[bytes(raw)] = meta
+        self._metas[raw] = meta
         return meta
 
 
-def _header_of(entry: Entry, meta: msgspec.Raw) -> _Header:
+def _header_of(entry: Entry, meta: bytes) -> _Header:
     return _Header(
         entry.form,
         meta,

@@ -87,7 +87,7 @@ class SqliteTier:
         digest, epoch, writer = key.digest, self._epoch[0], self._writer
         queued = writer.queue.get(digest)
         if queued is None:
-            stored = self._stored(digest)
+            stored = None if digest in writer.doomed else self._stored(digest)
         elif queued.entry.epoch < epoch and self._is_purged(queued.entry):
             return None
         else:
@@ -100,8 +100,6 @@ class SqliteTier:
         return entry
 
     def _stored(self, digest: bytes) -> bytes | None:
-        if digest in self._writer.doomed:
-            return None
         try:
             stored: bytes | None = self._database.one(GET, (digest,))
         except TierError:
@@ -113,16 +111,15 @@ class SqliteTier:
 
     def _read(self, key: Key, stored: bytes, epoch: int) -> Entry | None:
         """The entry in `stored`, read after `epoch` was; None, and a removal, if it is no good."""
-        digest = key.digest
         try:
             entry = self._codec.decode(key, stored)
         except CorruptEntry as error:
             self._corrupt += 1
             log.warning("an entry was dropped: %s", error)
-            self._writer.doom(digest, UNCHANGED, (digest, stored))
+            self._writer.doom(key.digest, UNCHANGED, (key.digest, stored))
             return None
         if entry.gone_at <= (now := self._clock.wall()):
-            self._writer.doom(digest, STILL_GONE, (digest, now))
+            self._writer.doom(key.digest, STILL_GONE, (key.digest, now))
             return None
         if entry.epoch < epoch:  # it is still here, so no purge up to then concerned it
             entry.epoch = epoch

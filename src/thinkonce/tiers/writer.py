@@ -48,6 +48,9 @@ LONGEST_WAIT = 0.5  # seconds for another process's write, at a time
 PAUSE_AFTER_FAILURE = 0.05
 IDLE_SECONDS = 30.0  # between looks for entries past their life while nothing is written
 
+# The row that a write was to replace: when the write is purged, the older answer must not return.
+REPLACED = "SELECT a.id FROM answers a JOIN entries e USING (id) WHERE digest = ? AND epoch <= ?"
+
 
 class Queued(msgspec.Struct, gc=False):
     """`number` orders writes for `flush`; `since` is on the machine's monotonic clock."""
@@ -129,14 +132,15 @@ class WriteBehind:
             return queued
 
     def forget(self, database: apsw.Connection, purge: Purge) -> int:
-        """Take back what `purge` concerns; returns how many of them the file does not hold."""
+        """Take back what `purge` concerns, and remove what it was to replace; returns how many."""
         with self._wake:
             queued = list(self.queue.items())
-        concerned = [digest for digest, item in queued if purge.concerns(item.entry)]
-        there = "SELECT EXISTS(SELECT 1 FROM answers WHERE digest = ?)"
-        for digest in concerned:
+        concerned = [(digest, item) for digest, item in queued if purge.concerns(item.entry)]
+        rows = Rows(database)
+        for digest, item in concerned:
             self.take_back(digest)
-        return sum(not database.execute(there, (digest,)).get for digest in concerned)
+            rows.remove(REPLACED, (digest, item.entry.epoch))
+        return len(concerned)
 
     def flush(self, timeout: float) -> bool:
         """Carry out what is queued now; False if that took too long or a write was dropped."""
@@ -211,6 +215,7 @@ class WriteBehind:
         for digest, item in batch.items():
             if concerned(item.entry, window.since(item.entry.epoch)):
                 removed[Reason.PURGED] += 1
+                rows.remove(REPLACED, (digest, item.entry.epoch))
             else:
                 rows.put(digest, item.entry, item.value, self.max_bytes)
         for digest in list(self.uses)[:NOTES_A_BATCH]:

@@ -1,6 +1,7 @@
 """What the SQLite tier promises beyond the contract: bounds, scores, queues, files."""
 
 import os
+import random
 import stat
 import threading
 from math import inf
@@ -14,7 +15,7 @@ from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.selector import Selector
 from thinkonce.testing import FakeClock
 from thinkonce.testing.tier_contract import answer_of, entry_of, key_of
-from thinkonce.tiers import sqlite_purges, writer
+from thinkonce.tiers import rows, sqlite_purges, writer
 from thinkonce.tiers.sqlite import SqliteTier
 
 KIB = 1024
@@ -30,8 +31,9 @@ def clock():
 def make(tmp_path, clock):
     made = []
 
-    def make(**options):
-        path = tmp_path / "answers.db"
+    def make(folder=tmp_path, **options):
+        folder.mkdir(exist_ok=True)
+        path = folder / "answers.db"
         host = HostFile(host_path(path))
         tier = SqliteTier(path, secret=b"s" * 32, host=host, clock=clock.clock, **options)
         made.append((tier, host))
@@ -104,7 +106,25 @@ def test_a_store_stays_within_its_bytes_and_keeps_what_is_dear(make, clock):
     dear = held(tier, map(str, range(0, 2000, 10)))
     assert len(dear) == 200, "dear answers fit, so none of them left"
     assert tier.stats().evictions["evicted"] == 2000 - tier.stats().entries
-    assert tier.stats().entries > 500, "room is used, not left empty between what remains"
+
+
+def test_new_answers_take_the_places_of_evicted_ones(make, clock, tmp_path, monkeypatch):
+    def entries_held(folder):
+        tier = make(folder, max_bytes=4096 * KIB)
+        dice = random.Random(3)
+        for number in range(4000):
+            put(tier, clock, str(number), "x" * 2000, cost=dice.random())
+            if number % 100 == 99:
+                assert tier.flush(10)
+        tier.close()
+        return make(folder).stats().entries
+
+    used = entries_held(tmp_path / "used")
+    monkeypatch.setattr(rows, "MOST_HOLES", 0)
+    unused = entries_held(tmp_path / "unused")
+    assert used > 1.1 * unused, (
+        "rows that always go to the end leave pages a third to two thirds full"
+    )
 
 
 def test_what_is_read_outlives_what_is_not(make, clock):
@@ -330,6 +350,16 @@ def test_a_new_store_beside_an_old_host_file_admits_what_it_does_not_know(make, 
     purge, _ = again.purges.append(Selector(namespace="v1"))
     assert purge.epoch == 4
     assert again.purges.since(3) == [purge]
+
+
+def test_a_purge_made_in_a_file_that_is_no_more_is_admitted_as_unknown(make):
+    tier = make()
+    tier._database.host.raise_epoch(10)  # as a process does that still had the old file open
+    assert tier.purges.since(9) is None
+    purge, _ = tier.purges.append(Selector(namespace="v1"))
+    assert purge.epoch == 11
+    assert make().purges.since(9) is None
+    assert make().purges.since(10) == [purge]
 
 
 def test_a_purge_numbered_elsewhere_is_carried_out_once(make, clock):
