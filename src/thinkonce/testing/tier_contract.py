@@ -316,6 +316,15 @@ class TierContract:
         assert tier.flush(FLUSHING)
         assert tier.get(key_of("a")) is None
 
+    def test_a_purge_counts_an_entry_as_it_is_now(
+        self, tier: PurgeableTier, clock: FakeClock
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, "old", meta=Meta(namespace="v1")))
+        assert tier.flush(FLUSHING)
+        tier.put(key_of("a"), entry_of(clock, "new", meta=Meta(namespace="v2")))
+        assert self.purge(tier, Selector(namespace="v1")) == 0
+        assert answer_of(tier.get(key_of("a"))) == "new"
+
     def test_a_purge_spares_what_was_asked_for_after_it(
         self, tier: PurgeableTier, clock: FakeClock
     ) -> None:

@@ -153,6 +153,15 @@ class Rows:
         chosen = f"SELECT e.id FROM entries e WHERE e.epoch < ? AND {where}"
         return self.remove(chosen, (purge.epoch, *values))
 
+    def purge_one(self, purge: Purge, digest: bytes) -> int:
+        """Remove the entry under `digest` if `purge` concerns it."""
+        where, values = condition(purge.selector)
+        chosen = (
+            "SELECT e.id FROM entries e WHERE e.id = (SELECT id FROM answers WHERE digest = ?) "
+            f"AND e.epoch < ? AND {where}"
+        )
+        return self.remove(chosen, (digest, purge.epoch, *values))
+
     def _newer_than(self, epoch: int) -> bool:
         newer = "SELECT EXISTS(SELECT 1 FROM entries WHERE epoch >= ?)"
         return bool(self._database.execute(newer, (epoch,)).get)

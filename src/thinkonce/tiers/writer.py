@@ -132,15 +132,22 @@ class WriteBehind:
             return queued
 
     def forget(self, database: apsw.Connection, purge: Purge) -> int:
-        """Take back what `purge` concerns, and remove what it was to replace; returns how many."""
+        """Take back what `purge` concerns; returns how many.
+
+        Rows that queued writes replace go too where the purge concerns either of the two: they
+        count for nothing, and must not return when their replacement is taken back.
+        """
         with self._wake:
             queued = list(self.queue.items())
-        concerned = [(digest, item) for digest, item in queued if purge.concerns(item.entry)]
-        rows = Rows(database)
-        for digest, item in concerned:
-            self.take_back(digest)
-            rows.remove(REPLACED, (digest, item.entry.epoch))
-        return len(concerned)
+        rows, count = Rows(database), 0
+        for digest, item in queued:
+            if purge.concerns(item.entry):
+                self.take_back(digest)
+                rows.remove(REPLACED, (digest, item.entry.epoch))
+                count += 1
+            else:
+                rows.purge_one(purge, digest)
+        return count
 
     def flush(self, timeout: float) -> bool:
         """Carry out what is queued now; False if that took too long or a write was dropped."""
