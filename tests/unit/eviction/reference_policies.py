@@ -69,6 +69,21 @@ def skewed_keys(seed: int, count: int, distinct: int) -> list[int]:
     return keys[:count]
 
 
+def restless_keys(seed: int, count: int, capacity: int) -> list[int]:
+    """Turns between what is asked twice, scans that come back, and noise: ARC's target swings."""
+    pick = random.Random(seed)
+    keys: list[int] = []
+    while len(keys) < count:
+        kind, start = pick.random(), pick.randrange(10) * capacity // 2
+        if kind < 0.5:
+            keys += list(range(start, start + capacity)) * 2
+        elif kind < 0.8:
+            keys += range(100, 100 + 2 * capacity)
+        else:
+            keys += [pick.randrange(4 * capacity) for _ in range(2 * capacity)]
+    return keys[:count]
+
+
 class Reference(Protocol):
     def __init__(self, capacity: int) -> None: ...
 

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkonce.eviction import ArcPolicy, Limits, S3FifoPolicy, SievePolicy, make_policy
-from unit.eviction.reference_policies import REFERENCES, new_entry, replay, skewed_keys
+from unit.eviction.reference_policies import (
+    REFERENCES,
+    new_entry,
+    replay,
+    restless_keys,
+    skewed_keys,
+)
 
 logs = st.lists(st.integers(0, 30), max_size=200)
 
@@ -28,6 +34,14 @@ def test_every_decision_is_the_one_of_the_paper(name: str, keys: list[int], capa
 def test_a_long_log_with_scans_and_drift_decides_as_the_paper(name: str, capacity: int) -> None:
     keys = skewed_keys(capacity, 3000, 300)
     assert replay(name, keys, Limits(capacity, None)) == expected(name, keys, capacity)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("capacity", [3, 5, 8, 12])
+def test_a_log_that_changes_its_ways_decides_as_the_paper(name: str, capacity: int) -> None:
+    for seed in range(1, 4):
+        keys = restless_keys(seed, 600, capacity)
+        assert replay(name, keys, Limits(capacity, None)) == expected(name, keys, capacity), seed
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -56,6 +70,20 @@ def test_the_hand_of_sieve_stays_where_it_was_when_the_entry_under_it_is_removed
     policy.remove(entries[2])  # the hand is here
     policy.insert(entries[5])
     assert policy.evict() is entries[3], "the hand goes on towards the head, not back to 0"
+
+
+def test_the_hand_of_sieve_is_back_at_the_tail_when_the_last_entry_ahead_is_removed() -> None:
+    policy = SievePolicy(Limits(3, None))
+    entries = [new_entry(key) for key in range(5)]
+    for entry in entries[:4]:
+        policy.insert(entry)
+    for entry in entries[:1]:
+        policy.hit(entry)
+    assert policy.evict() is entries[1], "0 was passed; 2 is all that lies ahead"
+    policy.remove(entries[2])
+    policy.check()
+    policy.insert(entries[4])
+    assert policy.evict() is entries[0], "from the tail again, before the newer 3"
 
 
 def test_the_small_queue_of_s3fifo_is_drained_at_its_share_and_main_only_below_it() -> None:
