@@ -260,8 +260,11 @@ def lives_table(rows: Rows) -> Table:
                 ]
                 numbers = [number for cell in found for number in (cell.hits, cell.cost_saved)]
                 lines.append([f"a = {exponent} at {share:.0%}, {LABELS[policy]}", *numbers])
-    columns = ["stream", "lazy: hits", "cost", "expired first: hits", "cost "]
-    return Table("With lives of 5 min, 1 h and 24 h", columns, lines)
+    columns = [
+        "stream",
+        *(f"{mode}: {what}" for mode in ("lazy", "first") for what in ("hits", "cost")),
+    ]
+    return Table("With lives of 5 min, 1 h and 24 h: lazy expiry, or expired first", columns, lines)
 
 
 def unit_tables(rows: Rows) -> list[Table]:

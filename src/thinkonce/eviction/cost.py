@@ -36,7 +36,7 @@ __all__ = ("ALPHA", "FIRST_USE", "GHOST_RATIO", "MIN_COST", "CostPolicy", "densi
 
 ALPHA = 0.6
 FIRST_USE = 0.5
-GHOST_RATIO = 2  # rows an entry held, about 140 bytes each; 4 gains 0.2 to 1 % more hits
+GHOST_RATIO = 2  # rows an entry held, about 140 bytes each; 4 gains 0.1 to 0.9 points of hits
 # A cost that is zero, negative or not finite counts as this: below any real price of an
 # answer (a token costs 1e-8 dollars), yet two free entries still differ by size and use.
 MIN_COST = 1e-9
