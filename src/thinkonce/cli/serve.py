@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import typer
 
 from thinkonce.cli.later import NotBuilt
 from thinkonce.cli.options import Config, StoreUrl
+from thinkonce.cli.output import reporting
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Settings, Sources, Upstream
 from thinkonce.settings.check import check_upstream_url
@@ -103,14 +105,23 @@ def serve_model(
     _share_data_folder(settings)
     from thinkonce.kv.server import run
 
-    return run(
-        settings.local.model,
-        host=host or "127.0.0.1",
-        port=MODEL_PORT if port is None else port,
-        threads=settings.local.threads,
-        max_waiting=settings.local.queue,
-        access_log=True,
-    )
+    with ExitStack() as bar:
+        report = bar.enter_context(reporting("loading the model"))
+
+        def announce(line: str) -> None:
+            bar.close()  # the bar goes before the line that says it is done
+            print(line, flush=True)
+
+        return run(
+            settings.local.model,
+            host=host or "127.0.0.1",
+            port=MODEL_PORT if port is None else port,
+            threads=settings.local.threads,
+            max_waiting=settings.local.queue,
+            access_log=True,
+            progress=report,
+            announce=announce,
+        )
 
 
 def pools_of(urls: Sequence[str]) -> dict[str, Upstream]:
