@@ -14,7 +14,7 @@ import pytest
 from faults.sqlite_writer import FLUSH_EVERY, answer, key_of
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.selector import Selector
-from thinkonce.testing.tier_contract import answer_of
+from thinkonce.testing.entries import answer_of
 from thinkonce.tiers.sqlite import SqliteTier
 
 WRITER = Path(__file__).with_name("sqlite_writer.py")

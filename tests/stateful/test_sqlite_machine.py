@@ -16,7 +16,7 @@ from thinkonce.entry import Meta
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.selector import Selector
 from thinkonce.testing.clock import FakeClock
-from thinkonce.testing.tier_contract import answer_of, entry_of, key_of
+from thinkonce.testing.entries import answer_of, entry_of, key_of
 from thinkonce.tiers.sqlite import SqliteTier
 
 NAMES = "abcdef"

@@ -9,7 +9,7 @@ import thinkonce.testing
 from thinkonce.errors import CorruptEntry, TierError
 from thinkonce.selector import Purge, Selector
 from thinkonce.testing import FakeClock, FlakyTier, SlowTier
-from thinkonce.testing.tier_contract import answer_of, entry_of, key_of
+from thinkonce.testing.entries import answer_of, entry_of, key_of
 from thinkonce.tiers.breaker import Breaker
 from thinkonce.tiers.memory import MemoryTier
 

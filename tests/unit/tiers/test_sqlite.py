@@ -14,7 +14,7 @@ from thinkonce.errors import TierError
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.selector import Selector
 from thinkonce.testing import FakeClock
-from thinkonce.testing.tier_contract import answer_of, entry_of, key_of
+from thinkonce.testing.entries import answer_of, entry_of, key_of
 from thinkonce.tiers import rows, sqlite_purges, writer
 from thinkonce.tiers.sqlite import SqliteTier
 

@@ -11,7 +11,7 @@ import pytest
 from thinkonce.errors import ConfigError
 from thinkonce.host.mapfile import HostFile
 from thinkonce.testing import FakeClock
-from thinkonce.testing.tier_contract import answer_of, entry_of, key_of
+from thinkonce.testing.entries import answer_of, entry_of, key_of
 from thinkonce.tiers import schema
 from thinkonce.tiers.store import default_store_path, open_store, store_path
 
