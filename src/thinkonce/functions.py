@@ -226,7 +226,7 @@ class Receiver:
             return ("key", kind.__module__, kind.__qualname__, own() if callable(own) else own)
         if persistent:
             raise TypeError(
-                f"{scope}: a {type(receiver).__qualname__} has no __thinkonce_key__, so its "
+                f"{scope}: a {type(receiver).__name__} has no __thinkonce_key__, so its "
                 "answers cannot be told apart in a persistent store; define one, or use ignore="
             )
         return ("serial", self._serial(receiver, scope))
@@ -246,7 +246,7 @@ class Receiver:
             return weakref.ref(receiver, lambda gone: self._forget(address, gone))
         except TypeError:
             raise TypeError(
-                f"{scope}: a {type(receiver).__qualname__} allows no weak reference; "
+                f"{scope}: a {type(receiver).__name__} allows no weak reference; "
                 "define __thinkonce_key__ on it, or use ignore="
             ) from None
 
