@@ -96,6 +96,7 @@ class Flight:
         "followers",
         "landing",
         "leader",
+        "renew_at",
         "spoke_at",
     )
 
@@ -117,6 +118,7 @@ class Flight:
         self.spoke_at = -inf
         self.digest = b""
         self.claim: Any = None
+        self.renew_at = 0.0  # when the claim is to be renewed
         self._feed: list[Any] = []  # _feed[i] is chunk number _base + i
         self._sizes: list[int] = []
         self._base = self._kept_bytes = 0
@@ -174,6 +176,13 @@ class Flight:
         if self._readers or self._waiters:  # nobody comes to sleep on a flight that has ended
             self.poke()
         return True
+
+    def end_if_deserted(self, landing: Landing) -> bool:
+        """End with `landing` unless somebody follows; tells whether it has ended now."""
+        with self._lock:
+            if self.landing is None and self.followers == 0:
+                self.landing = landing
+            return self.landing is not None
 
     def poke(self) -> None:
         """Let everybody who waits look again, at the feed and at the clock."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from enum import StrEnum
 from math import inf
@@ -40,9 +41,11 @@ from thinkonce.flight import (
     Landing,
 )
 from thinkonce.host.fork import free_after_fork, on_fork
+from thinkonce.host.mapfile import HostFile
 from thinkonce.leading import Leading, current, enter, leave, led_by, may_wait, stop_waiting
+from thinkonce.sharing import Codec, Sharing
 
-__all__ = ("Fate", "Flight", "Flights", "Landing", "Role", "Seat")
+__all__ = ("Codec", "Fate", "Flight", "Flights", "Landing", "Role", "Seat")
 
 IN_CIRCLE = Landing(Fate.THROUGH, why="waiting would never end: that call waits for this one")
 OWN_THREAD = Landing(Fate.THROUGH, why="waiting would stop the thread that leads")
@@ -51,6 +54,15 @@ ELECTED = Landing(Fate.LEAD, why="the leader went away")
 ABANDONED = Landing(Fate.ABANDONED, why="the leader went away")
 
 Digest = Callable[[], bytes]
+
+
+def only_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be shared between processes without a codec")
+
+
+BYTES_ONLY = Codec(only_bytes, only_bytes)
 
 
 class Role(StrEnum):
@@ -272,13 +284,16 @@ class Seat:
 class Flights:
     """The calls under way in this process. Thread-safe.
 
-    `lease` is how many seconds of silence end a follower's patience; `max_bytes` bounds the
-    chunks kept for each call.
+    With `host`, calls are shared with other processes that open the same file; results cross by
+    `codec`. `lease` is how many seconds of silence end a follower's patience; `max_bytes` bounds
+    the chunks kept for each call. `close` it, or its thread ends with the process.
     """
 
     def __init__(
         self,
+        host: HostFile | None = None,
         *,
+        codec: Codec = BYTES_ONLY,
         lease: float = LEASE_SECONDS,
         clock: Clock = SYSTEM,
         max_bytes: int = MAX_FEED_BYTES,
@@ -287,6 +302,9 @@ class Flights:
         self._clock, self._max_bytes = clock, max_bytes
         self._lock = threading.Lock()
         self._table: dict[Hashable, Flight] = {}
+        self._sharing = Sharing(host, codec, clock, lease) if host is not None else None
+        if self._sharing is not None:
+            weakref.finalize(self, self._sharing.close)
         on_fork(self._in_child)
 
     def __len__(self) -> int:
@@ -313,14 +331,35 @@ class Flights:
                 leader=Leading(outer, threading.get_ident()),
                 lock=self._lock,
             )
-        seat.role, seat.flight = LEAD, flight
-        enter(flight.leader)
+        if self._sharing is None or seat.digest is None or not self._is_led_elsewhere(seat, flight):
+            seat.role, seat.flight = LEAD, flight
+            enter(flight.leader)
+
+    def _is_led_elsewhere(self, seat: Seat, flight: Flight) -> bool:
+        """If so, `flight` becomes the local copy of that call, and `seat` its first follower."""
+        assert self._sharing is not None
+        assert seat.digest is not None
+        pilot = Seat(self, seat.key, None)
+        pilot.role, pilot.flight = LEAD, flight
+        try:
+            claim = self._sharing.offer(flight, seat.digest())
+        except BaseException:
+            pilot.abandon()
+            raise
+        if claim is None:
+            pilot.flight = None
+            return False
+        flight.leader.thread = 0
+        flight.enlist()
+        seat.role, seat.flight = FOLLOW, flight
+        self._sharing.follow(claim, flight, pilot)
+        return True
 
     def _role_in(self, flight: Flight, outer: Leading | None) -> Role | None:
         """The role of one who comes to `flight` now; None if it is to be replaced."""
         if outer is not None and flight.leader in led_by(outer):
             return THROUGH
-        if self.now() >= flight.expires_at:
+        if flight.landing is not None or self.now() >= flight.expires_at:
             return None
         if not flight.admits:
             return THROUGH
@@ -335,18 +374,38 @@ class Flights:
             if self._table.get(key) is flight:
                 del self._table[key]
         leave(flight.leader)
+        if self._sharing is not None:
+            self._sharing.release(flight)
         flight.end(landing)
 
     def may_wait(self, waiting: Leading | None, flight: Flight) -> bool:
-        return may_wait(waiting, flight.leader)
+        """Note the wait, unless it closes a circle, in this process or through others."""
+        if waiting is None:
+            return True
+        if not may_wait(waiting, flight.leader):
+            return False
+        if self._sharing is None or self._sharing.may_wait(waiting, flight):
+            return True
+        stop_waiting(waiting, flight.leader)
+        return False
 
     def stop_waiting(self, waiting: Leading, flight: Flight) -> None:
         stop_waiting(waiting, flight.leader)
+        if self._sharing is not None and flight.digest:
+            self._sharing.stop_waiting(waiting)
 
     def keep_claim(self, flight: Flight) -> None:
-        pass
+        if self._sharing is not None:
+            self._sharing.keep(flight)
+
+    def close(self) -> None:
+        """Share no more: followers in other processes make their own call. Idempotent."""
+        if self._sharing is not None:
+            self._sharing.close()
 
     def _in_child(self) -> None:
         """After a fork: the calls under way are the parent's, and so was whoever held the lock."""
         free_after_fork(self._lock)
         self._table.clear()
+        if self._sharing is not None:
+            self._sharing.in_child()

@@ -69,11 +69,25 @@ class FileLock:
         self._fd, self._patience = fd, patience
         self._threads = threading.Lock()
 
+    def within(self, patience: float) -> FileLock:
+        """The same lock, for those who would rather fail after `patience` seconds."""
+        hasty = FileLock(self._fd, patience)
+        hasty._threads = self._threads
+        return hasty
+
+    def retire(self) -> None:
+        """Refuse from now on: the caller is about to close the descriptor.
+
+        Its number may soon be another file's, which nobody must lock by mistake.
+        """
+        with self._threads:
+            self._fd = -1
+
     def __enter__(self) -> Self:
         if not self._threads.acquire(timeout=self._patience):
             raise TierError("host", f"waiting {self._patience} s for another thread's lock")
         try:
-            if not try_lock(self._fd):
+            if self._fd < 0 or not try_lock(self._fd):
                 self._wait()
         except BaseException:
             self._threads.release()
@@ -92,6 +106,8 @@ class FileLock:
             self._threads.release()
 
     def _wait(self) -> None:
+        if self._fd < 0:
+            raise TierError("host", "locking a file that has been closed")
         give_up_at = time.monotonic() + self._patience
         pause = FIRST_PAUSE_SECONDS
         while not try_lock(self._fd):

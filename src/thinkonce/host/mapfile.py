@@ -28,10 +28,13 @@ VERSION = 1
 HEAD = struct.Struct("=8sQ")  # magic, version
 EPOCH_AT, SEQUENCE_AT = 16, 24
 COUNTERS_AT = 4096
-COUNTERS_SIZE = 160 * 1024
+COUNTERS_SIZE = 708 * 1024
 FLIGHTS_AT = COUNTERS_AT + COUNTERS_SIZE
 FLIGHTS_SIZE = 320 * 1024
 SIZE = FLIGHTS_AT + FLIGHTS_SIZE  # bytes; sparse until used
+
+# What a miss may lose to a stopped process that holds the lock. A purge waits longer.
+BRIEF_SECONDS = 0.1
 
 OPEN_FLAGS = (
     os.O_RDWR
@@ -53,7 +56,8 @@ class HostFile:
     `epoch` is a one-element view of the purge epoch: `host.epoch[0]` is what every inline hit
     compares. It may be read by anyone at any time, also after `close`. It is written only by
     `raise_epoch` and `next_epoch`. `counters` and `flights` are the other parts, for their
-    modules; they are changed only under `lock`, unless those modules say otherwise.
+    modules; they are changed only under `lock`, unless those modules say otherwise. `brief_lock` is
+    the same lock for those who can do without.
 
     Raises TierError where the file cannot be opened or mapped, or is no ordinary file.
     """
@@ -66,7 +70,7 @@ class HostFile:
         except OSError as error:
             raise TierError("host", f"opening {self.path}") from error
         try:
-            self.lock = FileLock(self._fd)
+            self._take_lock()
             with self.lock:
                 self._map = prepare(self._fd)
         except (OSError, ValueError) as error:
@@ -104,13 +108,20 @@ class HostFile:
         return self.sequence[0]
 
     def close(self) -> None:
-        """Let go of the file. Views handed out stay readable until they are dropped.
+        """Let go of the file; what uses the lock raises TierError from now on.
 
+        A view of the epoch that was handed out stays readable, and goes on showing the file's.
         The file itself stays: other processes may have it mapped.
         """
         if self.closed:
             return
         self.closed = True
+        self.lock.retire()
+        self.brief_lock.retire()
+        # Dropped, not released: whoever still holds a view must not crash.
+        self.epoch = memoryview(self.epoch.tobytes()).cast("Q")
+        self.sequence = self.counters = self.flights = memoryview(b"")
+        del self._map
         os.close(self._fd)
 
     def _reopen(self) -> None:
@@ -123,7 +134,11 @@ class HostFile:
         except OSError:
             self._fd = os.dup(inherited)  # no exclusion against the parent, but no crash
         os.close(inherited)
+        self._take_lock()
+
+    def _take_lock(self) -> None:
         self.lock = FileLock(self._fd)
+        self.brief_lock = self.lock.within(BRIEF_SECONDS)
 
 
 def prepare(fd: int) -> mmap.mmap:
@@ -136,7 +151,9 @@ def prepare(fd: int) -> mmap.mmap:
     if status.st_size < SIZE:
         os.ftruncate(fd, SIZE)
     mapped = mmap.mmap(fd, SIZE)
-    if HEAD.unpack_from(mapped) != (MAGIC, VERSION) or status.st_size < SIZE:
+    if status.st_size == 0:
+        HEAD.pack_into(mapped, 0, MAGIC, VERSION)  # the rest is zero: the file stays sparse
+    elif HEAD.unpack_from(mapped) != (MAGIC, VERSION) or status.st_size < SIZE:
         rewrite(mapped)
     return mapped
 

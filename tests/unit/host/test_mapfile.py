@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from leaks import open_files
 from thinkonce.errors import TierError
 from thinkonce.host.mapfile import EPOCH_AT, MAGIC, SIZE, HostFile, host_path
 
@@ -60,10 +61,30 @@ def test_a_view_taken_before_close_still_reads(path):
     host.raise_epoch(5)
     host.close()
     host.close()
-    assert epoch[0] == 5
+    assert (epoch[0], host.epoch[0]) == (5, 5)
+    other = HostFile(path)
+    other.raise_epoch(6)
+    other.close()
+    assert epoch[0] == 6, "and it still learns of purges"
     del host
     gc.collect()
-    assert epoch[0] == 5, "a wrapper that outlives its cache must not crash"
+    assert epoch[0] == 6, "a wrapper that outlives its cache must not crash"
+
+
+def test_a_closed_file_refuses_to_be_changed(path):
+    host = HostFile(path)
+    host.close()
+    for use in (host.next_epoch, lambda: host.raise_epoch(1)):
+        with pytest.raises(TierError, match="has been closed"):
+            use()
+
+
+def test_closing_gives_the_descriptors_back(path):
+    before = open_files()
+    host = HostFile(path)
+    assert len(open_files()) > len(before)
+    host.close()
+    assert len(open_files()) == len(before)
 
 
 @pytest.mark.parametrize(

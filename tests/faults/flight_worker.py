@@ -1,0 +1,122 @@
+"""A process that takes part in calls as it is told: one JSON command a line, answers likewise.
+
+Commands that wait run in a thread of their own, so that a test can go on telling.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+
+from thinkonce.errors import UpstreamError
+from thinkonce.host.mapfile import HostFile
+from thinkonce.singleflight import Codec, Flights
+
+CODEC = Codec(lambda value: json.dumps(value).encode(), json.loads)
+
+
+class Worker:
+    def __init__(self, path, lease):
+        self.flights = Flights(HostFile(path), codec=CODEC, lease=lease)
+        self.seats = {}
+        self.out = threading.Lock()
+        self.may_go_on = threading.Event()
+
+    def say(self, number, **answer):
+        with self.out:
+            print(json.dumps({"id": number, **answer}), flush=True)
+
+    def join(self, seat="s", key="k"):
+        digest = key.encode().ljust(32, b".")
+        taken = self.seats[seat] = self.flights.join(key, lambda: digest)
+        # The commands of a test belong to different requests.
+        from thinkonce import leading
+
+        leading._innermost.set(None)
+        return {"role": taken.role}
+
+    def publish(self, chunk, seat="s", times=1):
+        for _ in range(times):
+            self.seats[seat].publish(chunk.encode())
+        return {}
+
+    def land(self, value, seat="s"):
+        self.seats[seat].land(value)
+        return {}
+
+    def fail(self, message, seat="s"):
+        self.seats[seat].fail(UpstreamError(message))
+        return {}
+
+    def abandon(self, seat="s"):
+        self.seats[seat].abandon()
+        return {}
+
+    def renew(self, seat="s"):
+        self.seats[seat].renew()
+        return {}
+
+    def followers(self, seat="s"):
+        return {"followers": self.seats[seat].followers}
+
+    def table(self):
+        return {"flights": len(self.flights)}
+
+    def close(self):
+        self.flights.close()
+        return {"threads": threading.active_count()}
+
+    def follow(self, number, seat="s", timeout=None):
+        landing = self.seats[seat].follow(timeout)
+        error = (
+            None if landing.error is None else [type(landing.error).__name__, str(landing.error)]
+        )
+        self.say(number, fate=landing.fate, value=landing.value, error=error, why=landing.why)
+
+    def chunks(self, number, seat="s"):
+        got, error = [], None
+        try:
+            for chunk in self.seats[seat].chunks():
+                got.append(chunk.decode())
+                self.say(f"{number}.{len(got)}", chunk=got[-1])
+        except UpstreamError as trouble:
+            error = str(trouble)
+        landing = self.seats[seat].landing
+        fate, value = (None, None) if landing is None else (landing.fate, landing.value)
+        self.say(number, chunks=got, fate=fate, value=value, error=error)
+
+    def nest(self, number, outer, inner):
+        """Lead `outer`, whose model, once told to go on, asks for `inner`."""
+        lead = self.flights.join(outer, lambda: outer.encode().ljust(32, b"."))
+        self.say(f"{number}.1", role=lead.role)
+        self.may_go_on.wait()
+        landing = self.flights.join(inner, lambda: inner.encode().ljust(32, b".")).follow()
+        lead.land(outer)
+        self.say(number, fate=landing.fate, value=landing.value, why=landing.why)
+
+    def go_on(self):
+        self.may_go_on.set()
+        return {}
+
+
+WAITING = ("follow", "chunks", "nest")
+
+
+def main():
+    worker = Worker(sys.argv[1], float(sys.argv[2]))
+    for line in sys.stdin:
+        command = json.loads(line)
+        number, name = command.pop("id"), command.pop("do")
+        if name in WAITING:
+            task = threading.Thread(
+                target=getattr(worker, name), args=(number,), kwargs=command, daemon=True
+            )
+            task.start()
+        else:
+            worker.say(number, **getattr(worker, name)(**command))
+    worker.flights.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,590 @@
+"""One call for many askers in several processes: real processes, real sockets, real kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from leaks import nothing_left, until
+from thinkonce.host.flights import FlightTable
+from thinkonce.host.frames import HEAD, Kind, Unframer, frame, hello
+from thinkonce.host.mapfile import HostFile
+from thinkonce.host.process import this_process
+from thinkonce.host.unix_socket import connect, is_available, listen
+from thinkonce.singleflight import Codec, Fate, Flights, Role
+
+pytestmark = pytest.mark.skipif(not is_available(), reason="needs Unix sockets")
+
+WORKER = Path(__file__).with_name("flight_worker.py")
+DIGEST = b"k".ljust(32, b".")
+LONG = 3600.0  # a lease that no test outlives
+CODEC = Codec(lambda value: json.dumps(value).encode(), json.loads)
+
+
+class Process:
+    """A worker, and the answers it has given so far."""
+
+    def __init__(self, path, lease=LONG):
+        self.given, self.number = {}, 0
+        self.popen = subprocess.Popen(
+            [sys.executable, str(WORKER), str(path), str(lease)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def tell(self, do, **command):
+        """Have it begin something; the number to ask for the answer with."""
+        self.number += 1
+        self.popen.stdin.write(json.dumps({"id": self.number, "do": do, **command}) + "\n")
+        self.popen.stdin.flush()
+        return self.number
+
+    def answer(self, number):
+        while number not in self.given:
+            line = self.popen.stdout.readline()
+            assert line, f"the worker is gone (exit status {self.popen.wait()})"
+            answer = json.loads(line)
+            self.given[answer.pop("id")] = answer
+        return self.given.pop(number)
+
+    def do(self, do, **command):
+        return self.answer(self.tell(do, **command))
+
+    def kill(self):
+        os.kill(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+    def end(self):
+        if self.popen.poll() is None:
+            os.kill(self.popen.pid, signal.SIGCONT)
+            self.popen.stdin.close()
+            assert self.popen.wait(20) == 0
+        self.popen.stdin.close()
+        self.popen.stdout.close()
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing():
+    with nothing_left():
+        yield
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.host"
+
+
+@pytest.fixture(autouse=True)
+def own_runtime_folder(monkeypatch):
+    """Where sockets go whose store lies too deep."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def start(path):
+    begun = []
+
+    def one(lease=LONG):
+        begun.append(Process(path, lease))
+        return begun[-1]
+
+    yield one
+    for process in begun:
+        process.end()
+
+
+@pytest.fixture
+def here(path):
+    """This process, taking part."""
+    host = HostFile(path)
+    flights = Flights(host, codec=CODEC, lease=LONG)
+    yield flights
+    flights.close()
+    flights.close()
+    host.close()
+
+
+def join(flights, key="k"):
+    return flights.join(key, lambda: key.encode().ljust(32, b"."))
+
+
+def claims(path):
+    host = HostFile(path)
+    found = [claim.digest for claim in FlightTable(host).claims()]
+    host.close()
+    return found
+
+
+def test_16_processes_with_two_askers_each_on_one_key_make_one_call(start, path):
+    workers = [start() for _ in range(16)]
+    asked = [(w, seat, w.tell("join", seat=seat)) for w in workers for seat in ("a", "b")]
+    roles = [(w, seat, w.answer(number)["role"]) for w, seat, number in asked]
+    ((leader, seat),) = [(w, seat) for w, seat, role in roles if role == Role.LEAD]
+    following = [(w, w.tell("follow", seat=seat)) for w, seat, role in roles if role == Role.FOLLOW]
+    assert len(following) == 31
+    until(lambda: leader.do("followers", seat=seat)["followers"] == 16, "15 others and 1 here")
+    leader.do("land", seat=seat, value="the one answer")
+    assert {w.answer(number)["value"] for w, number in following} == {"the one answer"}
+    assert claims(path) == [], "an ended call leaves the table at once"
+
+
+def test_a_follower_elsewhere_gets_every_chunk_live_and_from_the_first(start):
+    leader, early, late = start(), start(), start()
+    assert leader.do("join")["role"] == Role.LEAD
+    leader.do("publish", chunk="one")
+    assert early.do("join")["role"] == Role.FOLLOW
+    number = early.tell("chunks")
+    assert early.answer(f"{number}.1")["chunk"] == "one"
+    for turn in range(2, 12):
+        leader.do("publish", chunk=f"chunk {turn}")
+        assert early.answer(f"{number}.{turn}")["chunk"] == f"chunk {turn}", "live, not at the end"
+    assert late.do("join")["role"] == Role.FOLLOW
+    other = late.tell("chunks")
+    assert late.answer(f"{other}.11")["chunk"] == "chunk 11"
+    leader.do("land", value={"whole": "answer"})
+    for worker, asked in ((early, number), (late, other)):
+        answer = worker.answer(asked)
+        assert answer["chunks"] == ["one", *(f"chunk {turn}" for turn in range(2, 12))]
+        assert (answer["fate"], answer["value"]) == (Fate.COALESCED, {"whole": "answer"})
+
+
+def test_an_error_crosses_with_its_name_and_message(start):
+    leader, follower = start(), start()
+    leader.do("join")
+    follower.do("join")
+    asked = follower.tell("follow")
+    until(lambda: leader.do("followers")["followers"] == 1)
+    leader.do("fail", message="429 slow down")
+    answer = follower.answer(asked)
+    assert answer["fate"] == Fate.FAILED
+    assert answer["error"] == ["UpstreamError", "UpstreamError: 429 slow down"]
+    assert follower.do("join")["role"] == Role.LEAD, "the next asker begins a new call"
+
+
+def test_when_the_leader_is_killed_one_of_all_followers_leads(start):
+    leader, others = start(), [start() for _ in range(3)]
+    leader.do("join")
+    asked = []
+    for worker in others:
+        for seat in ("a", "b"):
+            assert worker.do("join", seat=seat)["role"] == Role.FOLLOW
+            asked.append((worker, seat, worker.tell("follow", seat=seat)))
+    until(lambda: leader.do("followers")["followers"] == 3)
+    leader.kill()
+    elected = None
+    while elected is None:
+        # Only the elected gets an answer before there is a new leader's result.
+        for worker, seat, number in asked:
+            if (found := poll(worker, number)) is not None:
+                assert found["fate"] == Fate.LEAD, found
+                elected = (worker, seat, number)
+                break
+    worker, seat, number = elected
+    # Who learns of the death later finds the new call, as long as it is under way.
+    until(lambda: worker.do("followers", seat=seat)["followers"] == 3)
+    worker.do("land", seat=seat, value="by the new leader")
+    rest = [(w, n) for w, _, n in asked if (w, n) != (worker, number)]
+    answers = [w.answer(n) for w, n in rest]
+    assert {(a["fate"], a["value"]) for a in answers} == {(Fate.COALESCED, "by the new leader")}
+
+
+def poll(worker, number):
+    """The answer if the worker has given it by now. A question behind it makes that certain."""
+    worker.do("table")
+    return worker.given.get(number)
+
+
+def test_a_leader_killed_in_mid_stream_is_an_error_only_for_who_got_chunks(start):
+    leader, reader, waiter = start(), start(), start()
+    leader.do("join")
+    leader.do("publish", chunk="half an answer")
+    reader.do("join")
+    reading = reader.tell("chunks")
+    reader.answer(f"{reading}.1")
+    waiter.do("join")
+    waiting = waiter.tell("follow")
+    until(lambda: leader.do("followers")["followers"] == 2)
+    leader.kill()
+    assert "gave no result" in reader.answer(reading)["error"]
+    assert waiter.answer(waiting)["fate"] == Fate.LEAD
+
+
+def test_a_leader_that_gives_up_is_followed_by_another_process(start):
+    leader, follower = start(), start()
+    leader.do("join")
+    follower.do("join")
+    asked = follower.tell("follow")
+    until(lambda: leader.do("followers")["followers"] == 1)
+    leader.do("abandon")
+    assert follower.answer(asked)["fate"] == Fate.LEAD
+    assert leader.do("join")["role"] == Role.FOLLOW, "the roles have changed"
+    asked = leader.tell("follow")
+    until(lambda: follower.do("followers")["followers"] == 1)
+    follower.do("land", value=7)
+    assert leader.answer(asked)["value"] == 7
+
+
+def test_a_stopped_leader_is_replaced_when_its_lease_is_over(start):
+    leader, follower = start(lease=0.5), start(lease=0.5)
+    leader.do("join")
+    follower.do("join")
+    asked = follower.tell("follow")
+    until(lambda: leader.do("followers")["followers"] == 1)
+    os.kill(leader.popen.pid, signal.SIGSTOP)
+    assert follower.answer(asked)["fate"] == Fate.THROUGH, "nobody waits longer than a lease"
+    assert follower.do("join")["role"] == Role.LEAD
+    os.kill(leader.popen.pid, signal.SIGCONT)
+    leader.do("land", value="late")
+    third = start(lease=60)
+    assert third.do("join")["role"] == Role.FOLLOW, "a late end must not end the new call"
+    follower.do("land", value="new")
+
+
+def test_the_leader_knows_who_still_follows(start):
+    leader, follower = start(), start()
+    leader.do("join")
+    follower.do("join")
+    asked = follower.tell("follow", timeout=0.01)
+    assert follower.answer(asked)["fate"] == Fate.THROUGH
+    until(lambda: leader.do("followers")["followers"] == 0)
+    assert follower.do("table")["flights"] == 0, "a copy that nobody follows is dropped"
+    leader.do("land", value=1)
+
+
+def test_what_cannot_be_encoded_is_not_shared(start, here):
+    follower = start()
+    seat = join(here)
+    follower.do("join")
+    asked = follower.tell("follow")
+    until(lambda: seat.followers == 1)
+    seat.land(object())
+    assert follower.answer(asked)["fate"] == Fate.THROUGH
+
+
+def test_a_large_result_crosses_whole(start, here):
+    leader = start()
+    leader.do("join")
+    seat = join(here)
+    assert seat.role is Role.FOLLOW
+    chunks = seat.chunks()
+    leader.do("publish", chunk="x" * 1000, times=3000)
+    leader.do("land", value="y" * 5_000_000)
+    assert sum(len(chunk) for chunk in chunks) == 3_000_000
+    assert len(seat.landing.value) == 5_000_000
+
+
+def test_a_circle_through_three_processes_is_broken_once(start):
+    workers, ring = [start() for _ in range(3)], ("a", "b", "c")
+    asked = []
+    for turn, worker in enumerate(workers):
+        number = worker.tell("nest", outer=ring[turn], inner=ring[(turn + 1) % 3])
+        assert worker.answer(f"{number}.1")["role"] == Role.LEAD
+        asked.append(number)
+    for worker in workers:
+        worker.do("go_on")
+    answers = [worker.answer(number) for worker, number in zip(workers, asked, strict=True)]
+    fates = sorted(answer["fate"] for answer in answers)
+    assert Fate.THROUGH in fates, "with a lease of an hour, a circle would hold for an hour"
+    assert all("never end" in a["why"] for a in answers if a["fate"] == Fate.THROUGH)
+
+
+def test_a_forked_child_shares_calls_but_not_its_parents_sockets(here, path):
+    parent = join(here)
+    assert parent.role is Role.LEAD
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            from thinkonce import leading
+
+            leading._innermost.set(None)
+            seat = join(here)
+            os.write(tell, seat.role.encode())
+            status = 0 if seat.follow().unwrap() == "from the parent" else 2
+            parent.land("from the child")  # not its own: without effect outside
+        finally:
+            here.close()
+            os._exit(status)
+    assert os.read(ready, 20) == Role.FOLLOW.encode()
+    until(lambda: parent.followers == 1)
+    parent.land("from the parent")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os.close(ready)
+    os.close(tell)
+    again = join(here)
+    assert again.role is Role.LEAD
+    again.land(1)
+
+
+# -- bad peers -------------------------------------------------------------------------------
+
+
+def talk(address, *pieces):
+    """Connect as a follower would, say `pieces`, and return what comes back until the end."""
+    peer = connect(address)
+    peer.setblocking(True)
+    peer.settimeout(20)
+    with peer:
+        for piece in pieces:
+            peer.sendall(piece)
+        heard = b""
+        while data := peer.recv(65536):
+            heard += data
+    return [(frame.kind, frame.payload) for frame in Unframer().feed(heard)]
+
+
+def test_nonsense_ends_the_connection_and_nothing_else(here):
+    seat = join(here)
+    address = here._sharing._exchange.address
+    for nonsense in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(100),
+        frame(Kind.LANDED, b"1"),
+        frame(Kind.HELLO, b"\xff" + DIGEST),
+        HEAD.pack(2**31, Kind.HELLO),
+        os.urandom(300) + bytes(8),
+    ):
+        assert talk(address, nonsense) == []
+    assert talk(address, hello(b"unknown".ljust(32))) == [(Kind.ABANDONED, b"")]
+    assert here._sharing._exchange._thread.is_alive()
+    seat.publish(b"x")
+    threading.Thread(target=lambda: (until(lambda: seat.followers), seat.land(1))).start()
+    assert talk(address, *(bytes([byte]) for byte in hello(DIGEST))) == [
+        (Kind.CHUNK, b"x"),
+        (Kind.LANDED, b"1"),
+    ]
+
+
+@pytest.fixture
+def false_leader(path, tmp_path):
+    """A claim of this process whose socket the test itself serves."""
+    host = HostFile(path)
+    server = listen(tmp_path / "f.sock")
+    server.setblocking(True)
+    server.settimeout(20)
+    table = FlightTable(host)
+    claim = table.claim(DIGEST, os.fsencode(tmp_path / "f.sock"), 0.0, 1e18)
+    assert claim.ours
+    yield server, table, claim
+    server.close()
+    host.close()
+
+
+def say_to_all(server, said, enough):
+    """Answer every greeting with `said` and break off, until it is enough."""
+    while not enough.is_set():
+        peer, _ = server.accept()
+        with peer:
+            if peer.recv(100):
+                peer.sendall(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        frame(Kind.CHUNK, b"whole")[:-2],
+        frame(Kind.LANDED, b"not json"),
+        frame(Kind.FAILED, b"not msgpack"),
+        frame(Kind.HELLO, b"?"),
+        struct.pack("!IB", 5, 99) + b"1234",
+        struct.pack("!IB", 0, 5),
+        frame(Kind.ALONE),
+    ],
+    ids=["nothing", "half a frame", "bad json", "bad error", "greeting", "kind", "length", "alone"],
+)
+def test_a_leader_that_breaks_off_or_talks_nonsense_is_not_waited_for(here, false_leader, said):
+    server, _, _ = false_leader
+    seat = join(here)
+    assert seat.role is Role.FOLLOW
+    enough = threading.Event()
+    serving = threading.Thread(target=say_to_all, args=(server, said, enough))
+    serving.start()
+    landing = seat.follow()
+    enough.set()
+    connect(os.fsencode(server.getsockname())).close()
+    serving.join()
+    assert (landing.fate, seat.role) == (Fate.THROUGH, Role.THROUGH)
+    assert len(here) == 0
+
+
+def test_a_dead_socket_means_a_dead_leader(here, false_leader):
+    server, table, claim = false_leader
+    server.close()
+    seat = join(here)
+    assert seat.role is Role.FOLLOW
+    assert seat.follow().fate is Fate.LEAD
+    found = table.find(DIGEST, 0.0)
+    assert found.sequence != claim.sequence, "the place is ours now"
+    seat.land(1)
+    assert table.find(DIGEST, 0.0) is None
+
+
+def test_a_leader_that_dies_in_the_middle_of_a_frame_is_taken_over(here, false_leader):
+    server, _, _ = false_leader
+    seat = join(here)
+    peer, _ = server.accept()
+    peer.sendall(frame(Kind.CHUNK, b"whole")[:-2])
+    server.close()
+    peer.close()
+    assert seat.follow().fate is Fate.LEAD
+    seat.land(1)
+
+
+def test_a_slow_peer_is_given_up_and_costs_no_memory_meanwhile(here):
+    here._max_bytes = 1_000_000
+    seat = join(here)
+    exchange = here._sharing._exchange
+    slow = connect(exchange.address)
+    slow.setblocking(True)
+    slow.settimeout(20)
+    slow.sendall(hello(DIGEST))
+    until(lambda: seat.followers == 1)
+    (peer,) = exchange.peers
+
+    def full():
+        seat.publish(bytes(1000))
+        return peer.out
+
+    until(full, "a full socket")
+    for _ in range(5000):
+        seat.publish(bytes(1000))
+    assert len(peer.out) <= 2 * 256 * 1024
+    assert seat.flight._kept_bytes <= 1_000_000
+    heard, unframer = [], Unframer()
+    while not heard or heard[-1].kind is Kind.CHUNK:
+        heard += unframer.feed(slow.recv(65536))
+    assert heard[-1].kind is Kind.ALONE, "too slow to get everything: told to call himself"
+    assert slow.recv(1) == b""
+    slow.close()
+    until(lambda: seat.followers == 0)
+    seat.land(1)
+
+
+def test_a_peer_that_takes_nothing_is_dropped_in_time(here, monkeypatch):
+    from thinkonce.host import flight_socket
+
+    monkeypatch.setattr(flight_socket, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(flight_socket, "LOOK_SECONDS", 0.01)
+    seat = join(here)
+    stuck = connect(here._sharing._exchange.address)
+    stuck.setblocking(True)
+    stuck.sendall(hello(DIGEST))
+    until(lambda: seat.followers == 1)
+    seat.land("y" * 3_000_000)
+    until(lambda: not here._sharing._exchange.peers, "the end of its patience")
+    stuck.close()
+
+
+def test_a_peer_that_says_nothing_is_dropped_in_time(here, monkeypatch):
+    from thinkonce.host import flight_socket
+
+    monkeypatch.setattr(flight_socket, "HELLO_SECONDS", 0.05)
+    monkeypatch.setattr(flight_socket, "LOOK_SECONDS", 0.01)
+    seat = join(here)
+    with connect(here._sharing._exchange.address) as silent:
+        silent.setblocking(True)
+        silent.settimeout(20)
+        assert silent.recv(1) == b""
+    seat.land(1)
+
+
+def test_sockets_lie_in_a_private_folder_and_dead_ones_are_swept_away(here, path):
+    folder = Path(f"{path}.flights")
+    folder.mkdir(mode=0o755)
+    me = this_process()
+    dead = folder / f"{me.space:x}.{me.pid:x}.{me.started + 1:x}.0"
+    foreign = folder / f"{me.space + 1:x}.{me.pid:x}.{me.started + 1:x}.0"
+    for name in (dead, foreign, folder / "notes.txt"):
+        name.touch()
+    seat = join(here)
+    socket_file = here._sharing._exchange.path
+    assert socket_file.parent == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert not dead.exists()
+    assert foreign.exists(), "another container's process cannot be judged from here"
+    seat.land(1)
+    here.close()
+    assert not socket_file.exists()
+
+
+def test_a_store_in_a_deep_folder_still_shares(tmp_path, own_runtime_folder):
+    deep = tmp_path / ("d" * 100) / "answers.db.host"
+    deep.parent.mkdir()
+    host = HostFile(deep)
+    flights = Flights(host, codec=CODEC, lease=LONG)
+    seat = join(flights)
+    assert flights._sharing._exchange.path.parent == own_runtime_folder / "thinkonce"
+    other = Process(deep)
+    assert other.do("join")["role"] == Role.FOLLOW
+    asked = other.tell("follow")
+    until(lambda: seat.followers == 1)
+    seat.land("deep")
+    assert other.answer(asked)["value"] == "deep"
+    other.end()
+    flights.close()
+    host.close()
+
+
+def test_where_no_socket_can_be_made_calls_are_led_alone(path, monkeypatch):
+    from thinkonce import sharing
+
+    def refuse(store, name):
+        raise PermissionError("no place")
+
+    monkeypatch.setattr(sharing, "socket_path", refuse)
+    host = HostFile(path)
+    flights = Flights(host)
+    for _ in range(2):
+        seat = join(flights)
+        assert seat.role is Role.LEAD
+        seat.land(b"1")
+    flights.close()
+    host.close()
+
+
+def test_a_digest_that_cannot_be_made_leaves_no_flight_behind(here):
+    def broken():
+        raise ValueError("no digest")
+
+    with pytest.raises(ValueError, match="no digest"):
+        here.join("k", broken)
+    assert len(here) == 0
+
+
+def test_closing_lets_followers_elsewhere_go_on(start, here):
+    follower = start()
+    seat = join(here)
+    follower.do("join")
+    asked = follower.tell("follow")
+    until(lambda: seat.followers == 1)
+    here.close()
+    assert follower.answer(asked)["fate"] == Fate.LEAD
+    seat.land(1)
+    again = join(here)
+    assert again.role is Role.LEAD, "a closed one goes on alone"
+    again.land(1)
+
+
+def test_the_kernel_tells_whose_process_is_at_the_other_end():
+    from thinkonce.host.unix_socket import is_same_user
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert is_same_user(ours)
+    assert not is_same_user(ours), "a closed socket proves nothing"
