@@ -29,7 +29,7 @@ from thinkonce.host.mapfile import HostFile
 from thinkonce.host.unix_socket import is_available, socket_name, socket_path, sweep
 from thinkonce.leading import Leading, led_by
 
-__all__ = ("Codec", "Pilot", "Sharing")
+__all__ = ("BYTES_ONLY", "Codec", "Pilot", "Sharing")
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,15 @@ class Codec(msgspec.Struct, frozen=True):
 
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
+
+
+def only_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be shared between processes without a codec")
+
+
+BYTES_ONLY = Codec(only_bytes, only_bytes)
 
 
 class Pilot(Protocol):

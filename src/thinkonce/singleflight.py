@@ -3,17 +3,15 @@
     seat = flights.join(key, digest)
     LEAD      make the call: seat.publish(chunk)*, then seat.land(value) or seat.fail(error)
     FOLLOW    seat.follow() or seat.chunks(): what the leader gets
-    THROUGH   make the call and tell nobody: waiting could deadlock, or would come too late for
-              the first chunks
+    THROUGH   make the call and tell nobody: to wait could deadlock, or miss the first chunks
 
 What followers get when a leader does not come through:
 
     it raises                FAILED, once; the next asker begins a new call
     it is cancelled or dies  the first follower to wake leads (LEAD), the others follow it
-    no sign of it            THROUGH, after `lease` seconds; the next asker begins a new call
-    for a lease              in its place
-    mid-stream, either way   UpstreamError for those who were given chunks: another call's
-                             answer would not continue this one
+    it is silent for a lease THROUGH; the next asker begins a new call in its place
+    mid-stream, either way   UpstreamError for who was given chunks: another call's answer would
+                             not continue this one
 
 An answer may have been stored between an asker's look into the tiers and its becoming the
 leader: whoever leads looks again before it calls.
@@ -43,7 +41,7 @@ from thinkonce.flight import (
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.host.mapfile import HostFile
 from thinkonce.leading import Leading, current, enter, leave, led_by, may_wait, stop_waiting
-from thinkonce.sharing import Codec, Sharing
+from thinkonce.sharing import BYTES_ONLY, Codec, Sharing
 
 __all__ = ("Codec", "Fate", "Flight", "Flights", "Landing", "Role", "Seat")
 
@@ -54,15 +52,6 @@ ELECTED = Landing(Fate.LEAD, why="the leader went away")
 ABANDONED = Landing(Fate.ABANDONED, why="the leader went away")
 
 Digest = Callable[[], bytes]
-
-
-def only_bytes(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    raise TypeError(f"{type(value).__name__} cannot be shared between processes without a codec")
-
-
-BYTES_ONLY = Codec(only_bytes, only_bytes)
 
 
 class Role(StrEnum):
@@ -79,8 +68,8 @@ LEAD, FOLLOW, THROUGH = Role  # read at every miss: a global is five times faste
 class Seat:
     """One asker's part in a call. Belongs to one thread or task at a time.
 
-    A leader ends its call with `land`, `fail` or `abandon`, a follower its wait by following to
-    the end or by `leave`; both happen by themselves, a little later, for a seat that is dropped.
+    A leader ends its call with `land`, `fail` or `abandon`; a follower leaves by following to the
+    end or by `leave`. A seat that is dropped does so by itself, a little later.
     """
 
     __slots__ = ("_flights", "_since", "_waiting", "digest", "flight", "key", "landing", "role")
@@ -104,14 +93,14 @@ class Seat:
         flight = self.flight
         if flight is not None:
             flight.publish(chunk)
-            if flight.digest:
-                self._flights.keep_claim(flight)
+            self._flights.keep_claim(flight)
 
     def renew(self) -> None:
         """Show life: the lease begins anew, and nobody takes this call for hung."""
-        if self.flight is not None:
-            self.flight.renew()
-            self._flights.keep_claim(self.flight)
+        flight = self.flight
+        if flight is not None:
+            flight.renew()
+            self._flights.keep_claim(flight)
 
     def land(self, value: Any) -> None:
         """End with a value that nobody will change. Only the first end of a call counts."""
@@ -331,14 +320,14 @@ class Flights:
                 leader=Leading(outer, threading.get_ident()),
                 lock=self._lock,
             )
-        if self._sharing is None or seat.digest is None or not self._is_led_elsewhere(seat, flight):
+        if not self._is_led_elsewhere(seat, flight):
             seat.role, seat.flight = LEAD, flight
             enter(flight.leader)
 
     def _is_led_elsewhere(self, seat: Seat, flight: Flight) -> bool:
         """If so, `flight` becomes the local copy of that call, and `seat` its first follower."""
-        assert self._sharing is not None
-        assert seat.digest is not None
+        if self._sharing is None or seat.digest is None:
+            return False
         pilot = Seat(self, seat.key, None)
         pilot.role, pilot.flight = LEAD, flight
         try:
@@ -395,7 +384,7 @@ class Flights:
             self._sharing.stop_waiting(waiting)
 
     def keep_claim(self, flight: Flight) -> None:
-        if self._sharing is not None:
+        if self._sharing is not None and flight.claim is not None:
             self._sharing.keep(flight)
 
     def close(self) -> None:

@@ -84,15 +84,17 @@ class FlightTableMachine(RuleBasedStateMachine):
         self.waits.pop(digest, None)
 
     @rule(
-        digest=st.sampled_from(DIGESTS),
+        digests=st.lists(st.sampled_from(DIGESTS), min_size=1, max_size=20),
         who=st.sampled_from([NOW, OTHER, DEAD]),
         lease=st.sampled_from([1.0, 5.0, 50.0]),
     )
-    def claim(self, digest, who, lease):
-        until = self.now + lease
-        got = self.as_owner(
-            who, lambda: self.table.claim(digest, b"/at/" + digest, self.now, until)
-        )
+    def claim(self, digests, who, lease):
+        for digest in digests:
+            self.claim_one(digest, who, self.now + lease)
+
+    def claim_one(self, digest, who, until):
+        address = b"/at/" + digest
+        got = self.as_owner(who, lambda: self.table.claim(digest, address, self.now, until))
         if digest in self.model and self.is_live(digest):
             held, _, _ = self.model[digest]
             assert (got.ours, got.sequence) == (False, held.sequence)
