@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import traceback
 import warnings
@@ -114,6 +115,7 @@ def forked(work: Callable[[], bool]) -> int:
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
+        signal.alarm(int(PATIENCE))  # a child that waits for ever must not hold up the tests
         code = 4
         try:
             code = 0 if work() else 3

@@ -166,6 +166,13 @@ def test_it_shares_with_the_decorated_function(cache):
     assert len(runs) == 1
 
 
+def test_it_shares_with_the_decorated_method(cache):
+    decorated, bot = cached(cache=cache)(Bot.ask), Bot("a")
+    decorated(bot, "hi")
+    cache.get_or_call(bot.ask, "hi")
+    assert (cache.stats()["hits"], cache.stats()["misses"]) == (1, 1)
+
+
 class Bot:
     def __init__(self, name):
         self.name = name
@@ -362,7 +369,12 @@ def test_threads_that_do_everything_at_once_leave_it_whole():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_a_cache_that_works():
     cache = Cache(stale_while_revalidate=60)
-    begun, go_on = threading.Event(), threading.Event()
+    begun, held, go_on = (threading.Event() for _ in range(3))
+
+    def hold(lock, held, go_on):
+        with lock:
+            held.set()
+            assert go_on.wait(PATIENCE)
 
     @cached(cache=cache)
     def ask(prompt):
@@ -382,6 +394,9 @@ def test_a_forked_child_has_a_cache_that_works():
     for reader in readers:
         reader.start()
     assert begun.wait(PATIENCE)
+    holder = threading.Thread(target=lambda: hold(cache.lock, held, go_on))
+    holder.start()
+    assert held.wait(PATIENCE)
 
     def child():
         # The call and the stream under way are the parent's: waiting for them would never end.
@@ -389,6 +404,6 @@ def test_a_forked_child_has_a_cache_that_works():
 
     code = forked(child)
     go_on.set()
-    for reader in readers:
-        reader.join(PATIENCE)
+    for thread in (holder, *readers):
+        thread.join(PATIENCE)
     assert code == 0

@@ -248,6 +248,22 @@ def test_many_rounds_of_short_streams_never_begin_twice():
         assert source.begun == 1
 
 
+def test_whoever_opens_a_stream_looks_again_first():
+    """Between a look and the opening, another reader may have come to the end."""
+    source = Source("a")
+    ask = cached(streaming(source))
+    memory = ask.cache.memory
+    get = memory.get
+
+    def late_get(key):
+        memory.get = get
+        assert list(ask("hi")) == ["a"]
+
+    memory.get = late_get
+    assert list(ask("hi")) == ["a"]
+    assert source.begun == 1
+
+
 def test_a_slow_source_holds_up_no_stream_but_its_own():
     begun, go_on = threading.Event(), threading.Event()
     cache = Cache()
@@ -289,6 +305,19 @@ def test_a_source_that_reads_its_own_stream_runs_through():
 
     assert list(ask("hi")) == [3, 3, 3]
     assert len(depth) == 3
+
+
+def test_a_source_that_hides_where_it_comes_from_runs_through_too():
+    depth = []
+
+    @cached
+    def ask(prompt):
+        depth.append(1)
+        if len(depth) < 3:
+            yield from contextvars.Context().run(list, ask(prompt))
+        yield len(depth)
+
+    assert list(ask("hi")) == [3, 3, 3]
 
 
 def test_two_sources_that_read_each_other_do_not_wait_for_ever():

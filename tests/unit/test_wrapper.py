@@ -275,7 +275,7 @@ def shares(cache, function, first, second):
 @example(first=1, second=b"\x91\x01")
 @example(first="''", second="")
 @example(first=-0.0, second=0.0)
-@example(first=math.nan, second=math.nan)
+@example(first=math.nan, second=float("nan"))
 def test_two_calls_share_exactly_if_their_arguments_are_the_same(inline, function, first, second):
     logging.getLogger("thinkonce").isEnabledFor(logging.INFO)
     mine, other = canonical(first), canonical(second)
