@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install
 TESTS ?= tests
+# A test runs in one of these processes; tests that share a server share a process (loadgroup).
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
 
 .PHONY: run test test-all lint format types docs bench bench-tools check clean
 .DELETE_ON_ERROR:
@@ -11,10 +13,10 @@ run: .venv/ready  ## the gateway on 127.0.0.1:8000 with the packaged model behin
 	$(BIN)/thinkonce serve --local --host 127.0.0.1 --port 8000
 
 test: .venv/ready  ## the default tests
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
 
 test-all: .venv/ready  ## the slow ones too
-	$(BIN)/python -m pytest -m "not gpu" $(TESTS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" $(TESTS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

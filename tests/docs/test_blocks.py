@@ -14,6 +14,9 @@ import pytest
 from docs.blocks import RUNNABLE, SHOWN, Block, blocks, blocks_of
 from thinkonce.settings import Sources
 
+# One gateway with a real model serves all of them.
+pytestmark = pytest.mark.xdist_group("served")
+
 ALL = list(blocks())
 RUN_SECONDS = 120
 # How pages name the gateway; the tests' one listens elsewhere.

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+# One gateway with a real model serves all of them.
+pytestmark = pytest.mark.xdist_group("served")
+
 EXAMPLES = sorted((Path(__file__).parent.parent.parent / "examples").glob("[!_]*.py"))
 RUN_SECONDS = 180
 
