@@ -16,11 +16,12 @@ import msgspec
 
 from thinkonce.clock import Clock
 from thinkonce.errors import CorruptEntry
-from thinkonce.flow import Answer, Made
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.outcome import Reason
 from thinkonce.request.secret import load_secret, secret_path
+from thinkonce.singleflight import Codec as FlightCodec
 from thinkonce.singleflight import Flights
+from thinkonce.steps import Answer, Made
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.purges import LocalPurges, PurgeLog
 from thinkonce.tiers.tier import Key, Tier
@@ -76,9 +77,8 @@ def _open_file(path: Path, secret: bytes, clock: Clock, max_bytes: int, lease: f
         host.close()
         raise
     crossing = Crossing(Codec(secret, CROSSING))
-    flights = Flights(
-        host=host, clock=clock, lease=lease, encode=crossing.encode, decode=crossing.decode
-    )
+    codec = FlightCodec(crossing.encode, crossing.decode)
+    flights = Flights(host, codec=codec, clock=clock, lease=lease)
     return Backing(secret, tier, tier.purges, flights, host)
 
 

@@ -1,0 +1,343 @@
+"""A cache over a file: what other processes see; here mostly two caches that share nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from leaks import until
+from standins import PATIENCE, forked, in_threads
+from thinkonce import Cache, Outcome, Reason, TierError, cached
+from thinkonce.testing.clock import FakeClock
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'answers.db'}"
+
+
+@pytest.fixture(params=[True, False], ids=["inline", "plain"])
+def opened(request, url):
+    """Opens caches on the same file."""
+    caches = []
+
+    def open_cache(**settings):
+        caches.append(Cache(store=url, inline=request.param, **settings))
+        return caches[-1]
+
+    yield open_cache
+    for cache in caches:
+        cache.close()
+
+
+class Model:
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, prompt):
+        self.count += 1
+        return {"n": self.count}
+
+
+def asking(cache, model, **settings):
+    def ask(prompt):
+        return model(prompt)
+
+    return cached(cache=cache, version="1", **settings)(ask)
+
+
+def test_an_answer_survives_its_process(opened):
+    model = Model()
+    first = opened()
+    asking(first, model)("hi")
+    first.close()
+    ask = asking(opened(), model)
+    told = ask.explain("hi")
+    assert (told.outcome, told.tier) == (Outcome.HIT, "sqlite")
+    assert ask("hi") == ask("hi") == {"n": 1}
+    assert ask.explain("hi").tier == "memory", "a far hit is copied near"
+    assert ask.cache_stats()["hits"] == 2
+
+
+def test_a_far_hit_keeps_its_expiry(opened):
+    clock, model = FakeClock(), Model()
+    first = opened(clock=clock, jitter=0)
+    asking(first, model, ttl=60)("hi")
+    first.close()
+    clock.advance(40)
+    ask = asking(opened(clock=clock, jitter=0), model, ttl=60)
+    assert ask("hi") == {"n": 1}
+    clock.advance(20)
+    assert ask("hi") == {"n": 2}
+
+
+@pytest.mark.parametrize(
+    "forget",
+    [
+        lambda ask: ask.cache.purge(tags="faq"),
+        lambda ask: ask.cache.purge(all=True),
+        lambda ask: ask.clear_cache(),
+        lambda ask: ask.invalidate("hi"),
+    ],
+    ids=["by tag", "all", "clear_cache", "invalidate"],
+)
+def test_what_one_forgets_the_other_has_forgotten_at_once(opened, forget):
+    model = Model()
+    mine, yours = (asking(opened(), model, tags=["faq"]) for _ in range(2))
+    assert mine("hi") == {"n": 1}
+    assert mine.cache.flush()
+    for _ in range(3):
+        assert yours("hi") == {"n": 1}
+    assert forget(mine)
+    assert yours("hi") == {"n": 2}, "the very next hit compares epochs"
+    assert yours("hi") == {"n": 2}
+
+
+def test_purging_what_one_key_means_leaves_the_others_hits(opened):
+    model = Model()
+    mine, yours = (asking(opened(), model) for _ in range(2))
+    for prompt in ("a", "b"):
+        mine(prompt)
+    mine.cache.flush()
+    yours("a"), yours("b")
+    mine.invalidate("a")
+    assert yours.explain("b").tier == "memory"
+    assert yours("a") == {"n": 3}
+
+
+def test_a_purge_by_another_during_a_slow_call_is_not_undone(opened):
+    begun, go_on, answers = threading.Event(), threading.Event(), iter(["before", "after"])
+
+    def slow(prompt):
+        answer = next(answers)
+        if answer == "before":
+            begun.set()
+            assert go_on.wait(PATIENCE)
+        return answer
+
+    mine, yours = (asking(opened(), slow, tags=["faq"]) for _ in range(2))
+
+    def purge():
+        assert begun.wait(PATIENCE)
+        yours.cache.purge(tags="faq")
+        go_on.set()
+
+    told, _ = in_threads([lambda: mine("hi"), purge])
+    assert told == "before"
+    mine.cache.flush()
+    assert mine.explain("hi").outcome is yours.explain("hi").outcome is Outcome.MISS
+    assert yours("hi") == "after"
+
+
+def test_a_purge_holds_after_everybody_has_gone(opened):
+    model = Model()
+    for _ in range(3):
+        cache = opened()
+        asking(cache, model)("hi")
+        cache.purge(all=True)
+        cache.close()
+    assert model.count == 3
+    cache = opened()
+    assert asking(cache, model)("hi") == {"n": 4}
+
+
+def test_an_answer_older_than_many_purges_is_still_copied_near(opened):
+    model = Model()
+    mine = asking(opened(), model)
+    mine("hi")
+    mine.cache.flush()
+    other = opened()
+    for number in range(30):
+        other.purge(tags=f"tag {number}")
+    yours = asking(opened(), model)
+    yours("hi")
+    assert yours.explain("hi").tier == "memory"
+    other.purge(tags="one more")
+    assert yours.explain("hi").tier == "memory", "a purge of others does not take it either"
+
+
+def test_a_value_only_memory_can_hold_is_named(opened):
+    class Odd:
+        pass
+
+    ask = asking(opened(), lambda prompt: Odd())
+    with pytest.raises(TypeError, match=r"Odd.*serializer="):
+        ask("hi")
+    with pytest.raises(TypeError, match=r"Odd.*serializer="):
+        opened().set("q", Odd())
+
+
+def test_a_serializer_reaches_the_other_side(opened):
+    class Point:
+        def __init__(self, x):
+            self.x = x
+
+    class Points:
+        def dumps(self, value):
+            return str(value.x).encode()
+
+        def loads(self, raw):
+            return Point(int(raw))
+
+    first = opened()
+    asking(first, lambda prompt: Point(7), serializer=Points())("hi")
+    first.close()
+    ask = asking(opened(), lambda prompt: 1 / 0, serializer=Points())
+    assert [ask("hi").x for _ in range(3)] == [7, 7, 7]
+
+
+def test_a_serializer_that_no_longer_fits_costs_a_miss(opened):
+    class Versioned:
+        def __init__(self, version):
+            self.version = version
+
+        def dumps(self, value):
+            return self.version
+
+        def loads(self, raw):
+            if raw != self.version:
+                raise ValueError("not mine")
+            return f"read by {raw.decode()}"
+
+    model = Model()
+    first = opened()
+    asking(first, model, serializer=Versioned(b"v1"))("hi")
+    first.close()
+    ask = asking(opened(), model, serializer=Versioned(b"v2"))
+    assert ask("hi") == {"n": 2}
+    assert ask("hi") == "read by v2"
+    assert ask.cache_stats()["tier_errors"] == {"sqlite": 1}
+
+
+def test_a_nameless_object_cannot_have_answers_in_a_file(opened):
+    class Bot:
+        def __init__(self, name=None):
+            self.name = name
+
+        @cached(cache=opened())
+        def ask(self, prompt):
+            return f"{self.name} says {prompt}"
+
+    with pytest.raises(TypeError, match="a Bot has no __thinkonce_key__"):
+        Bot().ask("hi")
+    Bot.__thinkonce_key__ = property(lambda self: self.name)
+    assert Bot("a").ask("hi") == "a says hi"
+    assert Bot("b").ask("hi") == "b says hi"
+    with pytest.raises(TypeError, match="has no __thinkonce_key__"):
+        opened().get_or_call([].append, 1)
+
+
+def test_streams_are_replayed_from_the_file(opened):
+    runs = []
+
+    def stream(prompt):
+        runs.append(1)
+        yield {"text": prompt}
+        yield None
+
+    def decorated():
+        return cached(cache=opened(), version="1")(stream)
+
+    mine = decorated()
+    assert list(mine("hi")) == [{"text": "hi"}, None]
+    mine.cache.close()
+    assert list(decorated()("hi")) == [{"text": "hi"}, None]
+    assert len(runs) == 1
+
+
+async def test_an_event_loop_reads_the_file_too(opened):
+    runs = []
+
+    async def ask(prompt):
+        runs.append(1)
+        return [prompt]
+
+    mine = cached(cache=opened(), version="1")(ask)
+    assert await mine("hi") == ["hi"]
+    await asyncio.to_thread(mine.cache.flush)
+    yours = cached(cache=opened(), version="1")(ask)
+    assert await yours("hi") == await yours("hi") == ["hi"]
+    assert len(runs) == 1
+
+
+def test_a_broken_file_costs_misses_and_nothing_else(opened):
+    model = Model()
+    ask = asking(opened(), model)
+    store = ask.cache.store
+
+    def broken(*args):
+        raise TierError("sqlite", "reading")
+
+    store.get = store.put = broken
+    assert ask("hi") == {"n": 1}
+    assert ask("hi") == {"n": 1}, "memory serves on"
+    assert ask("ho") == {"n": 2}
+    told = ask.explain("hu")
+    assert (told.outcome, told.reason) == (Outcome.MISS, Reason.TIER_ERROR)
+    assert ask.cache_stats()["tier_errors"]["sqlite"] >= 4
+
+
+def test_a_closed_cache_serves_from_memory_and_stores_no_more(opened):
+    model = Model()
+    ask = asking(opened(), model)
+    ask("hi")
+    ask.cache.close()
+    ask.cache.close()
+    assert ask("hi") == {"n": 1}
+    assert ask("ho") == ask("ho") == {"n": 2}
+    assert ask.cache_stats()["tier_errors"] == {}
+    yours = asking(opened(), model)
+    assert yours("hi") == {"n": 1}
+    assert yours("ho") == {"n": 3}
+
+
+def test_the_context_manager_flushes(opened):
+    model = Model()
+    with opened() as cache:
+        asking(cache, model)("hi")
+    assert asking(opened(), model)("hi") == {"n": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_reopens_its_store(opened):
+    model = Model()
+    ask = asking(opened(), model)
+    ask("hi")
+    ask.cache.flush()
+
+    def child():
+        answered = ask("hi") == {"n": 1} and ask("of the child") == {"n": 2}
+        return answered and ask.cache.flush() and ask.invalidate("hi")
+
+    assert forked(child) == 0
+    assert ask("hi") == {"n": 2}, "the child's purge is seen here"
+    assert ask.explain("of the child").tier == "sqlite"
+
+
+def test_two_callers_in_different_caches_make_one_call(opened):
+    begun, runs, seats = threading.Event(), [], []
+
+    def slow(prompt):
+        runs.append(1)
+        begun.set()
+        until(lambda: seats[0].followers > 0, "a follower")
+        return "the answer"
+
+    mine, yours = (asking(opened(), slow) for _ in range(2))
+    join = mine.cache.flights.join
+
+    def noted_join(key, digest):
+        seats.append(join(key, digest))
+        return seats[-1]
+
+    mine.cache.flights.join = noted_join
+
+    def follow():
+        assert begun.wait(PATIENCE)
+        return yours("hi")
+
+    assert in_threads([lambda: mine("hi"), follow]) == ["the answer"] * 2
+    assert len(runs) == 1
