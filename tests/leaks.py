@@ -37,9 +37,10 @@ def open_files():
 @contextmanager
 def nothing_left():
     """Fail if the body leaves a thread, or a descriptor, that was not there before."""
-    gc.collect()
     threads, files = set(threading.enumerate()), open_files()
     yield
-    gc.collect()
     until(lambda: set(threading.enumerate()) <= threads, "the end of all threads begun")
-    until(lambda: len(open_files()) <= len(files), "the closing of all files opened")
+    if len(open_files()) > len(files):
+        gc.collect()
+        left = open_files()
+        assert len(left) <= len(files), f"left open: {left}, before: {files}"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from leaks import nothing_left, until
 from thinkonce.host.flights import FlightTable
 from thinkonce.host.frames import HEAD, Kind, Unframer, frame, hello
 from thinkonce.host.mapfile import HostFile
-from thinkonce.host.process import this_process
+from thinkonce.host.process import is_pid_taken, this_process
 from thinkonce.host.unix_socket import connect, is_available, listen
 from thinkonce.singleflight import Codec, Fate, Flights, Role
 
@@ -34,27 +35,31 @@ CODEC = Codec(lambda value: json.dumps(value).encode(), json.loads)
 class Process:
     """A worker, and the answers it has given so far."""
 
-    def __init__(self, path, lease=LONG):
+    def __init__(self, nursery, path, lease):
         self.given, self.number = {}, 0
-        self.popen = subprocess.Popen(
-            [sys.executable, str(WORKER), str(path), str(lease)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        folder = Path(tempfile.mkdtemp(dir=path.parent))
+        order = {"path": str(path), "lease": lease, "runtime": os.environ["XDG_RUNTIME_DIR"]}
+        for pipe in ("commands", "answers"):
+            os.mkfifo(folder / pipe)
+            order[pipe] = str(folder / pipe)
+        nursery.stdin.write(json.dumps(order) + "\n")
+        nursery.stdin.flush()
+        # In this order, as the worker does: each waits for the other end.
+        self.commands = open(order["commands"], "w")  # noqa: SIM115  # closed by `end`
+        self.answers = open(order["answers"])  # noqa: SIM115
+        self.pid = self.answer("pid")["pid"]
 
     def tell(self, do, **command):
         """Have it begin something; the number to ask for the answer with."""
         self.number += 1
-        self.popen.stdin.write(json.dumps({"id": self.number, "do": do, **command}) + "\n")
-        self.popen.stdin.flush()
+        self.commands.write(json.dumps({"id": self.number, "do": do, **command}) + "\n")
+        self.commands.flush()
         return self.number
 
     def answer(self, number):
         while number not in self.given:
-            line = self.popen.stdout.readline()
-            assert line, f"the worker is gone (exit status {self.popen.wait()})"
+            line = self.answers.readline()
+            assert line, f"worker {self.pid} is gone"
             answer = json.loads(line)
             self.given[answer.pop("id")] = answer
         return self.given.pop(number)
@@ -63,16 +68,31 @@ class Process:
         return self.answer(self.tell(do, **command))
 
     def kill(self):
-        os.kill(self.popen.pid, signal.SIGKILL)
-        self.popen.wait()
+        os.kill(self.pid, signal.SIGKILL)
+        until(lambda: not is_pid_taken(self.pid), "the end of a killed process")
 
     def end(self):
-        if self.popen.poll() is None:
-            os.kill(self.popen.pid, signal.SIGCONT)
-            self.popen.stdin.close()
-            assert self.popen.wait(20) == 0
-        self.popen.stdin.close()
-        self.popen.stdout.close()
+        if is_pid_taken(self.pid):
+            os.kill(self.pid, signal.SIGCONT)
+            self.commands.close()
+            self.answer("end")
+            until(lambda: not is_pid_taken(self.pid), "the end of a worker")
+        self.commands.close()
+        self.answers.close()
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    """A process that has imported everything and forks workers."""
+    process = subprocess.Popen(
+        [sys.executable, str(WORKER)],
+        stdin=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    yield process
+    process.stdin.close()
+    assert process.wait(20) == 0
 
 
 @pytest.fixture(autouse=True)
@@ -95,11 +115,11 @@ def own_runtime_folder(monkeypatch):
 
 
 @pytest.fixture
-def start(path):
+def start(nursery, path):
     begun = []
 
-    def one(lease=LONG):
-        begun.append(Process(path, lease))
+    def one(path=path, lease=LONG):
+        begun.append(Process(nursery, path, lease))
         return begun[-1]
 
     yield one
@@ -239,19 +259,38 @@ def test_a_leader_that_gives_up_is_followed_by_another_process(start):
 
 
 def test_a_stopped_leader_is_replaced_when_its_lease_is_over(start):
-    leader, follower = start(lease=0.5), start(lease=0.5)
+    leader, follower, third = start(), start(), start()
     leader.do("join")
     follower.do("join")
     asked = follower.tell("follow")
     until(lambda: leader.do("followers")["followers"] == 1)
-    os.kill(leader.popen.pid, signal.SIGSTOP)
+    os.kill(leader.pid, signal.SIGSTOP)
+    follower.do("advance", seconds=LONG - 10)
+    assert poll(follower, asked) is None
+    follower.do("advance", seconds=10)
     assert follower.answer(asked)["fate"] == Fate.THROUGH, "nobody waits longer than a lease"
     assert follower.do("join")["role"] == Role.LEAD
-    os.kill(leader.popen.pid, signal.SIGCONT)
+    os.kill(leader.pid, signal.SIGCONT)
     leader.do("land", value="late")
-    third = start(lease=60)
     assert third.do("join")["role"] == Role.FOLLOW, "a late end must not end the new call"
     follower.do("land", value="new")
+
+
+def test_a_leader_that_shows_life_keeps_followers_elsewhere_waiting(start):
+    leader, follower = start(), start()
+    leader.do("join")
+    follower.do("join")
+    asked = follower.tell("follow")
+    until(lambda: leader.do("followers")["followers"] == 1)
+    for say in ("renew", "publish"):
+        for worker in (leader, follower):
+            worker.do("advance", seconds=LONG - 10)
+        leader.do(say, **({"chunk": "x"} if say == "publish" else {}))
+        until(lambda: follower.do("silence")["seconds"] < LONG / 2, "the sign of life")
+    assert poll(follower, asked) is None
+    assert start().do("join")["role"] == Role.FOLLOW, "its claim was renewed as well"
+    leader.do("land", value=1)
+    assert follower.answer(asked)["value"] == 1
 
 
 def test_the_leader_knows_who_still_follows(start):
@@ -302,6 +341,7 @@ def test_a_circle_through_three_processes_is_broken_once(start):
     assert all("never end" in a["why"] for a in answers if a["fate"] == Fate.THROUGH)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_shares_calls_but_not_its_parents_sockets(here, path):
     parent = join(here)
     assert parent.role is Role.LEAD
@@ -329,6 +369,40 @@ def test_a_forked_child_shares_calls_but_not_its_parents_sockets(here, path):
     again = join(here)
     assert again.role is Role.LEAD
     again.land(1)
+
+
+@pytest.mark.parametrize(
+    ("asks", "victims"),
+    [(150, 3), pytest.param(3000, 12, marks=pytest.mark.slow)],
+    ids=["gust", "storm"],
+)
+def test_whoever_is_killed_everybody_else_gets_an_answer_and_nothing_is_left(
+    start, path, asks, victims
+):
+    stay = [start() for _ in range(2)]
+    asked = [
+        (worker, worker.tell("storm", asks=asks, keys=3, seed=f"{turn}/{thread}"))
+        for turn, worker in enumerate(stay)
+        for thread in range(4)
+    ]
+    for turn in range(victims):
+        victim = start()
+        for thread in range(4):
+            victim.tell("storm", asks=10**6, keys=3, seed=f"victim {turn}/{thread}")
+        victim.do("table")  # it is in the middle of it
+        victim.kill()
+    # A lease lasts an hour here: whoever waited for a dead process would wait for us to notice.
+    answers = [worker.answer(number) for worker, number in asked]
+    ends = sum((Counter(answer["ends"]) for answer in answers), Counter())
+    assert ends["led"] > 0
+    assert ends["coalesced"] > 0
+    for worker in stay:
+        assert worker.do("table")["flights"] == 0
+    mine = {worker.pid for worker in stay}
+    host = HostFile(path)
+    left = [claim.owner.pid for claim in FlightTable(host).claims()]
+    host.close()
+    assert mine.isdisjoint(left), "the living have given back what they claimed"
 
 
 # -- bad peers -------------------------------------------------------------------------------
@@ -523,20 +597,19 @@ def test_sockets_lie_in_a_private_folder_and_dead_ones_are_swept_away(here, path
     assert not socket_file.exists()
 
 
-def test_a_store_in_a_deep_folder_still_shares(tmp_path, own_runtime_folder):
+def test_a_store_in_a_deep_folder_still_shares(tmp_path, own_runtime_folder, start):
     deep = tmp_path / ("d" * 100) / "answers.db.host"
     deep.parent.mkdir()
     host = HostFile(deep)
     flights = Flights(host, codec=CODEC, lease=LONG)
     seat = join(flights)
     assert flights._sharing._exchange.path.parent == own_runtime_folder / "thinkonce"
-    other = Process(deep)
+    other = start(deep)
     assert other.do("join")["role"] == Role.FOLLOW
     asked = other.tell("follow")
     until(lambda: seat.followers == 1)
     seat.land("deep")
     assert other.answer(asked)["value"] == "deep"
-    other.end()
     flights.close()
     host.close()
 
