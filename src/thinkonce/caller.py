@@ -207,11 +207,15 @@ class Caller:
     # -- streams -------------------------------------------------------------------------
 
     def stream(self, values: Values, *, refresh: bool = False) -> Generator[Any]:
-        ask = self._stream_ask(values, refresh, list)
-        if ask.key is None:
-            self._count(Answer(Outcome.BYPASS, ask.bypass))
+        key = self.key(values)
+        if key is None:
+            self._count(Answer(Outcome.BYPASS, Reason.UNKEYABLE))
             yield from self.invoke(values)
             return
+        if not refresh and (recorded := self._probed(key)) is not NOTHING:
+            yield from recorded
+            return
+        ask = self._stream_ask(values, key, refresh, list)
         ask.call = lambda: self._shared(values, ask)
         answer = self.cache.answer(ask)
         if isinstance(answer.raw, Live):
@@ -222,13 +226,18 @@ class Caller:
             yield from self.stream(values, refresh=True) if items is None else items
 
     async def stream_async(self, values: Values, *, refresh: bool = False) -> AsyncGenerator[Any]:
-        ask = self._stream_ask(values, refresh, _collected)
-        if ask.key is None:
-            self._count(Answer(Outcome.BYPASS, ask.bypass))
+        key = self.key(values)
+        if key is None:
+            self._count(Answer(Outcome.BYPASS, Reason.UNKEYABLE))
             async with aclosing(self.invoke(values)) as items:
                 async for item in items:
                     yield item
             return
+        if not refresh and (recorded := self._probed(key)) is not NOTHING:
+            for item in recorded:
+                yield item
+            return
+        ask = self._stream_ask(values, key, refresh, _collected)
         ask.call = lambda: self._shared_async(values, ask)
         answer = await self.cache.answer_async(ask)
         if isinstance(answer.raw, Live):
@@ -244,11 +253,15 @@ class Caller:
             async for item in items:
                 yield item
 
-    def _stream_ask(self, values: Values, refresh: bool, collect: Callable[[Any], Any]) -> Ask:
-        ask = self.ask(values, self.key(values), refresh=refresh)
+    def _stream_ask(
+        self, values: Values, key: Key, refresh: bool, collect: Callable[[Any], Any]
+    ) -> Ask:
+        ask = self.ask(values, key, refresh=refresh)
         ask.draft = self._draft_stream
-        ask.renewal = replace(ask, call=lambda: collect(self.invoke(values)))
         ask.coalesce = False  # readers share the stream itself
+        ask.renewal = lambda: replace(
+            ask, call=lambda: collect(self.invoke(values)), coalesce=True, renewal=None
+        )
         return ask
 
     def _draft_stream(self, raw: Any, seconds: float) -> Draft:

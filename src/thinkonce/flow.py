@@ -90,7 +90,7 @@ def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
     if found is not None and found.verdict in _SERVABLE:
         # Only-if-cached forbids the model, in the background too: `Cache.get` has none.
         if found.verdict is not Verdict.FRESH and not ask.controls.only_if_cached:
-            yield Renew(ask.renewal or ask)
+            yield Renew(ask.renewal() if ask.renewal is not None else ask)
         outcome = Outcome.STALE if found.verdict is Verdict.STALE else Outcome.HIT
         return _from_cache(found, outcome)
     if ask.controls.only_if_cached:

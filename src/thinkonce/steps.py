@@ -56,8 +56,8 @@ class Ask:
     `key` is None when the cache must not be used; `bypass` then says why. `draft` turns what
     the model returned into something that can be kept; it gets the seconds the model took.
     `epoch` is the purge epoch now: what a purge removes later, this request cannot bring back.
-    `renewal` is asked in place of this request where nobody waits for the answer: a stream that
-    nobody reads must be drained.
+    `renewal` makes the request to ask in place of this one where nobody waits for the answer: a
+    stream that nobody reads must be drained.
     """
 
     key: Key | None
@@ -69,7 +69,7 @@ class Ask:
     bypass: Reason | None = None
     coalesce: bool = True
     thaw: Callable[[Any], Any] | None = None  # in place of an entry's own
-    renewal: Ask | None = None
+    renewal: Callable[[], Ask] | None = None
     started: float | None = None  # monotonic; when the model's work began, if before CallModel
     trouble: bool = False  # a tier failed while this request was served
 

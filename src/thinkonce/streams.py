@@ -60,11 +60,13 @@ class SharedStream:
         self._error: BaseException | None = None
         self._readers = 0
         self._puller: Leading | None = None  # who waits for the source now
-        self._news = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self._waiting = 0  # readers who wait for news
 
     def join(self) -> bool:
         """Register a reader; False if the last one has just left before the end."""
-        with self._news:
+        with self._lock:
             self._readers += not self._abandoned
             return not self._abandoned
 
@@ -83,7 +85,7 @@ class SharedStream:
 
     def _at(self, position: int) -> Any:
         """READY if the item at `position` is there, else the item itself, just made; END."""
-        with self._news:
+        with self._lock:
             while self._puller is not None and position >= len(self._items):
                 self._wait(self._puller)
             if position < len(self._items):
@@ -98,17 +100,20 @@ class SharedStream:
             return self._advance()
         finally:
             leave(leading)
-            with self._news:
+            with self._lock:
                 self._puller = None
-                self._news.notify_all()
+                if self._waiting:
+                    self._news.notify_all()
 
     def _wait(self, puller: Leading) -> None:
         me = current()
         if puller.thread == threading.get_ident() or not may_wait(me, puller):
             raise _Circle
+        self._waiting += 1
         try:
             self._news.wait()
         finally:
+            self._waiting -= 1
             stop_waiting(me, puller)
 
     def _advance(self) -> Any:
@@ -142,7 +147,7 @@ class SharedStream:
         self.spring.left()
 
     def _leave(self) -> None:
-        with self._news:
+        with self._lock:
             self._readers -= 1
             if self._readers or self._over:
                 return
