@@ -159,7 +159,7 @@ class MemoryMachine(RuleBasedStateMachine):
         if not reaches:
             self.known.clear()
 
-    @rule(entries=st.integers(1, 12), slots=st.integers(4, 40))
+    @rule(entries=st.integers(1, 12), slots=st.integers(8, 40))
     def resize(self, entries, slots):
         if self.cramped:
             self.tier.resize(entries, slots * ENTRY_OVERHEAD)
@@ -179,5 +179,5 @@ def machine(policy, cramped):
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_the_tier_gives_what_was_put_last_and_nothing_else(policy, cramped):
     case = machine(policy, cramped).TestCase
-    case.settings = settings(max_examples=15, stateful_step_count=40)
+    case.settings = settings(max_examples=10, stateful_step_count=40)
     case("runTest").runTest()

@@ -227,7 +227,12 @@ def test_resizing_evicts_at_once(clock, policy):
 
 @pytest.mark.parametrize(
     ("entries", "size", "named"),
-    [(None, None, "max_bytes"), (0, None, "max_size"), (-1, None, "max_size"), (None, 0, "max_")],
+    [
+        (None, None, "max_bytes"),
+        (0, None, "max_size"),
+        (-1, None, "max_size"),
+        (None, 5599, "max_bytes=5599 .* bytes >= 5600"),
+    ],
 )
 def test_bounds_that_cannot_be_are_named(entries, size, named):
     with pytest.raises(ConfigError, match=named):

@@ -269,7 +269,7 @@ def shares(cache, function, first, second):
 
 @pytest.mark.parametrize("function", SHAPES, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "plain"])
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(first=values, second=values)
 @example(first=b"\x91\x01", second=1)
 @example(first=1, second=b"\x91\x01")

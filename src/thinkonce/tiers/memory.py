@@ -33,6 +33,8 @@ __all__ = ("ENTRY_OVERHEAD", "MemoryTier")
 # Bytes an entry takes besides payload and key: the struct, its floats, the digest, a dict slot,
 # a policy row, an expiry row. Measured with tracemalloc over 100,000 entries: 620-700.
 ENTRY_OVERHEAD = 700
+LARGEST_SHARE = 8  # one entry may take this part of the space
+LEAST_BYTES = LARGEST_SHARE * ENTRY_OVERHEAD
 PINNED_SHARE = 0.5
 HIT_BUFFER = 1024
 DIGEST_BYTES = 32
@@ -263,7 +265,7 @@ class MemoryTier:
 
     def _too_large(self, entry: Entry) -> bool:
         # One entry may take an eighth of the space: larger ones push out too much for one hit.
-        if self.limits.max_bytes is None or entry.size <= self.limits.max_bytes // 8:
+        if self.limits.max_bytes is None or entry.size <= self.limits.max_bytes // LARGEST_SHARE:
             return False
         old = self.map.get(entry.key)
         if old is not None:  # the answer it would have replaced is outdated
@@ -355,5 +357,6 @@ def _check_limits(max_entries: int | None, max_bytes: int | None) -> None:
         raise ConfigError("max_bytes", None, "a bound, unless max_size is set")
     if max_entries is not None and max_entries < 1:
         raise ConfigError("max_size", max_entries, "entries >= 1, or None for no such bound")
-    if max_bytes is not None and max_bytes < 1:
-        raise ConfigError("max_bytes", max_bytes, "bytes >= 1, or None for no such bound")
+    if max_bytes is not None and max_bytes < LEAST_BYTES:  # nothing would ever be stored
+        accepts = f"bytes >= {LEAST_BYTES}, or None for no such bound"
+        raise ConfigError("max_bytes", max_bytes, accepts)
