@@ -210,7 +210,7 @@ class FlightReplay:
 class Sharing:
     """What a `Flights` needs of the other processes. Thread-safe; raises nothing.
 
-    `table` may be looked into; `troubles` counts what did not work.
+    `troubles` counts what did not work, `table.full` the calls that found no place.
     """
 
     def __init__(self, host: HostFile, codec: Codec, clock: Clock, lease: float) -> None:
@@ -218,6 +218,7 @@ class Sharing:
         self.troubles = 0
         self._host, self._now, self._lease = host, clock.monotonic, lease
         self._served: dict[bytes, Flight] = {}
+        self._lingering: dict[bytes, tuple[float, Flight, Claim]] = {}
         self._exchange: Exchange | None = None
         self._works = is_available()
         self._opening = threading.Lock()
@@ -230,6 +231,7 @@ class Sharing:
         exchange = self._exchange or self._open()
         if exchange is None:
             return None
+        self._let_go(digest)
         self._served[digest] = flight  # first: whoever sees the claim may ask for it at once
         now = self._now()
         try:
@@ -267,11 +269,36 @@ class Sharing:
         except TierError as error:
             self._note("renew", error)
 
-    def release(self, flight: Flight) -> None:
-        """Before the flight ends: whoever asks from now on begins a new one."""
+    def release(self, flight: Flight, *, landed: bool = False) -> None:
+        """Before the flight ends: whoever asks from now on begins a new one.
+
+        Once it has `landed`, its answer may still be on its way into the store, where another
+        process looks first. So it can be followed a little longer, by other processes only.
+        """
         claim, flight.claim = flight.claim, None
         if claim is None:
             return
+        self._let_go()
+        if landed:
+            with self._opening:
+                self._lingering[claim.digest] = (self._now() + LINGER_SECONDS, flight, claim)
+        else:
+            self._give_back(flight, claim)
+
+    def _let_go(self, digest: bytes = b"") -> None:
+        """Give back what has lingered long enough, and `digest` at once."""
+        if not self._lingering:
+            return
+        now, done = self._now(), []
+        with self._opening:
+            for place, (until, flight, claim) in list(self._lingering.items()):
+                if until <= now or place == digest:
+                    del self._lingering[place]
+                    done.append((flight, claim))
+        for flight, claim in done:
+            self._give_back(flight, claim)
+
+    def _give_back(self, flight: Flight, claim: Claim) -> None:
         try:
             self.table.release(claim)
         except TierError as error:
@@ -312,6 +339,8 @@ class Sharing:
         self._works = False
         for flight in list(self._served.values()):
             self.release(flight)
+        for digest in list(self._lingering):
+            self._let_go(digest)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.close()
@@ -319,7 +348,7 @@ class Sharing:
     def in_child(self) -> None:
         """After a fork: all of this was the parent's."""
         exchange, self._exchange = self._exchange, None
-        self._served = {}
+        self._served, self._lingering = {}, {}
         free_after_fork(self._opening)
         if exchange is not None:
             exchange.drop_in_child()

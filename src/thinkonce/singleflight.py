@@ -275,7 +275,7 @@ class Flights:
 
     With `host`, calls are shared with other processes that open the same file; results cross by
     `codec`. `lease` is how many seconds of silence end a follower's patience; `max_bytes` bounds
-    the chunks kept for each call. `close` it, or its thread ends with the process.
+    the chunks kept for each call; `sharing` (None without `host`) tells what could not be shared.
     """
 
     def __init__(
@@ -291,9 +291,9 @@ class Flights:
         self._clock, self._max_bytes = clock, max_bytes
         self._lock = threading.Lock()
         self._table: dict[Hashable, Flight] = {}
-        self._sharing = Sharing(host, codec, clock, lease) if host is not None else None
-        if self._sharing is not None:
-            weakref.finalize(self, self._sharing.close)
+        self.sharing = Sharing(host, codec, clock, lease) if host is not None else None
+        if self.sharing is not None:
+            weakref.finalize(self, self.sharing.close)
         on_fork(self._in_child)
 
     def __len__(self) -> int:
@@ -326,12 +326,12 @@ class Flights:
 
     def _is_led_elsewhere(self, seat: Seat, flight: Flight) -> bool:
         """If so, `flight` becomes the local copy of that call, and `seat` its first follower."""
-        if self._sharing is None or seat.digest is None:
+        if self.sharing is None or seat.digest is None:
             return False
         pilot = Seat(self, seat.key, None)
         pilot.role, pilot.flight = LEAD, flight
         try:
-            claim = self._sharing.offer(flight, seat.digest())
+            claim = self.sharing.offer(flight, seat.digest())
         except BaseException:
             pilot.abandon()
             raise
@@ -341,7 +341,7 @@ class Flights:
         flight.leader.thread = 0
         flight.enlist()
         seat.role, seat.flight = FOLLOW, flight
-        self._sharing.follow(claim, flight, pilot)
+        self.sharing.follow(claim, flight, pilot)
         return True
 
     def _role_in(self, flight: Flight, outer: Leading | None) -> Role | None:
@@ -363,8 +363,8 @@ class Flights:
             if self._table.get(key) is flight:
                 del self._table[key]
         leave(flight.leader)
-        if self._sharing is not None:
-            self._sharing.release(flight)
+        if self.sharing is not None:
+            self.sharing.release(flight)
         flight.end(landing)
 
     def may_wait(self, waiting: Leading | None, flight: Flight) -> bool:
@@ -373,28 +373,28 @@ class Flights:
             return True
         if not may_wait(waiting, flight.leader):
             return False
-        if self._sharing is None or self._sharing.may_wait(waiting, flight):
+        if self.sharing is None or self.sharing.may_wait(waiting, flight):
             return True
         stop_waiting(waiting, flight.leader)
         return False
 
     def stop_waiting(self, waiting: Leading, flight: Flight) -> None:
         stop_waiting(waiting, flight.leader)
-        if self._sharing is not None and flight.digest:
-            self._sharing.stop_waiting(waiting)
+        if self.sharing is not None and flight.digest:
+            self.sharing.stop_waiting(waiting)
 
     def keep_claim(self, flight: Flight) -> None:
-        if self._sharing is not None and flight.claim is not None:
-            self._sharing.keep(flight)
+        if self.sharing is not None and flight.claim is not None:
+            self.sharing.keep(flight)
 
     def close(self) -> None:
         """Share no more: followers in other processes make their own call. Idempotent."""
-        if self._sharing is not None:
-            self._sharing.close()
+        if self.sharing is not None:
+            self.sharing.close()
 
     def _in_child(self) -> None:
         """After a fork: the calls under way are the parent's, and so was whoever held the lock."""
         free_after_fork(self._lock)
         self._table.clear()
-        if self._sharing is not None:
-            self._sharing.in_child()
+        if self.sharing is not None:
+            self.sharing.in_child()

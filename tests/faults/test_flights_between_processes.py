@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
 import signal
@@ -341,6 +342,22 @@ def test_a_circle_through_three_processes_is_broken_once(start):
     assert all("never end" in a["why"] for a in answers if a["fate"] == Fate.THROUGH)
 
 
+def test_a_refused_wait_leaves_no_trace(here, path):
+    host = HostFile(path)
+    others = Flights(host, codec=CODEC, lease=LONG)
+    theirs = contextvars.Context().run(join, others, "b")
+    table = others.sharing.table
+    assert table.may_wait([theirs.flight.claim], b"a".ljust(32, b"."), others.now())
+    mine = join(here, "a")
+    landing = join(here, "b").follow()
+    assert (landing.fate, "never end" in landing.why) == (Fate.THROUGH, True)
+    assert mine.flight.leader.waits_for == []
+    theirs.land(1)
+    mine.land(1)
+    others.close()
+    host.close()
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_shares_calls_but_not_its_parents_sockets(here, path):
     parent = join(here)
@@ -424,7 +441,7 @@ def talk(address, *pieces):
 
 def test_nonsense_ends_the_connection_and_nothing_else(here):
     seat = join(here)
-    address = here._sharing._exchange.address
+    address = here.sharing._exchange.address
     for nonsense in (
         b"GET / HTTP/1.1\r\n\r\n",
         bytes(100),
@@ -435,7 +452,7 @@ def test_nonsense_ends_the_connection_and_nothing_else(here):
     ):
         assert talk(address, nonsense) == []
     assert talk(address, hello(b"unknown".ljust(32))) == [(Kind.ABANDONED, b"")]
-    assert here._sharing._exchange._thread.is_alive()
+    assert here.sharing._exchange._thread.is_alive()
     seat.publish(b"x")
     threading.Thread(target=lambda: (until(lambda: seat.followers), seat.land(1))).start()
     assert talk(address, *(bytes([byte]) for byte in hello(DIGEST))) == [
@@ -523,7 +540,9 @@ def test_a_leader_that_dies_in_the_middle_of_a_frame_is_taken_over(here, false_l
 def test_a_slow_peer_is_given_up_and_costs_no_memory_meanwhile(here):
     here._max_bytes = 1_000_000
     seat = join(here)
-    exchange = here._sharing._exchange
+    for _ in range(900):
+        seat.publish(bytes(1000))  # what is there already is not copied at one go either
+    exchange = here.sharing._exchange
     slow = connect(exchange.address)
     slow.setblocking(True)
     slow.settimeout(20)
@@ -556,12 +575,12 @@ def test_a_peer_that_takes_nothing_is_dropped_in_time(here, monkeypatch):
     monkeypatch.setattr(flight_socket, "STALL_SECONDS", 0.05)
     monkeypatch.setattr(flight_socket, "LOOK_SECONDS", 0.01)
     seat = join(here)
-    stuck = connect(here._sharing._exchange.address)
+    stuck = connect(here.sharing._exchange.address)
     stuck.setblocking(True)
     stuck.sendall(hello(DIGEST))
     until(lambda: seat.followers == 1)
     seat.land("y" * 3_000_000)
-    until(lambda: not here._sharing._exchange.peers, "the end of its patience")
+    until(lambda: not here.sharing._exchange.peers, "the end of its patience")
     stuck.close()
 
 
@@ -571,7 +590,7 @@ def test_a_peer_that_says_nothing_is_dropped_in_time(here, monkeypatch):
     monkeypatch.setattr(flight_socket, "HELLO_SECONDS", 0.05)
     monkeypatch.setattr(flight_socket, "LOOK_SECONDS", 0.01)
     seat = join(here)
-    with connect(here._sharing._exchange.address) as silent:
+    with connect(here.sharing._exchange.address) as silent:
         silent.setblocking(True)
         silent.settimeout(20)
         assert silent.recv(1) == b""
@@ -587,7 +606,7 @@ def test_sockets_lie_in_a_private_folder_and_dead_ones_are_swept_away(here, path
     for name in (dead, foreign, folder / "notes.txt"):
         name.touch()
     seat = join(here)
-    socket_file = here._sharing._exchange.path
+    socket_file = here.sharing._exchange.path
     assert socket_file.parent == folder
     assert folder.stat().st_mode & 0o777 == 0o700
     assert not dead.exists()
@@ -603,7 +622,7 @@ def test_a_store_in_a_deep_folder_still_shares(tmp_path, own_runtime_folder, sta
     host = HostFile(deep)
     flights = Flights(host, codec=CODEC, lease=LONG)
     seat = join(flights)
-    assert flights._sharing._exchange.path.parent == own_runtime_folder / "thinkonce"
+    assert flights.sharing._exchange.path.parent == own_runtime_folder / "thinkonce"
     other = start(deep)
     assert other.do("join")["role"] == Role.FOLLOW
     asked = other.tell("follow")

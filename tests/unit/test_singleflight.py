@@ -683,6 +683,17 @@ def test_a_bare_flight_serves_followers_too(hands):
     assert asyncio.run(all_chunks()) == (["a", "b"], "ab")
 
 
+def test_news_between_a_look_and_the_sleep_are_not_slept_over():
+    flight, woken = Flight(), []
+    assert flight.take(0) == []
+    flight.publish("a")
+    assert not flight._register(0, lambda: woken.append("too early"))
+    assert flight._register(1, lambda: woken.append("by the end"))
+    flight.land("a")
+    assert not flight._register(None, lambda: woken.append("too late"))
+    assert woken == ["by the end"]
+
+
 def test_following_twice_says_so():
     flights = Flights()
     lead, follower = leader_of(flights), follower_of(flights)

@@ -91,12 +91,17 @@ def test_the_counts_of_a_killed_process_stay(counters):
 
 
 @forks
-def test_more_processes_than_rows_lose_nothing(counters, monkeypatch):
+def test_more_processes_than_rows_lose_nothing(host, counters, monkeypatch):
     monkeypatch.setattr(module, "ROWS", 3)
     counters.add("hits")
     for _ in range(8):
         assert in_child(lambda: counters.add("hits")) == 0
     assert counters.totals() == {"hits": 9}
+    late = Counters(host)
+    late.add("hits")
+    assert late._row != module.RETIRED, "it has the row of a dead process"
+    assert counters.totals() == {"hits": 10}
+    assert counters.totals(of_the_living=True) == {"hits": 2}, "and not the dead's counts"
 
 
 @forks

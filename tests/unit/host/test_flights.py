@@ -100,6 +100,17 @@ def test_a_full_bucket_is_counted_and_no_error(table):
     assert table.claim(same_bucket[16], b"/a", now=9.0, until=20.0).ours, "the expired make room"
 
 
+def test_a_wait_ends_with_the_claim_that_waited(table):
+    other = bytes(31) + b"o"
+    waiting = table.claim(DIGEST, b"/a", now=0.0, until=60.0)
+    theirs = table.claim(other, b"/b", now=0.0, until=60.0)
+    assert table.may_wait([waiting], other, now=1.0)
+    assert not table.may_wait([theirs], DIGEST, now=1.0), "they would wait for each other"
+    table.release(waiting)
+    table.claim(DIGEST, b"/a", now=1.0, until=60.0)
+    assert table.may_wait([theirs], DIGEST, now=1.0), "this is another call, that waits for nobody"
+
+
 def test_noise_in_the_table_is_free_space(host, table):
     host.flights[:] = os.urandom(len(host.flights))
     assert list(table.claims()) == []
