@@ -20,6 +20,7 @@ from gateway.upstream import Upstream
 from thinkonce import settings as known
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.gateway.assembly import Assembly, assemble
+from thinkonce.gateway.protocol import protocol_with_limit
 from thinkonce.insight.prices import Price, Prices
 from thinkonce.upstream.pools import Pools
 
@@ -147,6 +148,7 @@ async def running(settings: known.Settings, clock: Clock = SYSTEM) -> AsyncItera
     assembly = assemble(settings, Pools.of(settings.upstreams), clock=clock, prices=PRICES)
     config = uvicorn.Config(
         assembly.gateway,
+        http=protocol_with_limit(settings.gateway.header_limit),
         port=0,
         lifespan="off",
         ws="none",
@@ -190,11 +192,13 @@ class Stage:
 
     stack: AsyncExitStack
     upstream: Upstream
+    inline: bool = True
     moving: MovableClock = field(default_factory=MovableClock)
 
     async def gateway(self, **sections: Any) -> Running:
         clock = sections.pop("clock", SYSTEM)
         upstreams = sections.pop("upstreams", {"main": known.Upstream(urls=[self.upstream.url])})
+        sections.setdefault("gateway", {}).setdefault("inline", self.inline)
         settings = settings_of(upstreams, **sections)
         return await self.stack.enter_async_context(running(settings, clock))
 
@@ -217,10 +221,16 @@ async def upstream() -> AsyncIterator[Upstream]:
     await provider.stop()
 
 
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["probe", "flow"])
+def inline(request: pytest.FixtureRequest) -> bool:
+    """Whether the probe may answer: everything must hold without it too."""
+    return bool(request.param)
+
+
 @pytest.fixture
-async def stage(upstream: Upstream) -> AsyncIterator[Stage]:
+async def stage(upstream: Upstream, inline: bool) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
-        yield Stage(stack, upstream)
+        yield Stage(stack, upstream, inline)
 
 
 @pytest.fixture

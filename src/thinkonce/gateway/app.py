@@ -12,7 +12,6 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from itertools import chain
 from time import perf_counter
 
 from thinkonce.errors import RequestError, UpstreamError
@@ -26,11 +25,13 @@ from thinkonce.gateway.http import (
     Scope,
     Send,
     read_body,
+    send_ready,
     send_whole,
 )
 from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import CONTENT_TYPE, Metrics
 from thinkonce.gateway.passing import Passing
+from thinkonce.gateway.protocol import OVERSIZED
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Dialect
 from thinkonce.protocols.registry import DIALECTS
@@ -62,13 +63,12 @@ class Gateway:
         *,
         gateway_id: str,
         body_limit: int,
-        header_limit: int,
     ) -> None:
         self.ready = True
         self._passing, self._admin, self._metrics = passing, admin, metrics
         self._access_log = access_log
         self._id = gateway_id.encode()
-        self._body_limit, self._header_limit = body_limit, header_limit
+        self._body_limit = body_limit
         self._cached: dict[str, Endpoint] = {
             prefix + name: endpoint
             for name, endpoint in endpoints.items()
@@ -98,10 +98,15 @@ class Gateway:
         try:
             self._admit(call)
             endpoint = self._cached.get(call.path)
-            if endpoint is not None and call.method == "POST":
-                await endpoint(call)
-            else:
+            if endpoint is None or call.method != "POST":
                 await self._other(call)
+                return
+            message = await call.receive()
+            plain = endpoint.answer_inline(call, message)
+            if plain is None:
+                await endpoint(call, message)
+                return
+            await send_ready(call, *plain)
         except HttpError as error:
             await self._send_error(call, error)
         except RequestError as error:
@@ -122,11 +127,11 @@ class Gateway:
             call.id = sent
         else:
             call.id = f"{self._run}-{next(self._count):x}".encode()
-        if sum(map(len, chain.from_iterable(call.headers))) > self._header_limit:
+        if OVERSIZED in call.scope["state"]:
             raise HttpError(
                 431,
-                f"headers: larger than {self._header_limit} bytes, the limit of this gateway "
-                "([gateway] header_limit)",
+                "headers: larger than this gateway takes ([gateway] header_limit)",
+                type="invalid_request_error",
                 code="headers_too_large",
             )
         if HOPS in call.head and self._id in call.head[HOPS]:

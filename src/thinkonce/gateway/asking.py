@@ -89,7 +89,7 @@ class Reader:
         self._dialect, self._pools, self._keyer = dialect, pools, keyer
         self._tenants, self._rules = tenants, rules
         self._classes = frozenset(rules.ttl_classes)
-        self._extra, self._ignore = forward_headers, ignore_fields
+        self.forward_headers, self._ignore = forward_headers, ignore_fields
         self._cache_remote_media = cache_remote_media
 
     def read(self, call: Call, raw: bytes) -> Asking:
@@ -98,7 +98,7 @@ class Reader:
         parsed = _parse(raw)
         body = parsed.body
         for name, (types, accepts) in _READ.items():
-            if name in body and not isinstance(body[name], types):
+            if name in body and type(body[name]) not in types:
                 raise HttpError(
                     400, f"{name}: got {body[name]!r:.80}; it accepts {accepts}", param=name
                 )
@@ -106,7 +106,7 @@ class Reader:
         controls = parse_controls(
             body.get("kv_cache"), body.get("cache"), call.headers, self._classes
         )
-        taken = take_headers(call.headers, self._extra)
+        taken = take_headers(call.headers, self.forward_headers)
         pool = self._pools.for_model(asked.model)
         if pool is None:
             raise _unknown_model(asked.model, self._pools)

@@ -108,7 +108,6 @@ def assemble(
         access_log,
         gateway_id=gateway_id,
         body_limit=settings.gateway.body_limit,
-        header_limit=settings.gateway.header_limit,
     )
     return Assembly(gateway, pools, stock, metrics, client, world, backing, access_log)
 

@@ -18,13 +18,14 @@ from thinkonce.errors import NotCached, RequestError, UpstreamError
 from thinkonce.flow import Answer, Live, Setting, answer
 from thinkonce.gateway.asking import Asking, Reader
 from thinkonce.gateway.fetch import Fetch, upstream_request
-from thinkonce.gateway.http import Call, ClientGone, HttpError, read_body
+from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body
 from thinkonce.gateway.marks import annotation_of_miss, miss_headers
+from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.passing import Passing, hops, send_refusal
-from thinkonce.gateway.telling import Marking, Teller
+from thinkonce.gateway.telling import Marking, Plain, Teller
 from thinkonce.gateway.watch import Watch
 from thinkonce.gateway.world import GatewayAsk, GatewayWorld
-from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.upstream.client import Client, Request
@@ -55,7 +56,7 @@ class Shelf:
     def probe(self, asking: Asking) -> Entry | None:
         """A memory hit that the flow has decided already; None sends the caller to the flow."""
         key = asking.key
-        if key is None or not self.inline or asking.controls is not DEFAULTS:
+        if key is None or asking.controls is not DEFAULTS:
             return None
         memory = self.memory
         entry = memory.map.get(key.local)
@@ -84,23 +85,42 @@ class Endpoint:
         self.dialect = teller.dialect
         self._reader, self._shelf, self._client = reader, shelf, client
         self._passing, self._teller, self._body_limit = passing, teller, body_limit
+        self._memo = Memo(reader.forward_headers)
 
-    async def __call__(self, call: Call) -> None:
+    def answer_inline(self, call: Call, message: Message) -> Plain | None:
+        """The answer to a request that came before and that the flow has decided already.
+
+        None sends the request to `__call__`, which reads it again.
+        """
+        shelf = self._shelf
+        if not shelf.inline or message.get("more_body") or b"content-encoding" in call.head:
+            return None
+        place = self._memo.place(call, message.get("body", b""))
+        asking = self._memo.get(place)
+        if asking is None:
+            return None
+        try:
+            entry = shelf.probe(asking)
+            plain = None if entry is None else self._teller.inline(call, asking, entry)
+        except Exception:
+            log.exception("request %s: the probe failed", call.id.decode("latin-1"))
+            return None
+        if plain is not None:
+            call.endpoint, call.model = self.dialect.name, asking.asked.model
+        return plain
+
+    async def __call__(self, call: Call, message: Message) -> None:
+        """`message`: the first part of the body, from the server."""
         call.endpoint = self.dialect.name
-        raw = await read_body(call, self._body_limit)
+        raw = await read_body(call, self._body_limit, message)
         try:
             asking = self._reader.read(call, raw)
-            call.model = asking.asked.model
-            entry = self._shelf.probe(asking)
-            if entry is not None:
-                found = Answer(Outcome.HIT, entry=entry, tier="memory", match=Match.EXACT)
-                if await self._teller.entry(call, asking, found, entry):
-                    return
         except (HttpError, RequestError):
             raise
         except Exception:
             await self._despite_failure(call, raw)
             return
+        call.model = asking.asked.model
         async with Watch(call):
             if asking.key is None:
                 await self._bypass(call, asking)
@@ -142,6 +162,8 @@ class Endpoint:
             return True
         if found.tier is not None:
             assert found.entry is not None
+            if found.tier == "memory" and asking.controls is DEFAULTS and self._shelf.inline:
+                self._memo.put(self._memo.place(call, asking.raw), asking)
             return await self._teller.entry(call, asking, found, found.entry)
         if found.outcome is Outcome.COALESCED:
             assert found.entry is not None

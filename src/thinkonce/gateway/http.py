@@ -6,6 +6,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
+from thinkonce.gateway.protocol import CYCLE, send_at_once
 from thinkonce.protocols.registry import DIALECTS
 from thinkonce.upstream.failure import Header
 
@@ -13,12 +14,14 @@ __all__ = (
     "Call",
     "ClientGone",
     "HttpError",
+    "Message",
     "Receive",
     "Scope",
     "Send",
     "error_body",
     "read_body",
     "send_pieces",
+    "send_ready",
     "send_whole",
 )
 
@@ -49,25 +52,14 @@ class ClientGone(Exception):
 class Call:
     """One request to the gateway. `outcome` and `reason` are filled in for the access log."""
 
-    __slots__ = (
-        "answered",
-        "endpoint",
-        "head",
-        "headers",
-        "id",
-        "match",
-        "method",
-        "model",
-        "outcome",
-        "path",
-        "query",
-        "reason",
-        "receive",
-        "scope",
-        "send",
-        "started",
-        "status",
-    )
+    id = b""
+    status = 0
+    answered = False  # the last byte was handed to the server
+    outcome: str = ""
+    reason: str = ""
+    match: str = ""
+    endpoint = ""  # "" for pages of the gateway itself: they are not counted
+    model = ""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
         self.scope, self.receive, self.send = scope, receive, send
@@ -77,20 +69,20 @@ class Call:
         self.headers: list[Header] = scope["headers"]
         self.head: dict[bytes, bytes] = dict(self.headers)
         self.started = started
-        self.answered = False  # the last byte was handed to the server
-        self.id = b""
-        self.status = 0
-        self.outcome = self.reason = self.match = ""
-        self.endpoint = ""  # "" for pages of the gateway itself: they are not counted
-        self.model = ""
 
 
-async def read_body(call: Call, limit: int, *, decompress: bool = True) -> bytes:
-    """The request's body. Raises HttpError 413, 415, 400; ClientGone."""
+async def read_body(
+    call: Call, limit: int, message: Message | None = None, *, decompress: bool = True
+) -> bytes:
+    """The request's body. Raises HttpError 413, 415, 400; ClientGone.
+
+    `message`: the first part of it, where that was received before.
+    """
     declared = call.head.get(b"content-length")
     if declared is not None and int(declared) > limit:
         raise _too_large(limit)
-    message = await call.receive()
+    if message is None:
+        message = await call.receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
         body = await _read_rest(call, body, limit)
@@ -144,6 +136,16 @@ def _too_large(limit: int) -> HttpError:
         f"body: larger than {limit} bytes, the limit of this gateway ([gateway] body_limit)",
         code="body_too_large",
     )
+
+
+async def send_ready(call: Call, lines: bytes, body: bytes) -> None:
+    """Send a 200 whose header lines are complete: in one write where the server offers it."""
+    call.status, call.answered = 200, True
+    cycle = call.scope["state"].get(CYCLE)
+    if cycle is None or not send_at_once(cycle, lines, body):
+        pairs = [tuple(line.split(b": ", 1)) for line in lines.split(b"\r\n")[:-1]]
+        await call.send({"type": "http.response.start", "status": 200, "headers": pairs})
+        await call.send({"type": "http.response.body", "body": body})
 
 
 async def send_whole(call: Call, status: int, headers: list[Header], body: bytes) -> None:

@@ -15,7 +15,7 @@ from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.flow import Answer
 from thinkonce.insight.prices import Prices
-from thinkonce.outcome import Outcome, Reason
+from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import Annotation
 from thinkonce.protocols.dialect import Dialect, Prepared
 from thinkonce.protocols.reply import Shape, decode_reply
@@ -28,6 +28,8 @@ __all__ = (
     "annotation_of_hit",
     "annotation_of_miss",
     "hit_headers",
+    "inline_hit",
+    "inline_note",
     "miss_headers",
     "passed_on",
     "ready_of",
@@ -45,6 +47,7 @@ _FORWARDED: dict[Outcome, Header] = {
     Outcome.REFRESH: (b"cache-status", b"thinkonce; fwd=request"),
     Outcome.BYPASS: (b"cache-status", b"thinkonce; fwd=bypass"),
 }
+_HIT = b"thinkonce; hit"
 _REASON: dict[Reason, Header] = {
     reason: (b"x-cache-reason", reason.value.encode()) for reason in Reason
 }
@@ -68,6 +71,10 @@ class Ready:
     tokens: int
     usd: float | None
     milliseconds: float
+    # Of a plain exact hit of the memory tier: what does not change from one to the next.
+    json_head: bytes = b""
+    stream_head: bytes = b""
+    inline_note: bytes = b""  # to be filled with age and ttl
 
 
 def ready_of(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
@@ -77,6 +84,8 @@ def ready_of(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
         return cast(Ready, known)
     reply = decode_reply(entry.payload)
     key = entry.digest.hex()
+    names = (reply.model, entry.meta.model)
+    usd = prices.cost(names, reply.prompt_tokens, reply.completion_tokens)
     ready = Ready(
         prepared=dialect.prepare(reply),
         key=key,
@@ -84,13 +93,50 @@ def ready_of(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
         source_header=(b"x-cache-source-id", _safe(reply.source_id)),
         raw_type=(b"content-type", reply.content_type.encode("latin-1")),
         tokens=reply.tokens,
-        usd=prices.cost(
-            (reply.model, entry.meta.model), reply.prompt_tokens, reply.completion_tokens
-        ),
+        usd=usd,
         milliseconds=round(entry.seconds * 1000, 3),
     )
+    ready.json_head = _inline_head(ready, JSON_TYPE)
+    ready.stream_head = _inline_head(ready, STREAM_TYPE)
+    ready.inline_note = _inline_note(ready)
     entry.prepared = ready
     return ready
+
+
+def _inline_head(ready: Ready, kind: Header) -> bytes:
+    match, tier = (b"x-cache-match", b"exact"), (b"x-cache-tier", b"memory")
+    head = [kind, _X_CACHE[Outcome.HIT], ready.key_header, match, tier]
+    if ready.source_header[1]:
+        head.append(ready.source_header)
+    return b"".join(b"%b: %b\r\n" % header for header in head)
+
+
+def _inline_note(ready: Ready) -> bytes:
+    note = Annotation(
+        status=Outcome.HIT,
+        match=Match.EXACT,
+        tier="memory",
+        key=ready.key,
+        saved_tokens=ready.tokens,
+        saved_cost=ready.usd,
+        saved_ms=ready.milliseconds,
+    ).members()
+    assert b"%" not in note, "keys, tiers and numbers hold none"
+    return note.replace(b'"age":null,"ttl":null', b'"age":%.3f,"ttl":%s')
+
+
+def inline_hit(ready: Ready, age: float, left: float, *, stream: bool) -> bytes:
+    """The lines of a plain exact hit of the memory tier; the same as `hit_headers` gives."""
+    head = ready.stream_head if stream else ready.json_head
+    if left == inf:
+        return b"%bage: %d\r\ncache-status: thinkonce; hit\r\n" % (head, age)
+    lives = b"cache-status: thinkonce; hit; ttl=%d\r\nx-cache-ttl: %d\r\n" % (left, left)
+    return b"%bage: %d\r\n%b" % (head, age, lives)
+
+
+def inline_note(ready: Ready, age: float, left: float) -> bytes:
+    """The marks of a plain exact hit; the same as `annotation_of_hit` gives."""
+    return ready.inline_note % (age, b"null" if left == inf else b"%.3f" % left)
 
 
 def hit_headers(
@@ -108,7 +154,7 @@ def hit_headers(
         (b"age", age),
     ]
     if left == inf:
-        headers.append((b"cache-status", b"thinkonce; hit"))
+        headers.append((b"cache-status", _HIT))
     else:
         ttl = b"%d" % left
         headers.append((b"cache-status", b"thinkonce; hit; ttl=" + ttl))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from thinkonce.errors import ConfigError
 from thinkonce.gateway.app import Gateway
 from thinkonce.gateway.assembly import Assembly, assemble
 from thinkonce.gateway.local import LocalModel, command_of
+from thinkonce.gateway.protocol import protocol_with_limit
 from thinkonce.settings import Settings, Upstream
 from thinkonce.upstream.pools import Pools
 
@@ -134,7 +136,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 assembly.gateway,
-                http="httptools",
+                http=protocol_with_limit(settings.gateway.header_limit),
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -196,8 +198,10 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as wrong:
         listener.close()
-        setting, got = ("host", host) if wrong.errno == 99 else ("port", str(port))
-        raise ConfigError(setting, got, f"an address that is free here ({wrong})") from wrong
+        if wrong.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError("host", host, f"an address of this machine ({wrong})") from wrong
+        accepts = f"a port that is free on {host} ({wrong})"
+        raise ConfigError("port", port, accepts) from wrong
     return listener
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from time import time
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
@@ -13,19 +12,21 @@ from thinkonce.flow import Answer
 from thinkonce.gateway import marks
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import Fetched
-from thinkonce.gateway.http import Call, send_pieces, send_whole
+from thinkonce.gateway.http import Call, send_pieces, send_ready, send_whole
 from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.passing import answer_headers
 from thinkonce.gateway.world import Ride
 from thinkonce.insight.prices import Prices
-from thinkonce.outcome import Outcome, Reason
+from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.dialect import Asked, Dialect, Recorder, Stamp
 from thinkonce.protocols.reply import Gist
 from thinkonce.request.storable import StoreRules, refusal
 from thinkonce.upstream.client import Exchange
 from thinkonce.upstream.failure import Broken, Header
 
-__all__ = ("Marking", "Teller")
+__all__ = ("Marking", "Plain", "Teller")
+
+Plain = tuple[bytes, bytes]  # header lines and body of a 200 that is ready to be sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,20 @@ class Teller:
 
     async def entry(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """A HIT or STALE answer; False if the entry cannot take the shape asked for."""
+        if _is_plain_hit(found) and not asking.controls.label:
+            plain = self.inline(call, asking, entry)
+            if plain is not None:
+                await send_ready(call, *plain)
+            return plain is not None
         ready = marks.ready_of(entry, self.dialect, self.prices)
         asked = asking.asked
         if not ready.prepared.serves(asked):
             return False
         note, stamp = b"", None
         if self.annotate:
-            note = marks.annotation_of_hit(
-                found, entry, ready, self.clock, label=asking.controls.label
-            )
-            stamp = Stamp(self.dialect.fresh_id(), int(time()))
+            label = asking.controls.label
+            note = marks.annotation_of_hit(found, entry, ready, self.clock, label=label)
+            stamp = Stamp(self.dialect.fresh_id(), int(self.clock.wall()))
         body = ready.prepared.render(asked, stamp, note)
         head = marks.hit_headers(found, entry, ready, self.clock, stream=asked.stream)
         head.append((b"x-request-id", call.id))
@@ -58,6 +63,24 @@ class Teller:
         self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
         await send_whole(call, 200, head, body)
         return True
+
+    def inline(self, call: Call, asking: Asking, entry: Entry) -> Plain | None:
+        """`entry` for a plain exact hit of the memory tier; None if it cannot take the shape."""
+        ready = marks.ready_of(entry, self.dialect, self.prices)
+        asked, prepared, clock = asking.asked, ready.prepared, self.clock
+        if not prepared.serves(asked):
+            return None
+        now = clock.wall()
+        age, left = max(now - entry.created_at, 0.0), entry.fresh_until - clock.monotonic()
+        if self.annotate:
+            stamp = Stamp(self.dialect.fresh_id(), int(now))
+            body = prepared.render(asked, stamp, marks.inline_note(ready, age, left))
+        else:
+            body = prepared.render(asked, None)
+        call.outcome, call.match = Outcome.HIT, "exact"
+        self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
+        head = marks.inline_hit(ready, age, left, stream=asked.stream)
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (head, call.id, len(body)), body
 
     async def joined(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """The answer of another request's call, complete."""
@@ -164,6 +187,16 @@ class Teller:
     async def _send(self, call: Call, head: list[Header], body: bytes) -> None:
         head.append((b"x-request-id", call.id))
         await send_whole(call, 200, head, body)
+
+
+def _is_plain_hit(found: Answer) -> bool:
+    """The one kind of hit that the probe answers as well."""
+    return (
+        found.outcome is Outcome.HIT
+        and found.tier == "memory"
+        and found.match is Match.EXACT
+        and found.similarity is None
+    )
 
 
 @dataclass(frozen=True, slots=True)

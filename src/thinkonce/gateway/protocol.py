@@ -1,0 +1,90 @@
+"""uvicorn's HTTP protocol with a bound on request heads, and a way to answer in one write.
+
+httptools would collect a head for ever. And where an answer is complete, uvicorn's own way (two
+messages, two checks of every header) costs more than finding it: applications are offered another
+in the scope's `state`, and use the usual one where it is not there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+__all__ = ("CYCLE", "OVERSIZED", "protocol_with_limit", "send_at_once")
+
+# In a scope's `state`: the head was larger than allowed; the application says so.
+OVERSIZED = "thinkonce.oversized"
+# In a scope's `state`: what `send_at_once` takes.
+CYCLE = "thinkonce.cycle"
+
+
+def protocol_with_limit(header_limit: int) -> type[HttpToolsProtocol]:
+    """A protocol class that refuses heads of more than `header_limit` bytes.
+
+    A head that comes whole is answered by the application, in its own error shape; one that does
+    not end is cut off here.
+    """
+
+    class LimitedProtocol(HttpToolsProtocol):
+        _open_head = 0  # bytes of a head that has not ended yet
+        _suspect = False  # so much came that its head may be too large
+
+        def data_received(self, data: bytes) -> None:
+            received = self._open_head + len(data)
+            self._suspect = received > header_limit
+            super().data_received(data)
+            if self.scope is not None and "method" in self.scope:
+                self._open_head = 0
+                return
+            self._open_head = received
+            if self._suspect and not self.transport.is_closing():
+                self.transport.write(_REFUSAL)
+                self.transport.close()
+
+        def on_headers_complete(self) -> None:
+            state: dict[str, Any] = cast(Any, self.scope)["state"]
+            if self._suspect and _size(self.headers) > header_limit:
+                state[OVERSIZED] = True
+            super().on_headers_complete()
+            state[CYCLE] = self.cycle
+
+    return LimitedProtocol
+
+
+def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
+    """Answer 200 with `head` (lines, each with its end) and `body`; False: do it the usual way.
+
+    Does what `RequestResponseCycle.send` does for a whole answer on a connection that stays open.
+    """
+    if (
+        cycle.response_started
+        or cycle.disconnected
+        or not cycle.keep_alive
+        or cycle.flow.write_paused
+    ):
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    lines = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+    cycle.transport.write(b"".join((_OK, *lines, head, b"\r\n", body)))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
+
+
+_OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def _size(headers: list[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
+
+
+_BODY = (
+    b'{"error":{"message":"headers: larger than this gateway takes ([gateway] header_limit)",'
+    b'"type":"invalid_request_error","param":null,"code":"headers_too_large"}}'
+)
+_REFUSAL = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+)
