@@ -28,6 +28,8 @@ from thinkonce.tiers.tier import Key, Tier
 
 __all__ = ("Backing", "open_backing")
 
+# Seconds until an answer is in the store, as a rule: it commits in batches of 20 ms.
+COMMITTED_WITHIN = 0.2
 CROSSING = "flight"  # the name errors give to bytes that came from another process
 
 
@@ -78,7 +80,7 @@ def _open_file(path: Path, secret: bytes, clock: Clock, max_bytes: int, lease: f
         raise
     crossing = Crossing(Codec(secret, CROSSING))
     codec = FlightCodec(crossing.encode, crossing.decode)
-    flights = Flights(host, codec=codec, clock=clock, lease=lease)
+    flights = Flights(host, codec=codec, clock=clock, lease=lease, linger=COMMITTED_WITHIN)
     return Backing(secret, tier, tier.purges, flights, host)
 
 

@@ -152,6 +152,7 @@ def _keep(ask: Ask, entry: Entry, tier: Tier, setting: Setting) -> Flow[None]:
 
 def _ask_the_model(ask: Ask, key: Key, setting: Setting, reason: Reason) -> Flow[Answer]:
     outcome = Outcome.REFRESH if reason is Reason.REFRESHED else Outcome.MISS
+    began, joined_again = setting.clock.wall(), False
     seat: Seat | None = (yield Join(ask)) if ask.coalesce else None
     role = Role.THROUGH if seat is None else seat.role
     while seat is not None and role is not Role.THROUGH:
@@ -166,19 +167,28 @@ def _ask_the_model(ask: Ask, key: Key, setting: Setting, reason: Reason) -> Flow
         if landing.fate is not Fate.COALESCED:
             # The leader went away: this caller leads now, or nobody can be waited for.
             role = Role.LEAD if landing.fate is Fate.LEAD else Role.THROUGH
-        elif not led and _purged_meanwhile(landing.value, ask, setting):
-            seat = yield Join(ask)
-            role = Role.THROUGH if seat is None else seat.role
+        elif not led and _is_from_before(landing.value, ask, setting, began):
+            seat = None if joined_again else (yield Join(ask))
+            role, joined_again = Role.THROUGH if seat is None else seat.role, True
         else:
             return _settle(landing.value, led, outcome, reason)
     made = yield from lead(ask, setting)
     return _from_model(made, outcome, reason)
 
 
-def _purged_meanwhile(value: object, ask: Ask, setting: Setting) -> bool:
-    """Whether a purge that came before `ask` means the answer of a call that began before it."""
+def _is_from_before(value: object, ask: Ask, setting: Setting, began: float) -> bool:
+    """Whether the answer of another's call is one that `ask`, which began later, must not get.
+
+    A purge between the two means it; or it was complete before `ask` began, and is not one that
+    a look-up could have found.
+    """
     entry = value.entry if isinstance(value, Made | Answer) else None
-    return entry is not None and entry.epoch < ask.epoch and setting.purged(entry)
+    if entry is None:
+        return False
+    if entry.epoch < ask.epoch and setting.purged(entry):
+        return True
+    refused = isinstance(value, Made) and value.refused is not None
+    return entry.created_at < began and (refused or ask.controls.refresh)
 
 
 def _settle(value: object, led: bool, outcome: Outcome, reason: Reason) -> Answer:

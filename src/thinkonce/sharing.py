@@ -213,10 +213,12 @@ class Sharing:
     `troubles` counts what did not work, `table.full` the calls that found no place.
     """
 
-    def __init__(self, host: HostFile, codec: Codec, clock: Clock, lease: float) -> None:
+    def __init__(
+        self, host: HostFile, codec: Codec, clock: Clock, lease: float, linger: float
+    ) -> None:
         self.codec, self.table = codec, FlightTable(host)
         self.troubles = 0
-        self._host, self._now, self._lease = host, clock.monotonic, lease
+        self._host, self._now, self._lease, self._linger = host, clock.monotonic, lease, linger
         self._served: dict[bytes, Flight] = {}
         self._lingering: dict[bytes, tuple[float, Flight, Claim]] = {}
         self._exchange: Exchange | None = None
@@ -273,15 +275,15 @@ class Sharing:
         """Before the flight ends: whoever asks from now on begins a new one.
 
         Once it has `landed`, its answer may still be on its way into the store, where another
-        process looks first. So it can be followed a little longer, by other processes only.
+        process looks first. So it can be followed for `linger` seconds more, from elsewhere only.
         """
         claim, flight.claim = flight.claim, None
         if claim is None:
             return
         self._let_go()
-        if landed:
+        if landed and self._linger:
             with self._opening:
-                self._lingering[claim.digest] = (self._now() + LINGER_SECONDS, flight, claim)
+                self._lingering[claim.digest] = (self._now() + self._linger, flight, claim)
         else:
             self._give_back(flight, claim)
 

@@ -275,7 +275,9 @@ class Flights:
 
     With `host`, calls are shared with other processes that open the same file; results cross by
     `codec`. `lease` is how many seconds of silence end a follower's patience; `max_bytes` bounds
-    the chunks kept for each call; `sharing` (None without `host`) tells what could not be shared.
+    the chunks kept for each call; for `linger` seconds a landed call can still be followed from
+    another process, where its answer may not be in the store yet; `sharing` (None without
+    `host`) tells what could not be shared.
     """
 
     def __init__(
@@ -286,12 +288,13 @@ class Flights:
         lease: float = LEASE_SECONDS,
         clock: Clock = SYSTEM,
         max_bytes: int = MAX_FEED_BYTES,
+        linger: float = 0.0,
     ) -> None:
         self.lease, self.now = lease, clock.monotonic
         self._clock, self._max_bytes = clock, max_bytes
         self._lock = threading.Lock()
         self._table: dict[Hashable, Flight] = {}
-        self.sharing = Sharing(host, codec, clock, lease) if host is not None else None
+        self.sharing = Sharing(host, codec, clock, lease, linger) if host is not None else None
         if self.sharing is not None:
             weakref.finalize(self, self.sharing.close)
         on_fork(self._in_child)
@@ -364,7 +367,7 @@ class Flights:
                 del self._table[key]
         leave(flight.leader)
         if self.sharing is not None:
-            self.sharing.release(flight)
+            self.sharing.release(flight, landed=landing.fate is COALESCED)
         flight.end(landing)
 
     def may_wait(self, waiting: Leading | None, flight: Flight) -> bool:

@@ -183,6 +183,27 @@ def test_a_follower_elsewhere_gets_every_chunk_live_and_from_the_first(start):
         assert (answer["fate"], answer["value"]) == (Fate.COALESCED, {"whole": "answer"})
 
 
+def test_an_answer_that_has_just_landed_can_still_be_followed_from_elsewhere(path):
+    # A process that looked into the store before the answer was committed there asks now.
+    host, other = HostFile(path), HostFile(path)
+    here = Flights(host, codec=CODEC, lease=LONG, linger=LONG)
+    elsewhere = Flights(other, codec=CODEC, lease=LONG)
+    leader = join(here)
+    leader.land("the answer")
+    late = join(elsewhere)
+    assert late.role is Role.FOLLOW
+    assert late.follow(LONG).unwrap() == "the answer"
+    # Not so here, where it was kept before it landed.
+    again = join(here)
+    assert again.role is Role.LEAD
+    again.abandon()
+    assert claims(path) == [], "what is asked for anew lingers no longer"
+    elsewhere.close()
+    here.close()
+    host.close()
+    other.close()
+
+
 def test_an_error_crosses_with_its_name_and_message(start):
     leader, follower = start(), start()
     leader.do("join")

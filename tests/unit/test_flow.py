@@ -12,11 +12,12 @@ import pytest
 
 from standins import PATIENCE, DictTier, in_threads, make_ask, make_setting, settle
 from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
+from thinkonce.entry import Entry, Meta
 from thinkonce.errors import NotCached, TierError
 from thinkonce.flow import answer
 from thinkonce.outcome import Outcome, Reason
-from thinkonce.singleflight import Flights
-from thinkonce.steps import CallModel
+from thinkonce.singleflight import Fate, Flights, Landing
+from thinkonce.steps import CallModel, Follow, Join, Made
 from thinkonce.testing.clock import FakeClock
 
 
@@ -632,3 +633,42 @@ def test_a_follower_does_not_take_an_answer_that_was_purged_before_it_asked(cloc
     assert before.value == "from before the purge"
     assert (after.value, after.outcome) == ("from after the purge", Outcome.MISS)
     assert purged
+
+
+# -- answers that were complete before they were asked for --------------------------------------
+
+
+def after_following(ask, setting, entry, *, refused=None):
+    """The step that `ask` takes next, or the answer, once it followed a call that made `entry`."""
+    flights = Flights()
+    leader = contextvars.Context().run(flights.join, ask.key.local)
+    flow = answer(ask, setting)
+    step = next(flow)
+    while not isinstance(step, Join):
+        step = flow.send(None)
+    step = flow.send(flights.join(ask.key.local))
+    assert isinstance(step, Follow)
+    try:
+        return flow.send(Landing(Fate.COALESCED, Made(None, entry, refused)))
+    except StopIteration as done:
+        return done.value
+    finally:
+        leader.abandon()
+
+
+def test_an_answer_complete_before_the_request_is_as_good_as_a_hit(clock, near):
+    ask, setting = make_ask(never), make_setting([near], clock)
+    old = Entry(key=None, payload="old", meta=Meta(), created_at=clock.wall() - 1)
+    assert after_following(ask, setting, old).outcome is Outcome.COALESCED
+
+
+@pytest.mark.parametrize("why", ["a refresh wants a new one", "it was not to be kept"])
+def test_but_not_where_a_look_up_could_not_have_found_it(clock, near, why):
+    refresh = why.startswith("a refresh")
+    ask = make_ask(never, refresh=refresh)
+    refused = None if refresh else Reason.LENGTH
+    setting = make_setting([near], clock)
+    old = Entry(key=None, payload="old", meta=Meta(), created_at=clock.wall() - 1)
+    new = Entry(key=None, payload="new", meta=Meta(), created_at=clock.wall())
+    assert isinstance(after_following(ask, setting, old, refused=refused), Join)
+    assert after_following(ask, setting, new, refused=refused).outcome is Outcome.COALESCED
