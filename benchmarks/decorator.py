@@ -140,9 +140,16 @@ def plain_md5(function: Callable[..., Any]) -> Callable[..., Any]:
 def sync_text(rounds: int, repeats: int) -> tuple[Table, list[Goal]]:
     seconds = timed({name: way(answer_text) for name, way in decorators().items()}, rounds, repeats)
     own = ratio(seconds, "thinkonce", "functools.lru_cache")
+    endless = ratio(seconds, "thinkonce, no expiry", "functools.lru_cache")
     naive = ratio(seconds, "plain dict + md5", "thinkonce")
     goals = [
-        Goal("sync hit / functools.lru_cache", f"<= {SYNC_GOAL}", own, own <= SYNC_GOAL),
+        Goal(
+            "sync hit without expiry / functools.lru_cache, which has none",
+            f"<= {SYNC_GOAL}",
+            endless,
+            endless <= SYNC_GOAL,
+        ),
+        Goal("sync hit with a ttl / functools.lru_cache", f"<= {SYNC_GOAL}", own, own <= SYNC_GOAL),
         Goal("plain dict + md5 / sync hit", f">= {NAIVE_GOAL}", naive, naive >= NAIVE_GOAL),
     ]
     return table_of("Sync hit, a text", seconds), goals
@@ -181,9 +188,7 @@ def asynchronous(rounds: int, repeats: int) -> tuple[Table, list[Goal]]:
     return table_of("Async hit, a text", seconds), goals
 
 
-def timed(
-    ways: dict[str, Callable[..., Any]], rounds: int, repeats: int
-) -> dict[str, list[float]]:
+def timed(ways: dict[str, Callable[..., Any]], rounds: int, repeats: int) -> dict[str, list[float]]:
     def hit(way: Callable[..., Any]) -> Callable[[], object]:
         return lambda: way("what is a cache?", model="m", temperature=0.7)
 

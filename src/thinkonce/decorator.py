@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -211,6 +212,7 @@ def _probe(caller: Caller, options: Options) -> Probe | None:
         heard=memory.heard.append,
         epoch=memory.purges.epoch if cache.shared else None,
         tier=memory if cache.shared else None,
+        endless=options.controls.ttl is None and cache.setting.rules.ttl == inf,
     )
 
 
