@@ -28,6 +28,7 @@ def ask(question: str, **kv_cache: object) -> tuple[str, bool]:
         messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}],
         stop=["。", "！", "？", "\n", ","],
         max_tokens=200,
+        temperature=0,
         extra_body={"kv_cache": {"namespace": "faq", "tags": ["faq", "2026"], **kv_cache}},
     )
     return reply.choices[0].message.content or "", bool(getattr(reply, "cache_hit", False))

@@ -249,9 +249,10 @@ def _binder(caller: Caller) -> Callable[..., tuple[Any, ...]]:
         # `bot.ask.invalidate("hi")` reads well, but a function's attributes know no object.
         if args and hasattr(args[0], name):
             return bind(*args, **kwargs)
+        owner = function.scope.split(".")[-2]
         raise TypeError(
             f"{function.scope} is a method: give its object first, as in "
-            f"{type(args[0]).__name__ if args else 'Class'}.{name}.invalidate(object, ...)"
+            f"{owner}.{name}.invalidate({owner.lower()}, ...), and so for explain and refresh"
         )
 
     return bind_method

@@ -179,7 +179,8 @@ class _Server(uvicorn.Server):
         key = "" if model != "MODEL" else ' -H "authorization: Bearer $OPENAI_API_KEY"'
         self._say(
             f"try: curl {url}/v1/chat/completions -H 'content-type: application/json'{key} "
-            f'-d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}\''
+            f'-d \'{{"model": "{model}", "temperature": 0, "messages": '
+            f'[{{"role": "user", "content": "What is the capital of France?"}}]}}\''
         )
 
 
