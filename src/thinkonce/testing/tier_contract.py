@@ -16,21 +16,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from math import inf
-from typing import Protocol
 
 import pytest
 
 from thinkonce.entry import Form, Meta
 from thinkonce.selector import Selector
 from thinkonce.testing.clock import FakeClock
+from thinkonce.testing.durability import FLUSHING, Durability, PurgeableTier
 from thinkonce.testing.entries import answer_of, brief, entry_of, key_of, run_together
-from thinkonce.tiers.purges import PurgeLog
-from thinkonce.tiers.tier import Tier
 from thinkonce.values import Kept, keep, keep_stream
 
 __all__ = ("TierContract", "answer_of", "entry_of", "key_of")
-
-FLUSHING = 10.0  # seconds; far more than any tier needs
 
 STORED = (
     "form", "meta", "digest", "payload_size", "cost", "seconds", "tokens", "created_at",
@@ -38,15 +34,11 @@ STORED = (
 )  # fmt: skip
 
 
-class PurgeableTier(Tier, Protocol):
-    purges: PurgeLog
-
-
 class Opaque:
     """Something that can only be copied."""
 
 
-class TierContract:
+class TierContract(Durability):
     """Each test gets a fresh, empty `tier` on a fresh `clock`."""
 
     # -- what a subclass gives -----------------------------------------------------------
@@ -58,23 +50,6 @@ class TierContract:
     @pytest.fixture
     def tier(self, clock: FakeClock) -> Iterator[PurgeableTier]:
         raise NotImplementedError("give a fixture `tier`")
-
-    def reopened(self, tier: PurgeableTier) -> PurgeableTier:
-        """Persistent tiers: another tier on the same store; the test closes it."""
-        raise NotImplementedError("give `reopened`")
-
-    def spoil(self, tier: PurgeableTier, digest: bytes) -> None:
-        """Persistent tiers: change one bit of what is stored under `digest`."""
-        raise NotImplementedError("give `spoil`")
-
-    def purge(self, tier: PurgeableTier, selector: Selector) -> int:
-        """As a cache does it: into the log first, then to the tier."""
-        purge, removed = tier.purges.append(selector)
-        return removed + tier.purge(purge)
-
-    def only_if_persistent(self, tier: PurgeableTier) -> None:
-        if not tier.persistent:
-            pytest.skip("this tier promises nothing beyond the process")
 
     # -- put and get -----------------------------------------------------------------------
 
@@ -352,65 +327,3 @@ class TierContract:
         tier.put(key_of("a"), entry_of(clock))
         tier.close()
         tier.close()
-
-    def test_what_was_put_is_there_after_closing(
-        self, tier: PurgeableTier, clock: FakeClock
-    ) -> None:
-        self.only_if_persistent(tier)
-        for number in range(150):
-            tier.put(key_of(str(number)), entry_of(clock, number))
-        tier.close()
-        again = self.reopened(tier)
-        try:
-            assert [answer_of(again.get(key_of(str(n)))) for n in range(150)] == list(range(150))
-        finally:
-            again.close()
-
-    def test_a_purge_is_known_after_closing(self, tier: PurgeableTier, clock: FakeClock) -> None:
-        self.only_if_persistent(tier)
-        began = tier.purges.epoch[0]
-        tier.put(key_of("a"), entry_of(clock))
-        self.purge(tier, Selector())
-        tier.close()
-        again = self.reopened(tier)
-        try:
-            assert again.get(key_of("a")) is None
-            assert again.purges.epoch[0] > began
-            again.put(key_of("late"), entry_of(clock, epoch=began))
-            assert again.flush(FLUSHING)
-            assert again.get(key_of("late")) is None
-        finally:
-            again.close()
-
-    def test_two_tiers_on_one_store_share_answers_and_purges(
-        self, tier: PurgeableTier, clock: FakeClock
-    ) -> None:
-        self.only_if_persistent(tier)
-        other = self.reopened(tier)
-        try:
-            tier.put(key_of("a"), entry_of(clock, 1))
-            assert tier.flush(FLUSHING)
-            assert answer_of(other.get(key_of("a"))) == 1
-            tier.put(key_of("queued"), entry_of(clock, 2))
-            self.purge(other, Selector())
-            assert tier.get(key_of("a")) is None
-            assert tier.get(key_of("queued")) is None, "a purge elsewhere takes effect at once"
-            assert tier.flush(FLUSHING)
-            assert other.get(key_of("queued")) is None
-        finally:
-            other.close()
-
-    def test_a_changed_bit_is_a_miss_and_is_counted(
-        self, tier: PurgeableTier, clock: FakeClock
-    ) -> None:
-        self.only_if_persistent(tier)
-        for name in ("spoilt", "sound"):
-            tier.put(key_of(name), entry_of(clock, {"name": name}))
-        assert tier.flush(FLUSHING)
-        self.spoil(tier, key_of("spoilt").digest)
-        assert tier.get(key_of("spoilt")) is None
-        assert tier.stats().errors == 1
-        assert answer_of(tier.get(key_of("sound"))) == {"name": "sound"}
-        tier.put(key_of("spoilt"), entry_of(clock, "new"))
-        assert tier.flush(FLUSHING)
-        assert answer_of(tier.get(key_of("spoilt"))) == "new"
