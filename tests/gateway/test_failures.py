@@ -227,6 +227,41 @@ async def test_a_purge_during_a_slow_miss_is_not_undone_by_its_answer(
     assert (again.cache, upstream.calls) == ("MISS", 2)
 
 
+async def test_who_asks_after_a_purge_does_not_join_a_call_from_before_it(
+    gateway: Running, upstream: Upstream
+) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        number = upstream.calls
+        if not seen.json["stream"]:
+            await gate.wait()
+            await out.json(completion(str(number)))
+            return
+        await out.begin_stream()
+        for event in chunks(str(number)):
+            await out.event(event)
+        await gate.wait()
+        await out.event("[DONE]")
+        await out.end()
+
+    upstream.script = slow
+    for shapes in [(False, False), (True, True), (True, False), (False, True)]:
+        question, calls = str(shapes), upstream.calls
+        before = asyncio.create_task(gateway.chat(question, stream=shapes[0]))
+        await upstream.called(calls + 1)
+        await gateway.post("/cache/purge", {"all": True})
+        after = asyncio.create_task(gateway.chat(question, stream=shapes[1]))
+        await until(lambda: gateway.assembly.metrics.inflight == 2)
+        gate.set()
+        got = await before, await after
+        texts = [
+            one.streamed_text if flow else one.text for one, flow in zip(got, shapes, strict=True)
+        ]
+        assert texts == [str(calls + 1), str(calls + 2)], shapes
+        gate.clear()
+
+
 class Breaking:
     """A persistent tier whose every call fails."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,12 +18,11 @@ import msgspec
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
-from thinkonce.errors import ConfigError, RequestError
+from thinkonce.errors import ConfigError, CorruptEntry, RequestError
 from thinkonce.gateway.http import Call, HttpError, read_body, send_whole
 from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.stock import Stock
-from thinkonce.insight.entries import row_of
-from thinkonce.protocols.reply import decode_reply
+from thinkonce.insight.entries import content_of, row_of
 from thinkonce.selector import Selector
 from thinkonce.units import parse_bytes, parse_seconds
 
@@ -265,11 +264,10 @@ def _prefix(name: str, text: str) -> str:
 
 
 def _content(entry: Entry) -> Any:
-    """The answer as it was recorded: one object, or the objects of a stream."""
-    reply = decode_reply(entry.payload)
-    parts: Iterator[bytes] = iter((reply.body,)) if reply.body else iter(reply.events)
-    told = [msgspec.json.decode(part) for part in parts]
-    return told[0] if reply.body else told
+    try:
+        return content_of(entry)
+    except CorruptEntry as error:
+        raise HttpError(422, f"content: cannot be shown here: {error}", code="unreadable") from error
 
 
 def _said(wanted: msgspec.Struct) -> str:

@@ -85,7 +85,9 @@ def assemble(
     )
     stock = Stock(memory, backing.tier, settings.store.url, fingerprint(backing.secret))
     metrics = Metrics(stock.tier_stats, _known_models(pools))
-    setting = Setting(stock.tiers, rules, clock, random.random, memory.why_gone)
+    setting = Setting(
+        stock.tiers, rules, clock, random.random, memory.why_gone, purged=stock.is_purged
+    )
     limit = settings.cache.max_entry_bytes
     world = GatewayWorld(
         setting,

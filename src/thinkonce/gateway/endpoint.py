@@ -180,7 +180,7 @@ class Endpoint:
             controls=asking.controls,
             call=fetch,
             draft=fetch.draft,
-            epoch=self._shelf.epoch,
+            epoch=fetch.epoch,
             fetch=fetch,
         )
 
@@ -203,6 +203,7 @@ class Endpoint:
             rules=self._teller.rules,
             prices=self._teller.prices,
             usage_asked=asked.include_usage or on_behalf,
+            epoch=self._shelf.epoch,
             took=self._teller.metrics.upstream.add,
         )
 

@@ -34,9 +34,10 @@ MAX_ERROR = 8 * 1024 * 1024
 
 
 class Preamble(msgspec.Struct, frozen=True):
-    """What a follower in another process must know before the first event."""
+    """What a follower must know before the first event. `epoch`: the call began under it."""
 
     usage_asked: bool
+    epoch: int
 
 
 class EventChunk(bytes):
@@ -74,9 +75,11 @@ class Fetch:
         rules: StoreRules,
         prices: Prices,
         usage_asked: bool,
+        epoch: int,
         took: Callable[[float], None],
     ) -> None:
-        self.asking, self.dialect, self.usage_asked = asking, dialect, usage_asked
+        self.asking, self.dialect = asking, dialect
+        self.usage_asked, self.epoch = usage_asked, epoch
         self.publish: Callable[[bytes], object] | None = None
         self.headers: tuple[Header, ...] = ()
         self._client, self._request = client, request
@@ -131,7 +134,7 @@ class Fetch:
         )
         publish = self.publish
         if publish is not None:
-            publish(msgspec.msgpack.encode(Preamble(self.usage_asked)))
+            publish(msgspec.msgpack.encode(Preamble(self.usage_asked, self.epoch)))
         while piece := await exchange.read():
             events = recorder.feed(piece)
             if publish is not None:

@@ -13,6 +13,7 @@ from thinkonce.entry import Entry
 from thinkonce.errors import TierError
 from thinkonce.selector import Selector
 from thinkonce.tiers.memory import MemoryTier
+from thinkonce.tiers.purges import concerned
 from thinkonce.tiers.tier import Tier, TierStats
 
 __all__ = ("Stock",)
@@ -66,6 +67,10 @@ class Stock:
         held = self.memory.purge(purge)
         self.memory.catch_up()
         return max(held, stored)
+
+    def is_purged(self, entry: Entry) -> bool:
+        """Whether a purge since the request for `entry` began means it."""
+        return concerned(entry, self.memory.purges.since(entry.epoch))
 
     def resize(self, max_size: int | None, max_bytes: int | None) -> dict[str, int | None]:
         """Change the memory tier's bounds; what is None stays. Raises ConfigError."""

@@ -19,6 +19,7 @@ from typing import cast
 import msgspec
 
 from thinkonce.drive import AsyncWorld
+from thinkonce.entry import Entry
 from thinkonce.errors import UpstreamError
 from thinkonce.flow import Ask, Follow, Live, Setting, Step
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
@@ -45,9 +46,15 @@ class Ride:
     """One client's way through a stream: every event from the first. Close it."""
 
     def __init__(
-        self, seat: Seat, ask: GatewayAsk, max_bytes: int, left: Callable[[], None]
+        self,
+        seat: Seat,
+        ask: GatewayAsk,
+        max_bytes: int,
+        purged: Callable[[Entry], bool],
+        left: Callable[[], None],
     ) -> None:
-        self._seat, self._ask, self._max_bytes, self._left = seat, ask, max_bytes, left
+        self._seat, self._ask, self._max_bytes = seat, ask, max_bytes
+        self._purged, self._left = purged, left
         self._chunks = cast(AsyncGenerator[bytes, None], seat.achunks())
         self._recorder: Recorder | None = None
         self.usage_asked = False
@@ -59,8 +66,15 @@ class Ride:
         except StopAsyncIteration:
             assert self._seat.landing is not None
             return self._seat.landing
-        self.usage_asked = _decode_preamble(preamble).usage_asked
+        told = _decode_preamble(preamble)
+        if told.epoch < self._ask.epoch and self._is_purged(told.epoch):
+            return Landing(Fate.THROUGH, why="the call began before a purge that means its answer")
+        self.usage_asked = told.usage_asked
         return Landing(Fate.COALESCED, Live(self))
+
+    def _is_purged(self, epoch: int) -> bool:
+        assert self._ask.key is not None
+        return self._purged(Entry(None, None, self._ask.meta, self._ask.key.digest, epoch=epoch))
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """Raises what the call failed with."""
@@ -189,9 +203,11 @@ class GatewayWorld(AsyncWorld):
         asked = fetch.asking.asked
         local = self._fetches.get(seat.key)
         lacks_usage = asked.include_usage and (local is None or not local.usage_asked)
-        if not asked.stream or lacks_usage:
+        # A call of another process may be over already: no new answer for who asks for one.
+        wants_new = local is None and not ask.controls.read
+        if not asked.stream or lacks_usage or wants_new:
             return await seat.follow_async()
-        ride = Ride(seat, ask, self._max_bytes, self._left)
+        ride = Ride(seat, ask, self._max_bytes, self.setting.purged, self._left)
         begun = False
         try:
             landing = await ride.begin()
