@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
 from gateway.conftest import Running, Stage
+from thinkonce import Cache
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,21 @@ async def test_a_streams_content_is_shown_event_by_event(gateway: Running) -> No
     key = (await gateway.chat(stream=True)).headers["x-cache-key"]
     content = (await gateway.get(f"/cache/entries/{key}?content=true")).json["content"]
     assert [event["object"] for event in content] == ["chat.completion.chunk"] * 4
+
+
+async def test_an_entry_that_is_no_reply_is_listed_and_shown(stage: Stage, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    with Cache(store=url) as cache:
+        cache.set("question", {"answer": [42, "中"]})
+        cache.set("other", "plain text")
+    gateway = await stage.gateway(store={"url": url})
+    rows = (await gateway.get("/cache/entries")).json["entries"]
+    assert sorted(row["form"] for row in rows) == ["encoded", "plain"]
+    shown = [(await gateway.get(f"/cache/entries/{row['key']}?content=true")).json for row in rows]
+    assert [one["content"] for one in sorted(shown, key=lambda one: str(one["form"]))] == [
+        {"answer": [42, "中"]},
+        "plain text",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ __all__ = ("register",)
 
 COLUMNS = (
     "KEY",
+    "FORM",
     "SCOPE",
     "MODEL",
     "NAMESPACE",
@@ -95,6 +96,7 @@ def show(
 def _cells(row: EntryRow) -> tuple[str, ...]:
     return (
         row.key[:SHOWN_DIGITS],
+        row.form,
         row.scope,
         row.model,
         row.namespace,

@@ -267,7 +267,9 @@ def _content(entry: Entry) -> Any:
     try:
         return content_of(entry)
     except CorruptEntry as error:
-        raise HttpError(422, f"content: cannot be shown here: {error}", code="unreadable") from error
+        raise HttpError(
+            422, f"content: cannot be shown here: {error}", code="unreadable"
+        ) from error
 
 
 def _said(wanted: msgspec.Struct) -> str:

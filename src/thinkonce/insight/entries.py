@@ -16,14 +16,19 @@ from thinkonce.protocols.reply import decode_reply
 __all__ = ("EntryRow", "content_of", "row_of")
 
 
+_FORMS = {number: name.lower() for name, number in vars(Form).items() if isinstance(number, int)}
+
+
 class EntryRow(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a listing. Seconds and bytes; `ttl` is negative once expired, None: no expiry.
 
-    `tenant` is the keyed hash that stands for a credential. `cost` is what a hit saves: US
-    dollars where a price is known, else the seconds the model took.
+    `form` is how the answer is kept: plain, encoded, copied, reply or stream. `tenant` is the
+    keyed hash that stands for a credential. `cost` is what a hit saves: US dollars where a price
+    is known, else the seconds the model took.
     """
 
     key: str
+    form: str = ""
     scope: str
     model: str
     namespace: str
@@ -45,6 +50,7 @@ def row_of(entry: Entry, now: float) -> EntryRow:
     meta = entry.meta
     return EntryRow(
         key=entry.digest.hex(),
+        form=_FORMS.get(entry.form, str(entry.form)),
         scope=meta.scope,
         model=meta.model,
         namespace=meta.namespace,
@@ -65,7 +71,8 @@ def row_of(entry: Entry, now: float) -> EntryRow:
 def content_of(entry: Entry) -> Any:
     """The answer as JSON can show it: a recorded reply's object, or its stream's events.
 
-    A value of a class that JSON does not know is shown by its `repr`.
+    A value of a class that JSON does not know is shown by its `repr`. Raises CorruptEntry for
+    one whose class cannot be imported here.
     """
     if entry.form == Form.REPLY:
         reply = decode_reply(entry.payload)

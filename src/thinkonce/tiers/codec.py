@@ -22,7 +22,7 @@ from blake3 import blake3
 from thinkonce.entry import Entry, Meta
 from thinkonce.errors import CorruptEntry
 from thinkonce.tiers.tier import Key
-from thinkonce.values import persistable, revive
+from thinkonce.values import persistable, revive, unopened
 
 __all__ = ("VERSION", "Codec")
 
@@ -85,8 +85,12 @@ class Codec:
         checksum = blake3(digest + body, key=self._key).digest(_CHECKSUM_SIZE)
         return b"".join((_VERSION, checksum, body))
 
-    def decode(self, key: Key, stored: bytes) -> Entry:
-        """The entry stored under `key`. Raises CorruptEntry for bytes that are not it."""
+    def decode(self, key: Key, stored: bytes, *, rebuild: bool = True) -> Entry:
+        """The entry stored under `key`. Raises CorruptEntry for bytes that are not it.
+
+        Without `rebuild` the payload stays bytes until it is thawed: for listings, where nobody
+        may have the classes that the answer is made of.
+        """
         digest, body = key.digest, stored[_LENGTH_AT:]
         if stored[:1] != _VERSION:
             raise CorruptEntry(self.tier, f"reading an entry of version {stored[:1].hex() or '?'}")
@@ -100,7 +104,8 @@ class Codec:
             meta = self._metas.get(header.meta) or self._new_meta(header.meta)
         except msgspec.MsgspecError as error:
             raise CorruptEntry(self.tier, "reading the header of an entry") from error
-        payload, thaw = revive(header.form, body[payload_at:])
+        made = revive if rebuild else unopened
+        payload, thaw = made(header.form, body[payload_at:])
         return Entry(  # by position: this is the far hit path
             key.local,
             payload,

@@ -142,12 +142,22 @@ class SqliteTier:
             rows = self._database.rows(query, (after, now, *values, page))
             for digest, stored in rows:
                 after = digest
-                entry = self._read(Key(digest, digest), stored, epoch)
+                entry = self._listed(Key(digest, digest), stored, epoch)
                 if entry is not None:
                     limit -= 1
                     yield entry
             if len(rows) < page:
                 return
+
+    def _listed(self, key: Key, stored: bytes, epoch: int) -> Entry | None:
+        """Looking changes nothing: what cannot be read is passed over, for a get to remove."""
+        try:
+            entry = self._codec.decode(key, stored, rebuild=False)
+        except CorruptEntry:
+            return None
+        entry.epoch = max(entry.epoch, epoch)
+        localise(entry, self._clock)
+        return entry
 
     def stats(self) -> TierStats:
         """Never raises: a store that cannot be read holds nothing for now."""

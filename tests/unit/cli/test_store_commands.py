@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +234,29 @@ def test_doctor_knows_when_the_local_model_is_missing(
     (empty_folder / "thinkonce.toml").write_text('[local]\nmodel = "gpt-5"\n', encoding="utf-8")
     found = findings(capsys, 1, "--store", store)
     assert "SmolLM2-135M-Instruct" in found["model"]["says"]
+
+
+def test_ls_lists_an_answer_of_a_class_that_is_not_here_and_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    (tmp_path / "theirs.py").write_text(
+        "from dataclasses import dataclass\n\n\n@dataclass\nclass Answer:\n    text: str\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    theirs = importlib.import_module("theirs")
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    with Cache(store=url) as cache:
+        cache.set("question", theirs.Answer("42"))
+    monkeypatch.delitem(sys.modules, "theirs")
+    (tmp_path / "theirs.py").rename(tmp_path / "gone.py")
+    for _ in range(2):  # the first look must not have removed it
+        (row,) = told(capsys, "ls", "--store", url)
+        assert row["form"] == "encoded"
+        assert told(capsys, "show", row["key"], "--store", url)["key"] == row["key"]
+        assert main(["show", row["key"], "--content", "--store", url]) == 1
+        assert "theirs" in capsys.readouterr().err
+    (tmp_path / "gone.py").rename(tmp_path / "theirs.py")
+    importlib.invalidate_caches()
+    with Cache(store=url) as cache:
+        assert cache.get("question").text == "42"
+    sys.modules.pop("theirs", None)
