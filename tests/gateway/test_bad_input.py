@@ -93,6 +93,37 @@ async def test_a_bad_control_in_a_header_is_named_too(gateway: Running) -> None:
     assert "x-thinkonce-ttl" in names(got.body)["message"]
 
 
+@pytest.mark.parametrize(
+    ("control", "field"),
+    [
+        ({"semantic": True}, "kv_cache.semantic"),
+        ({"semantic": 0.9}, "kv_cache.semantic"),
+        ({"semantic": 0}, "kv_cache.semantic"),
+        ({"reuse": "blend"}, "kv_cache.reuse"),
+        ({"reuse": "auto"}, "kv_cache.reuse"),
+    ],
+)
+async def test_a_control_that_would_do_nothing_is_a_501_that_names_it(
+    gateway: Running, upstream: Upstream, control: dict[str, Any], field: str
+) -> None:
+    got = await gateway.chat(kv_cache=control)
+    error = got.json["error"]
+    assert (got.status, error["param"], error["code"]) == (501, field, "not_implemented")
+    assert "not built yet" in error["message"]
+    name = field.replace("kv_cache.", "x-thinkonce-")
+    header = {name: str(control[field.removeprefix("kv_cache.")]).lower()}
+    assert (await gateway.chat(headers=header)).status == 501
+    assert upstream.calls == 0
+
+
+async def test_what_asks_for_no_more_than_is_built_is_served(
+    gateway: Running, upstream: Upstream
+) -> None:
+    for control in ({"semantic": False}, {"reuse": "exact"}, {"semantic": None}):
+        assert (await gateway.chat(kv_cache=control)).status == 200
+    assert upstream.calls == 1, "they are the same question"
+
+
 async def test_fields_nobody_knows_pass_through_to_the_upstream_that_decides(
     gateway: Running, upstream: Upstream
 ) -> None:

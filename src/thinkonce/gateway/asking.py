@@ -106,6 +106,7 @@ class Reader:
         controls = parse_controls(
             body.get("kv_cache"), body.get("cache"), call.headers, self._classes
         )
+        _check_built(controls)
         taken = take_headers(call.headers, self.forward_headers)
         pool = self._pools.for_model(asked.model)
         if pool is None:
@@ -172,6 +173,23 @@ def _check_content_type(call: Call) -> None:
         415,
         f"content-type: got {written.decode('latin-1')!r:.80}; it accepts application/json",
         param="content-type",
+    )
+
+
+def _check_built(controls: Controls) -> None:
+    """A control that would change nothing is refused: nobody should believe it works."""
+    if controls.semantic is not None and controls.semantic is not False:
+        raise _not_built("kv_cache.semantic", controls.semantic, "false")
+    if controls.reuse not in ("", "exact"):
+        raise _not_built("kv_cache.reuse", controls.reuse, '"exact"')
+
+
+def _not_built(name: str, got: object, accepts: str) -> HttpError:
+    return HttpError(
+        501,
+        f"{name}: got {got!r}; it is not built yet in this version, which accepts {accepts}",
+        code="not_implemented",
+        param=name,
     )
 
 

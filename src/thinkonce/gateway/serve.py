@@ -74,7 +74,7 @@ async def _serve(settings: Settings, listener: socket.socket, say: Say) -> int:
 
 def _with_local(settings: Settings, url: str) -> Settings:
     """The local model is the last pool: configured ones choose their models first."""
-    local = Upstream(urls=[f"{url}/v1"], kind="engine")
+    local = Upstream(urls=[f"{url}/v1"])
     upstreams = {**settings.upstreams, LOCAL_POOL: local}
     return msgspec.structs.replace(settings, upstreams=upstreams)
 

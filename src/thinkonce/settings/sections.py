@@ -198,10 +198,6 @@ class Upstream(Section, frozen=True):
             "a list of http:// or https:// URLs",
         ),
     ]
-    kind: Annotated[
-        Literal["openai", "engine"],
-        about("`engine`: our own model server.", "openai | engine"),
-    ] = "openai"
     models: Annotated[
         list[str],
         about("Names this pool serves; `*` stands for any text.", "a list of patterns"),
