@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import zlib
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.conftest import Running, Stage, until
+from gateway.conftest import CHAT, Running, Stage, until
 from gateway.upstream import Out, Seen, Upstream, chunks, completion
 from thinkonce.entry import Entry
 from thinkonce.settings import Upstream as Pool
@@ -301,6 +302,24 @@ async def test_a_cache_that_fails_in_itself_is_passed_by(
     assert (got.status, got.text, got.cache) == (200, "hello", "BYPASS")
     assert await gateway.metric("thinkonce_cache_failures_total") == 1
     assert "the cache failed" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["answer", "read"])
+async def test_a_packed_request_with_controls_goes_upstream_as_plain_json_where_the_cache_fails(
+    gateway: Running, upstream: Upstream, what: str
+) -> None:
+    endpoint = gateway.assembly.gateway._cached["/v1/chat/completions"]
+    if what == "read":
+        endpoint._reader._keyer = None  # type: ignore[assignment]
+    else:
+        gateway.assembly.world.carry_out = None  # type: ignore[assignment, method-assign]
+    asked = {"model": "priced", "messages": [{"role": "user", "content": "hi"}]}
+    body = gzip.compress(json.dumps({"kv_cache": {"ttl": 60}, **asked}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    got = await gateway.send("POST", CHAT, body, headers)
+    assert (got.status, got.text, got.cache) == (200, "hello", "BYPASS")
+    assert upstream.seen[0].json == asked
+    assert "content-encoding" not in upstream.seen[0].headers
 
 
 async def test_a_client_that_leaves_leaves_nothing_running(

@@ -246,5 +246,5 @@ class Endpoint:
     async def _despite_failure(self, call: Call, raw: bytes) -> None:
         """The cache itself has failed: count it, and serve as if it were not there."""
         self._teller.metrics.cache_failures += 1
-        log.exception("request %s is forwarded untouched: the cache failed", call.id)
-        await self._passing.forward(call, raw, Reason.TIER_ERROR)
+        log.exception("request %s is forwarded uncached: the cache failed", call.id)
+        await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)

@@ -12,6 +12,7 @@ from thinkonce.gateway.fetch import MAX_ANSWER, is_event_stream, upstream_reques
 from thinkonce.gateway.http import Call, send_pieces, send_whole
 from thinkonce.gateway.marks import miss_headers, passed_on
 from thinkonce.outcome import Outcome, Reason
+from thinkonce.request.controls import strip_controls
 from thinkonce.request.headers import take_headers
 from thinkonce.upstream.client import HOPS, Client, Exchange, Request
 from thinkonce.upstream.failure import Broken, Header, Refused
@@ -34,15 +35,20 @@ class Passing:
     def __init__(self, client: Client, pools: Pools, forward_headers: frozenset[bytes]) -> None:
         self._client, self._pools, self._extra = client, pools, forward_headers
 
-    async def forward(self, call: Call, raw: bytes, reason: Reason) -> None:
-        """Send the request as it came to the pool its model (if any) belongs to."""
+    async def forward(
+        self, call: Call, raw: bytes, reason: Reason, *, decoded: bool = False
+    ) -> None:
+        """Send the request to the pool its model (if any) belongs to: as it came, or `decoded`,
+
+        its body unpacked already and still with the controls that are meant for us alone.
+        """
         call.outcome, call.reason = Outcome.BYPASS, reason
         model = self._model(call, raw)
         pool = self._pools.for_model(model) or self._pools.all[0]
-        more = [*hops(call)]
-        for name in (b"content-encoding", b"accept-encoding", b"range", b"if-none-match"):
-            if name in call.head:
-                more.append((name, call.head[name]))
+        more, names = [*hops(call)], (b"content-encoding", *_PASSED)
+        if decoded:
+            raw, names = _uncontrolled(raw), _PASSED
+        more += [(name, call.head[name]) for name in names if name in call.head]
         request = upstream_request(
             call.method,
             version_free(call.scope["raw_path"].decode("latin-1")),
@@ -96,6 +102,17 @@ class _Named(msgspec.Struct):
 
 
 _peek = msgspec.json.Decoder(_Named).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+# Headers sent on as they came, apart from the known ones.
+_PASSED = (b"accept-encoding", b"range", b"if-none-match")
+
+
+def _uncontrolled(raw: bytes) -> bytes:
+    try:
+        return strip_controls(raw, _members(raw))
+    except (msgspec.DecodeError, RecursionError):
+        return raw
 
 
 def hops(call: Call) -> list[Header]:
