@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from thinkonce.clock import Clock
-from thinkonce.errors import CorruptEntry
+from thinkonce.errors import ConfigError, CorruptEntry, TierError
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.outcome import Reason
 from thinkonce.request.secret import load_secret, secret_path
@@ -26,7 +26,10 @@ from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.purges import LocalPurges, PurgeLog
 from thinkonce.tiers.tier import Key, Tier
 
-__all__ = ("Backing", "open_backing")
+if TYPE_CHECKING:
+    from thinkonce.tiers.store import Store
+
+__all__ = ("Backing", "StoreFile", "open_backing", "open_file")
 
 # Seconds until an answer is in the store, as a rule: it commits in batches of 20 ms.
 COMMITTED_WITHIN = 0.2
@@ -65,23 +68,48 @@ def open_backing(
     # Not at the top: a cache in memory should not load SQLite.
     from thinkonce.tiers.store import store_path
 
-    path = store_path(url)
-    return _open_file(path, load_secret(secret, secret_path(path)), clock, max_bytes, lease)
+    file = open_file(store_path(url), secret=secret, clock=clock, max_bytes=max_bytes)
+    crossing = Crossing(Codec(file.secret, CROSSING))
+    codec = FlightCodec(crossing.encode, crossing.decode)
+    flights = Flights(file.host, codec=codec, clock=clock, lease=lease, linger=COMMITTED_WITHIN)
+    return Backing(file.secret, file.tier, file.tier.purges, flights, file.host)
 
 
-def _open_file(path: Path, secret: bytes, clock: Clock, max_bytes: int, lease: float) -> Backing:
+@dataclass(frozen=True, slots=True)
+class StoreFile:
+    """A store's file and what lies beside it, open."""
+
+    secret: bytes
+    host: HostFile
+    tier: Store
+
+    def close(self) -> None:
+        self.tier.close()
+        self.host.close()
+
+
+def open_file(path: Path, *, secret: str = "", clock: Clock, max_bytes: int) -> StoreFile:
+    """Open the store at `path`; what is missing, its folder too, is made.
+
+    `secret` "" stands for the file beside it. Raises ConfigError naming the store.
+    """
     from thinkonce.tiers.store import open_store
 
-    host = HostFile(host_path(path))
     try:
-        tier = open_store(path, secret=secret, clock=clock, max_bytes=max_bytes, host=host)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key = load_secret(secret, secret_path(path))
+        host = HostFile(host_path(path))
+    except (OSError, TierError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__ or error
+        wants = f"a path that this user may write, in a folder likewise ({cause}), or memory://"
+        raise ConfigError("store", str(path), wants) from error
+    try:
+        return StoreFile(
+            key, host, open_store(path, secret=key, clock=clock, max_bytes=max_bytes, host=host)
+        )
     except BaseException:
         host.close()
         raise
-    crossing = Crossing(Codec(secret, CROSSING))
-    codec = FlightCodec(crossing.encode, crossing.decode)
-    flights = Flights(host, codec=codec, clock=clock, lease=lease, linger=COMMITTED_WITHIN)
-    return Backing(secret, tier, tier.purges, flights, host)
 
 
 class _Crossed(msgspec.Struct, array_like=True):

@@ -10,7 +10,7 @@ import pytest
 
 from leaks import until
 from standins import PATIENCE, forked, in_threads
-from thinkonce import Cache, Outcome, Reason, TierError, cached
+from thinkonce import Cache, ConfigError, Outcome, Reason, TierError, cached
 from thinkonce.testing.clock import FakeClock
 
 
@@ -341,3 +341,38 @@ def test_two_callers_in_different_caches_make_one_call(opened):
 
     assert in_threads([lambda: mine("hi"), follow]) == ["the answer"] * 2
     assert len(runs) == 1
+
+
+# -- what cannot be opened ---------------------------------------------------------------------
+
+
+def test_a_missing_folder_is_made_also_when_the_secret_is_given(tmp_path):
+    url = f"sqlite:///{tmp_path / 'not' / 'yet' / 'answers.db'}"
+    with Cache(store=url, secret="s" * 32) as cache:
+        cache.set("question", 42)
+    with Cache(store=url, secret="s" * 32) as cache:
+        assert cache.get("question") == 42
+
+
+@pytest.mark.parametrize("secret", ["", "s" * 32], ids=["file", "given"])
+@pytest.mark.parametrize("place", ["/proc/thinkonce/answers.db", "{}/file/answers.db"])
+def test_an_impossible_path_is_refused_in_one_line_that_names_the_store(tmp_path, place, secret):
+    (tmp_path / "file").write_text("")
+    path = place.format(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        Cache(store=f"sqlite:///{path}", secret=secret)
+    line = str(caught.value)
+    assert line.startswith(f"store={path!r} is not usable; it accepts a path that this user may")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["too long", "a zero byte"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="store="):
+        Cache(store=f"sqlite:///{tmp_path / name}")
+
+
+def test_a_folder_in_the_place_of_the_host_file_is_refused(tmp_path):
+    (tmp_path / "answers.db.host").mkdir()
+    with pytest.raises(ConfigError, match=r"answers\.db.*Is a directory"):
+        Cache(store=f"sqlite:///{tmp_path / 'answers.db'}")

@@ -10,16 +10,15 @@ from typing import Any, Self
 
 import msgspec
 
+from thinkonce.backing import open_file
 from thinkonce.cli.view import Chosen
 from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry
 from thinkonce.errors import ConfigError, RequestError
-from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.insight.entries import EntryRow, content_of, row_of
-from thinkonce.request.secret import load_secret, secret_path
 from thinkonce.selector import Selector
 from thinkonce.settings import Store
-from thinkonce.tiers.store import open_store, store_path
+from thinkonce.tiers.store import store_path
 
 __all__ = ("StoreFileView", "file_of")
 
@@ -49,17 +48,10 @@ class StoreFileView:
 
     def __init__(self, store: Store) -> None:
         path = _existing(store)
-        secret = load_secret(store.secret, secret_path(path))
         self.place = str(path)
         self._path = path
-        self._host = HostFile(host_path(path))
-        try:
-            self._tier = open_store(
-                path, secret=secret, clock=SYSTEM, max_bytes=UNBOUNDED, host=self._host
-            )
-        except BaseException:
-            self._host.close()
-            raise
+        self._file = open_file(path, secret=store.secret, clock=SYSTEM, max_bytes=UNBOUNDED)
+        self._tier = self._file.tier
 
     def stats(self) -> dict[str, Any]:
         counts = self._tier.stats()
@@ -67,7 +59,7 @@ class StoreFileView:
             "entries": counts.entries,
             "bytes": counts.bytes,
             "file_bytes": self._path.stat().st_size,
-            "purge_epoch": self._host.epoch[0],
+            "purge_epoch": self._file.host.epoch[0],
         }
 
     def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:
@@ -109,8 +101,7 @@ class StoreFileView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._tier.close()
-        self._host.close()
+        self._file.close()
 
 
 def selector_of(chosen: Chosen, now: float, digest: bytes = b"") -> Selector:

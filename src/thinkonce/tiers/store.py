@@ -35,10 +35,14 @@ def store_path(url: str) -> Path:
     if scheme in LATER:
         raise ConfigError("store", url, f"{ACCEPTS}; Redis stores are not built yet")
     name = rest.removeprefix("/")
-    if scheme != "sqlite" or not rest.startswith("/") or not name:
+    if scheme != "sqlite" or not rest.startswith("/") or not name or "\0" in name:
         raise ConfigError("store", url, ACCEPTS)
     path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name too long, a folder above it that may not be entered
+        raise ConfigError("store", url, f"a path this user may look at ({error})") from error
+    if is_folder:
         raise ConfigError("store", url, "a file; this is a folder")
     return path.absolute()
 

@@ -260,3 +260,13 @@ def test_ls_lists_an_answer_of_a_class_that_is_not_here_and_leaves_it(
     with Cache(store=url) as cache:
         assert cache.get("question").text == "42"
     sys.modules.pop("theirs", None)
+
+
+def test_a_store_whose_host_file_cannot_be_opened_exits_2_with_one_line(
+    store: str, tmp_path: Path, capsys: Out
+) -> None:
+    host = tmp_path / "answers.db.host"
+    host.unlink()
+    host.mkdir()
+    assert main(["ls", "--store", store]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
