@@ -18,7 +18,7 @@ LEVELS = (
     {"entry", "units", "typed"},
     {"selector", "settings", "values", "host"},
     {"protocols", "eviction", "tiers.tier"},
-    {"request", "functions", "leading"},
+    {"request", "functions", "landing", "leading"},
     {"tiers", "flight", "freshness"},
     {"sharing"},
     {"singleflight"},

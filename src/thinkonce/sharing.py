@@ -20,13 +20,14 @@ import msgspec
 
 from thinkonce.clock import Clock
 from thinkonce.errors import TierError, UpstreamError
-from thinkonce.flight import Fate, Flight, Landing
+from thinkonce.flight import Flight
 from thinkonce.host.flight_socket import Exchange
 from thinkonce.host.flights import Claim, FlightTable
 from thinkonce.host.fork import free_after_fork
 from thinkonce.host.frames import Frame, Kind, frame
 from thinkonce.host.mapfile import HostFile
 from thinkonce.host.unix_socket import is_available, socket_name, socket_path, sweep
+from thinkonce.landing import Fate, Landing
 from thinkonce.leading import Leading, led_by
 
 __all__ = ("BYTES_ONLY", "Codec", "Pilot", "Sharing")

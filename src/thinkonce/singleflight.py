@@ -9,9 +9,9 @@ What followers get when a leader does not come through:
 
     it raises                FAILED, once; the next asker begins a new call
     it is cancelled or dies  the first follower to wake leads (LEAD), the others follow it
+    its event loop stops     the same, within a second
     it is silent for a lease THROUGH; the next asker begins a new call in its place
-    mid-stream, either way   UpstreamError for who was given chunks: another call's answer would
-                             not continue this one
+    mid-stream, either way   UpstreamError for who was given chunks: no other call continues this
 
 An answer may have been stored between an asker's look into the tiers and its becoming the
 leader: whoever leads looks again before it calls.
@@ -24,45 +24,36 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
-from enum import StrEnum
 from math import inf
 from typing import Any
 
+from thinkonce import landing as ended
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.flight import (
-    COALESCED,
-    LEASE_SECONDS,
-    MAX_FEED_BYTES,
-    TIMED_OUT,
-    Fate,
-    Flight,
-    Landing,
-)
+from thinkonce.flight import LEASE_SECONDS, MAX_FEED_BYTES, Flight
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.host.mapfile import HostFile
-from thinkonce.leading import Leading, current, enter, leave, led_by, may_wait, stop_waiting
+from thinkonce.landing import COALESCED, TIMED_OUT, Fate, Landing
+from thinkonce.leading import (
+    FOLLOW,
+    LEAD,
+    THROUGH,
+    Leading,
+    Role,
+    current,
+    enter,
+    leave,
+    led_by,
+    may_wait,
+    stop_waiting,
+)
 from thinkonce.sharing import BYTES_ONLY, Codec, Sharing
 
 __all__ = ("Codec", "Fate", "Flight", "Flights", "Landing", "Role", "Seat")
 
-IN_CIRCLE = Landing(Fate.THROUGH, why="waiting would never end: that call waits for this one")
-OWN_THREAD = Landing(Fate.THROUGH, why="waiting would stop the thread that leads")
-TOO_LATE = Landing(Fate.THROUGH, why="too late for the first chunks")
-ELECTED = Landing(Fate.LEAD, why="the leader went away")
-ABANDONED = Landing(Fate.ABANDONED, why="the leader went away")
+# How often whoever follows a leader on an event loop looks whether that loop still runs.
+LOOK_SECONDS = 1.0
 
 Digest = Callable[[], bytes]
-
-
-class Role(StrEnum):
-    """What the holder of a seat does."""
-
-    LEAD = "lead"
-    FOLLOW = "follow"
-    THROUGH = "through"
-
-
-LEAD, FOLLOW, THROUGH = Role  # read at every miss: a global is five times faster to read
 
 
 class Seat:
@@ -112,11 +103,11 @@ class Seat:
         that a leader was cancelled is no answer to anybody else.
         """
         failed = isinstance(error, Exception)
-        self.end(Landing(Fate.FAILED, error=error) if failed else ABANDONED)
+        self.end(Landing(Fate.FAILED, error=error) if failed else ended.ABANDONED)
 
     def abandon(self) -> None:
         """End without a result: a follower takes over."""
-        self.end(ABANDONED)
+        self.end(ended.ABANDONED)
 
     def end(self, landing: Landing) -> None:
         flight, self.flight = self.flight, None
@@ -217,15 +208,17 @@ class Seat:
 
     def _begin_wait(self, blocking: bool) -> Landing | None:
         if self.role is LEAD:
-            return self._settle(ELECTED)
+            return self._settle(ended.ELECTED)
         if self.role is THROUGH:
-            return self._settle(TOO_LATE)
+            return self._settle(ended.TOO_LATE)
         flight = self._now_followed()
+        if flight.leader.is_stranded:
+            return self._turn(TIMED_OUT, None, blocking=blocking)
         if blocking and flight.leader.thread == threading.get_ident():
-            return self._settle(OWN_THREAD)
+            return self._settle(ended.OWN_THREAD)
         waiting = current()
         if not self._flights.may_wait(waiting, flight):
-            return self._settle(IN_CIRCLE)
+            return self._settle(ended.IN_CIRCLE)
         self._waiting = waiting
         return None
 
@@ -239,12 +232,17 @@ class Seat:
         """Seconds left to wait. A sign of life of the leader prolongs the lease meanwhile."""
         silence_ends = max(self._since, self._now_followed().spoke_at) + self._flights.lease
         own_end = inf if timeout is None else self._since + timeout
-        return min(silence_ends, own_end) - self._flights.now()
+        left = min(silence_ends, own_end) - self._flights.now()
+        on_a_loop = self._now_followed().leader.loop is not None
+        return min(left, LOOK_SECONDS) if on_a_loop else left
 
     def _turn(
         self, news: Landing, timeout: float | None, *, blocking: bool, given: int = 0
     ) -> Landing | None:
         """What the end of one wait means for this seat; None: wait on, maybe for another leader."""
+        if news is TIMED_OUT and self._now_followed().leader.is_stranded:
+            self._flights.finish(self.key, self._now_followed(), ended.STRANDED)
+            news = ended.STRANDED
         if news is TIMED_OUT and self._patience(timeout) > 0:
             return None
         if news.fate is Fate.COALESCED or news.fate is Fate.FAILED:
@@ -275,9 +273,8 @@ class Flights:
 
     With `host`, calls are shared with other processes that open the same file; results cross by
     `codec`. `lease` is how many seconds of silence end a follower's patience; `max_bytes` bounds
-    the chunks kept for each call; for `linger` seconds a landed call can still be followed from
-    another process, where its answer may not be in the store yet; `sharing` (None without
-    `host`) tells what could not be shared.
+    the chunks kept for each call; a landed call can be followed from other processes for `linger`
+    seconds more. `sharing` (None without `host`) tells what could not be shared.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from thinkonce.errors import UpstreamError
-from thinkonce.flight import own_copy
+from thinkonce.landing import own_copy
 from thinkonce.leading import Leading, current, enter, leave, may_wait, stop_waiting
 from thinkonce.values import Kept
 

@@ -720,3 +720,51 @@ def test_a_forked_child_begins_with_no_calls_under_way_and_no_held_lock():
                 os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     lead.land(1)
+
+
+# -- leaders whose event loop has stopped --------------------------------------------------------
+
+
+@pytest.mark.parametrize("close", [False, True], ids=["stopped", "closed"])
+def test_a_call_on_a_loop_that_stopped_is_taken_over(close):
+    flights, loop = Flights(), asyncio.new_event_loop()
+
+    async def lead():
+        return flights.join("k")
+
+    leader = loop.run_until_complete(lead())
+    if close:
+        loop.close()
+    follower = flights.join("k")
+    assert follower.follow(20.0).fate is Fate.LEAD
+    follower.land("from the one who took over")
+    leader.land("too late")
+    loop.close()
+    assert len(flights) == 0
+
+
+def test_a_loop_that_stops_while_somebody_waits_is_noticed(monkeypatch):
+    monkeypatch.setattr("thinkonce.singleflight.LOOK_SECONDS", 0.01)
+    flights, loop, waiting = Flights(), asyncio.new_event_loop(), threading.Event()
+    fates = []
+
+    def follow():
+        seat = flights.join("k")
+        waiting.set()
+        fates.append(seat.follow(20.0).fate)
+        seat.abandon()
+
+    thread = threading.Thread(target=follow)
+
+    async def lead():
+        seat = flights.join("k")
+        thread.start()
+        await asyncio.to_thread(waiting.wait, 20.0)
+        return seat
+
+    leader = loop.run_until_complete(lead())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    thread.join(20.0)
+    assert fates == [Fate.LEAD]
+    leader.abandon()
