@@ -103,8 +103,10 @@ def leaves_nothing():
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "a.host"
+def path():
+    """Short, so that sockets fit beside it: names of sockets have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        yield Path(folder) / "a.host"
 
 
 @pytest.fixture(autouse=True)
