@@ -125,14 +125,17 @@ def serve_model(
 
 
 def pools_of(urls: Sequence[str]) -> dict[str, Upstream]:
-    """One pool a URL, named after its host: nobody declared them equivalent.
+    """One pool a URL, named after all that tells servers apart: nobody declared them equivalent.
 
-    Raises ConfigError for a URL that is none, or one given twice.
+    The name is the pool's identity in keys, so two paths of one host must not share it. Raises ConfigError for a URL that is none, or one given twice.
     """
     pools: dict[str, Upstream] = {}
     for url in urls:
         check_upstream_url("--upstream", url)
-        name = urlsplit(url).netloc.rpartition("@")[2].lower()
+        parts = urlsplit(url)
+        host, path = parts.netloc.rpartition("@")[2].lower(), parts.path.rstrip("/")
+        scheme = "" if parts.scheme == "https" else f"{parts.scheme}://"
+        name = scheme + host + path.removesuffix("/v1")
         if any(url in pool.urls for pool in pools.values()):
             raise ConfigError("--upstream", url, "each URL once")
         while name in pools:

@@ -22,9 +22,9 @@ def test_local_takes_a_model_or_nothing(given: list[str], read: list[str]) -> No
     assert with_optional_model(given) == read
 
 
-def test_each_upstream_is_a_pool_of_its_own_named_after_its_host() -> None:
+def test_each_upstream_is_a_pool_of_its_own() -> None:
     pools = pools_of(["https://api.openai.com/v1", "http://127.0.0.1:9/v1", "http://127.0.0.1:9"])
-    assert list(pools) == ["api.openai.com", "127.0.0.1:9", "127.0.0.1:9+"]
+    assert list(pools) == ["api.openai.com", "http://127.0.0.1:9", "http://127.0.0.1:9+"]
     assert [pool.urls for pool in pools.values()] == [
         ["https://api.openai.com/v1"],
         ["http://127.0.0.1:9/v1"],
@@ -39,3 +39,9 @@ def test_a_credential_inside_an_upstream_names_no_pool() -> None:
 def test_one_upstream_given_twice_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="each URL once"):
         pools_of(["http://a", "http://a"])
+
+
+def test_two_paths_of_one_host_never_share_a_name_whatever_their_order() -> None:
+    first, second = "https://host/team-a/v1", "https://host/team-b/v1"
+    assert list(pools_of([first, second])) == ["host/team-a", "host/team-b"]
+    assert list(pools_of([second])) == ["host/team-b"]
