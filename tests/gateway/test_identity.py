@@ -69,6 +69,25 @@ async def test_a_header_that_can_change_the_answer_is_another_request(
 
 
 @pytest.mark.parametrize(
+    "control", [{}, {"kv_cache": {"cache_key": "label", "key_mode": "override"}}]
+)
+async def test_the_query_of_the_url_is_sent_upstream_and_tells_requests_apart(
+    gateway: Running, upstream: Upstream, control: dict[str, Any]
+) -> None:
+    async def script(seen: Seen, out: Out) -> None:
+        await out.json(completion(seen.path))
+
+    upstream.script = script
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | control
+    queries = ["", "?key=A", "?key=B", "?api-version=1", "?api-version=2"]
+    for expected in ("MISS", "HIT", "HIT"):  # the third time it is answered by the probe
+        for query in queries:
+            got = await gateway.post(CHAT + query, body)
+            assert (got.cache, got.text) == (expected, CHAT + query)
+    assert upstream.calls == len(queries)
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {"traceparent": "00-1-2-3"},

@@ -121,7 +121,7 @@ class Reader:
                 body, context_aware=controls.context_aware, ignore=self._ignore
             )
             key = self._keyer.request_key(
-                self._dialect.name, pool.name, tenant, identity, controls, taken.keyed
+                self._dialect.name, pool.name, tenant, identity, controls, taken.keyed, call.query
             )
         return Asking(raw, body, asked, controls, taken, tenant, pool, key, bypass)
 

@@ -24,7 +24,7 @@ OVERHEAD = 2048
 MAX_NAMES = 1000
 
 Pairs = tuple[tuple[bytes, bytes], ...]
-Place = tuple[bytes, Pairs]
+Place = tuple[bytes, bytes, Pairs]
 
 
 class Memo:
@@ -40,10 +40,10 @@ class Memo:
         """Everything that reading the request depends on."""
         matters = self._matters
         try:
-            return raw, tuple([pair for pair in call.headers if matters[pair[0]]])
+            return raw, call.query, tuple([pair for pair in call.headers if matters[pair[0]]])
         except KeyError:
             self._learn(call)
-            return raw, tuple([pair for pair in call.headers if self._has_a_say(pair)])
+            return raw, call.query, tuple([pair for pair in call.headers if self._has_a_say(pair)])
 
     def _learn(self, call: Call) -> None:
         if len(self._matters) < MAX_NAMES:
@@ -62,14 +62,14 @@ class Memo:
 
     def put(self, place: Place, asking: Asking) -> None:
         """Remember `asking`, without its body: good for answering from the cache only."""
-        size = len(place[0]) + OVERHEAD
+        size = len(place[0]) + len(place[1]) + OVERHEAD
         if len(place[0]) > MAX_BODY or place in self._known:
             return
         self._bytes += size
         while self._bytes > self._max_bytes and self._known:
             oldest = next(iter(self._known))
             del self._known[oldest]
-            self._bytes -= len(oldest[0]) + OVERHEAD
+            self._bytes -= len(oldest[0]) + len(oldest[1]) + OVERHEAD
         self._known[place] = Asking(
             raw=b"",  # the place holds it
             body={},

@@ -1,7 +1,7 @@
 """Keys: who asks whom for what, as one hash that tells nothing of the prompt.
 
-    request   version, endpoint, pool, tenant, namespace, label, mode, identity, headers
-    override  version, endpoint, pool, tenant, namespace, label, model
+    request   version, endpoint, pool, tenant, namespace, label, mode, identity, headers [, query]
+    override  version, endpoint, pool, tenant, namespace, label, model [, query]
     call      version, function, its version, namespace, arguments
 
 The parts are one MessagePack array, so each carries its length: no two lists of parts give the
@@ -61,15 +61,17 @@ class Keyer:
         identity: dict[str, Any],
         controls: Controls = DEFAULTS,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        query: bytes = b"",
     ) -> Key:
-        """`identity` as the dialect gave it, `headers` the keyed ones."""
+        """`identity` as the dialect gave it, `headers` the keyed ones, `query` the URL's, raw."""
         where = (KEY_VERSION, "request", endpoint, pool, tenant, controls.namespace)
+        asked = (query,) if query else ()  # its absence is the older form of the key
         if controls.override:
             model = identity.get("model")
-            return self._key(_encode((*where, "override", controls.label, model)))
+            return self._key(_encode((*where, "override", controls.label, model, *asked)))
         label = "" if controls.batch_mode else controls.label
         mode = "" if controls.context_aware else "context-free"
-        return self._key(_encode((*where, label, mode, identity, headers)))
+        return self._key(_encode((*where, label, mode, identity, headers, *asked)))
 
     def call_key(
         self,

@@ -46,6 +46,10 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "header": {"headers": ((b"openai-beta", b"v2"),)},
     "header value": {"headers": ((b"openai-beta", b"v3"),)},
     "body": {"identity": {**BODY, "seed": 1}},
+    "query": {"query": b"api-version=1"},
+    "query value": {"query": b"api-version=2"},
+    "query, override": {"controls": Controls(label="v2", override=True), "query": b"key=A"},
+    "query value, override": {"controls": Controls(label="v2", override=True), "query": b"key=B"},
 }
 
 
