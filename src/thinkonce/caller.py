@@ -350,16 +350,22 @@ def _told_apart(cache: Workings, function: Function, options: Options) -> Functi
 
     Raises TypeError for a partial whose arguments have no canonical form.
     """
-    persistent = cache.store is not None
-    owners = [
-        cache.receiver.name(owner, function.scope, persistent=persistent)
-        for owner in function.owners
-    ]
-    own_key = describe(options.key).version if options.key is not None else None
-    parts = (owners, list(function.fixed), sorted(options.ignore), own_key)
+    own_key = None if options.key is None else describe(options.key)
+    bound = _bound(cache, function)
+    key_bound = own_key and (own_key.version, _bound(cache, own_key))
+    parts = (bound, sorted(options.ignore), key_bound)
     if not any(parts):
         return function
-    return function.apart(canonical_args(("self", "partial", "ignore", "key"), parts))
+    return function.apart(canonical_args(("self", "ignore", "key"), parts))
+
+
+def _bound(cache: Workings, function: Function) -> tuple[object, ...]:
+    """What `function` carries along, by names that may enter a key; empty if it is nothing."""
+    receiver, scope, persistent = cache.receiver, function.scope, cache.store is not None
+    owners = [receiver.name(owner, scope, persistent=persistent) for owner in function.owners]
+    canonical_args(("partial",), (list(function.fixed),))  # names the partial if it has no form
+    held = [receiver.name_held(one, scope, persistent=persistent) for one in function.held]
+    return (owners, held, list(function.fixed)) if owners or held or function.fixed else ()
 
 
 def _meta(function: Function, controls: Controls) -> Meta:

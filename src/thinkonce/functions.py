@@ -1,15 +1,14 @@
 """What a decorated function is, for the cache: its identity, its parameters, its kind.
 
-Identity: module, qualified name and a digest of the source (or a version), for `__main__` the
+Identity: module, qualified name and a digest of source and code (or a version), for `__main__` the
 file's path too. Editing the function therefore makes old answers unreachable, as it should.
-Functions made by one `def` with other constants or functions around them differ as well: what a
-closure holds of these is in the digest. What a partial or a bound method carries along is named by
-`fixed` and `owners`, which whoever makes keys has to count.
+Functions made by one `def` with other values around them differ as well: what a closure holds is
+in the digest, or in `held` where it has no canonical form. What a partial or a bound method
+carries along is in `fixed` and `owners`. Whoever makes keys has to count these three.
 """
 
 from __future__ import annotations
 
-import dis
 import functools
 import hashlib
 import inspect
@@ -21,8 +20,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from inspect import Parameter
 from itertools import count
-from types import CodeType, FunctionType, ModuleType
+from types import ModuleType
 from typing import Any, ClassVar
+
+from thinkonce.closure import Held, traits
 
 __all__ = ("Function", "Kind", "Receiver", "describe")
 
@@ -41,7 +42,8 @@ class Function:
     """One function as the cache knows it.
 
     `scope` and `version` name it in every process alike; `identity` is both in 16 bytes.
-    `owners` are the objects it is bound to, `fixed` the arguments a partial has filled in.
+    `owners` are the objects it is bound to, `fixed` the arguments a partial has filled in, `held`
+    what it closes over that has no canonical form; nothing where a version was given.
     """
 
     call: Callable[..., Any]
@@ -53,6 +55,7 @@ class Function:
     is_method: bool
     owners: tuple[object, ...] = ()
     fixed: tuple[object, ...] = ()
+    held: tuple[Held, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,7 +83,11 @@ def describe(function: Callable[..., Any], version: str | None = None) -> Functi
     module = getattr(core, "__module__", "") or ""
     name = getattr(core, "__qualname__", type(core).__qualname__)
     scope = f"{_main_path(module) or module}.{name}"
-    version = version or _digest(_source(core), *_closure(core)).hex()
+    seen = [] if version else list(traits(core))
+    held = tuple(part for part in seen if isinstance(part, Held))
+    # The place of what is held counts too: two variables may have changed theirs.
+    marks = [part.name if isinstance(part, Held) else part for part in seen]
+    version = version or _digest(*marks).hex()
     return Function(
         call=function,
         identity=_digest(scope, version),
@@ -91,6 +98,7 @@ def describe(function: Callable[..., Any], version: str | None = None) -> Functi
         is_method=_is_method(name, parameters),
         owners=owners,
         fixed=fixed,
+        held=held,
     )
 
 
@@ -139,63 +147,6 @@ def _main_path(module: str) -> str:
     return str(getattr(sys.modules.get("__main__"), "__file__", ""))
 
 
-def _source(function: Callable[..., Any]) -> str:
-    """The source text; where there is none (a REPL, a frozen module), code and constants.
-
-    One line may hold several lambdas, so theirs takes both.
-    """
-    code = getattr(function, "__code__", None)
-    described = repr(_code_parts(code)) if isinstance(code, CodeType) else ""
-    try:
-        text = inspect.getsource(function)
-    except (OSError, TypeError):
-        return described
-    return text + described if getattr(function, "__name__", "") == "<lambda>" else text
-
-
-def _code_parts(code: CodeType) -> tuple[object, ...]:
-    # A nested function's repr holds an address, that of a set depends on the process.
-    constants = [
-        _code_parts(constant)
-        if isinstance(constant, CodeType)
-        else sorted(map(repr, constant))
-        if isinstance(constant, frozenset)
-        else constant
-        for constant in code.co_consts
-    ]
-    return code.co_code, code.co_names, constants
-
-
-def _closure(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> Iterator[str]:
-    """The constants and functions that a function sees around it.
-
-    Not what it changes itself, nor objects that may change.
-    """
-    code = getattr(function, "__code__", None)
-    cells = getattr(function, "__closure__", None) or ()
-    if not isinstance(code, CodeType):
-        return
-    own = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_DEREF"}
-    for name, cell in zip(code.co_freevars, cells, strict=True):
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
-        if name not in own and _is_constant(value):
-            yield f"{name}={value!r}"
-        elif isinstance(value, FunctionType) and id(value) not in seen:
-            yield f"{name}={value.__module__}.{value.__qualname__}"
-            yield _source(value)
-            yield from _closure(value, seen | {id(value)})
-
-
-def _is_constant(value: object) -> bool:
-    kind = type(value)
-    if kind is tuple:
-        return all(map(_is_constant, value))  # type: ignore[call-overload]
-    return kind in (str, bytes, int, float, complex, bool, type(None)) or isinstance(value, Enum)
-
-
 def _is_method(name: str, parameters: tuple[Parameter, ...]) -> bool:
     owner = name.rpartition(".")[0]
     inside_class = bool(owner) and not owner.endswith("<locals>")
@@ -230,6 +181,23 @@ class Receiver:
                 "answers cannot be told apart in a persistent store; define one, or use ignore="
             )
         return ("serial", self._serial(receiver, scope))
+
+    def name_held(self, held: Held, scope: str, *, persistent: bool) -> tuple[object, ...]:
+        """Names what a function closes over. Raises TypeError for a persistent store."""
+        kind = type(held.value)
+        if getattr(held.value, "__thinkonce_key__", None) is not None:
+            return self.name(held.value, scope, persistent=persistent)
+        if persistent:
+            raise TypeError(
+                f"{scope}: its variable {held.name!r} holds a {kind.__qualname__}, which has no "
+                "canonical form, so a persistent store cannot tell its answers from those of the "
+                "same function around another one; name what it stands for with version=, or "
+                "define __thinkonce_key__ on it"
+            )
+        try:
+            return ("serial", self._serial(held.value, scope))
+        except TypeError:  # no weak references: it shares with nobody, itself decorated again
+            return ("serial", next(self._count))
 
     def _serial(self, receiver: Any, scope: str) -> int:
         with self._lock:

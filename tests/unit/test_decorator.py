@@ -410,6 +410,51 @@ def test_decorating_twice_with_other_rules_does_not_mix_them(way, model):
     assert way.call(by_key, 3, 2) == (3, 2)
 
 
+@pytest.mark.parametrize(
+    "make", [Counted, lambda: [Counted()], lambda: iter([])], ids=["object", "list", "iterator"]
+)
+def test_closures_over_nameless_objects_do_not_answer_for_each_other(way, make):
+    cache = Cache()
+
+    def asking(thing):
+        return way.cached(lambda prompt: id(thing), cache=cache)
+
+    one, other = make(), make()
+    first, second = asking(one), asking(other)
+    assert (way.call(first, "hi"), way.call(second, "hi")) == (id(one), id(other))
+    assert way.call(first, "hi") == id(one)
+
+
+def test_a_closure_over_a_nameless_object_needs_a_version_in_a_store(tmp_path):
+    model = Counted()
+
+    def ask(prompt):
+        return model(prompt)
+
+    with Cache(store=f"sqlite:///{tmp_path}/a.db") as cache:
+        with pytest.raises(TypeError, match=r"variable 'model' holds a Counted.*version="):
+            cached(cache=cache)(ask)
+        assert cached(cache=cache, version="1")(ask)("hi") == 1
+
+
+def test_a_key_function_bound_to_another_object_makes_other_answers():
+    cache = Cache()
+
+    class Shortened:
+        def __init__(self, length):
+            self.length = length
+
+        def key(self, prompt):
+            return prompt[: self.length]
+
+    def ask(prompt):
+        return prompt
+
+    one = cached(cache=cache, key=Shortened(1).key)(ask)
+    two = cached(cache=cache, key=Shortened(2).key)(ask)
+    assert (one("a"), two("a1"), two("ab"), two("a")) == ("a", "a1", "ab", "a")
+
+
 def test_closures_over_different_functions_do_not_answer_for_each_other(way):
     cache = way.cache()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
+import linecache
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from thinkonce.closure import Held
 from thinkonce.functions import Kind, Receiver, describe
 
 
@@ -105,12 +108,11 @@ def test_closures_over_different_constants_differ():
 
 def test_what_a_function_changes_itself_does_not_count():
     def make():
-        calls, log = 0, []
+        calls = 0
 
         def ask(prompt):
             nonlocal calls
             calls += 1
-            log.append(prompt)
             return calls
 
         return ask
@@ -119,6 +121,125 @@ def test_what_a_function_changes_itself_does_not_count():
     before = identity(function)
     function("hi")
     assert identity(function) == before
+
+
+def shouting(function):
+    @functools.wraps(function)
+    def wrapper(prompt, model="m"):
+        return function(prompt, model).upper()
+
+    return wrapper
+
+
+def asking_twice(function):
+    @functools.wraps(function)
+    def wrapper(prompt, model="m"):
+        return function(prompt, model) * 2
+
+    return wrapper
+
+
+def test_a_decorator_under_it_counts_though_it_wraps():
+    assert identity(shouting(ask)) == identity(shouting(ask))
+    assert len({identity(ask), identity(shouting(ask)), identity(asking_twice(ask))}) == 3
+
+
+def test_code_that_was_loaded_before_its_file_was_edited_is_not_the_new_code(tmp_path):
+    path = tmp_path / "edited.py"
+
+    def loaded(text):
+        space = {"__name__": "edited"}
+        exec(compile(text, str(path), "exec"), space)
+        return space["ask"]
+
+    first, second = "def ask(p):\n    return 'old'\n", "def ask(p):\n    return 'new'\n"
+    path.write_text(first)
+    old = loaded(first)
+    path.write_text(second)
+    linecache.checkcache(str(path))
+    assert identity(old) != identity(loaded(second))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    model: str
+
+
+def helper(suffix="!", *, prefix=""):
+    def add(prompt, suffix=suffix, *, prefix=prefix):
+        return prefix + prompt + suffix
+
+    return add
+
+
+def around(thing):
+    def ask(prompt):
+        return thing, prompt
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["a"], ["b"]),
+        ({"a": 1}, {"a": True}),
+        (Setup("a"), Setup("b")),
+        (helper("!"), helper("?")),
+        (helper(prefix="a"), helper(prefix="b")),
+        (functools.partial(ask, "a"), functools.partial(ask, "b")),
+        (functools.partial(ask, model="a"), functools.partial(ask, model="b")),
+        (functools.partial(ask, model="a"), functools.partial(helper, model="a")),
+        (functools.partial(ask, (1,), 2), functools.partial(ask, (1, 2))),
+        ("a".join, "b".join),
+        (len, max),
+        (int, float),
+        (sys, gc),
+        (functools.lru_cache(ask), functools.lru_cache(helper)),
+    ],
+    ids=range(14),
+)
+def test_what_a_closure_holds_tells_functions_apart(one, other):
+    assert identity(around(one)) == identity(around(one))
+    assert identity(around(one)) != identity(around(other))
+    assert describe(around(one)).held == (), "and does so in every process"
+
+
+def test_what_has_no_canonical_form_is_named_with_its_variable():
+    class Bound:
+        def ask(self): ...
+
+    thing, owner = object(), Bound()
+    assert describe(around(thing)).held == (Held("thing", thing),)
+    assert describe(around(owner.ask)).held == (Held("thing", owner),)
+    assert describe(around(functools.partial(ask, thing))).held == (Held("thing", thing),)
+    assert describe(around(thing), version="1").held == ()
+
+
+def test_globals_of_its_own_count_where_a_function_is_not_its_modules():
+    def made(**around):
+        space = {"__name__": "made", **around}
+        exec("def ask(p): return MODEL, of(p)", space)
+        return space["ask"]
+
+    first = made(MODEL="a", of=helper("!"))
+    assert identity(first) == identity(made(MODEL="a", of=helper("!")))
+    assert identity(first) != identity(made(MODEL="b", of=helper("!")))
+    assert identity(first) != identity(made(MODEL="a", of=helper("?")))
+
+
+def test_functions_that_close_over_each_other_have_an_identity():
+    def make(model):
+        def first(prompt):
+            return second(prompt)
+
+        def second(prompt):
+            return first(prompt) + model
+
+        return first
+
+    assert identity(make("a")) == identity(make("a"))
+    assert identity(make("a")) != identity(make("b"))
 
 
 def test_two_scripts_may_both_define_main(tmp_path):
