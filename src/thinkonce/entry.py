@@ -89,7 +89,6 @@ class Entry:
     hits: int = 0  # noted by eviction policies: frequency, or a bit
     floor: float = 0.0  # noted by eviction policies: the cost policy's L at the last hit
     place: Any = None  # owned by the eviction policy that holds the entry
-    prepared: Any = None  # owned by the gateway: parts of the answer, ready to splice
 
 
 def localise(entry: Entry, clock: Clock) -> None:

@@ -19,7 +19,9 @@ from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.app import Gateway
 from thinkonce.gateway.asking import Reader
 from thinkonce.gateway.endpoint import Endpoint, Shelf
+from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.metrics import Metrics
+from thinkonce.gateway.parts import LEAST, Parts, share_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.stock import Stock
 from thinkonce.gateway.telling import Teller
@@ -163,6 +165,8 @@ def _endpoints(
     tenants = Tenants(keyer, settings.groups)
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
     known_prices = prices or Prices()
+    parts = Parts(known_prices, share_of(cache.max_bytes, least=LEAST))
+    forwarded = _lowered(gateway.forward_headers)
     return {
         name: Endpoint(
             Reader(
@@ -171,7 +175,7 @@ def _endpoints(
                 keyer,
                 tenants,
                 shelf.setting.rules,
-                forward_headers=_lowered(gateway.forward_headers),
+                forward_headers=forwarded,
                 ignore_fields=frozenset(cache.ignore_fields),
                 cache_remote_media=gateway.remote_media == "cache",
             ),
@@ -181,11 +185,13 @@ def _endpoints(
             Teller(
                 dialect,
                 known_prices,
+                parts,
                 metrics,
                 shelf.setting.clock,
                 stored,
                 gateway.annotate_body,
             ),
+            Memo(forwarded, share_of(cache.max_bytes) // len(DIALECTS)),
             gateway.body_limit,
         )
         for name, dialect in DIALECTS.items()

@@ -80,12 +80,13 @@ class Endpoint:
         client: Client,
         passing: Passing,
         teller: Teller,
+        memo: Memo,
         body_limit: int,
     ) -> None:
         self.dialect = teller.dialect
         self._reader, self._shelf, self._client = reader, shelf, client
         self._passing, self._teller, self._body_limit = passing, teller, body_limit
-        self._memo = Memo(reader.forward_headers)
+        self._memo = memo
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
         """The answer to a request that came before and that the flow has decided already.

@@ -30,9 +30,9 @@ __all__ = (
     "hit_headers",
     "inline_hit",
     "inline_note",
+    "make_ready",
     "miss_headers",
     "passed_on",
-    "ready_of",
 )
 
 JSON_TYPE: Header = (b"content-type", b"application/json")
@@ -61,9 +61,10 @@ _OURS = frozenset(
 
 @dataclass(slots=True)
 class Ready:
-    """An entry made ready to be handed out again and again; kept in `Entry.prepared`."""
+    """An entry made ready to be handed out again and again; `gateway.parts` keeps it."""
 
     prepared: Prepared
+    digest: bytes
     key: str
     key_header: Header
     source_header: Header
@@ -77,17 +78,15 @@ class Ready:
     inline_note: bytes = b""  # to be filled with age and ttl
 
 
-def ready_of(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
+def make_ready(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
     """Raises CorruptEntry when the stored bytes are no reply."""
-    known = entry.prepared
-    if known is not None:
-        return cast(Ready, known)
     reply = decode_reply(entry.payload)
     key = entry.digest.hex()
     names = (reply.model, entry.meta.model)
     usd = prices.cost(names, reply.prompt_tokens, reply.completion_tokens)
     ready = Ready(
         prepared=dialect.prepare(reply),
+        digest=entry.digest,
         key=key,
         key_header=(b"x-cache-key", key.encode()),
         source_header=(b"x-cache-source-id", _safe(reply.source_id)),
@@ -99,7 +98,6 @@ def ready_of(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
     ready.json_head = _inline_head(ready, JSON_TYPE)
     ready.stream_head = _inline_head(ready, STREAM_TYPE)
     ready.inline_note = _inline_note(ready)
-    entry.prepared = ready
     return ready
 
 

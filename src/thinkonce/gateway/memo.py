@@ -14,7 +14,6 @@ from thinkonce.request.headers import take_headers
 
 __all__ = ("Memo",)
 
-MAX_BYTES = 64 * 1024 * 1024
 # Larger bodies are read anew: hashing them costs a good part of reading them.
 MAX_BODY = 64 * 1024
 # Bytes an entry takes besides the body: headers, tuples, the key, a dict slot.
@@ -30,7 +29,7 @@ Place = tuple[bytes, bytes, Pairs]
 class Memo:
     """Belongs to one event loop. Bounded in bytes; the oldest go first."""
 
-    def __init__(self, forward_headers: frozenset[bytes], max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, forward_headers: frozenset[bytes], max_bytes: int) -> None:
         self._extra, self._max_bytes = forward_headers, max_bytes
         self._known: dict[Place, Asking] = {}
         self._bytes = 0

@@ -45,9 +45,9 @@ class Passing:
         call.outcome, call.reason = Outcome.BYPASS, reason
         model = self._model(call, raw)
         pool = self._pools.for_model(model) or self._pools.all[0]
-        more, names = [*hops(call)], (b"content-encoding", *_PASSED)
-        if decoded:
-            raw, names = _uncontrolled(raw), _PASSED
+        names = _PASSED if decoded else (b"content-encoding", *_PASSED)
+        raw = _uncontrolled(raw) if decoded else raw
+        more = [*hops(call)]
         more += [(name, call.head[name]) for name in names if name in call.head]
         request = upstream_request(
             call.method,

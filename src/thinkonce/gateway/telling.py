@@ -14,6 +14,7 @@ from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import Fetched
 from thinkonce.gateway.http import Call, send_pieces, send_ready, send_whole
 from thinkonce.gateway.metrics import Metrics
+from thinkonce.gateway.parts import Parts
 from thinkonce.gateway.passing import answer_headers
 from thinkonce.gateway.world import Ride
 from thinkonce.insight.prices import Prices
@@ -35,6 +36,7 @@ class Teller:
 
     dialect: Dialect
     prices: Prices
+    parts: Parts
     metrics: Metrics
     clock: Clock
     rules: StoreRules
@@ -47,9 +49,9 @@ class Teller:
             if plain is not None:
                 await send_ready(call, *plain)
             return plain is not None
-        ready = marks.ready_of(entry, self.dialect, self.prices)
         asked = asking.asked
-        if not ready.prepared.serves(asked):
+        ready = self.parts.serving(entry, self.dialect, asked)
+        if ready is None:
             return False
         note, stamp = b"", None
         if self.annotate:
@@ -66,10 +68,11 @@ class Teller:
 
     def inline(self, call: Call, asking: Asking, entry: Entry) -> Plain | None:
         """`entry` for a plain exact hit of the memory tier; None if it cannot take the shape."""
-        ready = marks.ready_of(entry, self.dialect, self.prices)
-        asked, prepared, clock = asking.asked, ready.prepared, self.clock
-        if not prepared.serves(asked):
+        asked, clock = asking.asked, self.clock
+        ready = self.parts.serving(entry, self.dialect, asked)
+        if ready is None:
             return None
+        prepared = ready.prepared
         now = clock.wall()
         age, left = max(now - entry.created_at, 0.0), entry.fresh_until - clock.monotonic()
         if self.annotate:
@@ -86,13 +89,15 @@ class Teller:
         """The answer of another request's call, complete."""
         if not entry.payload:
             return False
-        ready = marks.ready_of(entry, self.dialect, self.prices)
         if found.refused is Reason.ERROR:
+            ready = self.parts.ready(entry, self.dialect)
             head = marks.miss_headers(found.outcome, found.reason, ready.key)
             await self._send(call, [ready.raw_type, *head], ready.prepared.reply.body)
             return True
-        if not ready.prepared.serves(asking.asked):
+        serving = self.parts.serving(entry, self.dialect, asking.asked)
+        if serving is None:
             return False
+        ready = serving
         note = self._note(asking, found, ready.key, found.refused, ready)
         body = ready.prepared.render(asking.asked, None, note)
         kind = marks.STREAM_TYPE if asking.asked.stream else marks.JSON_TYPE

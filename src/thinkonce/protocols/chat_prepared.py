@@ -32,13 +32,8 @@ class ChatPrepared:
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
+        self.size = 0  # bytes held besides the reply's own
         self._templates: dict[str, Template | None] = {}
-
-    @property
-    def size(self) -> int:
-        """Bytes held besides the reply's own."""
-        made = list(self._templates.values())
-        return sum(template.size for template in made if template is not None)
 
     def serves(self, asked: Asked) -> bool:
         return self._template(_form(asked)) is not None
@@ -67,6 +62,7 @@ class ChatPrepared:
             return self._templates[form]
         except KeyError:
             made = self._templates[form] = self._make(form)
+            self.size += 0 if made is None else made.size
             return made
 
     def _make(self, form: str) -> Template | None:

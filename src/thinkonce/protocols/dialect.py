@@ -86,6 +86,7 @@ class Prepared(Protocol):
     """An answer cut where hits differ. May be shared by threads; parts are made at first use."""
 
     reply: Reply
+    size: int  # bytes of the parts made so far, besides the reply's own
 
     def serves(self, asked: Asked) -> bool:
         """False when the shape asked for cannot be made without loss: then it is a miss."""

@@ -15,6 +15,8 @@ from thinkonce.protocols.splice import Member, members
 
 __all__ = ("Template", "TemplateMaker")
 
+# Bytes that an object of bytes takes besides its text, and a list for its place.
+PIECE = 41
 _ANNOTATION = 0  # index of its value; runs follow
 
 
@@ -35,7 +37,7 @@ class Run(NamedTuple):
 
 
 class Template:
-    """Immutable. `size` is the bytes it holds."""
+    """Immutable. `size` is the bytes it holds, with the objects around them."""
 
     __slots__ = ("_runs", "_segments", "_source", "size")
 
@@ -46,7 +48,7 @@ class Template:
         self._segments = _segments(fixed, values)
         self._runs = runs
         self._source = source
-        self.size = sum(map(len, fixed))
+        self.size = sum(map(len, fixed)) + PIECE * len(fixed)
 
     def fill(self, new_id: bytes | None, created: bytes, annotation: bytes) -> bytes:
         """`new_id` is a JSON string with its quotes; None keeps both values as recorded."""

@@ -62,7 +62,16 @@ class CacheSection(Section, frozen=True):
         ),
     ] = HOUR
     max_age: Annotated[float | None, seconds("No answer lives longer than this.", NONE)] = 7 * DAY
-    max_bytes: Annotated[int | None, size("Bound of the memory tier.", NONE, least=1)] = 256 * MIB
+    max_bytes: Annotated[
+        int | None,
+        size(
+            "Bound of the memory tier. The gateway spends up to an eighth of it (8 to 64 MiB) on "
+            "answers made ready for hits, and up to an eighth (at most 64 MiB) on requests that "
+            "came before.",
+            NONE,
+            least=1,
+        ),
+    ] = 256 * MIB
     max_size: Annotated[
         int | None, about("Most entries in the memory tier.", "a whole number >= 1" + NONE, least=1)
     ] = None

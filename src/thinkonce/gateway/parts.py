@@ -1,0 +1,96 @@
+"""Answers made ready for hits, kept as long as they fit: a bound beside the memory tier's own.
+
+An entry of the memory tier is what was stored. What a hit joins its body from is made of it at the
+first hit, is a few times larger, and can be made again at any time: so it is kept apart, the
+latest used, within `max_bytes` of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from thinkonce.entry import Entry
+from thinkonce.gateway.marks import Ready, make_ready
+from thinkonce.insight.prices import Prices
+from thinkonce.protocols.dialect import Asked, Dialect
+
+__all__ = ("LEAST", "Parts", "share_of")
+
+MIB = 1024 * 1024
+# Part of the memory tier's bound that is spent on top of it, for each of two: these, and the memo.
+SHARE = 8
+LEAST, MOST = 8 * MIB, 64 * MIB
+# Bytes a ready answer takes besides its text: headers, the objects around them, a dict slot.
+OVERHEAD = 4096
+
+
+@dataclass(slots=True)
+class Kept:
+    """`payload` tells whether it is made of this very entry; `made`: bytes of templates counted."""
+
+    payload: Any
+    ready: Ready
+    made: int
+    size: int
+
+
+class Parts:
+    """Belongs to one event loop. Bounded in bytes; what was not used for longest goes first."""
+
+    def __init__(self, prices: Prices, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._prices = prices
+        self._kept: dict[bytes, Kept] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def ready(self, entry: Entry, dialect: Dialect) -> Ready:
+        """Raises CorruptEntry when the stored bytes are no reply."""
+        kept = self._kept.get(entry.digest)
+        if kept is not None and kept.payload is entry.payload:
+            return kept.ready
+        return self._keep(entry, make_ready(entry, dialect, self._prices)).ready
+
+    def serving(self, entry: Entry, dialect: Dialect, asked: Asked) -> Ready | None:
+        """`entry` in the shape asked for; None if it cannot take it. Raises CorruptEntry."""
+        kept = self._kept.pop(entry.digest, None)
+        if kept is not None and kept.payload is entry.payload:
+            self._kept[entry.digest] = kept  # now the latest
+        else:
+            if kept is not None:
+                self.bytes -= kept.size
+            kept = self._keep(entry, make_ready(entry, dialect, self._prices))
+        prepared = kept.ready.prepared
+        serves = prepared.serves(asked)
+        if prepared.size != kept.made:
+            self._recount(kept, prepared.size)
+        return kept.ready if serves else None
+
+    def _keep(self, entry: Entry, ready: Ready) -> Kept:
+        old = self._kept.pop(entry.digest, None)
+        if old is not None:
+            self.bytes -= old.size
+        size = OVERHEAD + 2 * len(entry.payload)
+        kept = self._kept[entry.digest] = Kept(entry.payload, ready, 0, size)
+        self.bytes += size
+        self._make_room()
+        return kept
+
+    def _recount(self, kept: Kept, made: int) -> None:
+        if self._kept.get(kept.ready.digest) is not kept:
+            return  # too large to be kept at all
+        more = made - kept.made
+        kept.made, kept.size = made, kept.size + more
+        self.bytes += more
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self.bytes > self.max_bytes:
+            self.bytes -= self._kept.pop(next(iter(self._kept))).size
+
+
+def share_of(max_bytes: int | None, *, least: int = 0) -> int:
+    """What may be spent beside a memory tier of `max_bytes` (None: unbounded)."""
+    return MOST if max_bytes is None else max(least, min(max_bytes // SHARE, MOST))
