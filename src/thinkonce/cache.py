@@ -20,7 +20,7 @@ from thinkonce.freshness import TTL_CLASSES, Rules, TtlClass
 from thinkonce.functions import Kind, describe
 from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
-from thinkonce.selector import Selector
+from thinkonce.selector import Selector, key_digits
 from thinkonce.stats import CacheStats, Explanation
 from thinkonce.steps import Ask, Draft
 from thinkonce.tiers.memory import MemoryTier
@@ -173,15 +173,19 @@ class Cache(Workings):
     ) -> int:
         """Remove entries that match everything given, in every process of the host at once.
 
-        `older_than` is an age (seconds or `1h`); `key` a key in hex or a prefix of 8 digits or
-        more. Returns how many were removed. Raises ValueError when nothing is given.
+        `older_than` is an age (seconds or `1h`); `key` a key in hex or its first digits, 8 or
+        more. Returns how many were removed. Raises ValueError when nothing is given, or when
+        several keys begin with `key`.
         """
         now = self.setting.clock.wall()
+        digest = None if key is None else self.digest_of(key_digits(key))
+        if key is not None and digest is None:
+            return 0
         selector = Selector(
             tags=(tags,) if isinstance(tags, str) else tuple(tags),
             namespace=namespace,
             model=model,
-            key=b"" if key is None else parse_key(key),
+            key=digest or b"",
             older_than=None if older_than is None else now - parse_seconds(older_than),
             expired_before=now if expired else None,
         )
@@ -285,14 +289,6 @@ class Cache(Workings):
                 if len(self._plain_callers) > MOST_PLAIN_CALLERS:
                     self._plain_callers.popitem(last=False)
         return caller, caller.bind(*args, **kwargs)
-
-
-def parse_key(text: str) -> bytes:
-    """A key, or a prefix of at least 8 hex digits, as bytes. Raises ValueError."""
-    digits = text.strip().lower()
-    if not 8 <= len(digits) <= 64 or len(digits) % 2 or set(digits) - set("0123456789abcdef"):
-        raise ValueError(f"key={text!r} is not usable; it accepts 8 to 64 hex digits, evenly many")
-    return bytes.fromhex(digits)
 
 
 def _never() -> Any:

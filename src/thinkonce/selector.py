@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from thinkonce.entry import Entry, Meta
+from thinkonce.errors import RequestError
 
-__all__ = ("Purge", "Selector")
+__all__ = (
+    "ALL_DIGITS",
+    "MOST_ALIKE",
+    "Purge",
+    "Selector",
+    "beginning_with",
+    "key_digits",
+    "only_one",
+)
+
+LEAST_DIGITS, ALL_DIGITS = 8, 64  # of a key in hex
+# Entries to list when one is named by its first digits: eight are shared by two among thousands.
+MOST_ALIKE = 1000
 
 
 class Selector(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,3 +65,24 @@ class Purge(msgspec.Struct, frozen=True):
 
     def concerns(self, entry: Entry) -> bool:
         return entry.epoch < self.epoch and self.selector.matches_entry(entry)
+
+
+def key_digits(text: str, field: str = "key") -> str:
+    """`text` as a key in hex or the first digits of one. Raises RequestError naming `field`."""
+    digits = text.strip().lower()
+    if not LEAST_DIGITS <= len(digits) <= ALL_DIGITS or set(digits) - set("0123456789abcdef"):
+        raise RequestError(field, text, f"{LEAST_DIGITS} to {ALL_DIGITS} hex digits")
+    return digits
+
+
+def beginning_with(digits: str) -> Selector:
+    """Means the entries whose keys begin with `digits`, and where they are odd a few more."""
+    return Selector(key=bytes.fromhex(digits[: len(digits) // 2 * 2]))
+
+
+def only_one(entries: Iterable[Entry], digits: str, field: str = "key") -> Entry | None:
+    """The one whose key begins with `digits`; None if none does, RequestError if several do."""
+    found = {entry.digest: entry for entry in entries if entry.digest.hex().startswith(digits)}
+    if len(found) > 1:
+        raise RequestError(field, digits, f"more digits: {len(found)} keys begin with these")
+    return next(iter(found.values()), None)

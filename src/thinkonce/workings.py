@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from itertools import chain
 from math import inf
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.request.controls import Controls
 from thinkonce.request.key import Keyer
-from thinkonce.selector import Selector
+from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, Selector, beginning_with, only_one
 from thinkonce.stats import CacheStats, Explanation, stats_of
 from thinkonce.steps import Answer, Ask, Made, Setting
 from thinkonce.tally import Ledger, Tally
@@ -104,6 +105,18 @@ class Workings:
         held = self.memory.purge(purge)
         self.memory.catch_up()
         return max(held, stored)
+
+    def digest_of(self, digits: str) -> bytes | None:
+        """The one key that begins with `digits`; None if no entry has such a one.
+
+        Raises RequestError if several do.
+        """
+        if len(digits) == ALL_DIGITS:
+            return bytes.fromhex(digits)
+        alike = beginning_with(digits)
+        listed = (tier.entries(alike, MOST_ALIKE) for tier in self.setting.tiers)
+        found = only_one(chain.from_iterable(listed), digits)
+        return None if found is None else found.digest
 
     def discard(self, key: Key) -> bool:
         """Remove what `key` holds, in every process of the host; False if nothing was there.

@@ -10,7 +10,9 @@ import pytest
 
 from gateway.conftest import Running, Stage
 from thinkonce import Cache, TierError
+from thinkonce.entry import Entry, Meta
 from thinkonce.tiers.store import Store
+from thinkonce.tiers.tier import Key
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,23 @@ async def test_one_entry_is_shown_and_removed_by_a_prefix_of_its_key(gateway: Ru
     gone = await gateway.send("DELETE", f"/cache/entries/{key[:8]}")
     assert gone.json == {"purged": 1}
     assert (await gateway.chat()).reason == "purged"
+
+
+async def test_a_whole_key_is_removed_and_a_prefix_of_two_is_refused(stage: Stage) -> None:
+    gateway = await stage.gateway(clock=stage.moving.clock)
+    memory = gateway.assembly.stock.memory
+    names = [b"alike" + bytes([number]) * 27 for number in range(2)]
+    for digest in names:
+        memory.put(Key(digest, digest), Entry(None, b"", Meta()))
+    path = f"/cache/entries/{b'alike'.hex()}"
+    for method in ("GET", "DELETE"):
+        got = await gateway.send(method, path)
+        assert (got.status, "more digits" in got.json["error"]["message"]) == (409, True)
+    assert (await gateway.post("/cache/purge", {"key": b"alike".hex()})).status == 409
+    whole = f"/cache/entries/{names[0].hex()}"
+    assert (await gateway.send("DELETE", whole)).json == {"purged": 1}
+    assert (await gateway.send("DELETE", whole)).status == 404
+    assert list(memory.map) == [names[1]]
 
 
 async def test_a_streams_content_is_shown_event_by_event(gateway: Running) -> None:

@@ -11,8 +11,10 @@ import weakref
 import pytest
 
 from standins import PATIENCE, forked, in_threads
-from thinkonce import Cache, ConfigError, Outcome, Reason, TtlClass, cached
+from thinkonce import Cache, ConfigError, Outcome, Reason, RequestError, TtlClass, cached
 from thinkonce.testing.clock import FakeClock
+from thinkonce.testing.entries import entry_of, key_of
+from thinkonce.tiers.tier import Key
 
 
 @pytest.fixture
@@ -262,6 +264,21 @@ def test_purging_by_key_takes_a_prefix(cache):
     ask("ho")
     assert cache.purge(key=ask.explain("hi").key[:8]) == 1
     assert ask.explain("ho").outcome is Outcome.HIT
+    key = ask.explain("ho").key
+    neighbour = key[:8] + ("0" if key[8] != "0" else "1")
+    assert cache.purge(key=neighbour) == 0
+    assert cache.purge(key=key[:9].upper()) == 1
+    ask("ho")
+    assert cache.purge(key=key) == 1
+
+
+def test_a_prefix_of_several_keys_purges_none_of_them(cache):
+    for name in "ab":
+        key = Key(name, b"alike" + key_of(name).digest[5:])
+        cache.memory.put(key, entry_of(FakeClock()))
+    with pytest.raises(RequestError, match="more digits: 2 keys begin with these"):
+        cache.purge(key=b"alike".hex())
+    assert len(cache.memory) == 2
 
 
 @pytest.mark.parametrize("key", ["abc", "xyzxyzxy", "abcdefghi", "", "a" * 65])

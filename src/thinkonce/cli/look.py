@@ -9,8 +9,9 @@ import typer
 from thinkonce.cli.open_view import open_view
 from thinkonce.cli.options import AsJson, Config, StoreUrl, Url
 from thinkonce.cli.output import print_json, print_pairs, print_table, show_bytes, show_seconds
-from thinkonce.cli.view import Chosen, key_prefix
+from thinkonce.cli.view import Chosen
 from thinkonce.insight.entries import EntryRow
+from thinkonce.selector import key_digits
 
 __all__ = ("register",)
 
@@ -80,9 +81,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One entry."""
-    prefix = key_prefix(key)
+    digits = key_digits(key, "KEY")
     with open_view(store, url, config) as view:
-        found = view.show(prefix, content)
+        found = view.show(digits, content)
     if as_json:
         print_json(found)
         return

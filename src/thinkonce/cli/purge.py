@@ -9,8 +9,9 @@ import typer
 from thinkonce.cli.open_view import open_view
 from thinkonce.cli.options import AsJson, Config, StoreUrl, Url
 from thinkonce.cli.output import print_json
-from thinkonce.cli.view import Chosen, key_prefix
+from thinkonce.cli.view import Chosen
 from thinkonce.errors import ConfigError
+from thinkonce.selector import key_digits
 from thinkonce.units import parse_seconds
 
 __all__ = ("register",)
@@ -38,7 +39,7 @@ def purge(
         tags=tuple(tag or ()),
         namespace=namespace,
         model=model,
-        key=None if key is None else key_prefix(key),
+        key=None if key is None else key_digits(key, "--key"),
         older_than=None if older_than is None else parse_seconds(older_than, "--older-than"),
         expired=expired,
         all=everything,

@@ -16,14 +16,12 @@ from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.insight.entries import EntryRow, content_of, row_of
-from thinkonce.selector import Selector
+from thinkonce.selector import MOST_ALIKE, Selector, beginning_with, only_one
 from thinkonce.settings import Store
 from thinkonce.tiers.store import store_path
 
 __all__ = ("StoreFileView", "file_of")
 
-# Enough to tell that a prefix means several entries.
-SEVERAL = 2
 # Looking must not trim: the bound is for whoever fills the store, and may differ from ours.
 UNBOUNDED = 2**62
 
@@ -77,20 +75,12 @@ class StoreFileView:
         _, count = self._tier.purges.append(selector_of(chosen, time.time(), digest))
         return count
 
-    def _one(self, key: str) -> Entry:
-        # A selector takes whole bytes; an odd last digit is compared here.
-        selector = Selector(key=bytes.fromhex(key[: len(key) // 2 * 2]))
-        matching = (
-            entry
-            for entry in self._tier.entries(selector, 1000)
-            if entry.digest.hex().startswith(key)
-        )
-        found = list(islice(matching, SEVERAL))
-        if not found:
-            raise RequestError("KEY", key, f"a key of {self.place}; see `thinkonce ls`")
-        if len(found) == SEVERAL:
-            raise RequestError("KEY", key, "more digits: several keys begin with these")
-        return found[0]
+    def _one(self, digits: str) -> Entry:
+        alike = self._tier.entries(beginning_with(digits), MOST_ALIKE)
+        found = only_one(alike, digits, "KEY")
+        if found is None:
+            raise RequestError("KEY", digits, f"a key of {self.place}; see `thinkonce ls`")
+        return found
 
     def __enter__(self) -> Self:
         return self

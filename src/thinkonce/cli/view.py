@@ -7,13 +7,9 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
-from thinkonce.errors import RequestError
 from thinkonce.insight.entries import EntryRow
 
-__all__ = ("LEAST_PREFIX", "Chosen", "StoreView", "key_prefix")
-
-# Hex digits of a key that commands accept in place of all 64.
-LEAST_PREFIX = 8
+__all__ = ("Chosen", "StoreView")
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,11 +54,3 @@ class StoreView(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
-
-
-def key_prefix(key: str) -> str:
-    """`key` checked: 8 to 64 hex digits, in lower case. Raises RequestError."""
-    digits = key.lower()
-    if not LEAST_PREFIX <= len(digits) <= 64 or set(digits) - set("0123456789abcdef"):
-        raise RequestError("KEY", key, f"{LEAST_PREFIX} to 64 hex digits")
-    return digits

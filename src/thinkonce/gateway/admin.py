@@ -23,7 +23,14 @@ from thinkonce.gateway.http import Call, HttpError, read_body, send_whole
 from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.stock import Stock
 from thinkonce.insight.entries import content_of, row_of
-from thinkonce.selector import Selector
+from thinkonce.selector import (
+    ALL_DIGITS,
+    MOST_ALIKE,
+    Selector,
+    beginning_with,
+    key_digits,
+    only_one,
+)
 from thinkonce.units import parse_bytes, parse_seconds
 
 __all__ = ("Admin",)
@@ -32,7 +39,6 @@ log = logging.getLogger("thinkonce.audit")
 
 BODY_LIMIT = 1024 * 1024
 MOST_LISTED = 10_000
-LEAST_PREFIX = 8
 _FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
 _NOT_BUILT = ("preload", "export", "import", "explain")
 
@@ -135,27 +141,39 @@ class Admin:
             raise HttpError(501, "feedback is not built yet", code="not_implemented")
         if verb or call.method not in ("GET", "DELETE"):
             raise HttpError(404, f"there is no {call.method} {call.path}")
-        entry = await self._found(name)
         if call.method == "DELETE":
-            gone = await self._stock.purge(Selector(key=entry.digest))
-            self._audit(call, f"removed {entry.digest.hex()}")
-            await self._send(call, {"purged": gone})
+            await self._remove(call, name)
             return
+        entry = await self._found(name)
         told = msgspec.to_builtins(row_of(entry, self._clock.wall()))
         if parse_qs(call.query.decode("latin-1")).get("content") == ["true"]:
             told["content"] = _content(entry)
         await self._send(call, told)
 
     async def _found(self, name: str) -> Entry:
-        digits = _prefix("key", name)
-        selector = Selector(key=bytes.fromhex(digits[: len(digits) // 2 * 2]))
-        some = await self._stock.entries(selector, MOST_LISTED, b"")
-        found = [entry for entry in some if entry.digest.hex().startswith(digits)]
-        if not found:
+        digits = key_digits(name)
+        alike = await self._stock.entries(beginning_with(digits), MOST_ALIKE, b"")
+        try:
+            found = only_one(alike, digits)
+        except RequestError as error:
+            raise HttpError(409, str(error), code="ambiguous") from error
+        if found is None:
             raise HttpError(404, f"key: no entry begins with {digits}", code="not_found")
-        if len(found) > 1:
-            raise HttpError(409, f"key: {len(found)} entries begin with {digits}; give more digits")
-        return found[0]
+        return found
+
+    async def _digest(self, name: str) -> bytes:
+        digits = key_digits(name)
+        if len(digits) == ALL_DIGITS:
+            return bytes.fromhex(digits)
+        return (await self._found(digits)).digest
+
+    async def _remove(self, call: Call, name: str) -> None:
+        digest = await self._digest(name)
+        gone = await self._stock.discard(digest)
+        if not gone:
+            raise HttpError(404, f"key: there is no entry {digest.hex()}", code="not_found")
+        self._audit(call, f"removed {digest.hex()}")
+        await self._send(call, {"purged": gone})
 
     # -- changing ------------------------------------------------------------------------
 
@@ -173,7 +191,7 @@ class Admin:
             tags=tuple(wanted.tags),
             namespace=wanted.namespace,
             model=wanted.model,
-            key=b"" if wanted.key is None else (await self._found(wanted.key)).digest,
+            key=b"" if wanted.key is None else await self._digest(wanted.key),
             older_than=None if older is None else now - _seconds("older_than", older),
             expired_before=now if wanted.expired else None,
         )
@@ -254,13 +272,6 @@ def _hex(name: str, text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError:
         raise RequestError(name, text, "a key in hex") from None
-
-
-def _prefix(name: str, text: str) -> str:
-    digits = text.lower()
-    if not LEAST_PREFIX <= len(digits) <= 64 or set(digits) - set("0123456789abcdef"):
-        raise RequestError(name, text, f"{LEAST_PREFIX} to 64 hex digits")
-    return digits
 
 
 def _content(entry: Entry) -> Any:

@@ -14,7 +14,7 @@ from thinkonce.errors import TierError
 from thinkonce.selector import Selector
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.purges import concerned
-from thinkonce.tiers.tier import Tier, TierStats
+from thinkonce.tiers.tier import Key, Tier, TierStats
 
 __all__ = ("Stock",)
 
@@ -65,6 +65,17 @@ class Stock:
         """At once in every process of the host. An entry in two tiers counts once."""
         purge, stored = await asyncio.to_thread(self.memory.purges.append, selector)
         held = self.memory.purge(purge)
+        self.memory.catch_up()
+        return max(held, stored)
+
+    async def discard(self, digest: bytes) -> int:
+        """Remove the entry under `digest`, in every process of the host; how many went: 0 or 1."""
+        selector = Selector(key=digest)
+        purge, stored = await asyncio.to_thread(self.memory.purges.append, selector)
+        if digest in self.memory.map:
+            held = int(self.memory.forget(Key(digest, digest), purge))
+        else:  # gone, or a short request, which memory holds under another name
+            held = self.memory.purge(purge)
         self.memory.catch_up()
         return max(held, stored)
 
