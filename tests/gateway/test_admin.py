@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,7 +13,7 @@ from gateway.conftest import Running, Stage
 from thinkonce import Cache, TierError
 from thinkonce.entry import Entry, Meta
 from thinkonce.tiers.store import Store
-from thinkonce.tiers.tier import Key
+from thinkonce.tiers.tier import Key, TierStats
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,39 @@ async def test_metrics_count_what_happened(gateway: Running) -> None:
     assert 'thinkonce_entries{tier="memory"} 1.0' in text
     assert 'thinkonce_request_seconds_count{outcome="hit"} 2.0' in text
     assert await gateway.metric("thinkonce_upstream_seconds_count") == 1
+
+
+async def test_what_was_asked_and_saved_is_summed_up(gateway: Running) -> None:
+    metrics = gateway.assembly.metrics
+    assert metrics.summary()["hit_rate"] == 0.0
+    for content in ("one", "one", "one", "two"):
+        await gateway.chat(content)
+    await gateway.chat("one", headers={"cache-control": "no-cache"})
+    told = metrics.summary()
+    assert told["requests"] == {"miss": 2, "hit": 2, "refresh": 1}
+    assert (told["hit_rate"], told["saved_tokens"]) == (0.5, 36)
+    assert told["saved_usd"] == pytest.approx(2 * 5.85e-6)
+    assert told["saved_seconds"] > 0
+
+
+async def test_a_scrape_does_not_wait_on_the_loop_for_the_store(
+    stage: Stage, tmp_path: Path
+) -> None:
+    gateway = await stage.gateway(store={"url": f"sqlite:///{tmp_path / 'answers.db'}"})
+    store = gateway.assembly.backing.tier
+    assert isinstance(store, Store)
+    threads = []
+    count = store.tier.stats
+
+    def stats() -> TierStats:
+        threads.append(threading.current_thread())
+        return count()
+
+    store.tier.stats = stats
+    assert b'thinkonce_entries{tier="sqlite"} 0.0' in await gateway.assembly.metrics.page()
+    assert (await gateway.get("/cache/stats")).json["tiers"]["sqlite"]["entries"] == 0
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
 
 
 async def test_a_failed_read_of_the_store_counts_once_and_so_does_a_failed_flight(

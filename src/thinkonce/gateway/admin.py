@@ -21,6 +21,7 @@ from thinkonce.entry import Entry
 from thinkonce.errors import ConfigError, CorruptEntry, RequestError
 from thinkonce.gateway.http import Call, HttpError, read_body, send_whole
 from thinkonce.gateway.marks import JSON_TYPE
+from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.stock import Stock
 from thinkonce.insight.entries import content_of, row_of
 from thinkonce.selector import (
@@ -68,12 +69,19 @@ class Admin:
     """Belongs to one event loop. `token` "": only callers on this machine.
 
     `following`: how many requests wait for an upstream's answer, or read it, now.
+    `metrics`: what was asked and saved, for GET stats.
     """
 
     def __init__(
-        self, stock: Stock, clock: Clock, token: str, following: Callable[[], int]
+        self,
+        stock: Stock,
+        clock: Clock,
+        token: str,
+        following: Callable[[], int],
+        metrics: Metrics | None = None,
     ) -> None:
         self._stock, self._clock, self._token, self._following = stock, clock, token, following
+        self._metrics = metrics
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "stats"): self._stats,
             ("GET", "entries"): self._entries,
@@ -115,7 +123,9 @@ class Admin:
     # -- looking -------------------------------------------------------------------------
 
     async def _stats(self, call: Call) -> None:
-        await self._send(call, {**self._stock.stats(), "following": self._following()})
+        counted = {} if self._metrics is None else self._metrics.summary()
+        held = await self._stock.stats()
+        await self._send(call, {**held, **counted, "following": self._following()})
 
     async def _entries(self, call: Call) -> None:
         query = parse_qs(call.query.decode("latin-1"))

@@ -7,8 +7,10 @@ upstream knows it; anything else counts as `other`.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -19,6 +21,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from thinkonce.outcome import Outcome
 from thinkonce.tiers.tier import TierStats
 
 __all__ = ("CONTENT_TYPE", "Metrics", "Timings")
@@ -28,6 +31,7 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 # Models whose names answers have taught us, besides configured ones.
 MAX_MODELS = 200
+_ANSWERED = (Outcome.HIT, Outcome.STALE, Outcome.COALESCED)
 
 Labels = tuple[str, str, str, str]  # endpoint, model, outcome, match
 
@@ -62,6 +66,7 @@ class Metrics(Collector):
         models: Iterable[str] = (),
     ) -> None:
         self._tiers = tiers
+        self._counted: Mapping[str, TierStats] = {}
         self._models = set(models)
         self.requests: dict[Labels, int] = {}
         self.seconds: dict[str, Timings] = {}
@@ -105,8 +110,32 @@ class Metrics(Collector):
 
     # -- telling -------------------------------------------------------------------------
 
-    def text(self) -> bytes:
+    async def page(self) -> bytes:
+        """`text`, with the tiers asked in a thread: counting a large store's rows takes long."""
+        return self.text(await asyncio.to_thread(self._tiers))
+
+    def text(self, tiers: Mapping[str, TierStats] | None = None) -> bytes:
+        """`tiers`: their numbers, where they were asked already."""
+        self._counted = self._tiers() if tiers is None else tiers
         return generate_latest(self._registry)
+
+    def summary(self) -> dict[str, Any]:
+        """Requests by outcome, the share that the cache answered, and what that saved.
+
+        `hit_rate` is of look-ups, as `Cache.stats()` has it: errors and bypasses are none.
+        """
+        requests: dict[str, int] = {}
+        for (_, _, outcome, _), count in self.requests.items():
+            requests[outcome] = requests.get(outcome, 0) + count
+        answered = sum(requests.get(outcome, 0) for outcome in _ANSWERED)
+        asked = answered + requests.get(Outcome.MISS, 0)
+        return {
+            "requests": requests,
+            "hit_rate": answered / asked if asked else 0.0,
+            "saved_seconds": self.saved_seconds,
+            "saved_tokens": self.saved_tokens,
+            "saved_usd": self.saved_usd,
+        }
 
     def collect(self) -> Iterator[Metric]:
         yield self._requests()
@@ -145,7 +174,7 @@ class Metrics(Collector):
         )
 
     def _tier_numbers(self) -> Iterator[Metric]:
-        stats = self._tiers()
+        stats = self._counted
         entries = GaugeMetricFamily("thinkonce_entries", "Entries held.", labels=("tier",))
         size = GaugeMetricFamily("thinkonce_bytes", "Bytes held.", labels=("tier",))
         evictions = CounterMetricFamily(
