@@ -20,6 +20,7 @@ from enum import Enum
 from fractions import Fraction
 from functools import cached_property
 from pathlib import PurePath
+from types import MemberDescriptorType
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,7 @@ import msgspec
 __all__ = ("canonical_args", "plain_args")
 
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+_NAMES = frozenset({str})
 
 _TYPED = 1  # a type's name and its parts, in order
 _UNORDERED = 2  # a type's name and its parts, sorted by their bytes
@@ -66,8 +68,8 @@ def plain_args(values: Sequence[Any]) -> bytes:
             continue
         for item in value:
             if type(item) is dict:
-                for leaf in item.values():
-                    if (
+                for name, leaf in item.items():
+                    if type(name) is not str or (
                         type(leaf) is not str
                         and type(leaf) not in _ATOMS
                         and not _is_plain(leaf, 2)
@@ -81,6 +83,9 @@ def plain_args(values: Sequence[Any]) -> bytes:
 def _is_plain(value: Any, depth: int) -> bool:
     kind = type(value)
     if kind is dict:
+        # A name of a type derived from str would be encoded as if it were a str.
+        if not _NAMES.issuperset(map(type, value)):
+            return False
         items: Iterable[Any] = value.values()
         if _ATOMS.issuperset(map(type, items)):
             return True
@@ -186,11 +191,11 @@ def _parts_of(value: Any) -> Callable[[Any], Parts]:
     kind = type(value)
     if isinstance(value, Enum):
         return lambda member: (member.name, member.value)
-    if isinstance(value, PurePath):
+    if isinstance(value, PurePath) and not _adds_state(value):
         return lambda path: (str(path),)
     if isinstance(value, msgspec.Struct):
-        return lambda struct: [[n, getattr(struct, n)] for n in struct.__struct_fields__]
-    if dataclasses.is_dataclass(kind):
+        return _struct_parts
+    if dataclasses.is_dataclass(kind) and _is_pure(kind):
         return _dataclass_parts
     if hasattr(kind, "__pydantic_fields_set__"):
         return _pydantic_parts
@@ -214,17 +219,64 @@ def _has_state(value: Any) -> bool:
     )
 
 
+def _adds_state(path: PurePath) -> bool:
+    """Whether a class derived from pathlib's gives its instances more than the path."""
+    derived = [k for k in type(path).__mro__ if k.__module__.partition(".")[0] != "pathlib"]
+    return bool(getattr(path, "__dict__", None) or any(map(_slots, derived)))
+
+
+def _is_pure(kind: type) -> bool:
+    """Whether instances hold nothing but attributes: no list, text or exception underneath."""
+    try:
+        object.__new__(kind)
+    except TypeError:
+        return False
+    return True
+
+
+def _slots(kind: type) -> set[str]:
+    return {name for name, held in vars(kind).items() if isinstance(held, MemberDescriptorType)}
+
+
+def _further(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The attributes besides those called `names`; what a property has worked out is none."""
+    kind, known = type(value), set(names)
+    return {
+        name: held
+        for name, held in getattr(value, "__dict__", {}).items()
+        if name not in known and not isinstance(getattr(kind, name, None), cached_property)
+    }
+
+
+def _refuse_further(value: Any, names: Iterable[str]) -> None:
+    for name in _further(value, names):
+        raise _NoForm(f"a {type(value).__qualname__} with the undeclared attribute {name!r}")
+
+
 def _dataclass_parts(value: Any) -> Parts:
     names = [field.name for field in dataclasses.fields(value)]
-    for name in vars(value).keys() - set(names) if hasattr(value, "__dict__") else ():
-        if not isinstance(getattr(type(value), name, None), cached_property):
-            raise _NoForm(f"a {type(value).__qualname__} with the undeclared attribute {name!r}")
-    return [[name, getattr(value, name, None)] for name in names]
+    _refuse_further(value, names)
+    for name in set().union(*map(_slots, type(value).__mro__)) - set(names):
+        raise _NoForm(f"a {type(value).__qualname__} with the undeclared slot {name!r}")
+    return _set_fields(value, names)
+
+
+def _struct_parts(value: Any) -> Parts:
+    names = value.__struct_fields__
+    further = _further(value, names)
+    return [*_set_fields(value, names), *([further] if further else [])]
+
+
+def _set_fields(value: Any, names: Iterable[str]) -> list[Any]:
+    # A field that was never set is no None.
+    return [[name, getattr(value, name)] for name in names if hasattr(value, name)]
 
 
 def _pydantic_parts(value: Any) -> Parts:
     # Which fields were set counts: `model_dump(exclude_unset=True)` tells.
     private = getattr(value, "__pydantic_private__", None)
     extra = getattr(value, "__pydantic_extra__", None)
-    fields = {name: vars(value)[name] for name in type(value).model_fields}
+    names = type(value).model_fields
+    _refuse_further(value, names)
+    fields = {name: vars(value)[name] for name in names if name in vars(value)}
     return (fields, extra, private, sorted(value.model_fields_set))

@@ -69,6 +69,27 @@ class Record(msgspec.Struct):
     a: int = 1
 
 
+class OpenRecord(msgspec.Struct, dict=True):
+    a: int = 1
+
+
+def opened(**attributes: Any) -> OpenRecord:
+    record = OpenRecord()
+    vars(record).update(attributes)
+    return record
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    a: int | None = dataclasses.field(init=False)
+
+
+def slotted(a: int | None) -> Slotted:
+    value = Slotted()
+    value.a = a
+    return value
+
+
 def form(*values: Any) -> bytes:
     return canonical_args([f"a{i}" for i in range(len(values))], values)
 
@@ -91,6 +112,10 @@ ALL_DIFFERENT: list[Any] = [
     ),
     *(datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), "2026-01-01"),
     *(uuid.UUID(int=1), str(uuid.UUID(int=1)), [{"a": (1,)}], [{"a": [1]}]),
+    *(opened(), opened(b=1), opened(b=2), opened(c=1), Slotted(), slotted(None), slotted(1)),
+    *({"red": 1}, {Colour.RED: 1}, {Text("red"): 1}),
+    *([{"red": 1}], [{Colour.RED: 1}], [{Text("red"): 1}], [{"a": {Text("red"): 1}}]),
+    *([{"a": {"red": 1}}], [[{"red": 1}]], [[{Text("red"): 1}]], {"a": {Text("red"): 1}}),
     *(collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1)),
 ]
 
@@ -140,9 +165,50 @@ def odd_data() -> Data:
     return value
 
 
+@dataclasses.dataclass
+class ListToo(list[int]):
+    a: int = 1
+
+
+@dataclasses.dataclass
+class DictToo(dict[str, int]):
+    a: int = 1
+
+
+@dataclasses.dataclass
+class TextToo(str):
+    a: int = 1
+
+
+@dataclasses.dataclass
+class Failure(Exception):
+    a: int = 1
+
+
+class FurtherSlots(Slotted):
+    __slots__ = ("more",)
+
+
+class Place(pathlib.PurePosixPath):
+    __slots__ = ("more",)
+
+
+def odd_model() -> Model:
+    value = Model()
+    vars(value)["more"] = 1
+    return value
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
+        (ListToo(), "ListToo"),
+        (DictToo(), "DictToo"),
+        (Failure(), "Failure"),
+        (TextToo(), "TextToo"),
+        (FurtherSlots(), "'more'"),
+        (Place("a"), "Place"),
+        (odd_model(), "'more'"),
         (object(), "builtins.object"),
         ([{"deep": object()}], "builtins.object"),
         (lambda: 1, "function"),
