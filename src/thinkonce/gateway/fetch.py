@@ -107,7 +107,10 @@ class Fetch:
         reply = fetched.reply
         if reply is None:
             return Draft(b"", Form.REPLY, refused=refused or Reason.ABORTED)
-        payload = encode_reply(reply)
+        try:
+            payload = encode_reply(reply)
+        except (ValueError, OverflowError):  # the answer is there all the same
+            return Draft(b"", Form.REPLY, refused=refused or Reason.UNENCODABLE)
         names = (reply.model, self.asking.asked.model)
         usd = self._prices.cost(names, reply.prompt_tokens, reply.completion_tokens)
         return Draft(

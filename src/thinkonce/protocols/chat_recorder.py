@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from thinkonce.protocols.bounds import all_keepable, bounded, encodable
 from thinkonce.protocols.chat_shapes import REASONING, parse_chunk
 from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.estimate import estimate_tokens, texts_of
@@ -27,6 +28,7 @@ __all__ = (
     "estimated_usage",
     "says_something",
     "unmarked",
+    "usage_text",
 )
 
 # Flags of an event, for relays.
@@ -71,7 +73,7 @@ class ChunkReader:
 
     def __init__(self, answers: int, *, keep_text: bool = False) -> None:
         self.id = self.model = ""
-        self.created = 0
+        self.created: float = 0
         self.usage: dict[str, Any] | None = None
         self.failed = False
         self.finishes: dict[int, str | None] = {}
@@ -92,7 +94,7 @@ class ChunkReader:
             self.failed = True
         if not self.id:
             self.id, self.model = chunk.id or "", chunk.model or ""
-            self.created = int(chunk.created or 0)
+            self.created = chunk.created or 0
         for choice in chunk.choices or ():
             if choice.delta:
                 self._note_delta(choice.index, choice.delta)
@@ -125,6 +127,13 @@ class ChunkReader:
     @property
     def empty(self) -> bool:
         return len(self._spoken) < len(self.finishes)
+
+    @property
+    def odd(self) -> bool:
+        """Whether something in it has no place in a record."""
+        return not all_keepable(
+            (self.id, self.model, self.created, self.usage, list(self.finishes.values()))
+        )
 
     def ordered_finishes(self) -> tuple[str | None, ...]:
         return tuple(self.finishes[index] for index in sorted(self.finishes))
@@ -166,7 +175,7 @@ class ChatRecorder:
             return
         try:
             event.flags = self._reader.read(data)
-        except (ValueError, RecursionError):
+        except (ValueError, OverflowError, RecursionError):
             self._failed = True
         if event.name == "error":
             self._failed = True
@@ -183,6 +192,7 @@ class ChatRecorder:
             done=self._done,
             failed=self._failed or self._reader.failed,
             oversized=self.oversized,
+            odd=self._reader.odd,
             finishes=self._reader.ordered_finishes(),
             empty=self._reader.empty,
             texts=self._reader.texts(),
@@ -203,13 +213,13 @@ class ChatRecorder:
             shape=Shape.STREAM,
             # A line end inside JSON is white space: one line makes the event simple to frame.
             events=tuple(data.replace(b"\n", b" ") for data in self._data()),
-            usage=_encode(usage) if usage is not None else estimated_usage(tokens),
+            usage=usage_text(usage) if usage is not None else estimated_usage(tokens),
             usage_asked=self._usage_asked,
             usage_estimated=usage is None,
-            finishes=tuple(finish or "" for finish in reader.ordered_finishes()),
-            model=reader.model,
-            source_id=reader.id,
-            created=reader.created,
+            finishes=tuple(encodable(finish or "") for finish in reader.ordered_finishes()),
+            model=encodable(reader.model),
+            source_id=encodable(reader.id),
+            created=bounded(reader.created),
             prompt_tokens=tokens.prompt_tokens,
             completion_tokens=tokens.completion_tokens,
         )
@@ -298,9 +308,18 @@ _encode = msgspec.json.Encoder().encode
 def counted(usage: dict[str, Any]) -> Usage:
     """The numbers of a usage object, 0 where there is none."""
     try:
-        return msgspec.convert(usage, Usage)
+        said = msgspec.convert(usage, Usage)
     except msgspec.ValidationError:
         return Usage()
+    return Usage(bounded(said.prompt_tokens), bounded(said.completion_tokens))
+
+
+def usage_text(usage: dict[str, Any]) -> bytes:
+    """As JSON; b"" where it cannot be written."""
+    try:
+        return _encode(usage)
+    except (ValueError, OverflowError, RecursionError):
+        return b""
 
 
 def estimate_usage(asked: Asked, answer: Any) -> Usage:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from thinkonce.outcome import Reason
+from thinkonce.protocols.bounds import all_keepable, bounded
 from thinkonce.protocols.chat_prepared import ChatPrepared
 from thinkonce.protocols.chat_recorder import (
     ChatRecorder,
@@ -19,6 +20,7 @@ from thinkonce.protocols.chat_recorder import (
     estimated_usage,
     says_something,
     unmarked,
+    usage_text,
 )
 from thinkonce.protocols.chat_shapes import parse_chunk
 from thinkonce.protocols.dialect import Asked, Received
@@ -119,7 +121,7 @@ class OpenAIChat:
     def receive(self, asked: Asked, status: int, content_type: str, body: bytes) -> Received:
         reply = Reply(status=status, content_type=content_type, shape=Shape.JSON, body=body)
         whole = _read(body) if status == 200 else None
-        if whole is None or whole.error is not None:
+        if whole is None or whole.error is not None or _is_odd(whole):
             return Received(reply, Gist(status=status, done=True, failed=True, size=len(body)))
         choices = sorted(whole.choices, key=lambda choice: choice.index)
         gist = Gist(
@@ -236,6 +238,12 @@ def _read_slowly(body: bytes) -> _Whole | None:
         return None
 
 
+def _is_odd(whole: _Whole) -> bool:
+    """Whether something in it has no place in a record."""
+    finishes = [choice.finish_reason for choice in whole.choices]
+    return not all_keepable((whole.id, whole.model, whole.created, whole.usage, finishes))
+
+
 def _text(choice: _Choice) -> str:
     """What must be JSON if JSON was asked for; "" for a call or a refusal."""
     message = choice.message
@@ -247,7 +255,7 @@ def _text(choice: _Choice) -> str:
 
 def _described(reply: Reply, whole: _Whole, asked: Asked, gist: Gist) -> Reply:
     if whole.usage is not None:
-        tokens, usage = counted(whole.usage), _encode(whole.usage)
+        tokens, usage = counted(whole.usage), usage_text(whole.usage)
     else:
         tokens = estimate_usage(asked, [choice.message for choice in whole.choices])
         usage = estimated_usage(tokens)
@@ -258,7 +266,7 @@ def _described(reply: Reply, whole: _Whole, asked: Asked, gist: Gist) -> Reply:
         finishes=tuple(finish or "" for finish in gist.finishes),
         model=whole.model,
         source_id=whole.id,
-        created=int(whole.created),
+        created=bounded(whole.created),
         prompt_tokens=tokens.prompt_tokens,
         completion_tokens=tokens.completion_tokens,
     )

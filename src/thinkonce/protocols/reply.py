@@ -62,6 +62,7 @@ class Gist(msgspec.Struct, frozen=True, gc=False):
     done: bool = False  # the protocol's own end mark was seen
     failed: bool = False  # an error object or event, or data that cannot be read
     oversized: bool = False  # more bytes than the recorder keeps
+    odd: bool = False  # a number or a text in it has no place in a record
     finishes: tuple[str | None, ...] = ()
     empty: bool = False  # an answer has neither text nor call
     texts: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ _decoder = msgspec.msgpack.Decoder(Reply)
 
 
 def encode_reply(reply: Reply) -> bytes:
+    """Raises ValueError or OverflowError for a text or number that MessagePack cannot hold."""
     return _encoder.encode(reply)
 
 

@@ -41,6 +41,8 @@ def refusal(
         return Reason.TOO_LARGE
     if not (gist.done or so_far):
         return Reason.ABORTED
+    if gist.odd:
+        return Reason.UNENCODABLE
     return (
         _bad_end(asked, gist, finish_reasons)
         or _bad_content(asked, gist)

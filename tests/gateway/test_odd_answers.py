@@ -1,0 +1,116 @@
+"""An answer with numbers or text that cannot be kept is handed out as it came, and not kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from gateway.conftest import Running
+from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion
+from thinkonce.protocols import openai_chat
+
+# A member of the answer, and how the upstream writes its value.
+ODD = [
+    ("created", "1e400"),
+    ("created", "-1e400"),
+    ("created", "NaN"),
+    ("created", "1" + 40 * "0"),
+    ("id", '"chatcmpl-\\ud800"'),
+    ("model", '"\\udfff"'),
+    ("usage", '{"prompt_tokens":1%s,"completion_tokens":2}' % (30 * "0")),
+    ("usage", '{"prompt_tokens":1,"completion_tokens":NaN}'),
+    ("usage", '{"prompt_tokens":1,"completion_tokens":2,"details":[{"n":1e999}]}'),
+    ("usage", '{"prompt_tokens":1,"completion_tokens":2,"tier":"\\ud800"}'),
+]
+
+
+def written(whole: dict[str, object], name: str, value: str) -> bytes:
+    return json.dumps(whole | {name: "HERE"}).replace('"HERE"', value).encode()
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+async def test_an_answer_that_cannot_be_kept_is_one_call_and_comes_byte_for_byte(
+    gateway: Running, upstream: Upstream, name: str, value: str
+) -> None:
+    body = written(completion(), name, value)
+
+    async def script(seen: Seen, out: Out) -> None:
+        await out.whole(body)
+
+    upstream.script = script
+    got = await gateway.chat()
+    assert (got.status, got.body, upstream.calls) == (200, body, 1)
+    assert (await gateway.chat()).cache == "MISS", "it was not stored"
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+async def test_those_who_wait_for_such_an_answer_share_the_one_call(
+    gateway: Running, upstream: Upstream, name: str, value: str
+) -> None:
+    body, go = written(completion(), name, value), asyncio.Event()
+
+    async def script(seen: Seen, out: Out) -> None:
+        await go.wait()
+        await out.whole(body)
+
+    upstream.script = script
+    asking = [asyncio.create_task(gateway.chat()) for _ in range(6)]
+    await upstream.called()
+    async with asyncio.timeout(10):
+        while gateway.assembly.world.following < 6:
+            await asyncio.sleep(0)
+    go.set()
+    got = await asyncio.gather(*asking)
+    assert [each.body for each in got] == [body] * 6
+    assert upstream.calls == 1
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+async def test_a_stream_that_cannot_be_kept_is_passed_on_to_its_end_mark(
+    gateway: Running, upstream: Upstream, name: str, value: str
+) -> None:
+    events = [written(event, name, value).decode() for event in chunks("hel", "lo")]
+
+    async def script(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        for event in [*events, DONE]:
+            await out.event(event)
+        await out.end()
+
+    upstream.script = script
+    got = await gateway.chat(stream=True)
+    *passed, last, done = [data for data in got.body.decode().split("\n\n") if data]
+    assert passed == [f"data: {event}" for event in events[:-1]]
+    assert last.startswith(f"data: {events[-1][:-1]}"), "the marks follow in the last one"
+    assert '"not_stored":"unencodable"' in last
+    assert (done, upstream.calls) == (f"data: {DONE}", 1)
+    assert (await gateway.chat(stream=True)).cache == "MISS", "it was not stored"
+
+
+@pytest.mark.parametrize("created", ["-1", "1700000000000000000", "1700000000.5", "null"])
+async def test_a_creation_time_that_is_merely_unusual_is_kept(
+    gateway: Running, upstream: Upstream, created: str
+) -> None:
+    events = [written(event, "created", created).decode() for event in chunks("hello")]
+
+    async def script(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        for event in [*events, DONE]:
+            await out.event(event)
+        await out.end()
+
+    upstream.script = script
+    await gateway.chat(stream=True)
+    again = await gateway.chat(stream=True)
+    assert (again.cache, again.streamed_text, upstream.calls) == ("HIT", "hello", 1)
+
+
+async def test_a_dialect_that_describes_an_answer_wrongly_does_not_lose_it(
+    gateway: Running, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_chat, "bounded", lambda number: 2**70)
+    got = await gateway.chat()
+    assert (got.status, got.text, upstream.calls) == (200, "hello", 1)
+    assert got.json["kv_cache"]["not_stored"] == "unencodable"
