@@ -64,7 +64,7 @@ def open_backing(
     """
     if url is None or url == "memory://":
         flights = Flights(clock=clock, lease=lease)
-        return Backing(load_secret(secret), None, LocalPurges(), flights)
+        return Backing(_secret(secret), None, LocalPurges(), flights)
     # Not at the top: a cache in memory should not load SQLite.
     from thinkonce.tiers.store import store_path
 
@@ -97,7 +97,7 @@ def open_file(path: Path, *, secret: str = "", clock: Clock, max_bytes: int) -> 
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        key = load_secret(secret, secret_path(path))
+        key = _secret(secret, path)
         host = HostFile(host_path(path))
     except (OSError, TierError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__ or error
@@ -110,6 +110,16 @@ def open_file(path: Path, *, secret: str = "", clock: Clock, max_bytes: int) -> 
     except BaseException:
         host.close()
         raise
+
+
+def _secret(setting: str, store: Path | None = None) -> bytes:
+    # Not at the top: a cache without a secret of its own should not load the settings.
+    if setting:
+        from thinkonce.settings.check import LEAST_SECRET
+
+        if len(setting) < LEAST_SECRET:  # the value itself stays out of the message
+            raise ConfigError("secret", "***", f"{LEAST_SECRET} characters or more")
+    return load_secret(setting, None if store is None else secret_path(store))
 
 
 class _Crossed(msgspec.Struct, array_like=True):

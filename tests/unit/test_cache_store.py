@@ -376,3 +376,12 @@ def test_a_folder_in_the_place_of_the_host_file_is_refused(tmp_path):
     (tmp_path / "answers.db.host").mkdir()
     with pytest.raises(ConfigError, match=r"answers\.db.*Is a directory"):
         Cache(store=f"sqlite:///{tmp_path / 'answers.db'}")
+
+
+@pytest.mark.parametrize("store", [None, "sqlite:///{}/answers.db"], ids=["memory", "file"])
+def test_a_secret_is_as_long_as_the_settings_want_it(tmp_path, store):
+    url = store and store.format(tmp_path)
+    with pytest.raises(ConfigError, match="32 characters or more") as caught:
+        Cache(store=url, secret="hush" * 7 + "mum")
+    assert "hush" not in str(caught.value)
+    Cache(store=url, secret="hush" * 8).close()

@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 from thinkonce.errors import ConfigError
 from thinkonce.settings.sections import Settings, Upstream
 
-__all__ = ("check", "check_store_url", "check_upstream_url")
+__all__ = ("LEAST_SECRET", "check", "check_store_url", "check_upstream_url")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_LEAST_TOKEN, _LEAST_SECRET = 8, 32
+LEAST_SECRET = 32  # characters
+_LEAST_TOKEN = 8
 _STORES = "memory:// or sqlite:///relative.db or sqlite:////absolute.db"
 
 
@@ -22,7 +23,7 @@ def check(settings: Settings) -> None:
     for name, upstream in settings.upstreams.items():
         _check_upstream(name, upstream)
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
-    _check_length("[store] secret", settings.store.secret, _LEAST_SECRET)
+    _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
     _check_groups(settings.groups)
 
 

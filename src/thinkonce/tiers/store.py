@@ -7,11 +7,10 @@ from pathlib import Path
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
 from thinkonce.host.mapfile import HostFile
-from thinkonce.settings.folder import data_folder
 from thinkonce.tiers.breaker import Breaker
 from thinkonce.tiers.sqlite import SqliteTier
 
-__all__ = ("Store", "default_store_path", "open_store", "store_path")
+__all__ = ("Store", "open_store", "store_path")
 
 ACCEPTS = "memory://, sqlite:///relative.db or sqlite:////absolute.db"
 LATER = ("redis", "rediss", "redis+cluster")
@@ -45,11 +44,6 @@ def store_path(url: str) -> Path:
     if is_folder:
         raise ConfigError("store", url, "a file; this is a folder")
     return path.absolute()
-
-
-def default_store_path() -> Path:
-    """Where answers lie unless told otherwise; THINKONCE_DATA_DIR decides the folder."""
-    return data_folder() / "answers.db"
 
 
 def open_store(

@@ -13,7 +13,7 @@ from thinkonce.host.mapfile import HostFile
 from thinkonce.testing import FakeClock
 from thinkonce.testing.entries import answer_of, entry_of, key_of
 from thinkonce.tiers import schema
-from thinkonce.tiers.store import default_store_path, open_store, store_path
+from thinkonce.tiers.store import open_store, store_path
 
 
 @pytest.fixture
@@ -75,10 +75,6 @@ def test_redis_is_not_built_yet_and_says_so(url):
 def test_a_folder_is_not_a_store(tmp_path):
     with pytest.raises(ConfigError, match="this is a folder"):
         store_path(f"sqlite:///{tmp_path}")
-
-
-def test_the_default_store_lies_in_the_data_folder(own_data_folder):
-    assert default_store_path() == own_data_folder / "answers.db"
 
 
 def test_a_missing_folder_is_made(opened, tmp_path, clock):
