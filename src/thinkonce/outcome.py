@@ -34,6 +34,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"  # an entry was there, past its life
     TOO_OLD = "too-old"  # live, but older than the caller's max-age or min-fresh allow
     REFRESHED = "refresh"  # the caller told us not to read
+    SHAPE = "shape"  # what is stored cannot be turned into the shape asked for
     PURGED = "purged"  # removed by a purge
     EVICTED = "evicted"  # removed to make room
     TIER_ERROR = "tier-error"  # a tier could not be read

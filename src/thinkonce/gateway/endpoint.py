@@ -8,7 +8,7 @@ read ──► probe ──► flow (`flow.answer` in `GatewayWorld`) ──► 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -133,6 +133,8 @@ class Endpoint:
             ask = self._ask_of(call, asking)
             for _ in range(ATTEMPTS):
                 found = await drive_async(answer(ask, self._shelf.setting), self._shelf.world)
+                if ask.controls is not asking.controls:
+                    found = _of_another_shape(found, asking)
                 if await self._tell(call, asking, found):
                     return
                 ask = self._again(call, asking, ask)
@@ -169,7 +171,8 @@ class Endpoint:
         if found.outcome is Outcome.COALESCED:
             assert found.entry is not None
             return await self._teller.joined(call, asking, found, found.entry)
-        return await self._teller.made(call, asking, found, found.raw)
+        await self._teller.made(call, asking, found, found.raw)
+        return True
 
     # -- what is asked of whom -----------------------------------------------------------
 
@@ -249,3 +252,11 @@ class Endpoint:
         self._teller.metrics.cache_failures += 1
         log.exception("request %s is forwarded uncached: the cache failed", call.id)
         await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
+
+
+def _of_another_shape(found: Answer, asking: Asking) -> Answer:
+    """What was found in place of an answer of no use: a miss, though reading was left out."""
+    if asking.controls.refresh:
+        return found
+    outcome = Outcome.MISS if found.outcome is Outcome.REFRESH else found.outcome
+    return replace(found, outcome=outcome, reason=Reason.SHAPE)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.errors import UpstreamError
@@ -20,7 +22,7 @@ from thinkonce.gateway.world import Ride
 from thinkonce.insight.prices import Prices
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.dialect import Asked, Dialect, Recorder, Stamp
-from thinkonce.protocols.reply import Gist
+from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.request.storable import StoreRules, refusal
 from thinkonce.upstream.client import Exchange
 from thinkonce.upstream.failure import Broken, Header
@@ -107,8 +109,8 @@ class Teller:
         await self._send(call, [kind, *head], body)
         return True
 
-    async def made(self, call: Call, asking: Asking, found: Answer, fetched: Fetched) -> bool:
-        """The answer of the request's own call, complete."""
+    async def made(self, call: Call, asking: Asking, found: Answer, fetched: Fetched) -> None:
+        """The answer of the request's own call, complete: paid for, so in whichever shape it is."""
         reply, asked = fetched.reply, asking.asked
         if reply is None:
             raise Broken("the upstream's stream ended before its end mark")
@@ -122,14 +124,13 @@ class Teller:
             if asked.stream or not reply.body:
                 prepared = self.dialect.prepare(reply)
                 if not prepared.serves(asked):
-                    return False
+                    asked = _as_recorded(asked, reply)
                 body = prepared.render(asked, None, note)
                 kind = marks.STREAM_TYPE if asked.stream else marks.JSON_TYPE
                 await self._send(call, [kind, *head, *marks.passed_on(fetched.headers)], body)
-                return True
+                return
             body = self.dialect.annotate(reply.body, note) if note else reply.body
         await self._send(call, answer_headers(fetched.headers, head), body)
-        return True
 
     async def live(self, call: Call, asking: Asking, found: Answer, ride: Ride) -> None:
         """A stream that has begun, the caller's own or another's."""
@@ -192,6 +193,12 @@ class Teller:
     async def _send(self, call: Call, head: list[Header], body: bytes) -> None:
         head.append((b"x-request-id", call.id))
         await send_whole(call, 200, head, body)
+
+
+def _as_recorded(asked: Asked, reply: Reply) -> Asked:
+    """`asked`, but for the shape in which the answer came."""
+    stream = reply.shape is Shape.STREAM
+    return msgspec.structs.replace(asked, stream=stream, include_usage=reply.usage_asked)
 
 
 def _is_plain_hit(found: Answer) -> bool:
