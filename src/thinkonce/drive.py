@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import CancelledError
 from inspect import isawaitable
 from typing import Any, TypeVar, assert_never
 
@@ -283,6 +284,24 @@ class AsyncWorld(World):
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
+    def wait_from_outside(self, timeout: float) -> None:
+        """`wait_for_renewals` for whoever closes from a thread that is not a renewing loop's.
+
+        Renewals on the caller's own loop go on: waiting here would stop them.
+        """
+        until = time.monotonic() + timeout
+        here = _running_loop()
+        for loop in {task.get_loop() for task in self._tasks().values()}:
+            if loop is here or not loop.is_running():
+                continue
+            waiting = self.wait_for_renewals(timeout)
+            try:
+                asyncio.run_coroutine_threadsafe(waiting, loop).result(until - time.monotonic())
+            except RuntimeError:  # the loop was closed meanwhile
+                waiting.close()
+            except (TimeoutError, CancelledError):
+                continue
+
     def _tasks(self) -> dict[Hashable, asyncio.Task[None]]:
         held = list(self.renewals.items())
         return {key: task for key, task in held if isinstance(task, asyncio.Task)}
@@ -298,3 +317,10 @@ def _renew_outcome(landing: Landing) -> None:
     # Nobody waits for a renewal, so its failure would otherwise be invisible.
     if landing.error is not None:
         log.warning("renewal failed: %s: %s", type(landing.error).__name__, landing.error)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

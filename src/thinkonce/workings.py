@@ -230,6 +230,7 @@ class Workings:
         """Close what stands behind; the memory tier serves on. Idempotent."""
         self._blocking.closed = self._async.closed = True
         self._blocking.wait_for_renewals(timeout)
+        self._async.wait_from_outside(timeout)
         self.setting.tiers = (self.memory,)
         self.backing.close()
 

@@ -343,6 +343,39 @@ def test_two_callers_in_different_caches_make_one_call(opened):
     assert len(runs) == 1
 
 
+async def test_closing_in_a_thread_waits_for_a_renewal_on_the_loop(opened):
+    clock, gate, runs = FakeClock(), asyncio.Event(), []
+
+    async def ask(prompt):
+        runs.append(prompt)
+        if len(runs) > 1:
+            await gate.wait()
+        return len(runs)
+
+    cache = opened(clock=clock, jitter=0, stale_while_revalidate=60)
+    mine = cached(cache=cache, version="1", ttl=10)(ask)
+    assert await mine("hi") == 1
+    clock.advance(11)
+    assert await mine("hi") == 1
+    while len(runs) < 2:
+        await asyncio.sleep(0)
+    waiting, wait = asyncio.Event(), cache._async.wait_for_renewals
+
+    async def watched(timeout):
+        waiting.set()
+        await wait(timeout)
+
+    cache._async.wait_for_renewals = watched
+    closing = asyncio.create_task(asyncio.to_thread(cache.close))
+    await asyncio.wait_for(waiting.wait(), PATIENCE)
+    assert not closing.done()
+    gate.set()
+    await closing
+    yours = cached(cache=opened(clock=clock, jitter=0), version="1", ttl=10)(ask)
+    assert await yours("hi") == 2
+    assert len(runs) == 2
+
+
 # -- what cannot be opened ---------------------------------------------------------------------
 
 
