@@ -26,6 +26,14 @@ from thinkonce.tiers.tier import Key, TierStats
         {"x-forwarded-for": "127.0.0.1"},
         {"forwarded": "for=127.0.0.1"},
         {"via": "1.1 proxy"},
+        {"host": "[::1"},
+        {"origin": "http://["},
+        {"cf-connecting-ip": "127.0.0.1"},
+        {"x-real-ip": "127.0.0.1"},
+        {"x-forwarded-proto": "https"},
+        {"x-forwarded-port": "443"},
+        {"x-forwarded-server": "front"},
+        {"sec-fetch-site": "cross-site"},
     ],
 )
 async def test_without_a_token_only_callers_on_this_machine_may(

@@ -40,7 +40,7 @@ log = logging.getLogger("thinkonce.audit")
 
 BODY_LIMIT = 1024 * 1024
 MOST_LISTED = 10_000
-_FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
+_FORWARDING = (b"forwarded", b"via", b"x-real-ip", b"cf-connecting-ip")  # and x-forwarded-*
 _NOT_BUILT = ("preload", "export", "import", "explain")
 
 Handler = Callable[[Call], Awaitable[None]]
@@ -236,15 +236,25 @@ def _why_not_local(call: Call) -> str:
     client = call.scope.get("client")
     if client is not None and not _is_loopback(client[0]):
         return f"the caller is {client[0]}"
-    host = urlsplit("//" + call.head.get(b"host", b"").decode("latin-1")).hostname or ""
+    host = _hostname("//" + call.head.get(b"host", b"").decode("latin-1"))
     if not _is_loopback(host):
-        return f"Host: {host!r} is no loopback name"
-    if any(name in call.head for name in _FORWARDING):
+        return f"Host: {host!r:.80} is no loopback name"
+    if any(name in _FORWARDING or name.startswith(b"x-forwarded-") for name in call.head):
         return "the request came through a proxy"
     origin = call.head.get(b"origin")
-    if origin is not None and not _is_loopback(urlsplit(origin.decode("latin-1")).hostname or ""):
-        return f"Origin: {origin.decode('latin-1')!r} is another site"
+    if origin is not None and not _is_loopback(_hostname(origin.decode("latin-1"))):
+        return f"Origin: {origin.decode('latin-1')!r:.80} is another site"
+    if call.head.get(b"sec-fetch-site") == b"cross-site":
+        return "the request comes from a page of another site"
     return ""
+
+
+def _hostname(url: str) -> str:
+    """The empty text where it names no host."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:
