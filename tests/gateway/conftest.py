@@ -227,6 +227,12 @@ def inline(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
+@pytest.fixture(params=[True, False], ids=["probe", "flow"])
+def both_ways(request: pytest.FixtureRequest) -> bool:
+    """`inline = both_ways` in a module: its tests are run without the probe by default too."""
+    return bool(request.param)
+
+
 @pytest.fixture
 async def stage(upstream: Upstream, inline: bool) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.conftest import CHAT, Running, Stage
+from gateway.conftest import CHAT, Running, Stage, both_ways
 from gateway.upstream import Out, Seen, Upstream, chunk, chunks, completion, stream
+
+inline = both_ways
 
 ABSENT = {"match": None, "tier": None, "age": None, "ttl": None, "similarity": None}
 

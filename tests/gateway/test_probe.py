@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 
+import pytest
+
 from gateway.conftest import CHAT, Got, Running, Stage
 from gateway.upstream import Upstream
 from thinkonce.gateway.asking import Asking
@@ -37,6 +39,21 @@ async def test_with_and_without_the_probe_answers_are_the_same_bytes(stage: Stag
         assert bare(one) == bare(other)
     assert len(memo_of(with_probe)) == 3
     assert len(memo_of(without)) == 0
+
+
+async def test_the_second_identical_request_is_answered_by_the_probe(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fields in ({}, {"stream": True, "seed": 1}):
+        assert (await gateway.chat(**fields)).cache == "MISS"
+    endpoint = gateway.assembly.gateway._cached[CHAT]
+    if not endpoint._shelf.inline:
+        assert len(memo_of(gateway)) == 0
+        return
+    monkeypatch.setattr(gateway.assembly.world, "carry_out", None)
+    monkeypatch.setattr(endpoint._reader, "read", None)
+    for fields in ({}, {"stream": True, "seed": 1}):
+        assert (await gateway.chat(**fields)).cache == "HIT", "neither reader nor flow was asked"
 
 
 async def test_the_probe_obeys_purge_expiry_and_controls(stage: Stage) -> None:

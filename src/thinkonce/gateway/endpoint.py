@@ -160,13 +160,13 @@ class Endpoint:
     async def _tell(self, call: Call, asking: Asking, found: Answer) -> bool:
         """False if what was found cannot take the shape asked for."""
         call.outcome, call.reason = found.outcome, found.reason or ""
+        if found.refused is None and asking.controls is DEFAULTS and self._shelf.inline:
+            self._memo.put(self._memo.place(call, asking.raw), asking)
         if isinstance(found.raw, Live):
             await self._teller.live(call, asking, found, found.raw.feed)
             return True
         if found.tier is not None:
             assert found.entry is not None
-            if found.tier == "memory" and asking.controls is DEFAULTS and self._shelf.inline:
-                self._memo.put(self._memo.place(call, asking.raw), asking)
             return await self._teller.entry(call, asking, found, found.entry)
         if found.outcome is Outcome.COALESCED:
             assert found.entry is not None
