@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from thinkonce.entry import Meta
-from thinkonce.functions import Function, describe
+from thinkonce.functions import Function, describe, told_apart
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
@@ -21,7 +22,15 @@ from thinkonce.steps import Answer, Ask, Draft, Live
 from thinkonce.streams import Joined, SharedAsyncStream, SharedStream, Spring
 from thinkonce.tally import Tally
 from thinkonce.tiers.tier import Key
-from thinkonce.values import Kept, Serializer, keep, keep_stream, persistable, thaw_with
+from thinkonce.values import (
+    Kept,
+    Serializer,
+    Unkeepable,
+    keep,
+    keep_stream,
+    persistable,
+    thaw_with,
+)
 from thinkonce.workings import Workings
 from thinkonce.wrapper import bind_invoke, bind_values, scalar_key, slots_of, takes_containers
 
@@ -51,7 +60,11 @@ class Caller:
     """Thread-safe. Takes the bound values of a call, in the order of the parameters."""
 
     def __init__(self, cache: Workings, function: Function, options: Options) -> None:
-        function = _told_apart(cache, function, options)
+        own_key = None if options.key is None else describe(options.key)
+        persistent = cache.store is not None
+        function = told_apart(
+            function, cache.receiver, own_key, options.ignore, persistent=persistent
+        )
         self.cache, self.function, self.options = cache, function, options
         self.tally = Tally()
         self.bind = bind_values(function)
@@ -74,7 +87,7 @@ class Caller:
         self._scalars = not (self._receiver or self._user_key or takes_containers(function))
         self._thaw = thaw_with(options.serializer) if options.serializer else None
         self._take = partial(keep, serializer=options.serializer)
-        self._warned = False
+        self._warned: set[Reason] = set()
 
     @property
     def ttl(self) -> float:
@@ -98,7 +111,7 @@ class Caller:
         try:
             raw = canonical_args(("key",) if self._user_key else self._names, counted)
         except TypeError as error:
-            self._warn(error)
+            self._warn(Reason.UNKEYABLE, error)
             return None
         return self._key_of((self.identity, raw), lambda: raw)
 
@@ -120,9 +133,9 @@ class Caller:
             lambda: keyer.call_digest(function.scope, function.version, namespace, raw()),
         )
 
-    def _warn(self, error: TypeError) -> None:
-        if not self._warned:
-            self._warned = True
+    def _warn(self, why: Reason, error: TypeError) -> None:
+        if why not in self._warned:
+            self._warned.add(why)
             log.warning("%s runs uncached: %s", self.function.scope, error)
 
     # -- calls ---------------------------------------------------------------------------
@@ -160,6 +173,8 @@ class Caller:
 
     def _answered(self, ask: Ask) -> Any:
         answer = self.cache.answer(ask)
+        if _has_one_holder(answer):
+            answer = self.cache.answer(_alone(ask))
         try:
             return self._told(answer)
         except Exception as error:
@@ -169,6 +184,8 @@ class Caller:
 
     async def _answered_async(self, ask: Ask) -> Any:
         answer = await self.cache.answer_async(ask)
+        if _has_one_holder(answer):
+            answer = await self.cache.answer_async(_alone(ask))
         try:
             return self._told(answer)
         except Exception as error:
@@ -195,7 +212,25 @@ class Caller:
         return value
 
     def _draft(self, raw: Any, seconds: float) -> Draft:
-        return self._draft_of(keep(raw, self.options.serializer), raw, seconds)
+        try:
+            kept = self._kept(raw)
+        except Unkeepable as error:
+            if self.cache.store is not None:
+                raise
+            self._warn(Reason.UNENCODABLE, error)
+            return Draft(None, refused=Reason.UNENCODABLE)
+        return self._draft_of(kept, raw, seconds)
+
+    def _kept(self, raw: Any) -> Kept:
+        serializer = self.options.serializer
+        if serializer is None and inspect.isawaitable(raw):
+            if self.cache.store is not None and inspect.iscoroutine(raw):
+                raw.close()  # nobody gets it, so nobody will await it
+            raise Unkeepable(
+                f"it returned an awaitable {type(raw).__qualname__}, whose answer is not there "
+                "yet; decorate the coroutine function itself, or make this one `async def`"
+            )
+        return keep(raw, serializer)
 
     def _draft_of(self, kept: Kept, raw: Any, seconds: float) -> Draft:
         condition = self.options.condition
@@ -341,31 +376,18 @@ class Caller:
         self._streams.clear()
 
 
+def _has_one_holder(answer: Answer) -> bool:
+    """Whether another caller's call made a value that cannot be handed to two."""
+    return answer.refused is Reason.UNENCODABLE and not answer.value_is_own
+
+
+def _alone(ask: Ask) -> Ask:
+    """`ask` for a caller who calls the model for itself."""
+    return replace(ask, key=None, bypass=Reason.UNENCODABLE)
+
+
 async def _collected(items: AsyncGenerator[Any]) -> list[Any]:
     return [item async for item in items]
-
-
-def _told_apart(cache: Workings, function: Function, options: Options) -> Function:
-    """`function`, told apart by what it is bound to and by how its arguments count.
-
-    Raises TypeError for a partial whose arguments have no canonical form.
-    """
-    own_key = None if options.key is None else describe(options.key)
-    bound = _bound(cache, function)
-    key_bound = own_key and (own_key.version, _bound(cache, own_key))
-    parts = (bound, sorted(options.ignore), key_bound)
-    if not any(parts):
-        return function
-    return function.apart(canonical_args(("self", "ignore", "key"), parts))
-
-
-def _bound(cache: Workings, function: Function) -> tuple[object, ...]:
-    """What `function` carries along, by names that may enter a key; empty if it is nothing."""
-    receiver, scope, persistent = cache.receiver, function.scope, cache.store is not None
-    owners = [receiver.name(owner, scope, persistent=persistent) for owner in function.owners]
-    canonical_args(("partial",), (list(function.fixed),))  # names the partial if it has no form
-    held = [receiver.name_held(one, scope, persistent=persistent) for one in function.held]
-    return (owners, held, list(function.fixed)) if owners or held or function.fixed else ()
 
 
 def _meta(function: Function, controls: Controls) -> Meta:

@@ -15,7 +15,7 @@ import inspect
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from inspect import Parameter
@@ -24,8 +24,9 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from thinkonce.closure import Held, traits
+from thinkonce.request.arguments import canonical_args
 
-__all__ = ("Function", "Kind", "Receiver", "describe")
+__all__ = ("Function", "Kind", "Receiver", "describe", "told_apart")
 
 
 class Kind(Enum):
@@ -223,3 +224,36 @@ class Receiver:
         held = self._held.get(address)
         if held is not None and held[0] is gone:
             del self._held[address]
+
+
+# -- apart from others of the same code --------------------------------------------------------
+
+
+def told_apart(
+    function: Function,
+    receiver: Receiver,
+    own_key: Function | None,
+    ignore: Iterable[str],
+    *,
+    persistent: bool,
+) -> Function:
+    """`function`, told apart by what it carries along and by how its arguments count.
+
+    Raises TypeError for a partial whose arguments have no canonical form, and with a persistent
+    store for objects that mean nothing to another process.
+    """
+    bound = _bound(function, receiver, persistent=persistent)
+    key_bound = own_key and (own_key.version, _bound(own_key, receiver, persistent=persistent))
+    parts = (bound, sorted(ignore), key_bound)
+    if not any(parts):
+        return function
+    return function.apart(canonical_args(("self", "ignore", "key"), parts))
+
+
+def _bound(function: Function, receiver: Receiver, *, persistent: bool) -> tuple[object, ...]:
+    """What `function` carries along, by names that may enter a key; empty if it is nothing."""
+    scope = function.scope
+    owners = [receiver.name(owner, scope, persistent=persistent) for owner in function.owners]
+    canonical_args(("partial",), (list(function.fixed),))  # names the partial if it has no form
+    held = [receiver.name_held(one, scope, persistent=persistent) for one in function.held]
+    return (owners, held, list(function.fixed)) if owners or held or function.fixed else ()

@@ -33,6 +33,7 @@ from thinkonce.typed import NAMED, Lowering, raised
 __all__ = (
     "Kept",
     "Serializer",
+    "Unkeepable",
     "encode",
     "keep",
     "keep_stream",
@@ -62,6 +63,10 @@ class Serializer(Protocol):
     def loads(self, data: bytes, /) -> Any: ...
 
 
+class Unkeepable(TypeError):
+    """A value that can neither be encoded nor copied, so that it has one holder only."""
+
+
 class Kept(msgspec.Struct, frozen=True, gc=False):
     """A value, ready to become an entry: the four fields of the same names in `Entry`."""
 
@@ -74,7 +79,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 def keep(value: Any, serializer: Serializer | None = None) -> Kept:
     """Take `value` into keeping; the caller may change it afterwards.
 
-    Raises TypeError for a value that can neither be encoded nor copied (a lock, a socket).
+    Raises Unkeepable for a value that can neither be encoded nor copied (a lock, a socket).
     """
     if serializer is not None:
         payload = _pack(Ext(FOREIGN, serializer.dumps(value)))
@@ -199,7 +204,7 @@ def _copied(value: Any) -> Kept:
         copy = deepcopy(value)
     except Exception as error:  # __deepcopy__ and __reduce__ are the user's code
         kind = type(value)
-        raise TypeError(
+        raise Unkeepable(
             f"a value of type {kind.__module__}.{kind.__qualname__} can be neither encoded nor "
             f"copied ({error}); give serializer= with dumps and loads, or return something else"
         ) from error

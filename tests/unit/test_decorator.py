@@ -193,10 +193,80 @@ def test_arguments_changed_during_the_call_do_not_change_its_key(way):
     assert len(runs) == 1
 
 
-def test_a_value_that_cannot_be_kept_is_named(way):
-    ask = way.cached(asking(Counted(threading.Lock)))
-    with pytest.raises(TypeError, match=r"_thread\.lock can be neither encoded nor copied.*serial"):
-        way.call(ask, "hi")
+class Uncopied:
+    def __deepcopy__(self, memo):
+        raise RuntimeError("one of a kind")
+
+
+@pytest.mark.parametrize("make", [threading.Lock, Uncopied, lambda: iter(x for x in "ab")])
+def test_a_value_that_cannot_be_kept_is_returned_and_named_once(way, make, caplog):
+    model = Counted(make)
+    ask = way.cached(asking(model))
+    assert len({id(value) for value in [way.call(ask, "hi") for _ in range(3)]}) > 1
+    assert model.count == 3
+    (record,) = caplog.records
+    assert "ask runs uncached: a value of type" in record.getMessage()
+    assert type(make()).__qualname__ in record.getMessage()
+
+
+def test_a_value_that_cannot_be_kept_is_refused_by_a_store(way, tmp_path):
+    with Cache(store=f"sqlite:///{tmp_path}/a.db") as cache:
+        ask = way.cached(asking(Counted(threading.Lock)), cache=cache, version="1")
+        with pytest.raises(TypeError, match=r"lock can be neither encoded nor copied.*serializer="):
+            way.call(ask, "hi")
+
+
+def test_who_follows_a_call_whose_value_has_one_holder_calls_too():
+    entered, go = threading.Event(), threading.Event()
+    made = []
+
+    @cached
+    def ask(prompt):
+        made.append(threading.Lock())
+        mine = made[-1]
+        entered.set()
+        assert go.wait(PATIENCE)
+        return mine
+
+    values = []
+    threads = [threading.Thread(target=lambda: values.append(ask("hi"))) for _ in range(3)]
+    threads[0].start()
+    assert entered.wait(PATIENCE)
+    for thread in threads[1:]:
+        thread.start()
+    go.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(made) == 3
+    assert {id(value) for value in values} == {id(lock) for lock in made}
+
+
+async def test_a_plain_function_around_a_coroutine_function_runs_uncached(caplog):
+    runs = []
+
+    async def model(prompt):
+        runs.append(prompt)
+        return prompt.upper()
+
+    @cached
+    def ask(prompt):
+        return model(prompt)
+
+    assert [await ask("a"), await ask("a")] == ["A", "A"]
+    assert runs == ["a", "a"]
+    (record,) = caplog.records
+    assert "decorate the coroutine function itself" in record.getMessage()
+
+
+def test_an_awaitable_is_refused_by_a_store(tmp_path):
+    async def model(prompt):
+        return prompt
+
+    with (
+        Cache(store=f"sqlite:///{tmp_path}/a.db") as cache,
+        pytest.raises(TypeError, match="decorate the coroutine function itself"),
+    ):
+        cached(cache=cache)(lambda prompt: model(prompt))("hi")
 
 
 def test_a_serializer_brings_values_of_ones_own(way):

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from thinkonce.entry import Form
 from thinkonce.errors import CorruptEntry
 from thinkonce.values import (
+    Unkeepable,
     encode,
     keep,
     keep_stream,
@@ -311,7 +312,7 @@ def test_deep_nesting_is_copied_and_depth_within_reason_is_encoded():
 
 
 def test_what_can_be_neither_encoded_nor_copied_is_refused_by_name():
-    with pytest.raises(TypeError, match=r"lock.*serializer="):
+    with pytest.raises(Unkeepable, match=r"lock.*serializer="):
         keep({"a": threading.Lock()})
 
 
