@@ -10,7 +10,8 @@ import msgspec
 from thinkonce.gateway.asking import version_free
 from thinkonce.gateway.fetch import MAX_ANSWER, is_event_stream, upstream_request
 from thinkonce.gateway.http import Call, send_pieces, send_whole
-from thinkonce.gateway.marks import miss_headers, passed_on
+from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
+from thinkonce.gateway.models import list_models
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import strip_controls
 from thinkonce.request.headers import take_headers
@@ -59,7 +60,18 @@ class Passing:
         )
         head = miss_headers(Outcome.BYPASS, reason, "")
         head.append((b"x-request-id", call.id))
-        await self.send(call, pool, request, head)
+        if call.method == "GET" and request.path == "models" and len(self._pools.all) > 1:
+            await self._list_models(call, request, head)
+        else:
+            await self.send(call, pool, request, head)
+
+    async def _list_models(self, call: Call, request: Request, head: list[Header]) -> None:
+        try:
+            body = await list_models(self._client, self._pools, request)
+        except Refused as error:
+            await send_refusal(call, error, head)
+            return
+        await send_whole(call, 200, [JSON_TYPE, *head], body)
 
     async def send(
         self,
