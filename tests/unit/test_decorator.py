@@ -216,27 +216,21 @@ def test_a_value_that_cannot_be_kept_is_refused_by_a_store(way, tmp_path):
             way.call(ask, "hi")
 
 
-def test_who_follows_a_call_whose_value_has_one_holder_calls_too():
-    entered, go = threading.Event(), threading.Event()
-    made = []
+async def test_who_follows_a_call_whose_value_has_one_holder_calls_too():
+    go, made = asyncio.Event(), []
 
     @cached
-    def ask(prompt):
+    async def ask(prompt):
         made.append(threading.Lock())
         mine = made[-1]
-        entered.set()
-        assert go.wait(PATIENCE)
+        await go.wait()
         return mine
 
-    values = []
-    threads = [threading.Thread(target=lambda: values.append(ask("hi"))) for _ in range(3)]
-    threads[0].start()
-    assert entered.wait(PATIENCE)
-    for thread in threads[1:]:
-        thread.start()
+    asking = [asyncio.create_task(ask("hi")) for _ in range(3)]
+    await settle()
+    assert len(made) == 1, "two follow"
     go.set()
-    for thread in threads:
-        thread.join(PATIENCE)
+    values = await asyncio.gather(*asking)
     assert len(made) == 3
     assert {id(value) for value in values} == {id(lock) for lock in made}
 
