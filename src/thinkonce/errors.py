@@ -21,6 +21,8 @@ __all__ = (
     "UpstreamError",
 )
 
+_QUOTED = 80  # characters of a value that a message repeats
+
 
 class ThinkOnceError(Exception):
     """Base class: `except ThinkOnceError` catches all of the above."""
@@ -35,10 +37,16 @@ class ConfigError(ThinkOnceError, ValueError):
 
 
 class RequestError(ThinkOnceError, ValueError):
-    """A request that cannot be served as written; `field` is the path of what is wrong."""
+    """A request that cannot be served as written; `field` is the path of what is wrong.
+
+    The message quotes at most the first 80 characters of what it got; `got` holds all of it.
+    """
 
     def __init__(self, field: str, got: object, accepts: str) -> None:
-        super().__init__(f"{field}: got {got!r}; it accepts {accepts}")
+        shown = repr(got)
+        if len(shown) > _QUOTED:
+            shown = shown[:_QUOTED] + "…"
+        super().__init__(f"{field}: got {shown}; it accepts {accepts}")
         self.field, self.got, self.accepts = field, got, accepts
 
 

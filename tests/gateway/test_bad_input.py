@@ -87,6 +87,48 @@ async def test_a_bad_control_is_a_400_that_names_it_and_what_it_accepts(
     assert accepts in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("member", "param"),
+    [
+        ('"kv_cache":{"cache_key":"a\\ud800"}', "kv_cache.cache_key"),
+        ('"kv_cache":{"namespace":"\\udfff"}', "kv_cache.namespace"),
+        ('"kv_cache":{"tags":["fine","\\ud800"]}', "kv_cache.tags"),
+        ('"kv_cache":{"priority":"\\ud800"}', "kv_cache.priority"),
+        ('"kv_cache":{"a\\ud800":1}', "kv_cache.a\\ud800"),
+        ('"cache":{"namespace":"\\ud800"}', "cache.namespace"),
+        ('"cache":{"\\ud800":1}', "cache.\\ud800"),
+    ],
+)
+async def test_half_a_surrogate_pair_in_a_control_is_a_400_that_names_the_field(
+    gateway: Running, upstream: Upstream, member: str, param: str
+) -> None:
+    body = f'{{"model":"m","messages":[],{member}}}'.encode()
+    got = await gateway.send("POST", CHAT, body, KIND)
+    assert got.status == 400
+    assert names(got.body)["param"] == param
+    assert upstream.calls == 0
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        {"namespace": "n" * 5000},
+        {"tags": ["t" * 5000]},
+        {"tags": ["t"] * 5000},
+        {"priority": "p" * 5000},
+        {"ttl": "x" * 5000},
+        {"f" * 5000: 1},
+    ],
+    ids=lambda control: next(iter(control))[:10],
+)
+async def test_an_error_quotes_only_the_beginning_of_what_it_got(
+    gateway: Running, control: dict[str, Any]
+) -> None:
+    error = names((await gateway.chat(kv_cache=control)).body)
+    assert len(error["message"]) < 500
+    assert len(error["param"]) < 100
+
+
 async def test_a_bad_control_in_a_header_is_named_too(gateway: Running) -> None:
     got = await gateway.chat(headers={"x-thinkonce-ttl": "soon"})
     assert got.status == 400

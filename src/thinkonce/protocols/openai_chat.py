@@ -161,6 +161,10 @@ class OpenAIChat:
         if not type:
             other = "invalid_request_error" if status < 500 else "server_error"
             type = _ERROR_TYPES.get(status, other)
+        # What a client sent is in both, half a surrogate pair perhaps: an error is always told.
+        message, param = (
+            text.encode("utf-8", "backslashreplace").decode() for text in (message, param)
+        )
         error = {"message": message, "type": type, "param": param or None, "code": code or None}
         return _encode({"error": error})
 

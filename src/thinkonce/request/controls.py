@@ -19,6 +19,7 @@ from typing import Any, cast
 import msgspec
 
 from thinkonce.errors import ConfigError, RequestError
+from thinkonce.protocols.bounds import encodable
 from thinkonce.protocols.splice import add, without
 from thinkonce.units import parse_seconds
 
@@ -64,6 +65,7 @@ _PRIORITIES = ("high", "medium", "low", "pinned")
 _REUSES = ("exact", "link", "blend", "modules", "auto")
 _MAX_TEXT = 1024  # characters of a label, namespace or tag
 _MAX_TAGS = 64
+_MAX_SHOWN = 80  # characters of an unknown name that an error repeats
 
 
 def parse_controls(
@@ -125,14 +127,18 @@ class _Said:
     def take_fields(self, kv_cache: Any) -> None:
         for name, value in _object("kv_cache", kv_cache).items():
             if name not in _FIELDS:
-                raise RequestError(f"kv_cache.{name}", value, f"these fields: {_known(_FIELDS)}")
+                raise RequestError(
+                    f"kv_cache.{_shown(name)}", value, f"these fields: {_known(_FIELDS)}"
+                )
             if value is not None:
                 self.take_field(name, f"kv_cache.{name}", value)
 
     def take_litellm(self, cache: Any) -> None:
         for name, value in _object("cache", cache).items():
             if name not in _LITELLM_FIELDS:
-                raise RequestError(f"cache.{name}", value, f"these: {_known(_LITELLM_FIELDS)}")
+                raise RequestError(
+                    f"cache.{_shown(name)}", value, f"these: {_known(_LITELLM_FIELDS)}"
+                )
             if value is not None:
                 self._take_litellm_field(name, f"cache.{name}", value)
 
@@ -143,7 +149,7 @@ class _Said:
         field = name.replace("-", "_")
         if field not in _FIELDS:
             known = ", ".join(f"x-thinkonce-{each.replace('_', '-')}" for each in sorted(_FIELDS))
-            raise RequestError(header, text, f"one of {known}")
+            raise RequestError(_shown(header), text, f"one of {known}")
         self.take_field(field, header, _from_text(field, text))
 
     def take_field(self, name: str, path: str, value: Any) -> None:
@@ -216,6 +222,12 @@ def _known(fields: Iterable[str]) -> str:
     return ", ".join(sorted(fields))
 
 
+def _shown(name: str) -> str:
+    """A name that a client made up, as an error repeats it: text, and not too long."""
+    text = name[:_MAX_SHOWN].encode("utf-8", "backslashreplace").decode()
+    return text if len(name) <= _MAX_SHOWN else text + "…"
+
+
 def _bool(path: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise RequestError(path, value, "true or false")
@@ -225,6 +237,8 @@ def _bool(path: str, value: Any) -> bool:
 def _text(path: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > _MAX_TEXT:
         raise RequestError(path, value, f"a string of at most {_MAX_TEXT} characters")
+    if encodable(value) != value:
+        raise RequestError(path, value, "text without half a surrogate pair")
     return value
 
 
