@@ -127,7 +127,8 @@ def serve_model(
 def pools_of(urls: Sequence[str]) -> dict[str, Upstream]:
     """One pool a URL, named after all that tells servers apart: nobody declared them equivalent.
 
-    The name is the pool's identity in keys, so two paths of one host must not share it. Raises ConfigError for a URL that is none, or one given twice.
+    The name is the pool's identity in keys, so two paths of one host must not share it. Raises
+    ConfigError for a URL that is none, or one given twice.
     """
     pools: dict[str, Upstream] = {}
     for url in urls:

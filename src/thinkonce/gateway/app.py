@@ -166,7 +166,7 @@ class Gateway:
             await self._send_json(call, 503, b'{"status":"draining"}')
 
     async def _numbers(self, call: Call) -> None:
-        await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], self._metrics.text())
+        await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], await self._metrics.page())
 
     async def _send_json(self, call: Call, status: int, body: bytes) -> None:
         await send_whole(call, status, [JSON_TYPE, (b"x-request-id", call.id)], body)

@@ -107,7 +107,7 @@ def assemble(
     gateway = Gateway(
         endpoints,
         passing,
-        Admin(stock, clock, settings.admin.token, lambda: world.following),
+        Admin(stock, clock, settings.admin.token, lambda: world.following, metrics),
         metrics,
         access_log,
         gateway_id=gateway_id,
