@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from inspect import Parameter
 from itertools import count
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
 from thinkonce.closure import Held, traits
@@ -84,7 +84,7 @@ def describe(function: Callable[..., Any], version: str | None = None) -> Functi
     module = getattr(core, "__module__", "") or ""
     name = getattr(core, "__qualname__", type(core).__qualname__)
     scope = f"{_main_path(module) or module}.{name}"
-    seen = [] if version else list(traits(core))
+    seen = [] if version else _traits_of(core)
     held = tuple(part for part in seen if isinstance(part, Held))
     # The place of what is held counts too: two variables may have changed theirs.
     marks = [part.name if isinstance(part, Held) else part for part in seen]
@@ -101,6 +101,21 @@ def describe(function: Callable[..., Any], version: str | None = None) -> Functi
         fixed=fixed,
         held=held,
     )
+
+
+# As at first sight: a list that a function closes over may change, the function stays the same,
+# and `get_or_call` shares with the decorator.
+_first_sight: weakref.WeakKeyDictionary[FunctionType, list[str | Held]]
+_first_sight = weakref.WeakKeyDictionary()
+
+
+def _traits_of(core: Any) -> list[str | Held]:
+    if not isinstance(core, FunctionType):
+        return list(traits(core))
+    known = _first_sight.get(core)
+    if known is None:
+        known = _first_sight[core] = list(traits(core))
+    return known
 
 
 def _peel(function: Any) -> tuple[Any, tuple[object, ...], tuple[object, ...]]:
