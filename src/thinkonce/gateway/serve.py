@@ -74,7 +74,8 @@ async def _serve(settings: Settings, listener: socket.socket, say: Say) -> int:
 
 def _with_local(settings: Settings, url: str) -> Settings:
     """The local model is the last pool: configured ones choose their models first."""
-    local = Upstream(urls=[f"{url}/v1"])
+    # Our own server counts its tokens when asked; an estimate would be worse and no cheaper.
+    local = Upstream(urls=[f"{url}/v1"], ask_usage=True)
     upstreams = {**settings.upstreams, LOCAL_POOL: local}
     return msgspec.structs.replace(settings, upstreams=upstreams)
 
