@@ -49,3 +49,21 @@ async def test_a_pool_that_is_down_or_refuses_or_talks_nonsense_is_left_out(stag
         assert [model["id"] for model in got.json["data"]] == ["b"]
     stage.upstream.script = other.script = refuse
     assert (await gateway.get("/v1/models")).status == 401, "the first failure, where all fail"
+
+
+async def test_a_credential_is_shown_to_one_party_only(stage: Stage) -> None:
+    other = await stage.another_upstream()
+    shown: dict[str, tuple[str | None, bool]] = {}
+
+    def noting(owner: str) -> Script:
+        async def script(seen: Seen, out: Out) -> None:
+            shown[owner] = (seen.headers.get("authorization"), "secret" in seen.path)
+            await out.json({"object": "list", "data": []})
+
+        return script
+
+    stage.upstream.script, other.script = noting("first"), noting("second")
+    pools = {"one": Pool(urls=[stage.upstream.url]), "two": Pool(urls=[other.url])}
+    gateway = await stage.gateway(upstreams=pools)
+    await gateway.get("/v1/models?key=secret", {"authorization": "Bearer secret"})
+    assert shown == {"first": ("Bearer secret", True), "second": (None, False)}

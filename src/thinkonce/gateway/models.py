@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -30,9 +31,16 @@ _decode = msgspec.json.Decoder(_List).decode
 
 
 async def list_models(client: Client, pools: Pools, request: Request) -> bytes:
-    """An OpenAI list, in the order of the pools. Raises UpstreamError if none of them answers."""
-    asked = (_models_of(client, pool, request) for pool in pools.all)
-    answers = await asyncio.gather(*asked)
+    """An OpenAI list, in the order of the pools. Raises UpstreamError if none of them answers.
+
+    Only the first pool is shown the client's credential (a query may hold one too): the pools
+    may belong to different parties, and no model's name says for whom it is meant.
+    """
+    stranger = replace(request, credential=(), query="")
+    asked = [request] + [stranger] * (len(pools.all) - 1)
+    answers = await asyncio.gather(
+        *(_models_of(client, pool, each) for pool, each in zip(pools.all, asked, strict=True))
+    )
     failures = [each for each in answers if isinstance(each, UpstreamError)]
     if len(failures) == len(answers):
         raise failures[0]
