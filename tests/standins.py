@@ -77,7 +77,7 @@ def make_ask(call: Callable, *, key="k", epoch=0, **controls) -> Ask:
 
 def make_setting(tiers, clock, *, chance=lambda: 0.0, purged=lambda entry: False, **rules):
     rules = {"ttl": 10.0, "jitter": 0.0, "early_refresh": 0.0} | rules
-    return Setting(tiers=tiers, rules=Rules(**rules), clock=clock, chance=chance, purged=purged)
+    return Setting(tiers, Rules(**rules), clock, chance, lambda key: None, purged)
 
 
 def in_threads(functions) -> list:

@@ -18,14 +18,14 @@ LEVELS = (
     {"entry", "units", "typed"},
     {"selector", "settings", "values", "host"},
     {"protocols", "eviction", "tiers.tier"},
-    {"request", "landing", "leading"},
+    {"request", "landing", "leading", "web"},
     {"tiers", "flight", "freshness", "closure"},
     {"sharing", "functions"},
     {"singleflight"},
     {"steps"},
     {"flow", "wrapper"},
     {"drive", "tally", "streams", "backing"},
-    {"stats"},
+    {"stats", "shelf"},
     {"workings", "upstream"},
     {"caller"},
     {"cache"},
@@ -38,7 +38,7 @@ LEVELS = (
 # These two stand beside the levels, on the parts named here.
 BESIDE = {
     "kv": {"errors", "outcome", "clock", "version", "units", "settings", "request", "protocols"}
-    | {"eviction"},
+    | {"eviction", "web"},
     "testing": set().union(*LEVELS) - {"gateway", "cli", "__main__"},
 }
 # Who may stand on `kv`: the command line starts its server and installs its models, and the
@@ -53,9 +53,8 @@ OUTSIDE = {
     "aiohttp": {"upstream", "gateway"},
     "multidict": {"upstream", "gateway"},  # comes with aiohttp
     "yarl": {"upstream", "gateway"},  # the same
-    "uvicorn": {"gateway", "kv"},
-    "uvloop": {"gateway", "kv"},
-    "httptools": {"gateway"},
+    "uvicorn": {"web"},
+    "uvloop": {"web"},
     "prometheus_client": {"gateway"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -24,7 +24,7 @@ from thinkonce.singleflight import Flights
 from thinkonce.steps import Answer, Made
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.purges import LocalPurges, PurgeLog
-from thinkonce.tiers.tier import Key, Tier
+from thinkonce.tiers.tier import Key, StoreTier
 
 if TYPE_CHECKING:
     from thinkonce.tiers.store import Store
@@ -41,7 +41,7 @@ class Backing:
     """Owned by one cache. `tier` is None where answers live in memory only."""
 
     secret: bytes
-    tier: Tier | None
+    tier: StoreTier | None
     purges: PurgeLog
     flights: Flights
     host: HostFile | None = None

@@ -11,7 +11,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from thinkonce.backing import open_backing
 from thinkonce.caller import Caller, Options
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.entry import Meta
@@ -21,9 +20,9 @@ from thinkonce.functions import Kind, describe
 from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
 from thinkonce.selector import Selector, key_digits
+from thinkonce.shelf import open_shelf
 from thinkonce.stats import CacheStats, Explanation
 from thinkonce.steps import Ask, Draft
-from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
 from thinkonce.values import keep, persistable
@@ -78,21 +77,18 @@ class Cache(Workings):
         )
         seconds, implied = rules.parse_ttl(ttl)
         rules = replace(rules, ttl=seconds)
-        backing = open_backing(
+        shelf = open_shelf(
             store,
+            rules,
             secret=secret,
-            clock=clock,
-            max_bytes=parse_bytes(store_max_bytes, "store_max_bytes"),
-            lease=rules.lease,
-        )
-        memory = MemoryTier(
-            max_entries=max_size,
+            max_size=max_size,
             max_bytes=None if max_bytes is None else parse_bytes(max_bytes, "max_bytes"),
+            store_max_bytes=parse_bytes(store_max_bytes, "store_max_bytes"),
             policy=policy,
             clock=clock,
-            purges=backing.purges,
+            chance=chance,
         )
-        super().__init__(backing, memory, rules, clock, chance)
+        super().__init__(shelf)
         self.inline, self.implied_priority = inline, implied
         self._plain_callers: OrderedDict[int, Caller] = OrderedDict()
 
@@ -129,12 +125,12 @@ class Cache(Workings):
         made = self.keep(ask)
         if made.refused is not None:
             assert ask.key is not None
-            self.discard(ask.key)
+            self.shelf.discard(ask.key)
 
     def delete(self, request: object, /, *, namespace: str = "") -> bool:
         """Remove the answer to `request`; False if there was none."""
         key = self._value_key(request, namespace)
-        return self.discard(key)
+        return self.shelf.discard(key)
 
     def get_or_call(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """What `fn(*args, **kwargs)` gives, from the cache where it is known.
@@ -178,7 +174,7 @@ class Cache(Workings):
         several keys begin with `key`.
         """
         now = self.setting.clock.wall()
-        digest = None if key is None else self.digest_of(key_digits(key))
+        digest = None if key is None else self.shelf.digest_of(key_digits(key))
         if key is not None and digest is None:
             return 0
         selector = Selector(
@@ -191,22 +187,29 @@ class Cache(Workings):
         )
         if selector == Selector() and not all:
             raise ValueError("purge() was told nothing to remove; all=True removes everything")
-        return self.purge_selected(selector)
+        return self.shelf.purge(selector)
 
     def stats(self) -> CacheStats:
         """Counts of everything asked through this cache, decorated functions included."""
         return self.stats_of(self.total(), self.setting.rules.ttl)
 
-    def resize(self, *, max_size: int | None = None, max_bytes: Size = None) -> None:
-        """Change the memory tier's bounds while running; what is not given stays."""
-        limits = self.memory.limits
-        entries = limits.max_entries if max_size is None else max_size
-        size = limits.max_bytes if max_bytes is None else parse_bytes(max_bytes, "max_bytes")
-        self.memory.resize(entries, size)
+    def resize(
+        self,
+        *,
+        max_size: int | None = None,
+        max_bytes: Size = None,
+        store_max_bytes: Size = None,
+    ) -> None:
+        """Change bounds while running; what is not given stays. Raises ConfigError."""
+        self.shelf.resize(
+            max_size,
+            None if max_bytes is None else parse_bytes(max_bytes, "max_bytes"),
+            None if store_max_bytes is None else parse_bytes(store_max_bytes, "store_max_bytes"),
+        )
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
         """Wait until what was stored is durable; False if `timeout` seconds passed first."""
-        return sum(not tier.flush(timeout) for tier in self.setting.tiers) == 0
+        return self.shelf.flush(timeout)
 
     def close(self) -> None:
         """Flush and close the store. Idempotent. The memory tier stays usable."""

@@ -229,7 +229,7 @@ def _attach(wrapper: Any, caller: Caller) -> None:
     cache, function, bind = caller.cache, caller.function, _binder(caller)
     wrapper.cache = cache
     wrapper.cache_stats = lambda: cache.stats_of(caller.tally, caller.ttl)
-    wrapper.clear_cache = lambda: cache.purge_selected(
+    wrapper.clear_cache = lambda: cache.shelf.purge(
         Selector(scope=function.scope, namespace=caller.meta.namespace)
     )
     wrapper.invalidate = lambda *args, **kwargs: _invalidate(caller, bind(*args, **kwargs))
@@ -270,7 +270,7 @@ def _refresh_of(caller: Caller, function: Function) -> Callable[..., Any]:
 
 def _invalidate(caller: Caller, values: tuple[Any, ...]) -> bool:
     key = caller.key(values)
-    return key is not None and caller.cache.discard(key)
+    return key is not None and caller.cache.shelf.discard(key)
 
 
 def _explain(caller: Caller, values: tuple[Any, ...]) -> Explanation:

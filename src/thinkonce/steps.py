@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from thinkonce.clock import Clock
@@ -136,8 +136,8 @@ class Setting:
     rules: Rules
     clock: Clock
     chance: Callable[[], float]  # uniform [0, 1)
-    why_gone: Callable[[Key], Reason | None] = field(default=lambda key: None)
-    purged: Callable[[Entry], bool] = field(default=lambda entry: False)
+    why_gone: Callable[[Key], Reason | None]
+    purged: Callable[[Entry], bool]
 
 
 # -- steps: what the flow may ask for ------------------------------------------------------

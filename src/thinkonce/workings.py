@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from itertools import chain
 from math import inf
 from typing import Protocol
 
-from thinkonce.backing import Backing
-from thinkonce.clock import Clock
 from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
 from thinkonce.entry import PRIORITY_WEIGHT, Entry
 from thinkonce.errors import ConfigError
 from thinkonce.flow import answer, lead
-from thinkonce.freshness import Rules, Verdict, judge
+from thinkonce.freshness import Verdict, judge
 from thinkonce.functions import Receiver
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.request.controls import Controls
-from thinkonce.request.key import Keyer
-from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, Selector, beginning_with, only_one
+from thinkonce.shelf import Shelf
 from thinkonce.stats import CacheStats, Explanation, stats_of
-from thinkonce.steps import Answer, Ask, Made, Setting
+from thinkonce.steps import Answer, Ask, Made
 from thinkonce.tally import Ledger, Tally
-from thinkonce.tiers.memory import MemoryTier
-from thinkonce.tiers.purges import concerned
-from thinkonce.tiers.tier import Key
 
 __all__ = ("Asker", "Workings")
 
@@ -48,44 +40,25 @@ class Asker(Protocol):
 class Workings:
     """Thread-safe. Public for the parts of this package; users hold the `Cache` made of it."""
 
-    def __init__(
-        self,
-        backing: Backing,
-        memory: MemoryTier,
-        rules: Rules,
-        clock: Clock,
-        chance: Callable[[], float],
-    ) -> None:
-        self.backing, self.memory, self.store = backing, memory, backing.tier
-        self.keyer = Keyer(backing.secret)
-        self.flights = backing.flights
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+        # What hits touch, one attribute nearer.
+        self.memory, self.store, self.setting = shelf.memory, shelf.store, shelf.setting
+        self.keyer, self.shared = shelf.keyer, shelf.shared
         self.inline = True
         self.implied_priority: str | None = None
         self.tally = Tally()
         self.lock = threading.Lock()
         self.receiver = Receiver()
-        self.setting = Setting(
-            tiers=(memory,) if self.store is None else (memory, self.store),
-            rules=rules,
-            clock=clock,
-            chance=chance,
-            why_gone=memory.why_gone,
-            purged=self._purged,
-        )
-        self._blocking = BlockingWorld(self.setting, self.flights, self._tier_failed)
-        self._async = AsyncWorld(self.setting, self.flights, self._tier_failed)
+        self._blocking = BlockingWorld(self.setting, shelf.flights, self._tier_failed)
+        self._async = AsyncWorld(self.setting, shelf.flights, self._tier_failed)
         self._ledger: Ledger[Asker] = Ledger()
         on_fork(self._in_child)
 
     @property
     def epoch(self) -> int:
         """The purge epoch now; what a request begins under."""
-        return int(self.memory.purges.epoch[0])
-
-    @property
-    def shared(self) -> bool:
-        """Whether other processes may purge: then a probe compares epochs."""
-        return self.store is not None
+        return self.shelf.epoch
 
     def answer(self, ask: Ask) -> Answer:
         return drive(answer(ask, self.setting), self._blocking)
@@ -98,35 +71,6 @@ class Workings:
         made = drive(lead(ask, self.setting), self._blocking)
         assert isinstance(made, Made)
         return made
-
-    def purge_selected(self, selector: Selector) -> int:
-        """`purge` for a ready selector. An entry in two tiers counts once."""
-        purge, stored = self.memory.purges.append(selector)
-        held = self.memory.purge(purge)
-        self.memory.catch_up()
-        return max(held, stored)
-
-    def digest_of(self, digits: str) -> bytes | None:
-        """The one key that begins with `digits`; None if no entry has such a one.
-
-        Raises RequestError if several do.
-        """
-        if len(digits) == ALL_DIGITS:
-            return bytes.fromhex(digits)
-        alike = beginning_with(digits)
-        listed = (tier.entries(alike, MOST_ALIKE) for tier in self.setting.tiers)
-        found = only_one(chain.from_iterable(listed), digits)
-        return None if found is None else found.digest
-
-    def discard(self, key: Key) -> bool:
-        """Remove what `key` holds, in every process of the host; False if nothing was there.
-
-        A purge like any other, so that a call under way does not bring the answer back.
-        """
-        purge, stored = self.memory.purges.append(Selector(key=key.digest))
-        held = self.memory.forget(key, purge)
-        self.memory.catch_up()
-        return held or stored > 0
 
     def spoilt(self, ask: Ask, answer: Answer, error: Exception) -> bool:
         """Remove an entry whose value could not be rebuilt; False if no tier gave it."""
@@ -149,7 +93,7 @@ class Workings:
     def purged_since(self, epoch: int, ask: Ask) -> bool:
         """Whether a purge later than `epoch` means what a call for `ask` would make."""
         assert ask.key is not None
-        return self._purged(Entry(None, None, ask.meta, ask.key.digest, epoch=epoch))
+        return self.shelf.is_purged(Entry(None, None, ask.meta, ask.key.digest, epoch=epoch))
 
     def examine(self, ask: Ask) -> Explanation:
         """What `ask` would get now. Counts nothing and calls nothing."""
@@ -169,18 +113,9 @@ class Workings:
 
     def probe(self, local: object) -> Entry | None:
         """A memory hit that the flow has decided already; None sends the caller to the flow."""
-        if not self.inline:
+        if not self.inline or log.isEnabledFor(logging.INFO):
             return None
-        entry = self.memory.map.get(local)
-        if (
-            entry is None
-            or self.setting.clock.monotonic() >= entry.inline_until
-            or log.isEnabledFor(logging.INFO)
-            or (self.shared and self.memory.purges.epoch[0] != self.memory.applied)
-        ):
-            return None
-        self.memory.note(entry)
-        return entry
+        return self.shelf.probe(local)
 
     def controls(
         self, ttl: Ttl, tags: tuple[str, ...] | list[str] | str, namespace: str, priority: str
@@ -231,8 +166,7 @@ class Workings:
         self._blocking.closed = self._async.closed = True
         self._blocking.wait_for_renewals(timeout)
         self._async.wait_from_outside(timeout)
-        self.setting.tiers = (self.memory,)
-        self.backing.close()
+        self.shelf.close()
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -241,9 +175,6 @@ class Workings:
         return judge(
             entry, ask.controls, self.setting.rules, (clock.wall(), clock.monotonic()), 1.0
         )
-
-    def _purged(self, entry: Entry) -> bool:
-        return concerned(entry, self.memory.purges.since(entry.epoch))
 
     def _in_child(self) -> None:
         """After a fork: threads, tasks and streams under way are the parent's."""

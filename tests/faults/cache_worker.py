@@ -16,7 +16,7 @@ def say(**answer):
 
 
 seats = []
-join = cache.flights.join
+join = cache.shelf.flights.join
 
 
 def noted_join(key, digest):
@@ -24,7 +24,7 @@ def noted_join(key, digest):
     return seats[-1]
 
 
-cache.flights.join = noted_join
+cache.shelf.flights.join = noted_join
 
 
 @cached(cache=cache, tags=["faq"], version="1")

@@ -104,7 +104,7 @@ async def test_one_entry_is_shown_and_removed_by_a_prefix_of_its_key(gateway: Ru
 
 async def test_a_whole_key_is_removed_and_a_prefix_of_two_is_refused(stage: Stage) -> None:
     gateway = await stage.gateway(clock=stage.moving.clock)
-    memory = gateway.assembly.stock.memory
+    memory = gateway.assembly.shelf.memory
     names = [b"alike" + bytes([number]) * 27 for number in range(2)]
     for digest in names:
         memory.put(Key(digest, digest), Entry(None, b"", Meta()))
@@ -249,7 +249,7 @@ async def test_a_scrape_does_not_wait_on_the_loop_for_the_store(
     stage: Stage, tmp_path: Path
 ) -> None:
     gateway = await stage.gateway(store={"url": f"sqlite:///{tmp_path / 'answers.db'}"})
-    store = gateway.assembly.backing.tier
+    store = gateway.assembly.shelf.store
     assert isinstance(store, Store)
     threads = []
     count = store.tier.stats
@@ -269,14 +269,14 @@ async def test_a_failed_read_of_the_store_counts_once_and_so_does_a_failed_fligh
     stage: Stage, tmp_path: Path
 ) -> None:
     gateway = await stage.gateway(store={"url": f"sqlite:///{tmp_path / 'answers.db'}"})
-    store = gateway.assembly.backing.tier
+    store = gateway.assembly.shelf.store
     assert isinstance(store, Store)
     store.tier._database.one = _unreadable  # the disk fails under the tier
 
     def refuse(*_: object) -> NoReturn:
         raise TierError("host", "locking")
 
-    gateway.assembly.backing.flights.join = refuse
+    gateway.assembly.shelf.flights.join = refuse
     await gateway.chat()
     text = (await gateway.get("/metrics")).body.decode()
     assert 'thinkonce_tier_errors_total{tier="flights"} 1.0' in text

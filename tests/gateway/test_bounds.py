@@ -36,7 +36,7 @@ async def test_many_distinct_hits_leave_no_more_ready_than_the_bound(stage: Stag
         for stream in (False, True):
             assert (await gateway.chat(str(number), stream=stream)).cache == "HIT"
         assert parts.bytes <= parts.max_bytes == LEAST
-    assert len(gateway.assembly.stock.memory) == 30, "what is stored has nothing to do with it"
+    assert len(gateway.assembly.shelf.memory) == 30, "what is stored has nothing to do with it"
     assert 0 < len(parts) < 30
     assert (await gateway.chat("0")).text == ANSWER, "what was dropped is made ready again"
 

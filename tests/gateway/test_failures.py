@@ -148,7 +148,7 @@ async def test_garbage_from_an_upstream_is_a_502(
     got = await gateway.chat()
     assert got.status == 502
     assert got.json["error"]["code"] in ("upstream_broken", "upstream_unreachable")
-    assert len(gateway.assembly.stock.memory) == 0
+    assert len(gateway.assembly.shelf.memory) == 0
 
 
 async def test_an_answer_that_is_no_json_passes_as_it_came(
@@ -334,4 +334,4 @@ async def test_a_client_that_leaves_leaves_nothing_running(
     await asyncio.gather(*asking, return_exceptions=True)
     await upstream.left(6)
     await until(lambda: gateway.assembly.metrics.inflight == 0)
-    assert len(gateway.assembly.backing.flights) == 0
+    assert len(gateway.assembly.shelf.flights) == 0

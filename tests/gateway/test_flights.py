@@ -182,7 +182,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_event_for_all_and_is_not_
         assert got.events[0]["choices"][0]["delta"] == {"content": "half"}
         assert got.events[-1]["error"]["code"] == "upstream_broken"
     upstream.script = Gate().json
-    assert len(gateway.assembly.stock.memory) == 0
+    assert len(gateway.assembly.shelf.memory) == 0
 
 
 async def test_a_renewal_in_the_background_is_one_call(stage: Stage) -> None:

@@ -327,13 +327,13 @@ def test_two_callers_in_different_caches_make_one_call(opened):
         return "the answer"
 
     mine, yours = (asking(opened(), slow) for _ in range(2))
-    join = mine.cache.flights.join
+    join = mine.cache.shelf.flights.join
 
     def noted_join(key, digest):
         seats.append(join(key, digest))
         return seats[-1]
 
-    mine.cache.flights.join = noted_join
+    mine.cache.shelf.flights.join = noted_join
 
     def follow():
         assert begun.wait(PATIENCE)

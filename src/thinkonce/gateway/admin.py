@@ -7,6 +7,7 @@ a proxy in between and no foreign Origin, whose bodies are JSON (a form cannot b
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -16,13 +17,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from thinkonce.clock import Clock
 from thinkonce.entry import Entry
-from thinkonce.errors import ConfigError, CorruptEntry, RequestError
+from thinkonce.errors import ConfigError, CorruptEntry, RequestError, TierError
 from thinkonce.gateway.http import Call, HttpError, read_body, send_whole
 from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import Metrics
-from thinkonce.gateway.stock import Stock
+from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.entries import content_of, row_of
 from thinkonce.selector import (
     ALL_DIGITS,
@@ -32,6 +32,8 @@ from thinkonce.selector import (
     key_digits,
     only_one,
 )
+from thinkonce.shelf import Shelf
+from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
 
 __all__ = ("Admin",)
@@ -59,29 +61,25 @@ class _Purge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class _Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of POST limits: the memory tier's bounds."""
+    """The body of POST limits: the bounds of the memory tier and of the store."""
 
     max_size: int | None = None
     max_bytes: int | str | None = None
+    store_max_bytes: int | str | None = None
 
 
 class Admin:
-    """Belongs to one event loop. `token` "": only callers on this machine.
+    """Belongs to one event loop; what a disk may delay runs in a thread.
 
-    `following`: how many requests wait for an upstream's answer, or read it, now.
-    `metrics`: what was asked and saved, for GET stats.
+    `store` is the URL shown for the shelf; `token` "": only callers on this machine.
     """
 
     def __init__(
-        self,
-        stock: Stock,
-        clock: Clock,
-        token: str,
-        following: Callable[[], int],
-        metrics: Metrics | None = None,
+        self, shelf: Shelf, store: str, token: str, world: GatewayWorld, metrics: Metrics
     ) -> None:
-        self._stock, self._clock, self._token, self._following = stock, clock, token, following
-        self._metrics = metrics
+        self._shelf, self._store, self._token = shelf, store, token
+        self._world, self._metrics = world, metrics
+        self._clock = shelf.clock
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "stats"): self._stats,
             ("GET", "entries"): self._entries,
@@ -93,6 +91,12 @@ class Admin:
         self._authorise(call)
         path = call.path.removeprefix("/cache").strip("/")
         route = self._routes.get((call.method, path))
+        try:
+            await self._answer(call, path, route)
+        except TierError as error:
+            raise _not_reached(call, error) from error
+
+    async def _answer(self, call: Call, path: str, route: Handler | None) -> None:
         if route is not None:
             await route(call)
         elif path.startswith("entries/"):
@@ -123,9 +127,10 @@ class Admin:
     # -- looking -------------------------------------------------------------------------
 
     async def _stats(self, call: Call) -> None:
-        counted = {} if self._metrics is None else self._metrics.summary()
-        held = await self._stock.stats()
-        await self._send(call, {**held, **counted, "following": self._following()})
+        # In a thread: counting the rows of a large store takes a disk's time.
+        held = await asyncio.to_thread(self._shelf.stats)
+        asked = {**self._metrics.summary(), "following": self._world.following}
+        await self._send(call, {"store": self._store, **held, **asked})
 
     async def _entries(self, call: Call) -> None:
         query = parse_qs(call.query.decode("latin-1"))
@@ -139,7 +144,7 @@ class Admin:
             model=query.get("model", [None])[0],
         )
         after = _hex("after", query["after"][0]) if "after" in query else b""
-        found = await self._stock.entries(selector, limit, after)
+        found = await asyncio.to_thread(self._shelf.entries, selector, limit, after)
         now = self._clock.wall()
         rows = [row_of(entry, now) for entry in found]
         following = rows[-1].key if len(rows) == limit else None
@@ -162,7 +167,7 @@ class Admin:
 
     async def _found(self, name: str) -> Entry:
         digits = key_digits(name)
-        alike = await self._stock.entries(beginning_with(digits), MOST_ALIKE, b"")
+        alike = await asyncio.to_thread(self._shelf.entries, beginning_with(digits), MOST_ALIKE)
         try:
             found = only_one(alike, digits)
         except RequestError as error:
@@ -179,7 +184,7 @@ class Admin:
 
     async def _remove(self, call: Call, name: str) -> None:
         digest = await self._digest(name)
-        gone = await self._stock.discard(digest)
+        gone = int(await asyncio.to_thread(self._shelf.discard, Key(digest, digest)))
         if not gone:
             raise HttpError(404, f"key: there is no entry {digest.hex()}", code="not_found")
         self._audit(call, f"removed {digest.hex()}")
@@ -205,21 +210,22 @@ class Admin:
             older_than=None if older is None else now - _seconds("older_than", older),
             expired_before=now if wanted.expired else None,
         )
-        gone = await self._stock.purge(selector)
+        gone = await asyncio.to_thread(self._shelf.purge, selector)
         self._audit(call, f"purged {gone} entries: {_said(wanted)}")
         await self._send(call, {"purged": gone})
 
     async def _limits(self, call: Call) -> None:
         wanted = _decoded(await read_body(call, BODY_LIMIT), _Limits)
-        size = None
         try:
-            if wanted.max_bytes is not None:
-                size = parse_bytes(wanted.max_bytes, "max_bytes")
-            limits = self._stock.resize(wanted.max_size, size)
+            self._shelf.resize(
+                wanted.max_size,
+                _bytes("max_bytes", wanted.max_bytes),
+                _bytes("store_max_bytes", wanted.store_max_bytes),
+            )
         except ConfigError as error:
             raise RequestError(error.setting, error.got, error.accepts) from error
         self._audit(call, f"limits set: {_said(wanted)}")
-        await self._send(call, limits)
+        await self._send(call, self._shelf.bounds())
 
     def _audit(self, call: Call, what: str) -> None:
         call.outcome = "admin"
@@ -229,6 +235,16 @@ class Admin:
     async def _send(self, call: Call, answer: Any) -> None:
         head = [JSON_TYPE, (b"x-request-id", call.id), (b"cache-control", b"no-store")]
         await send_whole(call, 200, head, msgspec.json.encode(answer))
+
+
+def _not_reached(call: Call, error: TierError) -> HttpError:
+    """The store's part failed; what memory held and was meant is gone all the same."""
+    what = f"{error} ({error.__cause__ or error.doing})"
+    if call.method != "GET":
+        what += "; memory is purged, the store is not: try again once it can be written"
+    wrong = HttpError(503, what, code="store_unavailable")
+    wrong.headers = ((b"retry-after", b"10"),)
+    return wrong
 
 
 def _why_not_local(call: Call) -> str:
@@ -285,6 +301,10 @@ def _seconds(name: str, value: float | str) -> float:
         return parse_seconds(value, name)
     except ConfigError as error:
         raise RequestError(name, value, error.accepts) from error
+
+
+def _bytes(name: str, value: int | str | None) -> int | None:
+    return None if value is None else parse_bytes(value, name)
 
 
 def _hex(name: str, text: str) -> bytes:

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
 
-from thinkonce.backing import Backing, open_backing
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.flow import Setting
 from thinkonce.freshness import Rules, TtlClass
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.app import Gateway
 from thinkonce.gateway.asking import Reader
-from thinkonce.gateway.endpoint import Endpoint, Shelf
+from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.parts import LEAST, Parts, share_of
 from thinkonce.gateway.passing import Passing
-from thinkonce.gateway.stock import Stock
 from thinkonce.gateway.telling import Teller
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.registry import DIALECTS
-from thinkonce.request.key import Keyer
-from thinkonce.request.secret import fingerprint
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
-from thinkonce.tiers.memory import MemoryTier
+from thinkonce.shelf import Shelf, open_shelf
 from thinkonce.upstream.client import Client, Timeouts
 from thinkonce.upstream.pools import Pools
 
@@ -51,11 +45,10 @@ class Assembly:
 
     gateway: Gateway
     pools: Pools
-    stock: Stock
+    shelf: Shelf
     metrics: Metrics
     client: Client
     world: GatewayWorld
-    backing: Backing
     access_log: AccessLog
 
     async def close(self, drain: float) -> None:
@@ -63,57 +56,46 @@ class Assembly:
         await self.world.close(drain)
         await self.client.close()
         self.access_log.flush()
-        self.backing.close()
+        self.shelf.close()
 
 
 def assemble(
     settings: Settings, pools: Pools, *, clock: Clock = SYSTEM, prices: Prices | None = None
 ) -> Assembly:
     """Raises ConfigError for a store that cannot be used."""
-    rules = rules_of(settings)
-    backing = open_backing(
+    shelf = open_shelf(
         settings.store.url,
+        rules_of(settings),
         secret=settings.store.secret,
-        clock=clock,
-        max_bytes=settings.store.max_bytes,
-        lease=rules.lease,
-    )
-    memory = MemoryTier(
-        max_entries=settings.cache.max_size,
+        max_size=settings.cache.max_size,
         max_bytes=settings.cache.max_bytes,
+        store_max_bytes=settings.store.max_bytes,
         policy=settings.cache.policy,
         clock=clock,
-        purges=backing.purges,
     )
-    stock = Stock(memory, backing.tier, settings.store.url, fingerprint(backing.secret))
-    metrics = Metrics(stock.tier_stats, _known_models(pools))
-    setting = Setting(
-        stock.tiers, rules, clock, random.random, memory.why_gone, purged=stock.is_purged
-    )
-    limit = settings.cache.max_entry_bytes
+    metrics = Metrics(shelf.tier_stats, _known_models(pools))
     world = GatewayWorld(
-        setting,
-        backing.flights,
+        shelf.setting,
+        shelf.flights,
         _Complaints(metrics).tier_failed,
-        max_bytes=limit,
+        max_bytes=settings.cache.max_entry_bytes,
         finish_abandoned=settings.gateway.finish_abandoned,
     )
     gateway_id = f"thinkonce-{secrets.token_hex(8)}"
     client = _client(settings, gateway_id)
     passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
-    shelf = Shelf(memory, setting, world, backing.tier is not None, settings.gateway.inline)
-    endpoints = _endpoints(settings, pools, backing, shelf, client, passing, metrics, prices)
+    endpoints = _endpoints(settings, pools, shelf, world, client, passing, metrics, prices)
     access_log = AccessLog(enabled=settings.gateway.access_log)
     gateway = Gateway(
         endpoints,
         passing,
-        Admin(stock, clock, settings.admin.token, lambda: world.following, metrics),
+        Admin(shelf, settings.store.url, settings.admin.token, world, metrics),
         metrics,
         access_log,
         gateway_id=gateway_id,
         body_limit=settings.gateway.body_limit,
     )
-    return Assembly(gateway, pools, stock, metrics, client, world, backing, access_log)
+    return Assembly(gateway, pools, shelf, metrics, client, world, access_log)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -153,16 +135,15 @@ def _client(settings: Settings, gateway_id: str) -> Client:
 def _endpoints(
     settings: Settings,
     pools: Pools,
-    backing: Backing,
     shelf: Shelf,
+    world: GatewayWorld,
     client: Client,
     passing: Passing,
     metrics: Metrics,
     prices: Prices | None,
 ) -> dict[str, Endpoint]:
     cache, gateway = settings.cache, settings.gateway
-    keyer = Keyer(backing.secret)
-    tenants = Tenants(keyer, settings.groups)
+    tenants = Tenants(shelf.keyer, settings.groups)
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
     known_prices = prices or Prices()
     parts = Parts(known_prices, share_of(cache.max_bytes, least=LEAST))
@@ -172,7 +153,7 @@ def _endpoints(
             Reader(
                 dialect,
                 pools,
-                keyer,
+                shelf.keyer,
                 tenants,
                 shelf.setting.rules,
                 forward_headers=forwarded,
@@ -180,6 +161,7 @@ def _endpoints(
                 cache_remote_media=gateway.remote_media == "cache",
             ),
             shelf,
+            world,
             client,
             passing,
             Teller(
@@ -187,12 +169,13 @@ def _endpoints(
                 known_prices,
                 parts,
                 metrics,
-                shelf.setting.clock,
+                shelf.clock,
                 stored,
                 gateway.annotate_body,
             ),
             Memo(forwarded, share_of(cache.max_bytes) // len(DIALECTS)),
             gateway.body_limit,
+            inline=gateway.inline,
         )
         for name, dialect in DIALECTS.items()
     }

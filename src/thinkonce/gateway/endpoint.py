@@ -8,14 +8,13 @@ read ──► probe ──► flow (`flow.answer` in `GatewayWorld`) ──► 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
 from thinkonce.drive import drive_async
-from thinkonce.entry import Entry
 from thinkonce.errors import NotCached, RequestError, UpstreamError
-from thinkonce.flow import Answer, Live, Setting, answer
+from thinkonce.flow import Answer, Live, answer
 from thinkonce.gateway.asking import Asking, Reader
 from thinkonce.gateway.fetch import Fetch, upstream_request
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body
@@ -27,47 +26,16 @@ from thinkonce.gateway.watch import Watch
 from thinkonce.gateway.world import GatewayAsk, GatewayWorld
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
-from thinkonce.tiers.memory import MemoryTier
+from thinkonce.shelf import Shelf
 from thinkonce.upstream.client import Client, Request
 from thinkonce.upstream.failure import Refused
 
-__all__ = ("Endpoint", "Shelf")
+__all__ = ("Endpoint",)
 
 log = logging.getLogger("thinkonce")
 
 # The flow, the flow without reading, the flow alone: then the answer has no other shape.
 ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """Where answers lie. `shared`: other processes may purge, so the probe compares epochs."""
-
-    memory: MemoryTier
-    setting: Setting
-    world: GatewayWorld
-    shared: bool
-    inline: bool = True
-
-    @property
-    def epoch(self) -> int:
-        return int(self.memory.purges.epoch[0])
-
-    def probe(self, asking: Asking) -> Entry | None:
-        """A memory hit that the flow has decided already; None sends the caller to the flow."""
-        key = asking.key
-        if key is None or asking.controls is not DEFAULTS:
-            return None
-        memory = self.memory
-        entry = memory.map.get(key.local)
-        if (
-            entry is None
-            or self.setting.clock.monotonic() >= entry.inline_until
-            or (self.shared and memory.purges.epoch[0] != memory.applied)
-        ):
-            return None
-        memory.note(entry)
-        return entry
 
 
 class Endpoint:
@@ -77,31 +45,34 @@ class Endpoint:
         self,
         reader: Reader,
         shelf: Shelf,
+        world: GatewayWorld,
         client: Client,
         passing: Passing,
         teller: Teller,
         memo: Memo,
         body_limit: int,
+        *,
+        inline: bool = True,
     ) -> None:
         self.dialect = teller.dialect
-        self._reader, self._shelf, self._client = reader, shelf, client
+        self._reader, self._shelf, self._world, self._client = reader, shelf, world, client
         self._passing, self._teller, self._body_limit = passing, teller, body_limit
-        self._memo = memo
+        self._memo, self._inline = memo, inline
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
         """The answer to a request that came before and that the flow has decided already.
 
         None sends the request to `__call__`, which reads it again.
         """
-        shelf = self._shelf
-        if not shelf.inline or message.get("more_body") or b"content-encoding" in call.head:
+        if not self._inline or message.get("more_body") or b"content-encoding" in call.head:
             return None
         place = self._memo.place(call, message.get("body", b""))
         asking = self._memo.get(place)
         if asking is None:
             return None
+        assert asking.key is not None, "the memo takes nothing else"
         try:
-            entry = shelf.probe(asking)
+            entry = self._shelf.probe(asking.key.local)
             plain = None if entry is None else self._teller.inline(call, asking, entry)
         except Exception:
             log.exception("request %s: the probe failed", call.id.decode("latin-1"))
@@ -132,7 +103,7 @@ class Endpoint:
         try:
             ask = self._ask_of(call, asking)
             for _ in range(ATTEMPTS):
-                found = await drive_async(answer(ask, self._shelf.setting), self._shelf.world)
+                found = await drive_async(answer(ask, self._shelf.setting), self._world)
                 if ask.controls is not asking.controls:
                     found = _of_another_shape(found, asking)
                 if await self._tell(call, asking, found):
@@ -160,7 +131,7 @@ class Endpoint:
     async def _tell(self, call: Call, asking: Asking, found: Answer) -> bool:
         """False if what was found cannot take the shape asked for."""
         call.outcome, call.reason = found.outcome, found.reason or ""
-        if found.refused is None and asking.controls is DEFAULTS and self._shelf.inline:
+        if found.refused is None and asking.controls is DEFAULTS and self._inline:
             self._memo.put(self._memo.place(call, asking.raw), asking)
         if isinstance(found.raw, Live):
             await self._teller.live(call, asking, found, found.raw.feed)

@@ -197,6 +197,10 @@ class SqliteTier:
     def purge(self, purge: Purge) -> int:
         return self.purges.apply(purge)
 
+    @property
+    def max_bytes(self) -> int:
+        return self._writer.max_bytes
+
     def resize(self, max_bytes: int) -> None:
         """Change the bound while running; what is too much leaves in the background."""
         self._writer.max_bytes = max_bytes

@@ -23,7 +23,15 @@ class Store(Breaker):
     def __init__(self, tier: SqliteTier, clock: Clock) -> None:
         super().__init__(tier, clock)
         self.path, self.purges = tier.path, tier.purges
-        self.resize, self.tidy = tier.resize, tier.tidy
+        self.tidy = tier.tidy
+        self._sized = tier
+
+    @property
+    def max_bytes(self) -> int:
+        return self._sized.max_bytes
+
+    def resize(self, max_bytes: int) -> None:
+        self._sized.resize(max_bytes)
 
 
 def store_path(url: str) -> Path:

@@ -10,7 +10,7 @@ import msgspec
 from thinkonce.entry import Entry
 from thinkonce.selector import Purge, Selector
 
-__all__ = ("Key", "Tier", "TierStats")
+__all__ = ("Key", "StoreTier", "Tier", "TierStats")
 
 
 class Key:
@@ -82,3 +82,14 @@ class Tier(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class StoreTier(Tier, Protocol):
+    """A tier that outlives the process, within a bound that may change while it runs."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes it may take."""
+        ...
+
+    def resize(self, max_bytes: int) -> None: ...
