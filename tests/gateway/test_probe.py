@@ -47,7 +47,7 @@ async def test_the_second_identical_request_is_answered_by_the_probe(
     for fields in ({}, {"stream": True, "seed": 1}):
         assert (await gateway.chat(**fields)).cache == "MISS"
     endpoint = gateway.assembly.gateway._cached[CHAT]
-    if not endpoint._shelf.inline:
+    if not endpoint._inline:
         assert len(memo_of(gateway)) == 0
         return
     monkeypatch.setattr(gateway.assembly.world, "carry_out", None)
