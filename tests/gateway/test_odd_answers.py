@@ -9,7 +9,7 @@ import pytest
 
 from gateway.conftest import Running
 from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion
-from thinkonce.protocols import openai_chat
+from thinkonce.protocols import chunk_answer
 
 # A member of the answer, and how the upstream writes its value.
 ODD = [
@@ -110,7 +110,7 @@ async def test_a_creation_time_that_is_merely_unusual_is_kept(
 async def test_a_dialect_that_describes_an_answer_wrongly_does_not_lose_it(
     gateway: Running, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_chat, "bounded", lambda number: 2**70)
+    monkeypatch.setattr(chunk_answer, "bounded", lambda number: 2**70)
     got = await gateway.chat()
     assert (got.status, got.text, upstream.calls) == (200, "hello", 1)
     assert got.json["kv_cache"]["not_stored"] == "unencodable"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.protocols.splice import without
 
-__all__ = ("Annotation",)
+__all__ = ("Annotation", "unmarked")
+
+_MARKS = ("cache_hit", "kv_cache")
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False):
@@ -34,3 +37,10 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
+
+
+def unmarked(body: bytes) -> bytes:
+    """`body` without marks of another cache on the way."""
+    if b'"cache_hit"' in body or b'"kv_cache"' in body:
+        return without(body, _MARKS)
+    return body

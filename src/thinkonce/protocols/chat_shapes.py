@@ -1,46 +1,23 @@
 """A chat answer in its two shapes: one JSON object, or chunks. Either is made from the other.
 
-    chunks                                             object
-    choices[i].delta.TEXT   "a" "b" "c"           <->  choices[i].message.TEXT  "abc"
-    ....tool_calls[j].function.arguments "{" "}"  <->  ....tool_calls at place j, "{}"
-    ....logprobs.content    [x] [y]               <->  [x, y]
-    anything else, if all chunks agree on it      <->  as it is
-
-What chunks do not agree on cannot be merged without loss: then there is no object.
+chunks                                             object
+choices[i].delta.TEXT   "a" "b" "c"           <->  choices[i].message.TEXT  "abc"
+....tool_calls[j].function.arguments "{" "}"  <->  ....tool_calls at place j, "{}"
+....logprobs.content    [x] [y]               <->  [x, y]
+anything else, if all chunks agree on it      <->  as it is
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import msgspec
+from thinkonce.protocols.chunk_shapes import Shapes, assemble_chunks, split_chunks
+from thinkonce.protocols.merging import Object, agree, joined, merge_lists, pieces_of
 
-__all__ = ("REASONING", "assemble", "parse_chunk", "split")
+__all__ = ("CHAT_SHAPES", "REASONING", "assemble", "split")
 
-Object = dict[str, Any]
-
-_PADDING = frozenset({"obfuscation", "p"})  # random text against traffic analysis
 REASONING = ("reasoning_content", "reasoning", "thinking")  # said before the content
-_HEAD = ("id", "object", "created", "model", "service_tier", "system_fingerprint")
 _TEXT_OF_CALL = {"function": "arguments", "custom": "input"}  # the part that comes in pieces
-_PIECES = 8  # of a text that came whole
-
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
-
-
-class _Unmergeable(Exception):
-    """Two chunks say different things and nothing tells how they belong together."""
-
-
-def parse_chunk(data: bytes) -> Any:
-    """Also what msgspec refuses, such as half of a surrogate pair. Raises ValueError."""
-    try:
-        return _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return json.loads(data)
 
 
 # -- chunks to object ------------------------------------------------------------------------
@@ -48,43 +25,18 @@ def parse_chunk(data: bytes) -> Any:
 
 def assemble(events: Sequence[bytes]) -> Object | None:
     """The object the chunks amount to; None if it cannot be told without loss."""
-    whole: Object = {}
-    choices: dict[int, Object] = {}
-    try:
-        for data in events:
-            _merge_chunk(whole, choices, parse_chunk(data))
-        whole["choices"] = [_finished(choices[index]) for index in sorted(choices)]
-    except (_Unmergeable, AttributeError, TypeError):  # the last two: not a chunk as we know it
-        return None
-    return whole
+    return assemble_chunks(events, "chat.completion", _merge_choice, _finished)
 
 
-def _merge_chunk(whole: Object, choices: dict[int, Object], chunk: Object) -> None:
-    for name, value in chunk.items():
-        if name == "choices":
-            whole.setdefault("choices", None)  # its place among the members
-            for choice in value or ():
-                _merge_choice(choices, choice)
-        elif name == "object":
-            whole[name] = "chat.completion"
-        elif name in _HEAD:
-            whole[name] = whole.get(name) or value
-        elif name == "usage":
-            whole[name] = whole.get(name) if value is None else value
-        elif name not in _PADDING:
-            whole[name] = _agree(whole.get(name), value)
-
-
-def _merge_choice(choices: dict[int, Object], choice: Object) -> None:
-    index = choice.get("index", 0)
-    into = choices.setdefault(index, {"index": index, "message": {}})
+def _merge_choice(into: Object, choice: Object) -> None:
+    message = into.setdefault("message", {})
     for name, value in choice.items():
         if name == "delta":
-            _merge_delta(into["message"], value or {})
+            _merge_delta(message, value or {})
         elif name == "logprobs":
-            into[name] = _merge_logprobs(into.get(name), value)
+            into[name] = merge_lists(into.get(name), value)
         elif name != "index":
-            into[name] = _agree(into.get(name), value)
+            into[name] = agree(into.get(name), value)
 
 
 def _merge_delta(message: Object, delta: Object) -> None:
@@ -92,13 +44,13 @@ def _merge_delta(message: Object, delta: Object) -> None:
         if value is None:
             message.setdefault(name, None)
         elif name == "role":
-            message[name] = _agree(message.get(name), value)
+            message[name] = agree(message.get(name), value)
         elif name == "tool_calls":
             message[name] = _merge_calls(message.get(name) or {}, value)
         elif name == "function_call":
             message[name] = _merge_function(message.get(name) or {}, value, "arguments")
         else:
-            merge = _joined if isinstance(value, str) else _agree
+            merge = joined if isinstance(value, str) else agree
             message[name] = merge(message.get(name), value)
 
 
@@ -109,44 +61,15 @@ def _merge_calls(calls: dict[int, Object], deltas: list[Object]) -> dict[int, Ob
             if name in _TEXT_OF_CALL and isinstance(value, dict):
                 call[name] = _merge_function(call.get(name) or {}, value, _TEXT_OF_CALL[name])
             elif name != "index":
-                call[name] = _agree(call.get(name), value)
+                call[name] = agree(call.get(name), value)
     return calls
 
 
 def _merge_function(function: Object, delta: Object, text: str) -> Object:
     for name, value in delta.items():
-        merge = _joined if name == text else _agree
+        merge = joined if name == text else agree
         function[name] = merge(function.get(name), value)
     return function
-
-
-def _merge_logprobs(old: Any, new: Any) -> Any:
-    if old is None or new is None:
-        return new if old is None else old
-    return {name: _joined(old.get(name), new.get(name)) for name in {**old, **new}}
-
-
-def _joined(old: Any, new: Any) -> Any:
-    """Texts and lists one after the other; for anything else both must be the same."""
-    if old is None or new is None:
-        return new if old is None else old
-    if isinstance(old, str) and isinstance(new, str):
-        return old + new
-    if isinstance(old, list) and isinstance(new, list):
-        return old + new
-    return _agree(old, new)
-
-
-def _agree(old: Any, new: Any) -> Any:
-    if old == new and type(old) is type(new):
-        return old
-    if old is None or old in ("", {}, []):
-        return old if new is None else new
-    if new is None or new in ("", {}, []):
-        return old
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {name: _agree(old.get(name), new.get(name)) for name in {**old, **new}}
-    raise _Unmergeable
 
 
 def _finished(choice: Object) -> Object:
@@ -165,20 +88,7 @@ def _finished(choice: Object) -> Object:
 
 def split(body: Object) -> list[bytes] | None:
     """Chunks that assemble to `body`, without any usage; None if it is not a chat answer."""
-    try:
-        return [_encode(chunk) for chunk in _chunks(body)]
-    except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
-        return None
-
-
-def _chunks(body: Object) -> Iterator[Object]:
-    head = {name: body[name] for name in _HEAD if name in body}
-    head["object"] = "chat.completion.chunk"
-    extras = {name: body[name] for name in body if name not in (*_HEAD, "choices", "usage")}
-    for position, choice in enumerate(body["choices"]):
-        for pieces in _choice_pieces({"index": position, **choice}):
-            yield {**head, "choices": [pieces], **extras}
-            extras = {}
+    return split_chunks(body, "chat.completion.chunk", _choice_pieces)
 
 
 def _choice_pieces(choice: Object) -> Iterator[Object]:
@@ -217,10 +127,8 @@ def _opening(message: Object) -> Object:
 def _text_deltas(message: Object, *, whole: bool) -> Iterator[Object]:
     spoken = [n for n, v in message.items() if isinstance(v, str) and v and n != "role"]
     for name in sorted(spoken, key=lambda name: name not in REASONING):
-        text = message[name]
-        size = len(text) if whole else max(32, -(-len(text) // _PIECES))
-        for start in range(0, len(text), size):
-            yield {name: text[start : start + size]}
+        for piece in [message[name]] if whole else pieces_of(message[name]):
+            yield {name: piece}
 
 
 def _call_deltas(message: Object) -> Iterator[Object]:
@@ -244,3 +152,6 @@ def _call_pieces(call: Object, text_of: dict[str, str]) -> Iterator[Object]:
     yield first
     if later:
         yield later
+
+
+CHAT_SHAPES = Shapes(assemble, split)

@@ -1,74 +1,44 @@
-"""A chat answer made ready for hits, in whichever shape they ask for."""
+"""A chat or text completion made ready for hits, in whichever shape they ask for."""
 
 from __future__ import annotations
 
 import msgspec
 
-from thinkonce.protocols.chat_recorder import (
-    ENDED,
-    USAGE,
-    USAGE_ONLY,
-    ChunkReader,
-    unmarked,
-)
-from thinkonce.protocols.chat_shapes import assemble, parse_chunk, split
-from thinkonce.protocols.dialect import Asked, Stamp
+from thinkonce.protocols.annotation import unmarked
+from thinkonce.protocols.chunk_reader import ENDED, USAGE, USAGE_ONLY, ChunkReader
+from thinkonce.protocols.chunk_shapes import Shapes
+from thinkonce.protocols.dialect import Asked
+from thinkonce.protocols.merging import parse_chunk
+from thinkonce.protocols.prepared import JSON, TemplatedReply, json_template
 from thinkonce.protocols.reply import Reply, Shape
 from thinkonce.protocols.splice import add, without
 from thinkonce.protocols.sse import DONE, frame
 from thinkonce.protocols.template import Template, TemplateMaker
 
-__all__ = ("ChatPrepared",)
+__all__ = ("ChunkPrepared",)
 
-_JSON = "json"
 _STREAM = "stream"
 _STREAM_WITH_USAGE = "stream with usage"
 
 _encode = msgspec.json.Encoder().encode
 
 
-class ChatPrepared:
-    """See `dialect.Prepared`. Two threads may make a template twice; both are the same."""
+class ChunkPrepared(TemplatedReply):
+    """See `dialect.Prepared`."""
 
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        self.size = 0  # bytes held besides the reply's own
-        self._templates: dict[str, Template | None] = {}
+    def __init__(self, reply: Reply, shapes: Shapes) -> None:
+        super().__init__(reply)
+        self._shapes = shapes
 
-    def serves(self, asked: Asked) -> bool:
-        return self._template(_form(asked)) is not None
+    def form(self, asked: Asked) -> str:
+        if not asked.stream:
+            return JSON
+        return _STREAM_WITH_USAGE if asked.include_usage else _STREAM
 
-    def render(self, asked: Asked, stamp: Stamp | None, annotation: bytes = b"") -> bytes:
-        form = _form(asked)
-        if stamp is None and not annotation and form is _JSON and self.reply.body:
-            return self.reply.body
-        template = self._template(form)
-        if template is None:
-            raise ValueError(f"this answer has no {form} shape; ask `serves` first")
-        if annotation:
-            annotation = b"," + annotation
-        if stamp is None:
-            return template.fill(None, b"", annotation)
-        return template.fill(b'"%b"' % stamp.id.encode(), b"%d" % stamp.created, annotation)
-
-    def render_events(
-        self, asked: Asked, stamp: Stamp | None, annotation: bytes = b""
-    ) -> list[bytes]:
-        text = self.render(asked, stamp, annotation)
-        return [event + b"\n\n" for event in text.split(b"\n\n")[:-1]]
-
-    def _template(self, form: str) -> Template | None:
-        try:
-            return self._templates[form]
-        except KeyError:
-            made = self._templates[form] = self._make(form)
-            self.size += 0 if made is None else made.size
-            return made
-
-    def _make(self, form: str) -> Template | None:
-        if form is _JSON:
+    def make(self, form: str) -> Template | None:
+        if form is JSON:
             body = self._body()
-            return None if body is None else _json_template(body)
+            return None if body is None else json_template(body)
         events = self._events(with_usage=form is _STREAM_WITH_USAGE)
         if events is None:
             return None
@@ -78,7 +48,7 @@ class ChatPrepared:
         reply = self.reply
         if reply.shape is Shape.JSON:
             return unmarked(reply.body)
-        whole = assemble(reply.events)
+        whole = self._shapes.assemble(reply.events)
         if whole is None:
             return None
         if reply.usage:
@@ -91,7 +61,7 @@ class ChatPrepared:
     def _events(self, *, with_usage: bool) -> list[bytes] | None:
         reply = self.reply
         if reply.shape is Shape.JSON:
-            chunks = split(parse_chunk(reply.body))
+            chunks = self._shapes.split(parse_chunk(reply.body))
             if not chunks or not with_usage:
                 return chunks
             return [*(add(chunk, b'"usage":null') for chunk in chunks), _usage_chunk(chunks, reply)]
@@ -100,12 +70,6 @@ class ChatPrepared:
             return _stripped(events) if reply.usage_asked else events
         reported = reply.usage and not reply.usage_estimated
         return events if reported or not events else [*events, _usage_chunk(events, reply)]
-
-
-def _form(asked: Asked) -> str:
-    if not asked.stream:
-        return _JSON
-    return _STREAM_WITH_USAGE if asked.include_usage else _STREAM
 
 
 def _usage_chunk(chunks: list[bytes], reply: Reply) -> bytes:
@@ -121,12 +85,6 @@ def _stripped(events: list[bytes]) -> list[bytes]:
         for data in events
         if not reader.read(data) & USAGE_ONLY
     ]
-
-
-def _json_template(body: bytes) -> Template:
-    maker = TemplateMaker()
-    maker.add(body, b"", b"", annotated=True)
-    return maker.make()
 
 
 def _stream_template(events: list[bytes], with_usage: bool) -> Template:
