@@ -20,9 +20,9 @@ from gateway.upstream import Upstream
 from thinkonce import settings as known
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.gateway.assembly import Assembly, assemble
-from thinkonce.gateway.protocol import protocol_with_limit
 from thinkonce.insight.prices import Price, Prices
 from thinkonce.upstream.pools import Pools
+from thinkonce.web.protocol import protocol_with_limit
 
 CHAT = "/v1/chat/completions"
 PRICES = Prices({"priced": Price(1.0, 2.0)})

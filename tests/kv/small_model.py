@@ -17,7 +17,8 @@ from thinkonce.kv.generate import Generator, Prefilled, Sampling, Token
 from thinkonce.kv.model import Model
 from thinkonce.kv.plain import PlainGenerator
 from thinkonce.kv.scheduler import Scheduler
-from thinkonce.kv.server import ModelServer, bind
+from thinkonce.kv.server import ModelServer
+from thinkonce.web.listener import bind
 
 CONTEXT = 2048
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -14,7 +14,8 @@ from openai import OpenAI
 from small_model import END
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.server import bind, run
+from thinkonce.kv.server import run
+from thinkonce.web.listener import bind
 
 CODE = """
 import sys
@@ -93,7 +94,7 @@ def test_a_stop_signal_while_the_model_loads_ends_the_server_at_once(model_folde
         heard.append(what)
         signal.raise_signal(signal.SIGTERM)
 
-    assert run(str(model_folder), port=0, progress=stop, announce=heard.append) == 0
+    assert run(str(model_folder), port=0, progress=stop, say=heard.append) == 0
     assert heard == ["loading tiny"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is put back"
 

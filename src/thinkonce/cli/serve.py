@@ -104,13 +104,14 @@ def serve_model(
     settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)
     from thinkonce.kv.server import run
+    from thinkonce.web.server import print_line
 
     with ExitStack() as bar:
         report = bar.enter_context(reporting("loading the model"))
 
-        def announce(line: str) -> None:
+        def say(line: str) -> None:
             bar.close()  # the bar goes before the line that says it is done
-            print(line, flush=True)
+            print_line(line)
 
         return run(
             settings.local.model,
@@ -120,7 +121,7 @@ def serve_model(
             max_waiting=settings.local.queue,
             access_log=True,
             progress=report,
-            announce=announce,
+            say=say,
         )
 
 

@@ -31,12 +31,13 @@ from thinkonce.gateway.http import (
 from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import CONTENT_TYPE, Metrics
 from thinkonce.gateway.passing import Passing
-from thinkonce.gateway.protocol import OVERSIZED
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Dialect
 from thinkonce.protocols.registry import DIALECTS
 from thinkonce.upstream.client import HOPS
 from thinkonce.upstream.failure import Refused
+from thinkonce.web.exchange import is_request_id
+from thinkonce.web.protocol import OVERSIZED
 
 __all__ = ("Gateway",)
 
@@ -110,7 +111,7 @@ class Gateway:
         except HttpError as error:
             await self._send_error(call, error)
         except RequestError as error:
-            await self._send_error(call, HttpError(400, str(error), param=error.field))
+            await self._send_error(call, HttpError.of(error))
         except UpstreamError as error:
             await self._send_upstream_error(call, error)
         except ClientGone:
@@ -123,17 +124,12 @@ class Gateway:
 
     def _admit(self, call: Call) -> None:
         sent = call.head.get(b"x-request-id", b"")
-        if sent and len(sent) <= 128 and sent.isascii() and b" " not in sent:
+        if sent and is_request_id(sent):
             call.id = sent
         else:
             call.id = f"{self._run}-{next(self._count):x}".encode()
-        if OVERSIZED in call.scope["state"]:
-            raise HttpError(
-                431,
-                "headers: larger than this gateway takes ([gateway] header_limit)",
-                type="invalid_request_error",
-                code="headers_too_large",
-            )
+        if oversized := call.scope["state"].get(OVERSIZED):
+            raise oversized()
         if HOPS in call.head and self._id in call.head[HOPS]:
             raise HttpError(
                 508,

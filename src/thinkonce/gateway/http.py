@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator
 
-from thinkonce.gateway.protocol import CYCLE, send_at_once
-from thinkonce.protocols.registry import DIALECTS
-from thinkonce.upstream.failure import Header
+from thinkonce.web.exchange import (
+    ClientGone,
+    Header,
+    HttpError,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    error_body,
+    read_whole,
+    too_large,
+)
+from thinkonce.web.protocol import CYCLE, send_at_once
 
 __all__ = (
     "Call",
@@ -25,28 +34,8 @@ __all__ = (
     "send_whole",
 )
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
+_BODY_SETTING = "[gateway] body_limit"
 _CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-
-
-class HttpError(Exception):
-    """An answer of the gateway's own, in the protocol's error shape."""
-
-    def __init__(
-        self, status: int, message: str, *, type: str = "", code: str = "", param: str = ""
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.type = status, message, type
-        self.code, self.param = code, param
-        self.headers: tuple[Header, ...] = ()
-
-
-class ClientGone(Exception):
-    """The client closed its connection before it had its answer."""
 
 
 class Call:
@@ -79,33 +68,11 @@ async def read_body(
     `message`: the first part of it, where that was received before.
     """
     declared = call.head.get(b"content-length")
-    if declared is not None and int(declared) > limit:
-        raise _too_large(limit)
-    if message is None:
-        message = await call.receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        body = await _read_rest(call, body, limit)
-    elif message["type"] == "http.disconnect":
-        raise ClientGone
-    if len(body) > limit:
-        raise _too_large(limit)
+    body = await read_whole(
+        call.receive, limit, declared=declared, first=message, setting=_BODY_SETTING
+    )
     coding = call.head.get(b"content-encoding") if decompress else None
     return body if coding is None else _decompress(body, coding.lower(), limit)
-
-
-async def _read_rest(call: Call, body: bytes, limit: int) -> bytes:
-    pieces, size = [body], len(body)
-    while True:
-        message = await call.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        if size > limit:
-            raise _too_large(limit)
-        if not message.get("more_body"):
-            return b"".join(pieces)
 
 
 def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
@@ -124,18 +91,10 @@ def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
     except zlib.error as error:
         raise HttpError(400, f"body: not {coding.decode()}: {error}", param="body") from error
     if len(plain) > limit:
-        raise _too_large(limit)
+        raise too_large(limit, _BODY_SETTING)
     if not unpacker.eof:
         raise HttpError(400, f"body: {coding.decode()} data is cut off", param="body")
     return plain
-
-
-def _too_large(limit: int) -> HttpError:
-    return HttpError(
-        413,
-        f"body: larger than {limit} bytes, the limit of this gateway ([gateway] body_limit)",
-        code="body_too_large",
-    )
 
 
 async def send_ready(call: Call, lines: bytes, body: bytes) -> None:
@@ -166,10 +125,3 @@ async def send_pieces(
         await call.send({"type": "http.response.body", "body": piece, "more_body": True})
     call.answered = True
     await call.send({"type": "http.response.body", "body": b""})
-
-
-def error_body(error: HttpError) -> bytes:
-    """In OpenAI's shape; a dialect with a shape of its own makes it itself."""
-    return DIALECTS["chat/completions"].error(
-        error.status, error.message, type=error.type, code=error.code, param=error.param
-    )

@@ -17,11 +17,13 @@ from thinkonce.kv.answer import Work, answer
 from thinkonce.kv.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
 from thinkonce.kv.delivery import deliver
 from thinkonce.kv.generate import Generator
-from thinkonce.kv.http import HttpError, Receive, Reply, Scope, Send, read_body
+from thinkonce.kv.http import Reply, read_body
 from thinkonce.kv.model import Model
 from thinkonce.kv.prompt import chat_tokens, text_tokens
 from thinkonce.kv.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.scheduler import Scheduler
+from thinkonce.web.exchange import ClientGone, HttpError, Receive, Scope, Send
+from thinkonce.web.protocol import OVERSIZED
 
 __all__ = ("Limits", "ModelApp")
 
@@ -96,6 +98,8 @@ class ModelApp:
             await reply.error(HttpError.of(wrong))
         except HttpError as error:
             await reply.error(error)
+        except ClientGone:
+            pass  # there is nobody to answer
         except Exception:
             _logger.exception("a request failed")
             if reply.started:
@@ -106,12 +110,14 @@ class ModelApp:
                 _log(scope, reply, time.monotonic() - began)
 
     async def _route(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        if oversized := scope["state"].get(OVERSIZED):
+            raise oversized()
         method, path = scope["method"], scope["path"].removeprefix("/v1") or "/"
         if handler := self._posts.get(path):
             _allow(method, "POST")
-            body = await read_body(scope, receive, self._limits.max_body_bytes)
-            if body is not None:
-                await handler(body, receive, reply)
+            await handler(
+                await read_body(scope, receive, self._limits.max_body_bytes), receive, reply
+            )
         elif path in _NOT_YET or path.startswith("/kv/"):
             raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")
         else:
@@ -216,7 +222,7 @@ class ModelApp:
 
 def _allow(method: str, *allowed: str) -> None:
     if method not in allowed:
-        headers = (("allow", ", ".join(allowed)),)
+        headers = ((b"allow", ", ".join(allowed).encode()),)
         raise HttpError(405, f"{method} is not allowed here; use {allowed[0]}", headers=headers)
 
 
@@ -224,4 +230,5 @@ def _log(scope: Scope, reply: Reply, seconds: float) -> None:
     line = "%s %s %s %d ms id=%s"
     # The path as it was sent: decoded, it could hold a line break and forge a line.
     method, path, status = scope["method"], scope["raw_path"].decode("latin-1"), reply.status
-    _access.info(line, method, path, status, round(seconds * 1000), reply.request_id)
+    ident = reply.request_id.decode()
+    _access.info(line, method, path, status, round(seconds * 1000), ident)

@@ -9,9 +9,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from thinkonce.kv.answer import Event, Spent
-from thinkonce.kv.http import HttpError, Receive, Reply, error_body
+from thinkonce.kv.http import Reply
 from thinkonce.kv.reply import Dialect
 from thinkonce.kv.scheduler import Busy, Scheduler
+from thinkonce.web.exchange import HttpError, Receive, error_body
 
 __all__ = ("Produce", "deliver")
 
@@ -133,7 +134,7 @@ def _complete(events: list[Event]) -> bool:
 
 def _refusal(busy: Busy, scheduler: Scheduler) -> HttpError:
     status = 429 if scheduler.alive else 503
-    wait = (("retry-after", str(busy.retry_after)),)
+    wait = ((b"retry-after", b"%d" % busy.retry_after),)
     return HttpError(status, str(busy), code="server_busy", headers=wait)
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
-import os
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
 
 import torch
-import uvicorn
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.app import Limits, ModelApp
@@ -21,10 +15,11 @@ from thinkonce.kv.model import load
 from thinkonce.kv.packaged import Progress
 from thinkonce.kv.plain import PlainGenerator
 from thinkonce.kv.scheduler import Scheduler
+from thinkonce.web.listener import bind
+from thinkonce.web.server import Say, Server, Terms, new_loop, print_line
+from thinkonce.web.signals import handling, stopping
 
-__all__ = ("ModelServer", "bind", "run")
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+__all__ = ("ModelServer", "run")
 
 
 class _Stopped(BaseException):
@@ -43,7 +38,7 @@ def run(
     drain_seconds: int = 30,
     access_log: bool = False,
     progress: Progress | None = None,
-    announce: Callable[[str], None] | None = None,
+    say: Say = print_line,
 ) -> int:
     """Serve one model until SIGTERM or SIGINT; returns the exit code, 0 after a clean end.
 
@@ -51,7 +46,8 @@ def run(
     takes a free one. `threads` are torch's, 0 leaves its choice, which is all cores.
     `max_waiting` requests may wait besides the one that is answered. The first signal lets
     running and waiting answers finish, at most `drain_seconds`; a second one gives them up.
-    `announce` gets the one line that says the server accepts requests; by default it is printed.
+    `say` gets the lines for whoever started it: the first says that requests are accepted, one
+    that the end was asked for, and the last what came of it. By default they are printed.
 
     Raises ConfigError for a model, an address or a number that cannot work.
     """
@@ -62,7 +58,7 @@ def run(
         _log_to_stderr()
     listener = bind(host, port)
     try:
-        with _signals(_stop):
+        with handling(stopping(_stop)):
             loaded = load(model, dtype=dtype, progress=progress)
     except BaseException as ended:
         listener.close()
@@ -74,105 +70,40 @@ def run(
     scheduler = Scheduler(max_waiting)
     generator = PlainGenerator(loaded.network, loaded.end_ids)
     app = ModelApp(loaded, generator, scheduler, limits=limits, access_log=access_log)
-    ModelServer(app, listener, drain_seconds, announce or _print).serve_until_stopped()
+    ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
     return 0
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet, so that an address in use is known at once."""
-    if not 0 <= port <= 65_535:
-        raise ConfigError("port", port, "0 (any free one) to 65535")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as wrong:
-        raise ConfigError(
-            "host", f"{host}:{port}", f"an address of this machine ({wrong})"
-        ) from wrong
-    try:
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as taken:
-        listener.close()
-        raise ConfigError("port", port, f"a port that is free on {host} ({taken})") from taken
-    return listener
-
-
-class ModelServer(uvicorn.Server):
-    """uvicorn with our own announcement, and an end by signal that counts as success."""
+class ModelServer(Server):
+    """Serves one model; ends what is made for answers that are given up."""
 
     def __init__(
-        self,
-        app: ModelApp,
-        listener: socket.socket,
-        drain_seconds: int,
-        announce: Callable[[str], None],
+        self, app: ModelApp, listener: socket.socket, drain_seconds: float, say: Say = print_line
     ) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=drain_seconds,
-            )
-        )
-        self._app, self._listener, self._announce = app, listener, announce
+        super().__init__(app, listener, Terms(drain_seconds), say)
+        self._app = app
 
-    @property
-    def url(self) -> str:
-        host, port = self._listener.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    def announce(self, url: str) -> None:
+        self.say(f"thinkonce model ready on {url}")
 
     def serve_until_stopped(self) -> None:
         """Serve; returns once every answer has been sent or given up."""
         try:
-            self.run(sockets=[self._listener])
+            with asyncio.Runner(loop_factory=new_loop) as runner, handling(stopping(self.stop)):
+                runner.run(self.serve())
         finally:
             self._app.scheduler.cancel_all()
             self._app.scheduler.close()
             self._app.close()
+        self.say(self.farewell())
 
     def stop(self) -> None:
-        """Begin to drain; a second call gives up what is running."""
         if self.should_exit:
-            self.force_exit = True
             self._app.scheduler.cancel_all()
-        self.should_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        url = self.url
-        await super().startup(sockets)
-        if self.started:
-            self._announce(f"thinkonce model ready on {url}")
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises the signal again once it is done, and the process would die of it.
-        with _signals(lambda number, frame: self.stop()):
-            yield
+        super().stop()
 
 
-@contextlib.contextmanager
-def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Answer the stop signals with `handler`; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop() -> None:
     raise _Stopped
 
 
@@ -186,7 +117,3 @@ def _log_to_stderr() -> None:
     access.setLevel(logging.INFO)
     if not access.hasHandlers():
         access.addHandler(logging.StreamHandler(sys.stderr))
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)

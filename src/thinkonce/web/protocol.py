@@ -7,24 +7,28 @@ in the scope's `state`, and use the usual one where it is not there.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from thinkonce.web.exchange import HttpError, error_body, oversized_head
+
 __all__ = ("CYCLE", "OVERSIZED", "protocol_with_limit", "send_at_once")
 
-# In a scope's `state`: the head was larger than allowed; the application says so.
+# In a scope's `state`: makes the HttpError for its head, which is larger than allowed.
 OVERSIZED = "thinkonce.oversized"
 # In a scope's `state`: what `send_at_once` takes.
 CYCLE = "thinkonce.cycle"
 
 
-def protocol_with_limit(header_limit: int) -> type[HttpToolsProtocol]:
+def protocol_with_limit(header_limit: int, setting: str = "") -> type[HttpToolsProtocol]:
     """A protocol class that refuses heads of more than `header_limit` bytes.
 
     A head that comes whole is answered by the application, in its own error shape; one that does
-    not end is cut off here.
+    not end is cut off here. `setting` names the limit to whoever meets it.
     """
+    refusal = partial(oversized_head, header_limit, setting)
 
     class LimitedProtocol(HttpToolsProtocol):
         _open_head = 0  # bytes of a head that has not ended yet
@@ -39,13 +43,13 @@ def protocol_with_limit(header_limit: int) -> type[HttpToolsProtocol]:
                 return
             self._open_head = received
             if self._suspect and not self.transport.is_closing():
-                self.transport.write(_REFUSAL)
+                self.transport.write(_written(refusal()))
                 self.transport.close()
 
         def on_headers_complete(self) -> None:
             state: dict[str, Any] = cast(Any, self.scope)["state"]
             if self._suspect and _size(self.headers) > header_limit:
-                state[OVERSIZED] = True
+                state[OVERSIZED] = refusal
             super().on_headers_complete()
             state[CYCLE] = self.cycle
 
@@ -80,11 +84,10 @@ def _size(headers: list[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) for name, value in headers)
 
 
-_BODY = (
-    b'{"error":{"message":"headers: larger than this gateway takes ([gateway] header_limit)",'
-    b'"type":"invalid_request_error","param":null,"code":"headers_too_large"}}'
-)
-_REFUSAL = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-    b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
-)
+def _written(error: HttpError) -> bytes:
+    """A whole answer, for a client whose request never became one."""
+    body = error_body(error)
+    return (
+        b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+        b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    )

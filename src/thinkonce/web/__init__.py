@@ -1,0 +1,1 @@
+"""What both servers stand on: requests read within limits, errors, a listener, a drained end."""

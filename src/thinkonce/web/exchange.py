@@ -1,0 +1,122 @@
+"""One HTTP exchange over ASGI: its types, a body read within a limit, an error as an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from thinkonce.errors import RequestError, ThinkOnceError
+from thinkonce.protocols.registry import DIALECTS
+
+__all__ = (
+    "ClientGone",
+    "Header",
+    "HttpError",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "error_body",
+    "is_request_id",
+    "oversized_head",
+    "read_whole",
+    "too_large",
+)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+# What a client may call its request: it is repeated in a header and in the log.
+is_request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+
+
+class HttpError(ThinkOnceError):
+    """An answer of the server's own with this status, told in the protocol's error shape."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "",
+        code: str = "",
+        param: str = "",
+        headers: tuple[Header, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.type = status, message, type
+        self.code, self.param, self.headers = code, param, headers
+
+    @classmethod
+    def of(cls, wrong: RequestError) -> HttpError:
+        """The 400 for what a caller wrote."""
+        return cls(400, str(wrong), param=wrong.field)
+
+
+class ClientGone(ThinkOnceError):
+    """The client closed its connection before it had its answer."""
+
+
+def error_body(error: HttpError) -> bytes:
+    """In OpenAI's shape; a dialect with a shape of its own makes it itself."""
+    return DIALECTS["chat/completions"].error(
+        error.status, error.message, type=error.type, code=error.code, param=error.param
+    )
+
+
+def too_large(limit: int, setting: str = "") -> HttpError:
+    """The 413 for a body beyond `limit` bytes. `setting` says where the limit can be changed."""
+    return HttpError(
+        413,
+        f"body: larger than {limit} bytes, the limit of this server{_named(setting)}",
+        code="body_too_large",
+        headers=((b"connection", b"close"),),  # the rest of it is not read
+    )
+
+
+def oversized_head(limit: int, setting: str = "") -> HttpError:
+    """The 431 for a head beyond `limit` bytes."""
+    return HttpError(
+        431,
+        f"headers: larger than the {limit} bytes this server takes{_named(setting)}",
+        type="invalid_request_error",
+        code="headers_too_large",
+    )
+
+
+def _named(setting: str) -> str:
+    return f" ({setting})" if setting else ""
+
+
+async def read_whole(
+    receive: Receive,
+    limit: int,
+    *,
+    declared: bytes | None = None,
+    first: Message | None = None,
+    setting: str = "",
+) -> bytes:
+    """The request's body as it was sent.
+
+    `declared` is its Content-Length, `first` its first part where that was received before.
+    Raises ClientGone, and HttpError 413 beyond `limit` bytes, as soon as that is known.
+    """
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise too_large(limit, setting)
+    pieces: list[bytes] = []
+    size = 0
+    message = await receive() if first is None else first
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
+            raise too_large(limit, setting)
+        if not message.get("more_body"):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        message = await receive()

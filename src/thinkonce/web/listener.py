@@ -1,0 +1,44 @@
+"""The socket a server listens on: bound first, so that an address in use is known at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from thinkonce.errors import ConfigError
+
+__all__ = ("bind", "url_of")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet; port 0 takes a free one. Raises ConfigError."""
+    if not 0 <= port <= 65_535:
+        raise ConfigError("port", port, "0 (any free one) to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as wrong:
+        raise _no_address(host, wrong) from wrong
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as wrong:
+        listener.close()
+        if wrong.errno == errno.EADDRNOTAVAIL:
+            raise _no_address(host, wrong) from wrong
+        raise ConfigError("port", port, f"a port that is free on {host} ({wrong})") from wrong
+    return listener
+
+
+def _no_address(host: str, wrong: OSError) -> ConfigError:
+    return ConfigError("host", host, f"an address of this machine ({wrong})")
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a bound socket is reached, such as http://127.0.0.1:8000."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

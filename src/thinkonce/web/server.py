@@ -1,0 +1,166 @@
+"""uvicorn as both servers run it: own signals, lines that say how far it is, a drained end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from thinkonce.web.listener import url_of
+from thinkonce.web.protocol import protocol_with_limit
+
+__all__ = ("HEADER_LIMIT", "Say", "Server", "Terms", "new_loop", "print_line")
+
+HEADER_LIMIT = 64 * 2**10  # bytes
+KEEP_ALIVE_SECONDS = 75
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`drain_seconds` is how long answers under way may take once the end was asked for.
+
+    Larger heads than `header_limit` bytes are refused; `header_setting` names that limit to
+    whoever meets it.
+    """
+
+    drain_seconds: float = 30.0
+    header_limit: int = HEADER_LIMIT
+    header_setting: str = ""
+
+
+def print_line(line: str) -> None:
+    """To stdout at once; nobody reading it any more is no reason to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, flush=True)
+
+
+class Server(uvicorn.Server):
+    """Serves an ASGI application on a bound listener, on one event loop.
+
+    `say` gets the lines for whoever started it. Signals are the caller's: it calls `stop`.
+    """
+
+    def __init__(
+        self, app: Any, listener: socket.socket, terms: Terms | None = None, say: Say = print_line
+    ) -> None:
+        self.terms = terms or Terms()
+        self._listener, self.say = listener, say
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._forced = asyncio.Event()
+        self._drained_at = math.inf  # by the monotonic clock: when time is up
+        self._cut: set[asyncio.Task[None]] = set()  # answers that did not come to their end
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=protocol_with_limit(self.terms.header_limit, self.terms.header_setting),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                # What an application does with a client that has gone is no error of the server.
+                log_level=logging.CRITICAL,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(self.terms.drain_seconds),
+            )
+        )
+
+    @property
+    def url(self) -> str:
+        return url_of(self._listener)
+
+    def announce(self, url: str) -> None:
+        """Requests are accepted now."""
+        self.say(f"ready on {url}")
+
+    def stop(self) -> None:
+        """Begin to drain; a second call gives up what is under way.
+
+        From any thread, and from a signal handler.
+        """
+        again, self.should_exit = self.should_exit, True
+        if again:
+            self.force_exit = True
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is under way
+                    self._loop.call_soon_threadsafe(self._give_up)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Until `stop`. What it was asked before that begins, it does not serve at all."""
+        self._loop = asyncio.get_running_loop()
+        if not self.should_exit:
+            await super().serve([self._listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        url = self.url
+        await super().startup(sockets)
+        if self.started:
+            self.announce(url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        seconds = self.terms.drain_seconds
+        self._drained_at = time.monotonic() + seconds
+        under_way = _answers(len(self.server_state.tasks))
+        self.say(f"draining: {under_way} under way, up to {seconds:g} s; again to stop at once")
+        await super().shutdown(sockets)
+        self._cut |= self.server_state.tasks  # their time is up, and they were cancelled
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the time to drain; 0 once everything is to be given up."""
+        return 0.0 if self.force_exit else max(0.0, self._drained_at - time.monotonic())
+
+    async def unless_forced(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await `work`; a second `stop` cancels it."""
+        forced = asyncio.ensure_future(self._forced.wait())
+        working = asyncio.ensure_future(work)
+        await asyncio.wait((forced, working), return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        if working.done():
+            working.result()
+        else:
+            working.cancel()
+        await asyncio.gather(forced, working, return_exceptions=True)
+
+    def farewell(self) -> str:
+        """The last line: what became of the answers under way."""
+        if not self.started:
+            return "stopped before it was ready"
+        if self._cut:
+            return f"stopped: {_answers(len(self._cut))} given up"
+        return "stopped: no answer was cut off"
+
+    def _give_up(self) -> None:
+        self._forced.set()
+        self._cut |= self.server_state.tasks
+        for task in self._cut:
+            task.cancel("the server was told to stop at once")
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None: uvicorn would raise them again once it is done, and the process would die."""
+        yield
+
+
+def _answers(count: int) -> str:
+    return "1 answer" if count == 1 else f"{count} answers"
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
