@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from thinkonce.protocols.anthropic_messages import AnthropicMessages
 from thinkonce.protocols.dialect import Dialect
 from thinkonce.protocols.openai_chat import OpenAIChat
+from thinkonce.protocols.openai_completions import OpenAICompletions
 
 __all__ = ("DIALECTS", "dialect_for")
 
-_ALL: tuple[Dialect, ...] = (OpenAIChat(),)
+_ALL: tuple[Dialect, ...] = (OpenAIChat(), AnthropicMessages())
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})
 _PATHS = {prefix + name: each for name, each in DIALECTS.items() for prefix in ("/v1/", "/")}

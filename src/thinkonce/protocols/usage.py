@@ -17,7 +17,7 @@ from thinkonce.protocols.estimate import estimate_tokens, texts_of
 __all__ = ("Usage", "counted", "estimate_usage", "estimated_usage", "usage_text")
 
 # Where a request's own words are, in any dialect.
-_QUESTION = ("messages", "tools", "prompt", "suffix", "instructions", "input")
+_QUESTION = ("system", "messages", "tools", "prompt", "suffix", "instructions", "input")
 
 _encode = msgspec.json.Encoder().encode
 
