@@ -10,10 +10,10 @@ import msgspec
 from thinkonce.protocols.bounds import all_keepable, bounded
 from thinkonce.protocols.dialect import Asked, Received
 from thinkonce.protocols.merging import parse_chunk
-from thinkonce.protocols.reply import Gist, Reply, Shape
+from thinkonce.protocols.reply import Gist, Reply
 from thinkonce.protocols.usage import counted, estimate_usage, estimated_usage, usage_text
 
-__all__ = ("Choice", "ChunkAnswer", "json_reply", "receive_answer")
+__all__ = ("Choice", "ChunkAnswer", "receive_answer")
 
 
 class Choice(msgspec.Struct):
@@ -27,7 +27,7 @@ class Choice(msgspec.Struct):
         raise NotImplementedError
 
     @property
-    def text(self) -> str:
+    def words(self) -> str:
         """What must be JSON if JSON was asked for; "" for a call or a refusal."""
         raise NotImplementedError
 
@@ -54,10 +54,6 @@ class ChunkAnswer(msgspec.Struct, kw_only=True):
 _AnyAnswer = TypeVar("_AnyAnswer", bound=ChunkAnswer)
 
 
-def json_reply(status: int, content_type: str, body: bytes) -> Reply:
-    return Reply(status=status, content_type=content_type, shape=Shape.JSON, body=body)
-
-
 def receive_answer(asked: Asked, reply: Reply, kind: type[ChunkAnswer]) -> Received:
     """`reply` read as `kind`, and described. Never fails: what is none is `gist.failed`."""
     size = len(reply.body)
@@ -70,7 +66,7 @@ def receive_answer(asked: Asked, reply: Reply, kind: type[ChunkAnswer]) -> Recei
         done=True,
         finishes=tuple(choice.finish_reason for choice in choices),
         empty=not all(choice.says_something for choice in choices),
-        texts=tuple(choice.text for choice in choices if choice.text) if asked.wants_json else (),
+        texts=tuple(choice.words for choice in choices if choice.words) if asked.wants_json else (),
         size=size,
     )
     return Received(_described(reply, whole, asked, gist), gist)

@@ -10,14 +10,14 @@ import msgspec
 
 from thinkonce.outcome import Reason
 from thinkonce.protocols.annotation import unmarked
-from thinkonce.protocols.chunk_answer import ChunkAnswer, json_reply, receive_answer
+from thinkonce.protocols.chunk_answer import ChunkAnswer, receive_answer
 from thinkonce.protocols.chunk_prepared import ChunkPrepared
 from thinkonce.protocols.chunk_recorder import ChunkRecorder
 from thinkonce.protocols.chunk_relay import ChunkRelay
 from thinkonce.protocols.chunk_shapes import Shapes
 from thinkonce.protocols.dialect import Asked, Received
 from thinkonce.protocols.openai_error import openai_error
-from thinkonce.protocols.reply import Reply
+from thinkonce.protocols.reply import Reply, Shape
 from thinkonce.protocols.splice import add, without
 from thinkonce.protocols.sse import frame
 
@@ -52,7 +52,8 @@ class ChunkDialect:
     # -- answer ------------------------------------------------------------------------------
 
     def receive(self, asked: Asked, status: int, content_type: str, body: bytes) -> Received:
-        return receive_answer(asked, json_reply(status, content_type, body), self._answer)
+        reply = Reply(status=status, content_type=content_type, shape=Shape.JSON, body=body)
+        return receive_answer(asked, reply, self._answer)
 
     def recorder(self, asked: Asked, *, usage_asked: bool, max_bytes: int) -> ChunkRecorder:
         return ChunkRecorder(asked, usage_asked=usage_asked, max_bytes=max_bytes)

@@ -35,7 +35,7 @@ class _Choice(Choice, kw_only=True):
         return says_something(self.message)
 
     @property
-    def text(self) -> str:
+    def words(self) -> str:
         message = self.message
         if message.get("tool_calls") or message.get("function_call") or message.get("refusal"):
             return ""

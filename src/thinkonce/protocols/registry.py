@@ -10,7 +10,7 @@ from thinkonce.protocols.dialect import Dialect
 from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.openai_completions import OpenAICompletions
 
-__all__ = ("DIALECTS", "dialect_for")
+__all__ = ("DIALECTS", "dialect_for", "spoken_at")
 
 _ALL: tuple[Dialect, ...] = (OpenAIChat(), AnthropicMessages())
 
@@ -21,3 +21,16 @@ _PATHS = {prefix + name: each for name, each in DIALECTS.items() for prefix in (
 def dialect_for(path: str) -> Dialect | None:
     """The dialect of `/v1/chat/completions` or `/chat/completions`; None: forward untouched."""
     return _PATHS.get(path)
+
+
+def spoken_at(path: str) -> Dialect:
+    """Whose errors a client expects at `path`: also below a dialect's own, as `count_tokens` is.
+
+    OpenAI's where no dialect is spoken.
+    """
+    above = path
+    while above:
+        if above in _PATHS:
+            return _PATHS[above]
+        above = above.rpartition("/")[0]
+    return DIALECTS["chat/completions"]
