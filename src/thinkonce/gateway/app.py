@@ -1,6 +1,6 @@
 """The gateway as an ASGI callable: a path table, limits, and one way for every error to leave.
 
-POST chat/completions     through the cache             with and without /v1
+POST chat/completions ... through the cache             with and without /v1
 /healthz /readyz /metrics the gateway's own
 /cache/...                who may, looks and empties
 anything else             forwarded untouched, x-cache: BYPASS
@@ -32,8 +32,7 @@ from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import CONTENT_TYPE, Metrics
 from thinkonce.gateway.passing import Passing
 from thinkonce.outcome import Reason
-from thinkonce.protocols.dialect import Dialect
-from thinkonce.protocols.registry import DIALECTS
+from thinkonce.protocols.registry import spoken_at
 from thinkonce.upstream.client import HOPS
 from thinkonce.upstream.failure import Refused
 from thinkonce.web.exchange import is_request_id
@@ -172,7 +171,7 @@ class Gateway:
     async def _send_error(self, call: Call, error: HttpError) -> None:
         if call.status:  # an answer has begun: the connection is cut, so that nobody trusts it
             return
-        body = self._dialect(call).error(
+        body = spoken_at(call.path).error(
             error.status, error.message, type=error.type, code=error.code, param=error.param
         )
         head = [JSON_TYPE, *error.headers, (b"x-request-id", call.id)]
@@ -186,10 +185,6 @@ class Gateway:
             status, code = getattr(error, "status", 502), getattr(error, "code", "upstream_error")
             wrong = HttpError(status, str(error), code=code)
         await self._send_error(call, wrong)
-
-    def _dialect(self, call: Call) -> Dialect:
-        endpoint = self._cached.get(call.path)
-        return DIALECTS["chat/completions"] if endpoint is None else endpoint.dialect
 
     def _note(self, call: Call) -> None:
         seconds = perf_counter() - call.started
