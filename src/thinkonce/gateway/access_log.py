@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 __all__ = ("AccessLog",)
@@ -17,11 +18,20 @@ class AccessLog:
     """Belongs to one event loop. Lines hold no prompt, no answer and no credential.
 
     time request-id method path status outcome reason milliseconds
+
+    The time is RFC 3339 in UTC: 2026-01-31T23:59:59.999Z. `wall` gives seconds since the epoch.
     """
 
-    def __init__(self, out: TextIO | None = None, *, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        out: TextIO | None = None,
+        *,
+        enabled: bool = True,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.enabled = enabled
-        self._out = out
+        self._out, self._wall = out, wall
+        self._second, self._written_second = -1, ""  # formatted once a second
         self._lines: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -29,13 +39,20 @@ class AccessLog:
         self, ids: str, what: str, status: int, outcome: str, reason: str, seconds: float
     ) -> None:
         self._lines.append(
-            f"{time.time():.3f} {ids} {what} {status} {outcome or '-'} {reason or '-'} "
+            f"{self._now()} {ids} {what} {status} {outcome or '-'} {reason or '-'} "
             f"{seconds * 1000:.1f}ms\n"
         )
         if len(self._lines) >= FLUSH_LINES:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def _now(self) -> str:
+        second, milliseconds = divmod(int(self._wall() * 1000), 1000)
+        if second != self._second:
+            self._second = second
+            self._written_second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._written_second}.{milliseconds:03d}Z"
 
     def flush(self) -> None:
         if self._timer is not None:
