@@ -24,8 +24,8 @@ __all__ = (
     "show_seconds",
 )
 
-# What a pipe or a narrow terminal shows without cutting keys and model names.
-PIPE_WIDTH = 160
+# Outside a terminal no line is broken: programs and files want a row in one piece.
+PIPE_WIDTH = 1_000_000
 
 _SPANS = (("d", 86_400.0), ("h", 3600.0), ("m", 60.0))
 _SIZES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10))
@@ -69,7 +69,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    out = console()
+    with out.capture() as drawn:
+        out.print(table)
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def print_pairs(pairs: dict[str, Any], indent: str = "") -> None:

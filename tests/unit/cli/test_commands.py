@@ -11,6 +11,7 @@ import pytest
 
 from thinkonce.cli import main
 from thinkonce.cli.later import NOT_BUILT
+from thinkonce.cli.output import print_table
 from thinkonce.cli.reference import command_help
 from thinkonce.version import __version__
 
@@ -134,6 +135,20 @@ def test_packaged_models_are_listed_as_json_and_as_a_table(
     assert model["licence"] == "Apache-2.0"
     assert main(["model", "list"]) == 0
     assert "SmolLM2-135M-Instruct" in capsys.readouterr().out
+
+
+def test_a_table_in_a_pipe_has_one_line_a_row_and_no_blanks_at_its_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = "/a folder/" + "long/" * 100 + "模型.gguf"
+    print_table(("NAME", "BYTES", "PATH"), [("one", "1MiB", path), ("other one", "12MiB", "-")])
+    lines = capsys.readouterr().out.split("\n")
+    assert lines == [
+        "NAME       BYTES  PATH",
+        f"one         1MiB  {path}",
+        "other one  12MiB  -",
+        "",
+    ]
 
 
 def test_the_default_model_of_the_settings_is_the_packaged_one() -> None:
