@@ -12,7 +12,7 @@ from thinkonce.protocols.openai_completions import OpenAICompletions
 
 __all__ = ("DIALECTS", "dialect_for", "spoken_at")
 
-_ALL: tuple[Dialect, ...] = (OpenAIChat(), AnthropicMessages())
+_ALL: tuple[Dialect, ...] = (OpenAIChat(), OpenAICompletions(), AnthropicMessages())
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})
 _PATHS = {prefix + name: each for name, each in DIALECTS.items() for prefix in ("/v1/", "/")}
