@@ -202,7 +202,8 @@ class GatewayWorld(AsyncWorld):
         fetch = ask.fetch
         asked = fetch.asking.asked
         local = self._fetches.get(seat.key)
-        lacks_usage = asked.include_usage and (local is None or not local.usage_asked)
+        wants_usage = asked.include_usage and not asked.usage_always
+        lacks_usage = wants_usage and (local is None or not local.usage_asked)
         # A call of another process may be over already: no new answer for who asks for one.
         wants_new = local is None and not ask.controls.read
         if not asked.stream or lacks_usage or wants_new:

@@ -9,10 +9,16 @@ from thinkonce.protocols.anthropic_messages import AnthropicMessages
 from thinkonce.protocols.dialect import Dialect
 from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.openai_completions import OpenAICompletions
+from thinkonce.protocols.openai_responses import OpenAIResponses
 
 __all__ = ("DIALECTS", "dialect_for", "spoken_at")
 
-_ALL: tuple[Dialect, ...] = (OpenAIChat(), OpenAICompletions(), AnthropicMessages())
+_ALL: tuple[Dialect, ...] = (
+    OpenAIChat(),
+    OpenAICompletions(),
+    OpenAIResponses(),
+    AnthropicMessages(),
+)
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})
 _PATHS = {prefix + name: each for name, each in DIALECTS.items() for prefix in ("/v1/", "/")}

@@ -44,6 +44,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     created: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    unnamed: bool = False  # a stream without `event:` lines, though its protocol has them
 
     @property
     def tokens(self) -> int:

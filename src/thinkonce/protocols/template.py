@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from thinkonce.protocols.splice import Member, members
 
-__all__ = ("Template", "TemplateMaker")
+__all__ = ("Template", "TemplateMaker", "template_with_gaps")
 
 # Bytes that an object of bytes takes besides its text, and a list for its place.
 PIECE = 41
@@ -69,6 +69,11 @@ def _segments(fixed: list[bytes], values: list[int]) -> list[tuple[int, list[byt
             segments.append((value, [b""]))
         segments[-1][1].append(piece)
     return segments
+
+
+def template_with_gaps(pieces: list[bytes]) -> Template:
+    """The annotation, and nothing else, goes between `pieces`: id and time stay as recorded."""
+    return Template(pieces, [_ANNOTATION] * (len(pieces) - 1), [], (b"", b""))
 
 
 class Cut(NamedTuple):
