@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Process:
     lines: list[str]
     url: str
     session: aiohttp.ClientSession
+    farewell: list[str] = field(default_factory=list)  # what it said after it was ready
 
     async def chat(self, content: str = "hi", **fields: Any) -> Got:
         body = {"model": "gpt-4o", "messages": [{"role": "user", "content": content}]} | fields
@@ -51,7 +52,8 @@ class Process:
         return await self.ended()
 
     async def ended(self) -> tuple[int, str]:
-        _, errors = await asyncio.wait_for(self.child.communicate(), 30)
+        said, errors = await asyncio.wait_for(self.child.communicate(), 30)
+        self.farewell += said.decode().splitlines()
         assert self.child.returncode is not None
         return self.child.returncode, errors.decode()
 
@@ -75,8 +77,13 @@ class Host:
         return child
 
     async def gateway(self, *arguments: str, **environ: str) -> Process:
-        given = ["--upstream", self.upstream.url, "--port", "0", "--store", self.store]
-        child = await self.spawn(*given, *arguments, **environ)
+        return await self._ready("--upstream", self.upstream.url, *arguments, **environ)
+
+    async def local_gateway(self, model: Path) -> Process:
+        return await self._ready("--local", str(model))
+
+    async def _ready(self, *arguments: str, **environ: str) -> Process:
+        child = await self.spawn("--port", "0", "--store", self.store, *arguments, **environ)
         lines = await read_until_ready(child)
         url = re.findall(r"thinkonce ready on (\S+)", "\n".join(lines))[0]
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
@@ -128,17 +135,18 @@ async def test_it_says_where_and_how_and_drains_on_sigterm(host: Host) -> None:
     asking = asyncio.create_task(gateway.chat(stream=True))
     await host.upstream.called()
     gateway.child.send_signal(signal.SIGTERM)
-    gateway.child.send_signal(signal.SIGHUP)
-    assert gateway.child.stderr is not None
-    while b"SIGHUP" not in await gateway.child.stderr.readline():
-        pass
+    assert gateway.child.stdout is not None
+    line = (await gateway.child.stdout.readline()).decode()
+    assert line == "draining: 1 answer under way, up to 30 s; again to stop at once\n"
     gate.set()
     assert (await asking).events[-1] == "[DONE]", "an answer under way is finished"
     code, errors = await gateway.ended()
     assert (code, "Traceback" in errors) == (0, False)
+    assert gateway.farewell == ["stopped: no answer was cut off"]
     again = await host.gateway()
     assert (await again.chat()).cache == "HIT", "the write was flushed"
     assert (await again.end(signal.SIGINT))[0] == 0
+    assert again.farewell[0].startswith("draining: 0 answers under way")
 
 
 async def test_answers_under_way_get_the_drain_timeout_and_no_more(host: Host) -> None:
@@ -151,6 +159,29 @@ async def test_answers_under_way_get_the_drain_timeout_and_no_more(host: Host) -
     await host.upstream.called()
     code, errors = await gateway.end()
     assert (code, "Traceback" in errors) == (0, False)
+    assert gateway.farewell[-1] == "stopped: 1 answer given up"
+    await asyncio.gather(asking, return_exceptions=True)
+    await host.upstream.left()
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+async def test_a_second_ctrl_c_gives_up_what_is_under_way(host: Host, abandoned: bool) -> None:
+    async def never(seen: Seen, out: Out) -> None:
+        await asyncio.Event().wait()
+
+    host.upstream.script = never
+    gateway = await host.gateway(
+        THINKONCE_GATEWAY_DRAIN_TIMEOUT="600",
+        THINKONCE_GATEWAY_FINISH_ABANDONED=str(abandoned).lower(),
+    )
+    asking = asyncio.create_task(gateway.chat())
+    await host.upstream.called()
+    gateway.child.send_signal(signal.SIGINT)
+    assert gateway.child.stdout is not None
+    assert b"draining: 1 answer under way" in await gateway.child.stdout.readline()
+    code, errors = await gateway.end(signal.SIGINT)
+    assert (code, "Traceback" in errors) == (0, False)
+    assert gateway.farewell == ["stopped: 1 answer given up"]
     await asyncio.gather(asking, return_exceptions=True)
     await host.upstream.left()
 

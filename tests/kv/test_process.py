@@ -58,6 +58,10 @@ def test_a_stop_signal_lets_the_running_answer_finish(process: subprocess.Popen[
     assert chunks[-1].usage
     assert chunks[-1].usage.completion_tokens == 300
     assert process.wait(30) == 0
+    assert process.stdout.read().splitlines() == [
+        "draining: 1 answer under way, up to 30 s; again to stop at once",
+        "stopped: no answer was cut off",
+    ]
     log = process.stderr.read()
     assert "POST /chat/completions 200" in log
     assert "secret" not in log, "prompts are not logged"
@@ -95,7 +99,7 @@ def test_a_stop_signal_while_the_model_loads_ends_the_server_at_once(model_folde
         signal.raise_signal(signal.SIGTERM)
 
     assert run(str(model_folder), port=0, progress=stop, say=heard.append) == 0
-    assert heard == ["loading tiny"]
+    assert heard == ["loading tiny", "stopped before it was ready"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the handler is put back"
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from thinkonce.errors import ConfigError
 from thinkonce.gateway.assembly import Assembly, assemble
-from thinkonce.gateway.local import LocalModel, command_of
+from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
 from thinkonce.settings import Settings, Upstream
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind
@@ -70,7 +70,7 @@ async def _serve(settings: Settings, listener: socket.socket, say: Say) -> int:
             say(server.farewell())
         finally:
             if model is not None:
-                await model.stop()
+                await model.stop(0.0 if asked.twice else END_SECONDS)
     return 0
 
 
@@ -88,6 +88,7 @@ class _Stopping:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.asked = asyncio.Event()
+        self.twice = False
         self.server: Server | None = None
 
     def handlers(self) -> dict[int, Callable[[], object]]:
@@ -103,6 +104,7 @@ class _Stopping:
             server.stop()
 
     def _stop(self) -> None:
+        self.twice = self.asked.is_set()
         self.asked.set()
         if self.server is not None:
             self.server.stop()

@@ -63,6 +63,7 @@ def run(
     except BaseException as ended:
         listener.close()
         if isinstance(ended, _Stopped):
+            say("stopped before it was ready")
             return 0
         raise
     if threads:
