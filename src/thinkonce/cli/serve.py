@@ -103,6 +103,9 @@ def serve_model(
     flags = {"local.model": model, "local.threads": threads, "local.queue": queue}
     settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)
+    from thinkonce.web.lifeline import end_with_parent
+
+    end_with_parent()
     from thinkonce.kv.server import run
     from thinkonce.web.server import print_line
 

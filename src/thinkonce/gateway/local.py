@@ -8,12 +8,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Local
+from thinkonce.web.lifeline import held
 
-__all__ = ("LocalModel", "command_of")
+__all__ = ("END_SECONDS", "LocalModel", "command_of")
 
 log = logging.getLogger("thinkonce")
 
@@ -30,12 +31,20 @@ def command_of(local: Local, port: int = 0) -> list[str]:
 
 
 class LocalModel:
-    """Supervises one child. `say` gets the lines a person at the terminal should see."""
+    """Supervises one child on one event loop; the child ends with this process.
+
+    `command` starts it on a port (0: any free one), `say` gets the lines a person at the
+    terminal should see, and `pause` waits some seconds before it is started again.
+    """
 
     def __init__(
-        self, command: Callable[[int], Sequence[str]], say: Callable[[str], None] = print
+        self,
+        command: Callable[[int], Sequence[str]],
+        say: Callable[[str], None] = print,
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._command, self._say = command, say
+        self._command, self._say, self._pause = command, say, pause
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.url = ""
@@ -53,8 +62,8 @@ class LocalModel:
         self._keeper = asyncio.create_task(self._keep())
         return self.url
 
-    async def stop(self) -> None:
-        """End it, gently at first."""
+    async def stop(self, seconds: float = END_SECONDS) -> None:
+        """End it; it gets `seconds` to do so by itself."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -62,7 +71,7 @@ class LocalModel:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), END_SECONDS)
+                await asyncio.wait_for(self._process.wait(), seconds)
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
@@ -71,9 +80,9 @@ class LocalModel:
         """True once it is ready; False if it ended before."""
         self._process = await asyncio.create_subprocess_exec(
             *self._command(port),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,  # held open: its end is ours
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **held(), "PYTHONUNBUFFERED": "1"},
             # Ctrl-C reaches the gateway alone, which ends the model when answers are out.
             start_new_session=True,
         )
@@ -97,7 +106,7 @@ class LocalModel:
             if asyncio.get_running_loop().time() - started > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             log.error("the local model exited %s; it is started again in %.1f s", code, pause)
-            await asyncio.sleep(pause)
+            await self._pause(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
             self.restarts += 1
             if await self._spawn(port):

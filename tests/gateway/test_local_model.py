@@ -1,0 +1,124 @@
+"""The model behind the gateway, killed and brought back: real processes, real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gateway.test_processes import Host, Process
+from gateway.upstream import Upstream
+from kv.small_model import make_network, make_tokenizer
+from thinkonce.errors import ConfigError
+from thinkonce.gateway.local import LocalModel
+
+READY = "print('model ready on http://127.0.0.1:9', flush=True)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {READY}; signal.pause()"
+
+
+def running(code: str) -> list[str]:
+    """A process that starts quickly."""
+    return [sys.executable, "-I", "-S", "-c", code]
+
+
+async def test_a_model_that_keeps_dying_is_started_again_after_growing_pauses() -> None:
+    pauses: list[float] = []
+    enough = asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 9:
+            enough.set()
+            await asyncio.Event().wait()
+
+    model = LocalModel(lambda _: running(READY), pause=pause)
+    assert await model.start() == "http://127.0.0.1:9"
+    await asyncio.wait_for(enough.wait(), 60)
+    await model.stop()
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert model.restarts == 8
+
+
+async def test_it_is_started_again_where_it_was() -> None:
+    ports: list[int] = []
+    again = asyncio.Event()
+
+    def command(port: int) -> list[str]:
+        ports.append(port)
+        if len(ports) == 2:
+            again.set()
+        return running(READY)
+
+    model = LocalModel(command, pause=lambda _: asyncio.sleep(0))
+    await model.start()
+    await asyncio.wait_for(again.wait(), 60)
+    await model.stop()
+    assert ports[:2] == [0, 9], "clients of the gateway know nothing of another port"
+
+
+async def test_a_model_that_cannot_start_is_named_with_its_exit_code() -> None:
+    model = LocalModel(lambda _: running("raise SystemExit(3)"))
+    with pytest.raises(ConfigError, match="3"):
+        await model.start()
+
+
+async def test_a_model_that_does_not_end_by_itself_is_killed() -> None:
+    model = LocalModel(lambda _: running(STUBBORN))
+    await model.start()
+    (child,) = psutil.Process().children()
+    await model.stop(0.1)
+    assert not child.is_running()
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = make_tokenizer()
+    make_network(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+async def host(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Host]:
+    async with AsyncExitStack() as stack:
+        yield Host(stack, tmp_path, upstream)
+
+
+async def test_a_killed_model_comes_back_and_a_killed_gateway_takes_it_along(
+    host: Host, small_model: Path
+) -> None:
+    gateway = await host.local_gateway(small_model)
+    model = the_model_of(gateway)
+    assert (await gateway.chat(model="tiny", max_tokens=4)).status == 200
+    model.kill()
+    psutil.wait_procs([model])
+    down = await gateway.chat("meanwhile", model="tiny", max_tokens=4)
+    assert down.status in (502, 503)
+    assert set(down.json["error"]) == {"message", "type", "code", "param"}
+    assert "127.0.0.1" in down.json["error"]["message"], "which server is down"
+    assert (await gateway.chat(model="tiny", max_tokens=4)).status == 502, "`length` is not kept"
+    await told(gateway, "the local model exited -9; it is started again in 0.5 s")
+    await told(gateway, "the local model is back on http://127.0.0.1:")
+    assert (await gateway.chat("meanwhile", model="tiny", max_tokens=4)).status == 200
+    again = the_model_of(gateway)
+    gateway.child.kill()
+    gone, left = psutil.wait_procs([again], timeout=30)
+    assert (gone, left) == ([again], [])
+
+
+def the_model_of(gateway: Process) -> psutil.Process:
+    (child,) = psutil.Process(gateway.child.pid).children()
+    return child
+
+
+async def told(gateway: Process, what: str) -> None:
+    assert gateway.child.stderr is not None
+    async with asyncio.timeout(60):
+        while what not in (line := (await gateway.child.stderr.readline()).decode()):
+            assert line, f"it ended without {what!r}"
