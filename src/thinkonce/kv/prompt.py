@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.ask import ChatAsk
+from thinkonce.kv.veil import Veil
 
 __all__ = ("chat_tokens", "text_tokens")
 
@@ -20,8 +21,8 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
     """The prompt the model's own chat template makes of the messages.
 
-    The whole rendered text is tokenised at once: a text may be cut differently once more text
-    follows. Raises RequestError for what the messages or the template do not allow.
+    Special tokens are the template's: one that a client typed is read as the text it is. Raises
+    RequestError for what the messages or the template do not allow.
     """
     template = _template(tokenizer)
     extra = ask.chat_template_kwargs or {}
@@ -30,19 +31,19 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
     if tools and not re.search(r"\btools\b", template):
         raise RequestError("tools", f"{len(tools)} tools", "none: this model knows no tools")
     messages = [_message(number, written) for number, written in enumerate(ask.messages)]
+    veil = Veil(tokenizer)
     try:
         text = tokenizer.apply_chat_template(
-            messages,
-            tools=tools or None,
+            veil.over(messages),
+            tools=veil.over(tools or None),
             add_generation_prompt=True,
             tokenize=False,
-            **extra,
+            **veil.over(extra),
         )
     except (TemplateError, TypeError, ValueError, KeyError) as refused:
         accepts = f"messages this model's chat template takes ({refused})"
         raise RequestError("messages", f"{len(messages)} messages", accepts) from refused
-    # The template writes the special tokens itself.
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return veil.tokens(text)
 
 
 def text_tokens(tokenizer: Any, prompt: str | list[int], vocabulary: int) -> tuple[int, ...]:
