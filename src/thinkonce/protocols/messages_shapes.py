@@ -41,6 +41,7 @@ _NO_INPUT = (b"{}", b'""', b"null")
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_number = msgspec.json.Decoder(int).decode
 _members = msgspec.json.Decoder(Members).decode
 _text = msgspec.json.Decoder(str | None).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw] | None).decode
@@ -63,6 +64,7 @@ def assemble(events: Sequence[bytes]) -> bytes | None:
 
 class _Message:
     def __init__(self) -> None:
+        self._begun = False
         self._members: dict[str, Any] = {}
         self._usage: Members = {}
         self._content: dict[int, _Block] = {}
@@ -93,9 +95,10 @@ class _Message:
         _nothing_left(event)
 
     def _begin(self, message: Members) -> None:
-        if self._members or _blocks(message.get("content", b"[]")):
+        if self._begun or _blocks(message.get("content", b"[]")):
             raise Unmergeable
-        self._members = {"content": None, **message} if "content" not in message else {**message}
+        self._begun = True
+        self._say(message)
         self._count(message)
 
     def _say(self, members: Members) -> None:
@@ -110,7 +113,7 @@ class _Message:
                 self._usage[name] = value
 
     def whole(self) -> bytes:
-        if not self._members:
+        if not self._begun:
             raise Unmergeable
         whole = self._members
         whole["content"] = [self._content[index].whole() for index in sorted(self._content)]
@@ -168,7 +171,7 @@ def _input(start: msgspec.Raw, grown: bytes) -> msgspec.Raw:
 
 
 def _index(event: Members) -> int:
-    return int(_decode(event.pop("index")))
+    return _number(event.pop("index"))
 
 
 def _nothing_left(members: Members) -> None:
