@@ -132,9 +132,9 @@ def test_where_text_cannot_be_cut_it_is_refused() -> None:
     backend = Tokenizer(models.BPE({word: at for at, word in enumerate(words)}, []))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     backend.decoder = decoders.Metaspace()
+    backend.add_special_tokens([*SPECIAL, "ab"])
     read = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=SPECIAL[2])
     read.chat_template = "{% for m in messages %}{{ m.content }}ab{% endfor %}<|im_end|>"
-    read.add_special_tokens({"additional_special_tokens": ["ab"]})
     assert chat_tokens(read, ask("c", "d"))
     with pytest.raises(RequestError, match="special tokens"):
         chat_tokens(read, ask("c", "<|im_end|>"))
