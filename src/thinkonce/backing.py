@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from thinkonce.clock import Clock
+from thinkonce.entry import Form
 from thinkonce.errors import ConfigError, CorruptEntry, TierError
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.outcome import Reason
@@ -25,6 +26,7 @@ from thinkonce.steps import Answer, Made
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.purges import LocalPurges, PurgeLog
 from thinkonce.tiers.tier import Key, StoreTier
+from thinkonce.values import Kept, persistable, revive
 
 if TYPE_CHECKING:
     from thinkonce.tiers.store import Store
@@ -34,6 +36,7 @@ __all__ = ("Backing", "StoreFile", "open_backing", "open_file")
 # Seconds until an answer is in the store, as a rule: it commits in batches of 20 ms.
 COMMITTED_WITHIN = 0.2
 CROSSING = "flight"  # the name errors give to bytes that came from another process
+ITEM_FORMS = (bytes([Form.PLAIN]), bytes([Form.ENCODED]))
 
 
 @dataclass(slots=True)
@@ -135,7 +138,13 @@ class Crossing:
         self._codec = codec
 
     def encode(self, result: object) -> bytes:
-        """Raises TypeError for what only this process can hold; followers then call themselves."""
+        """Raises TypeError for what only this process can hold; followers then call themselves.
+
+        An item of a stream is its form, a number that no encoded result begins with, and its bytes.
+        """
+        if isinstance(result, Kept):
+            form = Form.PLAIN if result.form == Form.PLAIN else Form.ENCODED
+            return bytes([form]) + persistable(result)
         if not isinstance(result, Made | Answer) or result.entry is None:
             raise TypeError(f"a {type(result).__name__} cannot leave the process")
         entry, refused = result.entry, result.refused or ""
@@ -143,8 +152,11 @@ class Crossing:
             _Crossed(entry.digest, self._codec.encode(entry.digest, entry), refused)
         )
 
-    def decode(self, raw: bytes) -> Made:
+    def decode(self, raw: bytes) -> Made | Kept:
         """Raises CorruptEntry for bytes that no process of this installation wrote."""
+        if raw[:1] in ITEM_FORMS:
+            payload, thaw = revive(raw[0], raw[1:])
+            return Kept(raw[0], payload, thaw, len(raw))
         try:
             crossed = msgspec.msgpack.decode(raw, type=_Crossed)
         except msgspec.MsgspecError as error:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 import msgspec
 
+from thinkonce.async_streams import AsyncReader
 from thinkonce.entry import Meta
 from thinkonce.functions import Function, describe, told_apart
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
+from thinkonce.singleflight import Role, Seat, Since
 from thinkonce.steps import Answer, Ask, Draft, Live
-from thinkonce.streams import Joined, SharedAsyncStream, SharedStream, Spring
+from thinkonce.streams import Reader, Spring
 from thinkonce.tally import Tally
 from thinkonce.tiers.tier import Key
 from thinkonce.values import (
@@ -82,7 +85,6 @@ class Caller:
         )
         self._refreshing = msgspec.structs.replace(options.controls, refresh=True)
         self._receiver = cache.receiver if function.is_method and 0 in self._places else None
-        self._streams: dict[object, SharedStream | SharedAsyncStream] = {}
         # The key must be the one that the generated probe looks under.
         self._scalars = not (self._receiver or self._user_key or takes_containers(function))
         self._thaw = thaw_with(options.serializer) if options.serializer else None
@@ -314,48 +316,34 @@ class Caller:
 
     def _shared(self, values: Values, ask: Ask) -> Live | Answer:
         assert ask.key is not None
-        place = ask.key.local
-        with self.cache.lock:
-            if (stream := self._joined(place, ask)) is not None:
-                return Live(Joined(stream))
-            if (stored := self.cache.recheck(ask)) is not None:
-                return stored
-            return Live(self._open(SharedStream, place, values, ask))
+        return self._live(Reader, ask.key.local, values, ask)
 
     def _shared_async(self, values: Values, ask: Ask) -> Live | Answer:
         assert ask.key is not None
-        # Readers on another event loop cannot wait for this one's tasks.
+        # Should this loop stop, readers on another must not be cut off in the middle.
         place = (ask.key.local, asyncio.get_running_loop())
-        if (stream := self._joined(place, ask)) is not None:
-            return Live(Joined(stream))
-        return self.cache.recheck(ask) or Live(self._open(SharedAsyncStream, place, values, ask))
+        return self._live(AsyncReader, place, values, ask)
 
-    def _joined(self, place: object, ask: Ask) -> SharedStream | SharedAsyncStream | None:
-        """The stream under way, with `ask` a reader of it, unless a purge before `ask` means it."""
-        stream = self._streams.get(place)
-        if stream is None:
-            return None
-        begun = stream.spring.epoch
-        if begun != ask.epoch and self.cache.purged_since(begun, ask):
-            return None
-        return stream if stream.join() else None
-
-    def _open(
-        self,
-        make: type[SharedStream] | type[SharedAsyncStream],
-        place: object,
-        values: Values,
-        ask: Ask,
-    ) -> SharedStream | SharedAsyncStream:
-        def left() -> None:
-            if self._streams.get(place) is stream:
-                del self._streams[place]
-
+    def _live(
+        self, reader: type[Reader | AsyncReader], place: Hashable, values: Values, ask: Ask
+    ) -> Live | Answer:
+        """The stream under way, or a new one; what is stored, if it has come in meanwhile."""
+        seat = self._seat(place, ask)
+        if seat.role is Role.LEAD and (stored := self.cache.recheck(ask)) is not None:
+            seat.abandon()
+            return stored
         source: Callable[[], Any] = partial(self.invoke, values)
-        stream = make(Spring(source, self._take, self._keeper(ask), left, ask.epoch))
-        stream.join()
-        self._streams[place] = stream
-        return stream
+        stored_now = partial(self.cache.recheck, ask)
+        spring = Spring(source, self._take, self._keeper(ask), stored_now, self._thaw)
+        return Live(reader(seat, spring))
+
+    def _seat(self, place: Hashable, ask: Ask) -> Seat:
+        key = ask.key
+        assert key is not None
+        since = Since(ask.epoch, lambda epoch: self.cache.purged_since(epoch, ask))
+        # A stream of another process may be over already: none for who asks for a new one.
+        digest = None if ask.controls.refresh else lambda: key.digest
+        return self.cache.shelf.flights.join(place, digest, since, max_bytes=inf)
 
     def _keeper(self, ask: Ask) -> Callable[[list[Any]], object]:
         """Stores a stream's items once its end is seen."""
@@ -363,17 +351,13 @@ class Caller:
         return lambda items: self.cache.keep(replace(ask, call=lambda: items, started=started))
 
     def _count_live(self, answer: Answer) -> None:
-        if isinstance(answer.raw.feed, Joined):
+        if answer.raw.feed.has_joined:
             answer.outcome = Outcome.COALESCED
         self._count(answer)
 
     def _count(self, answer: Answer) -> None:
         self.tally.count(answer)
         self.cache.log(answer, self.function.scope)
-
-    def in_child(self) -> None:
-        """After a fork: streams under way are the parent's."""
-        self._streams.clear()
 
 
 def _has_one_holder(answer: Answer) -> bool:

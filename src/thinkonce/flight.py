@@ -16,13 +16,13 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.landing import COALESCED, OVERRUN, TIMED_OUT, Fate, Landing
 from thinkonce.leading import Leading
 
-__all__ = ("LEASE_SECONDS", "MAX_FEED_BYTES", "Flight")
+__all__ = ("LEASE_SECONDS", "MAX_FEED_BYTES", "Flight", "Source")
 
 LEASE_SECONDS = 60.0
 MAX_FEED_BYTES = 4 * 1024 * 1024
@@ -30,12 +30,32 @@ MAX_FEED_BYTES = 4 * 1024 * 1024
 Wake = Callable[[], None]
 
 
+def no() -> bool:
+    return False
+
+
+class Source(Protocol):
+    """Who makes the chunks of a flight, where nothing is made that nobody asked for.
+
+    Both methods return at once and may be called from any thread.
+    """
+
+    def want(self, count: int) -> None:
+        """Somebody wants the first `count` chunks."""
+        ...
+
+    def deserted(self) -> None:
+        """The last follower has left, from another process."""
+        ...
+
+
 class Flight:
     """Thread-safe. `lock` may be shared between flights; it is held for microseconds.
 
     `leader` tells who leads. `digest` and `claim` are its name and its place in the host's
-    table, where it has one. `expires_at` is when the leader, silent since, counts as hung;
-    `spoke_at` is when it last showed life. Both on `clock.monotonic`.
+    table, where it has one; `epoch` is the purge epoch under which it began, where that is known.
+    `expires_at` is when the leader, silent since, counts as hung, unless it `rests` because
+    nobody has asked for more; `spoke_at` is when it last showed life. Both on `clock.monotonic`.
     """
 
     __slots__ = (
@@ -52,11 +72,14 @@ class Flight:
         "_waiters",
         "claim",
         "digest",
+        "epoch",
         "expires_at",
         "followers",
         "landing",
         "leader",
         "renew_at",
+        "rests",
+        "source",
         "spoke_at",
     )
 
@@ -65,11 +88,15 @@ class Flight:
         *,
         clock: Clock = SYSTEM,
         lease: float = LEASE_SECONDS,
-        max_bytes: int = MAX_FEED_BYTES,
+        max_bytes: float = MAX_FEED_BYTES,
         leader: Leading | None = None,
         lock: threading.Lock | None = None,
+        epoch: int | None = None,
     ) -> None:
         self._lock = lock or threading.Lock()
+        self.epoch = epoch
+        self.source: Source | None = None
+        self.rests = False
         self._clock, self._lease, self._max_bytes = clock, lease, max_bytes
         self.leader = leader or Leading(None, threading.get_ident())
         self.landing: Landing | None = None
@@ -136,6 +163,16 @@ class Flight:
         if self._readers or self._waiters:  # nobody comes to sleep on a flight that has ended
             self.poke()
         return True
+
+    def draw_from(self, source: Source) -> None:
+        """From now on `source` is asked for what followers want."""
+        self.source = source
+        self.poke()
+
+    def begin_work(self) -> None:
+        """The leader works on the next chunk from now on: its lease begins."""
+        self.expires_at = self._clock.monotonic() + self._lease
+        self.rests = False
 
     def end_if_deserted(self, landing: Landing) -> bool:
         """End with `landing` unless somebody follows; tells whether it has ended now."""
@@ -210,20 +247,33 @@ class Flight:
                 return TIMED_OUT
         return landing
 
-    def read(self, index: int, timeout: float | None = None) -> list[Any] | Landing:
-        """Chunks from number `index` on, at least one; or how it ended."""
-        until = self._until(timeout)
-        while not (news := self.take(index)):
-            if not self._doze(index, until):
+    def want(self, count: int) -> None:
+        """Have the first `count` chunks made, where they are made on demand only."""
+        if self.source is not None:
+            self.source.want(count)
+
+    def read(
+        self, index: int, timeout: float | None = None, *, unless: Callable[[], bool] = no
+    ) -> list[Any] | Landing:
+        """Chunks from number `index` on, [] if `poke` asks to look again; or how it ended.
+
+        `unless`: true where there is no point in waiting; asked after the wait has been entered,
+        so that a later `poke` is not missed.
+        """
+        news = self.take(index)
+        if not news:
+            if not self._doze(index, self._until(timeout), unless):
                 return TIMED_OUT
+            news = self.take(index)
         return news
 
     async def read_async(self, index: int, timeout: float | None = None) -> list[Any] | Landing:
         """`read` on an event loop."""
-        until = self._until(timeout)
-        while not (news := self.take(index)):
-            if not await self._doze_async(index, until):
+        news = self.take(index)
+        if not news:
+            if not await self._doze_async(index, self._until(timeout)):
                 return TIMED_OUT
+            news = self.take(index)
         return news
 
     def chunks(self, timeout: float | None = None) -> Iterator[Any]:
@@ -272,7 +322,7 @@ class Flight:
     def _until(self, timeout: float | None) -> float:
         return inf if timeout is None else self._clock.monotonic() + timeout
 
-    def _doze(self, index: int | None, until: float) -> bool:
+    def _doze(self, index: int | None, until: float, unless: Callable[[], bool] = no) -> bool:
         """Block until there may be news; False if it is past `until`."""
         remaining = until - self._clock.monotonic()
         if remaining <= 0:
@@ -282,7 +332,8 @@ class Flight:
         wake = gate.release
         if self._register(index, wake):
             try:
-                gate.acquire(timeout=min(remaining, threading.TIMEOUT_MAX))
+                if not unless():
+                    gate.acquire(timeout=min(remaining, threading.TIMEOUT_MAX))
             finally:
                 self.forget(wake)
         return True

@@ -33,6 +33,7 @@ __all__ = (
     "leave",
     "led_by",
     "may_wait",
+    "step_out",
     "stop_waiting",
 )
 
@@ -86,9 +87,15 @@ def current() -> Leading | None:
     return leading
 
 
-def enter(leading: Leading) -> None:
-    """This context leads from now on."""
+def enter(leading: Leading | None) -> None:
+    """This context leads from now on; nothing at all with None."""
     _innermost.set(leading)
+
+
+def step_out(leading: Leading) -> None:
+    """Another context will lead this call; here it leads no longer."""
+    if _innermost.get() is leading:
+        _innermost.set(leading.outer)
 
 
 def leave(leading: Leading) -> None:

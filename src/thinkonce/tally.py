@@ -106,11 +106,6 @@ class Ledger(Generic[Owner]):
                 total.add(tally)
             return total
 
-    def owners(self) -> list[Owner]:
-        """Those who are still alive."""
-        with self._lock:
-            return [owner for ref, _ in self._tallies if (owner := ref()) is not None]
-
     def _fold(self) -> None:
         living = []
         for ref, tally in self._tallies:

@@ -32,10 +32,6 @@ class Asker(Protocol):
 
     tally: Tally
 
-    def in_child(self) -> None:
-        """Called in a forked child."""
-        ...
-
 
 class Workings:
     """Thread-safe. Public for the parts of this package; users hold the `Cache` made of it."""
@@ -177,12 +173,10 @@ class Workings:
         )
 
     def _in_child(self) -> None:
-        """After a fork: threads, tasks and streams under way are the parent's."""
+        """After a fork: threads and tasks under way are the parent's."""
         free_after_fork(self.lock)
         self._blocking.renewals.clear()
         self._async.renewals.clear()
-        for asker in self._ledger.owners():
-            asker.in_child()
 
     def _tier_failed(self, tier: str, error: Exception) -> None:
         self.tally.tier_failed(tier)

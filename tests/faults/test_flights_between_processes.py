@@ -593,9 +593,9 @@ def test_a_slow_peer_is_given_up_and_costs_no_memory_meanwhile(here):
 
 
 def test_a_peer_that_takes_nothing_is_dropped_in_time(here, monkeypatch):
-    from thinkonce.host import flight_socket
+    from thinkonce.host import flight_peers, flight_socket
 
-    monkeypatch.setattr(flight_socket, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(flight_peers, "STALL_SECONDS", 0.05)
     monkeypatch.setattr(flight_socket, "LOOK_SECONDS", 0.01)
     seat = join(here)
     stuck = connect(here.sharing._exchange.address)
@@ -608,9 +608,9 @@ def test_a_peer_that_takes_nothing_is_dropped_in_time(here, monkeypatch):
 
 
 def test_a_peer_that_says_nothing_is_dropped_in_time(here, monkeypatch):
-    from thinkonce.host import flight_socket
+    from thinkonce.host import flight_peers, flight_socket
 
-    monkeypatch.setattr(flight_socket, "HELLO_SECONDS", 0.05)
+    monkeypatch.setattr(flight_peers, "HELLO_SECONDS", 0.05)
     monkeypatch.setattr(flight_socket, "LOOK_SECONDS", 0.01)
     seat = join(here)
     with connect(here.sharing._exchange.address) as silent:

@@ -744,7 +744,7 @@ def test_a_call_on_a_loop_that_stopped_is_taken_over(close):
 
 
 def test_a_loop_that_stops_while_somebody_waits_is_noticed(monkeypatch):
-    monkeypatch.setattr("thinkonce.singleflight.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("thinkonce.seat.LOOK_SECONDS", 0.01)
     flights, loop, waiting = Flights(), asyncio.new_event_loop(), threading.Event()
     fates = []
 

@@ -27,8 +27,9 @@ __all__ = ("MAX_ADDRESS_BYTES", "Claim", "FlightTable")
 WAYS = 16
 TAGS = struct.Struct(f"={WAYS}Q")
 TAG = struct.Struct("=Q")
-# digest, pid, boot, space, sequence, start time, length of the address, address, checksum
-FIXED = struct.Struct("=32s3I4xQQH110sI")
+# digest, pid, boot, space, purge epoch, sequence, start time, length of the address, address,
+# checksum
+FIXED = struct.Struct("=32s4IQQH110sI")
 MAX_ADDRESS_BYTES = 110
 LEASE_AT = -(-FIXED.size // 8) * 8
 LEASE = struct.Struct("=d")
@@ -43,6 +44,7 @@ class Claim(msgspec.Struct, frozen=True):
     """A place in the table. `ours`: given to this caller, to be released by it.
 
     `until` is when the lease ended as this was read; `sequence` tells this claim from all others.
+    `epoch` is one more than the purge epoch under which the call began, 0 where nobody said.
     """
 
     digest: bytes
@@ -52,6 +54,7 @@ class Claim(msgspec.Struct, frozen=True):
     until: float
     at: int
     ours: bool = False
+    epoch: int = 0
 
 
 class FlightTable:
@@ -65,7 +68,9 @@ class FlightTable:
         self._host = host
         self.full = 0
 
-    def claim(self, digest: bytes, address: bytes, now: float, until: float) -> Claim | None:
+    def claim(
+        self, digest: bytes, address: bytes, now: float, until: float, *, epoch: int = 0
+    ) -> Claim | None:
         """Make the call for `digest` ours until `until`, or say whose it is."""
         if len(address) > MAX_ADDRESS_BYTES:
             raise ValueError(f"address of {len(address)} bytes; at most {MAX_ADDRESS_BYTES} fit")
@@ -85,6 +90,7 @@ class FlightTable:
                 until=until,
                 at=slot_at(bucket, way),
                 ours=True,
+                epoch=epoch,
             )
             self._write(bucket, way, claim)
             return claim
@@ -110,7 +116,10 @@ class FlightTable:
         return claim.owner == this_process() and self.depose(claim)
 
     def depose(self, claim: Claim) -> bool:
-        """Free the place of an owner known to be dead; False if another has it by now."""
+        """Free the place of an owner who is dead or whose call nobody new may join.
+
+        False if another has it by now.
+        """
         with self._host.brief_lock:
             if not self._holds(claim):
                 return False
@@ -189,21 +198,21 @@ class FlightTable:
         """What is written in a slot; None if it does not stand up to its checksum."""
         at = slot_at(bucket, way)
         region = self._host.flights
-        digest, pid, boot, space, sequence, started, length, address, check = FIXED.unpack_from(
-            region, at
-        )
+        fields = FIXED.unpack_from(region, at)
+        digest, pid, boot, space, epoch, sequence, started, length, address, check = fields
         if check != checksum(region[at : at + FIXED.size - 4]) or length > MAX_ADDRESS_BYTES:
             return None
         (until,) = LEASE.unpack_from(region, at + LEASE_AT)
         owner = Process(pid, boot, space, started)
-        return Claim(digest, owner, sequence, address[:length], until, at)
+        return Claim(digest, owner, sequence, address[:length], until, at, epoch=epoch)
 
     def _write(self, bucket: int, way: int, claim: Claim) -> None:
         region = self._host.flights
         tag_at = bucket * BUCKET_BYTES + way * TAG.size
         TAG.pack_into(region, tag_at, 0)
         owner, at = claim.owner, claim.at
-        fields = (claim.digest, owner.pid, owner.boot, owner.space, claim.sequence, owner.started)
+        whose = (owner.pid, owner.boot, owner.space)
+        fields = (claim.digest, *whose, claim.epoch, claim.sequence, owner.started)
         FIXED.pack_into(region, at, *fields, len(claim.address), claim.address, 0)
         check_at = at + FIXED.size - 4
         struct.pack_into("=I", region, check_at, checksum(region[at:check_at]))

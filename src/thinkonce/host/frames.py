@@ -2,7 +2,7 @@
 
 | length: 4 bytes | kind: 1 byte | payload |        length counts kind and payload
 
-follower ──► leader    HELLO  version, digest of the call it wants to follow
+follower ──► leader    HELLO  version, digest of the call it wants to follow, then WANT*
 leader ──► follower    CHUNK* ALIVE*, live, then one of LANDED FAILED ABANDONED ALONE
 """
 
@@ -14,10 +14,21 @@ from enum import IntEnum
 
 import msgspec
 
-__all__ = ("MAX_FRAME_BYTES", "Frame", "Kind", "Unframer", "frame", "hello", "said_hello")
+__all__ = (
+    "MAX_FRAME_BYTES",
+    "Frame",
+    "Kind",
+    "Unframer",
+    "frame",
+    "hello",
+    "said_hello",
+    "said_want",
+    "want",
+)
 
 HEAD = struct.Struct("!IB")
-VERSION = 1
+COUNT = struct.Struct("!Q")
+VERSION = 2
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # longer: the other end speaks something else
 
 
@@ -31,6 +42,7 @@ class Kind(IntEnum):
     LANDED = 5  # the encoded value: the end
     FAILED = 6  # type name and message of the error: the end
     ABANDONED = 7  # the leader went away: who still wants an answer leads
+    WANT = 9  # how many chunks the follower wants, where they are made on demand
     ALONE = 8  # no place for this follower (too slow, not encodable): let him call himself
 
 
@@ -58,6 +70,18 @@ def said_hello(first: Frame) -> bytes:
     if first.kind is not Kind.HELLO or first.payload[:1] != bytes([VERSION]):
         raise ValueError(f"expected a greeting of version {VERSION}, got {first.kind!r}")
     return first.payload[1:]
+
+
+def want(count: int) -> bytes:
+    """A follower wants the first `count` chunks."""
+    return frame(Kind.WANT, COUNT.pack(count))
+
+
+def said_want(heard: Frame) -> int:
+    """How many chunks a follower wants. ValueError if it says anything else."""
+    if heard.kind is not Kind.WANT or len(heard.payload) != COUNT.size:
+        raise ValueError(f"after its greeting a follower says what it wants, got {heard.kind!r}")
+    return int(COUNT.unpack(heard.payload)[0])
 
 
 class Unframer:

@@ -61,7 +61,7 @@ def test_a_greeting_names_the_call():
     assert said_hello(heard) == b"d" * 32
 
 
-@pytest.mark.parametrize("first", [Frame(Kind.CHUNK, b"\x01"), Frame(Kind.HELLO, b"\x02abc")])
+@pytest.mark.parametrize("first", [Frame(Kind.CHUNK, b"\x01"), Frame(Kind.HELLO, b"\x01abc")])
 def test_another_greeting_is_refused(first):
-    with pytest.raises(ValueError, match="greeting of version 1"):
+    with pytest.raises(ValueError, match="greeting of version 2"):
         said_hello(first)
