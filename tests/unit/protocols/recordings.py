@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from thinkonce.protocols.registry import DIALECTS
+
 FILE = Path(__file__).resolve().parents[4] / "shared" / "data" / "recordings.jsonl.zst"
 
 needs_recordings = pytest.mark.skipif(
@@ -17,16 +19,33 @@ needs_recordings = pytest.mark.skipif(
 
 
 @cache
+def recordings(endpoint: str) -> tuple[dict[str, Any], ...]:
+    """Every recorded call of `endpoint` ("chat/completions") with a JSON request.
+
+    Empty where the data is absent.
+    """
+    return tuple(
+        row
+        for row in _rows()
+        if _endpoint(row["endpoint"]) == endpoint and isinstance(row["request_body"], dict)
+    )
+
+
 def chat_recordings() -> tuple[dict[str, Any], ...]:
-    """Every recorded chat completion with a JSON request; empty where the data is absent."""
+    return recordings("chat/completions")
+
+
+@cache
+def _rows() -> tuple[dict[str, Any], ...]:
     if not FILE.exists():
         return ()
     import zstandard  # only with the data
 
     with zstandard.open(FILE, "rt", encoding="utf8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return tuple(
-        row
-        for row in rows
-        if "chat/completions" in row["endpoint"] and isinstance(row["request_body"], dict)
-    )
+        return tuple(json.loads(line) for line in lines)
+
+
+def _endpoint(path: str) -> str:
+    """The name of its dialect, whatever a provider puts before it; the path where there is none."""
+    names = ("chat/completions", *sorted(DIALECTS))
+    return next((name for name in names if path.endswith("/" + name)), path)
