@@ -168,7 +168,7 @@ def _cache_for(cache: Cache | None, own: dict[str, Any]) -> Cache:
         return Cache(**own)
     if own:
         name, value = next(iter(own.items()))
-        raise ConfigError(name, value, "nothing when cache= is given; it belongs to that Cache")
+        raise ConfigError(name, value, "it where the Cache is made that cache= gives")
     return cache
 
 

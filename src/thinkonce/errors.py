@@ -11,7 +11,11 @@ ThinkOnceError
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import Final
+
 __all__ = (
+    "MISSING",
     "ConfigError",
     "CorruptEntry",
     "NotCached",
@@ -28,11 +32,21 @@ class ThinkOnceError(Exception):
     """Base class: `except ThinkOnceError` catches all of the above."""
 
 
+class Missing(Enum):
+    """`MISSING` in place of the value a setting got: nobody gave one."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+
+
 class ConfigError(ThinkOnceError, ValueError):
-    """Names the setting, the value it got, and what it accepts."""
+    """Names the setting, the value it got (`MISSING`: none), and what works."""
 
     def __init__(self, setting: str, got: object, accepts: str) -> None:
-        super().__init__(f"{setting}={got!r} is not usable; it accepts {accepts}")
+        wrong = f"{setting} is missing" if got is MISSING else f"{setting}={got!r} does not work"
+        super().__init__(f"{wrong}; use {accepts}")
         self.setting, self.got, self.accepts = setting, got, accepts
 
 

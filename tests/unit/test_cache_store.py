@@ -395,7 +395,7 @@ def test_an_impossible_path_is_refused_in_one_line_that_names_the_store(tmp_path
     with pytest.raises(ConfigError) as caught:
         Cache(store=f"sqlite:///{path}", secret=secret)
     line = str(caught.value)
-    assert line.startswith(f"store={path!r} is not usable; it accepts a path that this user may")
+    assert line.startswith(f"store={path!r} does not work; use a path that this user may")
     assert "\n" not in line
 
 

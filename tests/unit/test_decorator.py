@@ -348,8 +348,8 @@ def test_a_dear_answer_is_renewed_early_whatever_the_policy(way, clock):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"ttl": "lukewarm"}, r"ttl='lukewarm' is not usable; it accepts seconds, 5m, 1h"),
-        ({"ttl": -1}, r"ttl=-1 is not usable"),
+        ({"ttl": "lukewarm"}, r"ttl='lukewarm' does not work; use seconds, 5m, 1h"),
+        ({"ttl": -1}, r"ttl=-1 does not work"),
         ({"priority": "urgent"}, r"priority='urgent' .* high \| medium \| low \| pinned"),
         ({"policy": "newest"}, r"policy='newest' .* arc \| cost \| lru"),
         ({"max_size": 0}, r"max_size=0"),
@@ -358,7 +358,7 @@ def test_a_dear_answer_is_renewed_early_whatever_the_policy(way, clock):
         ({"ignore": ["usr"]}, r"ignore=\['usr'\] .* parameters of .*ask: prompt"),
         ({"semantic": True}, r"semantic=True .* not built yet"),
         ({"stale_while_revalidate": "x"}, r"stale_while_revalidate='x'"),
-        ({"cache": Cache(), "max_size": 3}, r"max_size=3 .* nothing when cache= is given"),
+        ({"cache": Cache(), "max_size": 3}, r"max_size=3 .* use it where the Cache is made"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named_with_what_would(settings, text):

@@ -13,7 +13,7 @@ import typer
 from thinkonce.cli import compare
 from thinkonce.cli.options import AsJson
 from thinkonce.cli.output import print_json, print_table
-from thinkonce.errors import ConfigError
+from thinkonce.errors import MISSING, ConfigError
 
 __all__ = ("register",)
 
@@ -48,7 +48,8 @@ def bench(
     """
     if prompts is not None or url is not None:
         if prompts is None or url is None:
-            raise ConfigError("bench", prompts or url, "--prompts FILE together with --url URL")
+            missing = "--url" if url is None else "--prompts"
+            raise ConfigError(missing, MISSING, "--prompts FILE together with --url URL")
         compare.run(compare.read_prompts(prompts), url, model, as_json)
         return 0
     folder = benchmark_folder()
@@ -68,7 +69,7 @@ def benchmark_folder() -> Path:
     for root in (Path.cwd(), Path(__file__).resolve().parents[3]):
         if (root / "benchmarks").is_dir() and (root / "pyproject.toml").is_file():
             return root / "benchmarks"
-    raise ConfigError("bench", str(Path.cwd()), "a checkout, with its folder benchmarks/")
+    raise ConfigError(f"{Path.cwd() / 'benchmarks'}", MISSING, "`bench` in a checkout")
 
 
 def benchmarks(folder: Path) -> dict[str, Path]:

@@ -65,7 +65,7 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("--prompts", str(file), f"a readable text file: {error}") from None
+        raise ConfigError("--prompts", str(file), f"a readable text file ({error})") from None
     bodies = [
         _body(f"--prompts {file.name}:{number}", line)
         for number, line in enumerate(lines, start=1)

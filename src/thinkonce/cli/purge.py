@@ -10,7 +10,7 @@ from thinkonce.cli.open_view import open_view
 from thinkonce.cli.options import AsJson, Config, StoreUrl, Url
 from thinkonce.cli.output import print_json
 from thinkonce.cli.view import Chosen
-from thinkonce.errors import ConfigError
+from thinkonce.errors import MISSING, ConfigError
 from thinkonce.selector import key_digits
 from thinkonce.units import parse_seconds
 
@@ -45,7 +45,7 @@ def purge(
         all=everything,
     )
     if chosen.is_empty():
-        raise ConfigError("purge", "nothing", "what to forget, such as --tag faq, or --all")
+        raise ConfigError("what to forget", MISSING, "--tag faq, --older-than 7d, ... or --all")
     with open_view(store, url, config) as view:
         count = view.purge(chosen)
     if as_json:

@@ -14,7 +14,7 @@ import typer
 from thinkonce.cli.later import NotBuilt
 from thinkonce.cli.options import Config, StoreUrl
 from thinkonce.cli.output import reporting
-from thinkonce.errors import ConfigError
+from thinkonce.errors import MISSING, ConfigError
 from thinkonce.settings import Settings, Sources, Upstream
 from thinkonce.settings.check import check_upstream_url
 
@@ -73,7 +73,7 @@ def serve(
     settings = sources.load()
     if not settings.upstreams and not settings.local.enabled:
         accepts = "--upstream URL for a provider, or --local for a model on this machine"
-        raise ConfigError("serve", "no model to ask", accepts)
+        raise ConfigError("a model to ask", MISSING, accepts)
     _share_data_folder(settings)
     from thinkonce.gateway.serve import run
 

