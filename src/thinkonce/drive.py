@@ -119,13 +119,16 @@ class World:
             self._note_failure(tier, ask, error)
 
     def join(self, ask: Ask) -> Seat | None:
-        assert ask.key is not None
-        key = ask.key
         try:
-            return self.flights.join(key.local, lambda: key.digest)
+            return self.take_seat(ask)
         except Exception as error:
             self.tier_failed(FLIGHTS, error)
             return None
+
+    def take_seat(self, ask: Ask) -> Seat:
+        assert ask.key is not None
+        key = ask.key
+        return self.flights.join(key.local, lambda: key.digest)
 
     def may_renew(self, ask: Ask) -> bool:
         assert ask.key is not None

@@ -126,6 +126,11 @@ class Seat:
         if flight is not None and self.role is LEAD:
             self._flights.finish(self.key, flight, landing)
 
+    @property
+    def is_led_elsewhere(self) -> bool:
+        """Whether another process makes this call."""
+        return self.flight is not None and not self.flight.leader.thread
+
     def when_deserted(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, from any thread, when nobody follows any more; now if so."""
         if self.flight is not None:

@@ -263,6 +263,39 @@ async def test_who_asks_after_a_purge_does_not_join_a_call_from_before_it(
         gate.clear()
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_all_who_ask_after_a_purge_share_one_new_call(
+    gateway: Running, upstream: Upstream, streaming: bool
+) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        number = upstream.calls
+        if not streaming:
+            await gate.wait()
+            await out.json(completion(str(number)))
+            return
+        await out.begin_stream()
+        first, *rest = chunks(str(number))
+        await out.event(first)
+        await gate.wait()
+        for event in [*rest, "[DONE]"]:
+            await out.event(event)
+        await out.end()
+
+    upstream.script = slow
+    before = asyncio.create_task(gateway.chat(stream=streaming))
+    await upstream.called()
+    await gateway.post("/cache/purge", {"all": True})
+    after = [asyncio.create_task(gateway.chat(stream=streaming)) for _ in range(5)]
+    await until(lambda: gateway.assembly.world.following == 6)
+    gate.set()
+    got = await asyncio.gather(before, *after)
+    assert [one.streamed_text if streaming else one.text for one in got] == ["1", *["2"] * 5]
+    assert sorted(one.cache for one in got[1:]) == ["COALESCED"] * 4 + ["MISS"]
+    assert upstream.calls == 2
+
+
 class Breaking:
     """A persistent tier whose every call fails."""
 

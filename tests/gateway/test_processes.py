@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from gateway.conftest import CHAT, Got
-from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion
+from gateway.upstream import DONE, USAGE_CHUNK, Out, Seen, Upstream, chunks, completion
 
 READY_SECONDS = 60
 
@@ -249,6 +249,104 @@ async def test_identical_requests_to_two_processes_are_one_call(
     assert sorted(one.cache for one in got) == ["COALESCED"] * 9 + ["MISS"]
     texts = {one.streamed_text if one.body.startswith(b"data") else one.text for one in got}
     assert texts == {"hello"}
+
+
+class Halfway:
+    """A provider that streams an event and waits; with the counts at the end, if asked for."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.go_on = asyncio.Event()
+        self.upstream = upstream
+        upstream.script = self.answer
+
+    async def answer(self, seen: Seen, out: Out) -> None:
+        number = self.upstream.calls
+        await out.begin_stream()
+        first, *rest = chunks(f"call {number}")
+        await out.event(first)
+        await self.go_on.wait()
+        if (seen.json.get("stream_options") or {}).get("include_usage"):
+            rest.append(USAGE_CHUNK)
+        for event in [*rest, DONE]:
+            await out.event(event)
+        await out.end()
+
+
+COUNTED = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@asynccontextmanager
+async def streamed(gateway: Process, **fields: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    """An answer whose head has come."""
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]} | fields
+    async with gateway.session.post(gateway.url + CHAT, json=body) as response:
+        yield response
+
+
+async def test_who_wants_the_counts_rides_live_on_a_call_elsewhere_that_asked_for_them(
+    host: Host,
+) -> None:
+    provider = Halfway(host.upstream)
+    one, two = await host.two_gateways()
+    async with streamed(one, **COUNTED) as here, streamed(two, **COUNTED) as there:
+        for response in (here, there):
+            assert b'"role"' in await response.content.readuntil(b"\n\n"), "before the end"
+        provider.go_on.set()
+        for response in (here, there):
+            rest = await response.read()
+            assert b'"completion_tokens":7' in rest.replace(b" ", b"")
+            assert rest.endswith(b"data: [DONE]\n\n")
+    assert host.upstream.calls == 1
+
+
+async def test_who_wants_the_counts_of_a_call_elsewhere_that_did_not_gets_them_at_its_end(
+    host: Host,
+) -> None:
+    provider = Halfway(host.upstream)
+    one, two = await host.two_gateways()
+    async with streamed(one, stream=True) as here:
+        await here.content.readuntil(b"\n\n")
+        asking = asyncio.create_task(two.chat(**COUNTED))
+        await joined(two, 1)
+        provider.go_on.set()
+        await here.read()
+        got = await asking
+    assert (got.status, got.cache, got.streamed_text) == (200, "COALESCED", "call 1")
+    assert got.events[-2]["usage"]["completion_tokens"] > 0
+    assert host.upstream.calls == 1
+
+
+async def test_streams_asked_for_after_a_purge_are_one_new_call_across_processes(
+    host: Host,
+) -> None:
+    provider = Halfway(host.upstream)
+    one, two = await host.two_gateways()
+    before = asyncio.create_task(one.chat(stream=True))
+    await host.upstream.called()
+    assert (await two.post("/cache/purge", {"all": True})).status == 200
+    after = [asyncio.create_task(asked.chat(stream=True)) for asked in [two, one] * 5]
+    await joined(two, 5)
+    await joined(one, 6)
+    provider.go_on.set()
+    assert (await before).streamed_text == "call 1"
+    got = await asyncio.gather(*after)
+    assert {one.streamed_text for one in got} == {"call 2"}
+    assert sorted(one.cache for one in got) == ["COALESCED"] * 9 + ["MISS"]
+    assert host.upstream.calls == 2
+
+
+async def test_a_gateway_killed_in_mid_stream_ends_the_streams_of_its_followers_with_an_error(
+    host: Host,
+) -> None:
+    provider = Halfway(host.upstream)
+    one, two = await host.two_gateways()
+    async with streamed(one, **COUNTED) as here, streamed(two, **COUNTED) as there:
+        for response in (here, there):
+            await response.content.readuntil(b"\n\n")
+        await one.end(signal.SIGKILL)
+        assert b'"error"' in await there.read()
+    provider.go_on.set()
+    assert (await two.chat(**COUNTED)).streamed_text == "call 2", "nothing of it was kept"
 
 
 async def test_an_upstreams_refusal_reaches_followers_in_other_processes_whole(host: Host) -> None:

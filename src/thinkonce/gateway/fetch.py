@@ -34,10 +34,9 @@ MAX_ERROR = 8 * 1024 * 1024
 
 
 class Preamble(msgspec.Struct, frozen=True):
-    """What a follower must know before the first event. `epoch`: the call began under it."""
+    """What a follower must know before the first event."""
 
     usage_asked: bool
-    epoch: int
 
 
 class EventChunk(bytes):
@@ -137,7 +136,7 @@ class Fetch:
         )
         publish = self.publish
         if publish is not None:
-            publish(msgspec.msgpack.encode(Preamble(self.usage_asked, self.epoch)))
+            publish(msgspec.msgpack.encode(Preamble(self.usage_asked)))
         while piece := await exchange.read():
             events = recorder.feed(piece)
             if publish is not None:

@@ -11,7 +11,7 @@ taking the answer from the rest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
@@ -27,7 +27,7 @@ from thinkonce.leading import leave
 from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
-from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
+from thinkonce.singleflight import Fate, Flights, Landing, Seat, Since
 from thinkonce.upstream.failure import Header, Refused
 
 __all__ = ("GatewayAsk", "GatewayWorld", "Ride")
@@ -50,31 +50,29 @@ class Ride:
         seat: Seat,
         ask: GatewayAsk,
         max_bytes: int,
-        purged: Callable[[Entry], bool],
         left: Callable[[], None],
     ) -> None:
-        self._seat, self._ask, self._max_bytes = seat, ask, max_bytes
-        self._purged, self._left = purged, left
+        self._seat, self._ask, self._max_bytes, self._left = seat, ask, max_bytes, left
         self._chunks = cast(AsyncGenerator[bytes, None], seat.achunks())
         self._recorder: Recorder | None = None
         self.usage_asked = False
 
     async def begin(self) -> Landing:
-        """Live as soon as a stream has begun, or how the call ended. Raises the call's error."""
+        """Live as soon as a fitting stream has begun, or how the call ended.
+
+        Raises the call's error.
+        """
         try:
             preamble = await anext(self._chunks)
         except StopAsyncIteration:
             assert self._seat.landing is not None
             return self._seat.landing
-        told = _decode_preamble(preamble)
-        if told.epoch < self._ask.epoch and self._is_purged(told.epoch):
-            return Landing(Fate.THROUGH, why="the call began before a purge that means its answer")
-        self.usage_asked = told.usage_asked
+        self.usage_asked = _decode_preamble(preamble).usage_asked
+        asked = self._ask.fetch.asking.asked
+        if asked.include_usage and not asked.usage_always and not self.usage_asked:
+            # The upstream was not asked for the counts; once complete, an answer has some.
+            return await self._seat.follow_async()
         return Landing(Fate.COALESCED, Live(self))
-
-    def _is_purged(self, epoch: int) -> bool:
-        assert self._ask.key is not None
-        return self._purged(Entry(None, None, self._ask.meta, self._ask.key.digest, epoch=epoch))
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """Raises what the call failed with."""
@@ -129,7 +127,6 @@ class GatewayWorld(AsyncWorld):
         super().__init__(setting, flights, tier_failed)
         self._max_bytes, self._finish_abandoned = max_bytes, finish_abandoned
         self._leading: set[asyncio.Task[Landing]] = set()
-        self._fetches: dict[Hashable, Fetch] = {}
         self.following = 0  # requests that wait for a call or read its stream
 
     async def carry_out(self, step: Step) -> object:
@@ -137,35 +134,31 @@ class GatewayWorld(AsyncWorld):
             return await self._wait_for(cast(GatewayAsk, step.ask), step.seat)
         return await super().carry_out(step)
 
-    def join(self, ask: Ask) -> Seat | None:
-        seat = super().join(ask)
-        if seat is not None and seat.role is Role.LEAD:
-            self._own(ask, seat)
-        return seat
+    def take_seat(self, ask: Ask) -> Seat:
+        assert ask.key is not None
+        key, meta = ask.key, ask.meta
+
+        def purged(epoch: int) -> bool:
+            return self.setting.purged(Entry(None, None, meta, key.digest, epoch=epoch))
+
+        return self.flights.join(key.local, lambda: key.digest, Since(ask.epoch, purged))
 
     async def lead(self, ask: Ask, seat: Seat) -> Landing:
-        self._own(ask, seat)
+        # A task of its own leads the call, so the request's context leads nothing.
+        assert seat.flight is not None
+        leave(seat.flight.leader)
+        own = seat.companion()
         loop = asyncio.get_running_loop()
         task = loop.create_task(self.lead_here(ask, seat, look_again=True))
         self._leading.add(task)
         task.add_done_callback(self._done)
-        own = super().join(ask)
-        if own is None:
-            return await asyncio.shield(task)
         if not self._finish_abandoned:
             seat.when_deserted(lambda: _cancel_soon(loop, task))
         return await self._wait_for(cast(GatewayAsk, ask), own)
 
     async def lead_here(self, ask: Ask, seat: Seat, *, look_again: bool) -> Landing:
-        fetch = cast(GatewayAsk, ask).fetch
-        fetch.publish = seat.publish
-        place = seat.key
-        self._fetches[place] = fetch
-        try:
-            return await super().lead_here(ask, seat, look_again=look_again)
-        finally:
-            if self._fetches.get(place) is fetch:
-                del self._fetches[place]
+        cast(GatewayAsk, ask).fetch.publish = seat.publish
+        return await super().lead_here(ask, seat, look_again=look_again)
 
     async def close(self, timeout: float = 0.0) -> None:
         """Give calls under way `timeout` seconds to end, then end them."""
@@ -175,13 +168,6 @@ class GatewayWorld(AsyncWorld):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _own(self, ask: Ask, seat: Seat) -> None:
-        """The call is led by a task of its own, so the request's context leads nothing."""
-        if seat.flight is not None:
-            leave(seat.flight.leader)
-        if seat.key is not None:
-            self._fetches[seat.key] = cast(GatewayAsk, ask).fetch
 
     async def _wait_for(self, ask: GatewayAsk, seat: Seat) -> Landing:
         self.following += 1
@@ -199,16 +185,11 @@ class GatewayWorld(AsyncWorld):
         return landing
 
     async def _follow(self, ask: GatewayAsk, seat: Seat) -> Landing:
-        fetch = ask.fetch
-        asked = fetch.asking.asked
-        local = self._fetches.get(seat.key)
-        wants_usage = asked.include_usage and not asked.usage_always
-        lacks_usage = wants_usage and (local is None or not local.usage_asked)
         # A call of another process may be over already: no new answer for who asks for one.
-        wants_new = local is None and not ask.controls.read
-        if not asked.stream or lacks_usage or wants_new:
+        wants_new = seat.is_led_elsewhere and not ask.controls.read
+        if not ask.fetch.asking.asked.stream or wants_new:
             return await seat.follow_async()
-        ride = Ride(seat, ask, self._max_bytes, self.setting.purged, self._left)
+        ride = Ride(seat, ask, self._max_bytes, self._left)
         begun = False
         try:
             landing = await ride.begin()
