@@ -2,26 +2,151 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.conftest import Running, Stage
+import pytest
+
+from gateway.conftest import Got, Running, Stage
 from gateway.upstream import Out, Seen
 from thinkonce.outcome import Reason
+from thinkonce.protocols.dialect import Dialect
 from thinkonce.protocols.registry import DIALECTS
 from thinkonce.request.storable import StoreRules, refusal
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "protocols"))
-from recordings import chat_recordings, needs_recordings
+from recordings import needs_recordings, recordings
 
 pytestmark = needs_recordings
 
-CALLS = [call for call in chat_recordings() if "error" not in call["tags"]]
-FAILED = [call for call in chat_recordings() if call["status"] >= 400]
+Call = dict[str, Any]
 
 
-async def play(stage: Stage, gateway: Running, call: dict[str, Any]) -> bytes:
+@dataclass(frozen=True)
+class Speech:
+    """One dialect's recorded calls, and what an answer says: told by its events, and whole."""
+
+    name: str
+    told: Callable[[list[Any]], Any]
+    whole: Callable[[Any], Any]
+
+    @property
+    def dialect(self) -> Dialect:
+        return DIALECTS[self.name]
+
+    @property
+    def calls(self) -> list[Call]:
+        return [call for call in recordings(self.name) if "error" not in call["tags"]]
+
+    @property
+    def failed(self) -> list[Call]:
+        return [call for call in recordings(self.name) if call["status"] >= 400]
+
+    async def ask(self, gateway: Running, request: Any) -> Got:
+        return await gateway.post(f"/v1/{self.name}", request)
+
+
+# -- what answers say ----------------------------------------------------------------------------
+
+
+def chat_told(events: list[Any]) -> Any:
+    """Text and calls of each choice."""
+    told = []
+    for deltas in pieces(events, "delta").values():
+        calls: dict[int, list[str]] = {}
+        for delta in deltas:
+            for part in delta.get("tool_calls") or ():
+                name, arguments = part["function"].get("name"), part["function"].get("arguments")
+                row = calls.setdefault(part["index"], ["", ""])
+                row[0] += name or ""
+                row[1] += arguments or ""
+        text = "".join(delta.get("content") or "" for delta in deltas)
+        told.append((text, [tuple(row) for row in calls.values()]))
+    return told
+
+
+def chat_whole(body: Any) -> Any:
+    return [
+        (
+            message.get("content") or "",
+            [
+                (call["function"]["name"], call["function"]["arguments"])
+                for call in message.get("tool_calls") or []
+            ],
+        )
+        for message in (choice["message"] for choice in body["choices"])
+    ]
+
+
+def text_told(events: list[Any]) -> Any:
+    return ["".join(texts) for texts in pieces(events, "text").values()]
+
+
+def text_whole(body: Any) -> Any:
+    return [choice["text"] for choice in body["choices"]]
+
+
+def pieces(events: list[Any], name: str) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for event in events:
+        for choice in event["choices"] if event != "[DONE]" else ():
+            found.setdefault(choice["index"], []).append(choice[name])
+    return dict(sorted(found.items()))
+
+
+def response_told(events: list[Any]) -> Any:
+    return [e["item"] for e in events if e["type"] == "response.output_item.done"]
+
+
+def response_whole(body: Any) -> Any:
+    return body["output"]
+
+
+def message_told(events: list[Any]) -> Any:
+    """Each block: its type and all that its deltas add up to."""
+    blocks: list[list[str]] = []
+    for event in events:
+        if event["type"] == "content_block_start":
+            block = event["content_block"]
+            blocks.append([block["type"], block.get("text") or block.get("thinking") or ""])
+        elif event["type"] == "content_block_delta":
+            delta = event["delta"]
+            words = (delta.get(name) for name in ("text", "thinking", "partial_json"))
+            blocks[event["index"]][1] += "".join(filter(None, words))
+    return [(kind, json.loads(text or "{}") if "use" in kind else text) for kind, text in blocks]
+
+
+def message_whole(body: Any) -> Any:
+    return [
+        (block["type"], block["input"])
+        if "use" in block["type"]
+        else (block["type"], block.get("text") or block.get("thinking") or "")
+        for block in body["content"]
+    ]
+
+
+SPEECHES = (
+    Speech("chat/completions", chat_told, chat_whole),
+    Speech("completions", text_told, text_whole),
+    Speech("responses", response_told, response_whole),
+    Speech("messages", message_told, message_whole),
+)
+every_speech = pytest.mark.parametrize("speech", SPEECHES, ids=lambda speech: speech.name)
+
+
+def test_no_dialect_is_left_out() -> None:
+    assert {speech.name for speech in SPEECHES} == set(DIALECTS)
+    assert all(speech.calls for speech in SPEECHES)
+
+
+# -- playing them --------------------------------------------------------------------------------
+
+
+async def play(stage: Stage, gateway: Running, call: Call) -> bytes:
     """Make the provider answer as recorded, to a gateway that knows nothing; what it sends."""
     await gateway.post("/cache/purge", {"all": True})
     stage.upstream.seen.clear()
@@ -41,9 +166,11 @@ async def play(stage: Stage, gateway: Running, call: dict[str, Any]) -> bytes:
     return body
 
 
-def why_not_stored(call: dict[str, Any], body: bytes) -> Reason | None:
-    dialect = DIALECTS["chat/completions"]
+def why_not_stored(speech: Speech, call: Call) -> Reason | None:
+    dialect, body = speech.dialect, call["response_body"].lstrip().encode()
     asked = dialect.asks(call["request_body"])
+    if asked.stateful:
+        return Reason.STATEFUL
     if call["stream"]:
         recorder = dialect.recorder(asked, usage_asked=asked.include_usage, max_bytes=1 << 20)
         recorder.feed(body)
@@ -54,120 +181,86 @@ def why_not_stored(call: dict[str, Any], body: bytes) -> Reason | None:
     return refusal(asked, gist, dialect.finish_reasons, StoreRules())
 
 
-async def ask(gateway: Running, request: dict[str, Any]) -> Any:
-    return await gateway.post("/v1/chat/completions", request)
+def expected(reason: Reason | None) -> tuple[str, str]:
+    """What `x-cache` says the first and the second time."""
+    if reason is Reason.STATEFUL:
+        return "BYPASS", "BYPASS"
+    return "MISS", "HIT" if reason is None else "MISS"
 
 
-async def test_unmarked_answers_are_the_providers_bytes_on_miss_and_hit(stage: Stage) -> None:
+@every_speech
+async def test_unmarked_answers_are_the_providers_bytes_on_miss_and_hit(
+    stage: Stage, speech: Speech
+) -> None:
     gateway = await stage.gateway(gateway={"annotate_body": False})
-    for call in CALLS:
-        await same_bytes(stage, gateway, call)
+    for call in speech.calls:
+        body = await play(stage, gateway, call)
+        miss, again = [await speech.ask(gateway, call["request_body"]) for _ in range(2)]
+        assert stage.upstream.seen[0].json == call["request_body"]
+        assert (miss.cache, again.cache) == expected(why_not_stored(speech, call))
+        assert miss.body == body
+        assert without_pings(again.body) == without_pings(body)
 
 
-async def same_bytes(stage: Stage, gateway: Running, call: dict[str, Any]) -> None:
-    body = await play(stage, gateway, call)
-    miss, again = [await ask(gateway, call["request_body"]) for _ in range(2)]
-    assert stage.upstream.seen[0].json == call["request_body"]
-    assert miss.body == body
-    stored = why_not_stored(call, body) is None
-    assert (miss.cache, again.cache) == ("MISS", "HIT" if stored else "MISS")
-    assert again.body == body
+def without_pings(body: bytes) -> bytes:
+    """Pings keep a connection alive that a hit does not need."""
+    return body.replace(b'event: ping\ndata: {"type": "ping"}\n\n', b"")
 
 
-async def test_marked_answers_differ_in_marks_id_and_time_only(stage: Stage) -> None:
+@every_speech
+async def test_marked_answers_differ_in_marks_id_and_time_only(
+    stage: Stage, speech: Speech
+) -> None:
     gateway = await stage.gateway()
-    for call in CALLS:
-        await same_but_marks(stage, gateway, call)
+    for call in speech.calls:
+        await play(stage, gateway, call)
+        first, second = [await speech.ask(gateway, call["request_body"]) for _ in range(2)]
+        assert (first.cache, second.cache) == expected(why_not_stored(speech, call))
+        before, after = (got.events if call["stream"] else [got.json] for got in (first, second))
+        marks = [each["cache_hit"] for each in after if "cache_hit" in each]
+        assert marks == [second.cache == "HIT"]
+        before, after = (list(map(bare, filter(is_content, all_))) for all_ in (before, after))
+        assert before == after
 
 
-async def same_but_marks(stage: Stage, gateway: Running, call: dict[str, Any]) -> None:
-    await play(stage, gateway, call)
-    miss, hit = [await ask(gateway, call["request_body"]) for _ in range(2)]
-    if call["stream"]:
-        assert len(miss.events) == len(hit.events)
-        pairs = list(zip(miss.events, hit.events, strict=True))
-    else:
-        pairs = [(miss.json, hit.json)]
-    for first, second in pairs:
-        if first != "[DONE]":
-            assert without_marks(first) == without_marks(second)
-    marked = pairs[-2 if call["stream"] else -1]
-    assert marked[1]["cache_hit"] is (hit.cache == "HIT")
+def is_content(event: Any) -> bool:
+    return bool(event != "[DONE]" and event.get("type") != "ping")
 
 
-async def test_the_other_shape_holds_the_same_answer(stage: Stage) -> None:
+def bare(event: dict[str, Any]) -> dict[str, Any]:
+    """Without marks, and without the ids and times that a hit has anew: a response keeps its."""
+    anew = () if event.get("object") == "response" else ("id", "created")
+    dropped = ("cache_hit", "kv_cache", *anew)
+    event = {name: value for name, value in event.items() if name not in dropped}
+    for name in ("response", "message"):
+        if isinstance(event.get(name), dict):
+            event[name] = bare(event[name])
+    return event
+
+
+@every_speech
+async def test_the_other_shape_holds_the_same_answer(stage: Stage, speech: Speech) -> None:
     gateway = await stage.gateway()
-    stored = [c for c in CALLS if why_not_stored(c, c["response_body"].lstrip().encode()) is None]
-    assert len(stored) > 40
+    stored = [call for call in speech.calls if why_not_stored(speech, call) is None]
+    assert len(stored) >= (40 if speech.name == "chat/completions" else 2)
     for call in stored:
-        await same_in_both_shapes(stage, gateway, call)
+        await play(stage, gateway, call)
+        request = dict(call["request_body"])
+        await speech.ask(gateway, request)
+        stream = not call["stream"]
+        turned = {name: value for name, value in request.items() if name != "stream_options"}
+        other = await speech.ask(gateway, turned | {"stream": stream})
+        assert (other.cache, stage.upstream.calls) == ("HIT", 1)
+        back = await speech.ask(gateway, request)
+        streamed, whole = (other, back) if stream else (back, other)
+        assert speech.told(streamed.events) == speech.whole(whole.json)
 
 
-async def same_in_both_shapes(stage: Stage, gateway: Running, call: dict[str, Any]) -> None:
-    await play(stage, gateway, call)
-    request = dict(call["request_body"])
-    await ask(gateway, request)
-    stream = not call["stream"]
-    other = await ask(
-        gateway, {k: v for k, v in request.items() if k != "stream_options"} | {"stream": stream}
-    )
-    assert (other.cache, stage.upstream.calls) == ("HIT", 1)
-    back = await ask(gateway, request)
-    if stream:
-        texts, calls = spoken(other.events), called(other.events)
-        message = [choice["message"] for choice in back.json["choices"]]
-    else:
-        texts, calls = spoken(back.events), called(back.events)
-        message = [choice["message"] for choice in other.json["choices"]]
-    assert texts == [one.get("content") or "" for one in message]
-    assert calls == [
-        [
-            (tool["function"]["name"], tool["function"]["arguments"])
-            for tool in one.get("tool_calls") or []
-        ]
-        for one in message
-    ]
-
-
-async def test_recorded_errors_pass_unchanged(stage: Stage) -> None:
+@every_speech
+async def test_recorded_errors_pass_unchanged(stage: Stage, speech: Speech) -> None:
     gateway = await stage.gateway()
-    for call in FAILED:
+    for call in speech.failed:
         body = await play(stage, gateway, call)
         for calls in (1, 2):
-            got = await ask(gateway, call["request_body"])
+            got = await speech.ask(gateway, call["request_body"])
             assert (got.status, got.body, stage.upstream.calls) == (call["status"], body, calls)
-
-
-def without_marks(event: dict[str, Any]) -> dict[str, Any]:
-    dropped = ("id", "created", "cache_hit", "kv_cache")
-    return {name: value for name, value in event.items() if name not in dropped}
-
-
-def choices(events: list[Any]) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = {}
-    for event in events:
-        for choice in event["choices"] if event != "[DONE]" else ():
-            found.setdefault(choice["index"], []).append(choice["delta"])
-    return dict(sorted(found.items()))
-
-
-def spoken(events: list[Any]) -> list[str]:
-    return [
-        "".join(delta.get("content") or "" for delta in deltas)
-        for deltas in choices(events).values()
-    ]
-
-
-def called(events: list[Any]) -> list[list[tuple[str, str]]]:
-    """Name and arguments of each tool call of each choice."""
-    told = []
-    for deltas in choices(events).values():
-        calls: dict[int, list[str]] = {}
-        for delta in deltas:
-            for part in delta.get("tool_calls") or ():
-                name, arguments = part["function"].get("name"), part["function"].get("arguments")
-                row = calls.setdefault(part["index"], ["", ""])
-                row[0] += name or ""
-                row[1] += arguments or ""
-        told.append([(name, arguments) for name, arguments in calls.values()])
-    return told

@@ -61,9 +61,10 @@ class Out:
     async def piece(self, data: bytes) -> None:
         await self.raw(b"%x\r\n%s\r\n" % (len(data), data))
 
-    async def event(self, data: Any) -> None:
+    async def event(self, data: Any, name: str = "") -> None:
         text = data if isinstance(data, str) else json.dumps(data)
-        await self.piece(f"data: {text}\n\n".encode())
+        named = f"event: {name}\n" if name else ""
+        await self.piece(f"{named}data: {text}\n\n".encode())
 
     async def end(self) -> None:
         await self.raw(b"0\r\n\r\n")
@@ -111,18 +112,134 @@ USAGE_CHUNK = chunk({}) | {
 }
 
 
+def text_completion(*texts: str, finish: str | None = "stop", **more: Any) -> dict[str, Any]:
+    """A whole text completion with one choice for each text; none: one that says hello."""
+    choices = [
+        {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
+        for index, text in enumerate(texts or ("hello",))
+    ]
+    return {
+        "id": "cmpl-upstream",
+        "object": "text_completion",
+        "created": 1_700_000_000,
+        "model": "gpt-3.5-turbo-instruct",
+        "choices": choices,
+        "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
+    } | more
+
+
+def text_chunks(*texts: str) -> list[dict[str, Any]]:
+    """`texts` one after the other, each a chunk of the only choice."""
+    said = [text_completion(text, finish=None) for text in texts]
+    whole = [*said, text_completion("")]
+    return [{name: value for name, value in each.items() if name != "usage"} for each in whole]
+
+
+def said(text: str = "hello") -> dict[str, Any]:
+    """An item of a response: a message."""
+    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+    told = {"id": "msg_upstream", "type": "message", "status": "completed"}
+    return {**told, "role": "assistant", "content": [part]}
+
+
+def response(*output: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A whole answer of the Responses API; without `output` it says hello."""
+    return {
+        "id": "resp_upstream",
+        "object": "response",
+        "created_at": 1_700_000_000,
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "model": "gpt-4o-mini",
+        "output": list(output) or [said()],
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": 11,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": 7,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": 18,
+        },
+    } | more
+
+
+def response_events(*texts: str, **more: Any) -> list[dict[str, Any]]:
+    """The events of one message, said in `texts`. `more` replaces members of the answer."""
+    message = said("".join(texts))
+    whole = response(message, **more)
+    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
+    part = message["content"][0]
+    item: dict[str, Any] = {"item_id": message["id"], "output_index": 0}
+    place = {**item, "content_index": 0}
+    events: list[dict[str, Any]] = [
+        {"type": "created", "response": begun},
+        {"type": "in_progress", "response": begun},
+        {
+            "type": "output_item.added",
+            "output_index": 0,
+            "item": {**message, "status": "in_progress", "content": []},
+        },
+        {"type": "content_part.added", **place, "part": {**part, "text": ""}},
+        *({"type": "output_text.delta", **place, "delta": t, "logprobs": []} for t in texts),
+        {"type": "output_text.done", **place, "text": "".join(texts), "logprobs": []},
+        {"type": "content_part.done", **place, "part": part},
+        {"type": "output_item.done", "output_index": 0, "item": message},
+        {"type": whole["status"], "response": whole},
+    ]
+    return [
+        {**event, "type": f"response.{event['type']}", "sequence_number": number}
+        for number, event in enumerate(events)
+    ]
+
+
 async def answer(seen: Seen, out: Out) -> None:
     """What a provider does: JSON or a stream as asked, with usage if asked for."""
-    if not seen.path.endswith("/chat/completions"):
-        await out.json({"path": seen.path, "you": "asked"})
-        return
-    if not seen.json.get("stream"):
+    path = seen.path.partition("?")[0]
+    for end, speak in _SPEAKERS.items():
+        if path.endswith(end):
+            await speak(seen, out)
+            return
+    await out.json({"path": seen.path, "you": "asked"})
+
+
+async def _chat(seen: Seen, out: Out) -> None:
+    if seen.json.get("stream"):
+        await stream(out, with_usage(seen, chunks("hel", "lo")))
+    else:
         await out.json(completion())
-        return
-    events = chunks("hel", "lo")
+
+
+async def _text(seen: Seen, out: Out) -> None:
+    if seen.json.get("stream"):
+        await stream(out, with_usage(seen, text_chunks("hel", "lo")))
+    else:
+        await out.json(text_completion())
+
+
+async def _respond(seen: Seen, out: Out) -> None:
+    if seen.json.get("stream"):
+        await stream_named(out, response_events("hel", "lo"))
+    else:
+        await out.json(response())
+
+
+_SPEAKERS: dict[str, Script] = {
+    "/chat/completions": _chat,
+    "/completions": _text,
+    "/responses": _respond,
+}
+
+
+def with_usage(seen: Seen, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """And the usage, if it was asked for."""
     if (seen.json.get("stream_options") or {}).get("include_usage"):
-        events.append(USAGE_CHUNK)
-    await stream(out, events)
+        head = {name: events[0][name] for name in ("id", "object", "created", "model")}
+        return [*events, {**head, "choices": [], "usage": USAGE_CHUNK["usage"]}]
+    return events
 
 
 async def stream(out: Out, events: list[Any], *, done: bool = True) -> None:
@@ -131,6 +248,14 @@ async def stream(out: Out, events: list[Any], *, done: bool = True) -> None:
         await out.event(event)
     if done:
         await out.event(DONE)
+    await out.end()
+
+
+async def stream_named(out: Out, events: list[Any]) -> None:
+    """Events that carry their type as their name, and no end mark."""
+    await out.begin_stream()
+    for event in events:
+        await out.event(event, event["type"])
     await out.end()
 
 
