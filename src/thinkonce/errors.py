@@ -12,7 +12,7 @@ ThinkOnceError
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import ClassVar, Final
 
 __all__ = (
     "MISSING",
@@ -81,4 +81,15 @@ class CorruptEntry(TierError):
 
 
 class UpstreamError(ThinkOnceError):
-    """The model or its API failed; `__cause__` holds the original."""
+    """The model or its API failed; `__cause__` holds the original.
+
+    Followers of the call in other processes get an UpstreamError that names the class and the
+    message. A subclass made with `crosses=True` reaches them as itself: its `args`, plain values,
+    make it again, and its name is its own among those.
+    """
+
+    crossing: ClassVar[dict[str, type[UpstreamError]]] = {}
+
+    def __init_subclass__(cls, *, crosses: bool = False) -> None:
+        if crosses:
+            UpstreamError.crossing[cls.__name__] = cls

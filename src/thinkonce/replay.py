@@ -136,7 +136,7 @@ class FlightFeed:
                 case Fate.COALESCED:
                     return frame(Kind.LANDED, self._codec.encode(landing.value))
                 case Fate.FAILED:
-                    return frame(Kind.FAILED, msgspec.msgpack.encode(told(landing.error)))
+                    return frame(Kind.FAILED, told(landing.error))
                 case Fate.ABANDONED:
                     return frame(Kind.ABANDONED)
                 case _:
@@ -202,18 +202,43 @@ class FlightReplay:
             case Kind.LANDED:
                 return Landing(Fate.COALESCED, self._sharing.codec.decode(heard.payload))
             case Kind.FAILED:
-                name, message = msgspec.msgpack.decode(heard.payload, type=tuple[str, str])
-                return Landing(Fate.FAILED, error=UpstreamError(f"{name}: {message}"))
+                return Landing(Fate.FAILED, error=raised(heard.payload))
             case Kind.ABANDONED:
                 return LEADER_WENT
             case _:
                 return ALONE
 
 
-def told(error: BaseException | None) -> tuple[str, str]:
-    """Name and message of an error, as another process gets to know it."""
+class _Told(msgspec.Struct, array_like=True):
+    """An error as it crosses; `args` for classes that are made again from them."""
+
+    name: str
+    message: str
+    args: tuple[Any, ...] | None = None
+
+
+def told(error: BaseException | None) -> bytes:
+    """An error as another process gets to know it; `raised` reads it back."""
     try:
         message = str(error)
     except Exception:
         message = "(its message cannot be read)"
-    return type(error).__name__, message[:MAX_MESSAGE_CHARACTERS]
+    brief = _Told(type(error).__name__, message[:MAX_MESSAGE_CHARACTERS])
+    if isinstance(error, UpstreamError) and error.crossing.get(brief.name) is type(error):
+        try:
+            return msgspec.msgpack.encode(msgspec.structs.replace(brief, args=error.args))
+        except (TypeError, ValueError, OverflowError) as trouble:
+            log.warning("flights.error_not_shared error=%s", trouble)
+    return msgspec.msgpack.encode(brief)
+
+
+def raised(payload: bytes) -> UpstreamError:
+    """The error that `told` made bytes of. Raises msgspec errors for other bytes."""
+    heard = msgspec.msgpack.decode(payload, type=_Told)
+    kind = UpstreamError.crossing.get(heard.name)
+    if kind is not None and heard.args is not None:
+        try:
+            return kind(*heard.args)
+        except Exception as trouble:  # another version of the class, with other arguments
+            log.warning("flights.error_not_understood error=%s", trouble)
+    return UpstreamError(f"{heard.name}: {heard.message}")

@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 
 from leaks import nothing_left, until
+from thinkonce.errors import UpstreamError
 from thinkonce.host.flights import FlightTable
 from thinkonce.host.frames import HEAD, Kind, Unframer, frame, hello
 from thinkonce.host.mapfile import HostFile
 from thinkonce.host.process import is_pid_taken, this_process
 from thinkonce.host.unix_socket import connect, is_available, listen
+from thinkonce.replay import raised, told
 from thinkonce.singleflight import Codec, Fate, Flights, Role
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs Unix sockets")
@@ -217,6 +219,46 @@ def test_an_error_crosses_with_its_name_and_message(start):
     assert answer["fate"] == Fate.FAILED
     assert answer["error"] == ["UpstreamError", "UpstreamError: 429 slow down"]
     assert follower.do("join")["role"] == Role.LEAD, "the next asker begins a new call"
+
+
+class Overloaded(UpstreamError, crosses=True):
+    """Made of plain values."""
+
+    def __init__(self, status, headers):
+        if not isinstance(status, int):
+            raise TypeError(f"a status is a number, got {status!r}")
+        super().__init__(status, headers)
+        self.status, self.headers = status, headers
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (Overloaded(529, [[b"retry-after", b"7"]]), Overloaded, "(529, [[b'retry-after', b'7']])"),
+        (Overloaded(529, object), UpstreamError, "Overloaded: (529, <class 'object'>)"),
+        (UpstreamError("x" * 20_000), UpstreamError, "UpstreamError: " + "x" * 10_000),
+    ],
+    ids=["as itself", "not of plain values", "long"],
+)
+def test_an_error_of_a_class_that_crosses_arrives_as_what_it_is(path, error, kind, said):
+    host, other = HostFile(path), HostFile(path)
+    here = Flights(host, codec=CODEC, lease=LONG)
+    elsewhere = Flights(other, codec=CODEC, lease=LONG)
+    lead = contextvars.Context().run(join, here)
+    follower = join(elsewhere)
+    until(lambda: lead.followers == 1, "the follower")
+    lead.fail(error)
+    with pytest.raises(UpstreamError) as caught:
+        follower.follow(LONG).unwrap()
+    assert (type(caught.value), str(caught.value)) == (kind, said)
+    for closing in (elsewhere, here, host, other):
+        closing.close()
+
+
+def test_arguments_that_no_longer_fit_leave_an_error_in_words():
+    error = Overloaded(529, [])
+    error.args = ("many", [])
+    assert str(raised(told(error))) == "Overloaded: ('many', [])"
 
 
 def test_when_the_leader_is_killed_one_of_all_followers_leads(start):

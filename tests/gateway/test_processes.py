@@ -350,11 +350,11 @@ async def test_a_gateway_killed_in_mid_stream_ends_the_streams_of_its_followers_
 
 
 async def test_an_upstreams_refusal_reaches_followers_in_other_processes_whole(host: Host) -> None:
-    gate = asyncio.Event()
+    gate, long = asyncio.Event(), "slow down " * 5000
 
     async def refuse(seen: Seen, out: Out) -> None:
         await gate.wait()
-        await out.json({"error": {"message": "slow down"}}, 429, retry_after="7")
+        await out.json({"error": {"message": long}}, 429, retry_after="7")
 
     host.upstream.script = refuse
     one, two = await host.two_gateways()
@@ -365,8 +365,31 @@ async def test_an_upstreams_refusal_reaches_followers_in_other_processes_whole(h
     gate.set()
     for got in await asyncio.gather(*asking):
         assert (got.status, got.headers["retry-after"]) == (429, "7")
-        assert got.json == {"error": {"message": "slow down"}}
+        assert got.json == {"error": {"message": long}}
     assert host.upstream.calls == 1
+
+
+async def test_an_upstream_that_breaks_off_is_the_same_failure_in_every_process(
+    host: Host,
+) -> None:
+    gate = asyncio.Event()
+
+    async def half(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        await gate.wait()
+        out.cut()
+
+    host.upstream.script = half
+    one, two = await host.two_gateways()
+    asking = [asyncio.create_task(one.chat())]
+    await host.upstream.called()
+    asking.append(asyncio.create_task(two.chat()))
+    await joined(two, 1)
+    gate.set()
+    here, there = await asyncio.gather(*asking)
+    assert (here.status, there.status) == (502, 502)
+    assert here.json == there.json
+    assert here.json["error"]["code"] == "upstream_broken"
 
 
 async def test_a_call_whose_process_is_killed_is_made_by_another(host: Host) -> None:

@@ -20,7 +20,6 @@ import msgspec
 
 from thinkonce.drive import AsyncWorld
 from thinkonce.entry import Entry
-from thinkonce.errors import UpstreamError
 from thinkonce.flow import Ask, Follow, Live, Setting, Step
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
 from thinkonce.leading import leave
@@ -28,7 +27,7 @@ from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
 from thinkonce.singleflight import Fate, Flights, Landing, Seat, Since
-from thinkonce.upstream.failure import Header, Refused
+from thinkonce.upstream.failure import Header
 
 __all__ = ("GatewayAsk", "GatewayWorld", "Ride")
 
@@ -175,13 +174,9 @@ class GatewayWorld(AsyncWorld):
         try:
             landing = await self._follow(ask, seat)
             live = isinstance(landing.value, Live)
-        except UpstreamError as error:
-            raise Refused.heard(error) from error
         finally:
             if not live:
                 self._left()
-        if isinstance(landing.error, UpstreamError):
-            return Landing(landing.fate, error=Refused.heard(landing.error))
         return landing
 
     async def _follow(self, ask: GatewayAsk, seat: Seat) -> Landing:
