@@ -65,15 +65,9 @@ class Gateway:
         body_limit: int,
     ) -> None:
         self.ready = True
-        self._passing, self._admin, self._metrics = passing, admin, metrics
-        self._access_log = access_log
+        self._metrics, self._access_log = metrics, access_log
         self._id = gateway_id.encode()
-        self._body_limit = body_limit
-        self._cached: dict[str, Endpoint] = {
-            prefix + name: endpoint
-            for name, endpoint in endpoints.items()
-            for prefix in ("/v1/", "/")
-        }
+        self.adopt(endpoints, passing, admin, body_limit)
         self._pages: dict[str, Handler] = {
             "/healthz": self._health,
             "/readyz": self._readiness,
@@ -82,6 +76,21 @@ class Gateway:
         }
         self._run = secrets.token_hex(4)
         self._count = itertools.count(1)
+
+    def adopt(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        passing: Passing,
+        admin: Handler,
+        body_limit: int,
+    ) -> None:
+        """Serve what comes from now on with these; what has begun ends as it began."""
+        self._passing, self._admin, self._body_limit = passing, admin, body_limit
+        self._cached: dict[str, Endpoint] = {
+            prefix + name: endpoint
+            for name, endpoint in endpoints.items()
+            for prefix in ("/v1/", "/")
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -146,8 +155,9 @@ class Gateway:
         else:
             name = call.path.removeprefix("/v1").strip("/")
             call.endpoint = name if name in _ENDPOINTS else "other"
+            passing = self._passing
             raw = await read_body(call, self._body_limit, decompress=False)
-            await self._passing.forward(call, raw, Reason.ENDPOINT)
+            await passing.forward(call, raw, Reason.ENDPOINT)
 
     # -- pages ---------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import inf
 from time import monotonic
 
@@ -50,11 +50,55 @@ class Assembly:
     client: Client
     world: GatewayWorld
     access_log: AccessLog
+    prices: Prices | None = None
+    retired: list[Client] = field(default_factory=list)
+
+    def adopt(self, settings: Settings, pools: Pools) -> None:
+        """Serve what begins from now on under `settings`; what has begun ends as it began.
+
+        What answers lie in, and what is counted, stays. Settings that only a restart changes are
+        not looked at. Raises ConfigError; then nothing has changed.
+        """
+        rules = rules_of(settings)
+        cache, gateway = settings.cache, settings.gateway
+        self.shelf.memory.resize(cache.max_size, cache.max_bytes)  # the last that may refuse
+        if self.shelf.store is not None:
+            self.shelf.store.resize(settings.store.max_bytes)
+        # Flows under way hold the setting they began with.
+        self.shelf.setting = self.world.setting = replace(self.shelf.setting, rules=rules)
+        self._use(_client(settings, self.client.gateway_id))
+        self.pools = pools
+        for model in _known_models(pools):
+            self.metrics.learn_model(model)
+        self.access_log.enabled = gateway.access_log
+        passing = Passing(self.client, pools, _lowered(gateway.forward_headers))
+        self.gateway.adopt(
+            _endpoints(
+                settings,
+                pools,
+                self.shelf,
+                self.world,
+                self.client,
+                passing,
+                self.metrics,
+                self.prices,
+            ),
+            passing,
+            Admin(self.shelf, settings.store.url, settings.admin.token, self.world, self.metrics),
+            gateway.body_limit,
+        )
+
+    def _use(self, client: Client) -> None:
+        """Ask upstreams by `client` if it differs; calls under way keep the one they have."""
+        if (client.timeouts, client.retries) != (self.client.timeouts, self.client.retries):
+            self.retired.append(self.client)
+            self.client = client
 
     async def close(self, drain: float) -> None:
         """Calls under way get `drain` seconds; then everything is flushed and let go."""
         await self.world.close(drain)
-        await self.client.close()
+        for client in (self.client, *self.retired):
+            await client.close()
         self.access_log.flush()
         self.shelf.close()
 
@@ -95,7 +139,7 @@ def assemble(
         gateway_id=gateway_id,
         body_limit=settings.gateway.body_limit,
     )
-    return Assembly(gateway, pools, shelf, metrics, client, world, access_log)
+    return Assembly(gateway, pools, shelf, metrics, client, world, access_log, prices)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -117,12 +161,6 @@ def rules_of(settings: Settings) -> Rules:
         },
     )
     ttl, _ = rules.parse_ttl(cache.ttl)
-    return _with_ttl(rules, ttl)
-
-
-def _with_ttl(rules: Rules, ttl: float) -> Rules:
-    from dataclasses import replace
-
     return replace(rules, ttl=ttl)
 
 
