@@ -77,7 +77,7 @@ def serve(
     _share_data_folder(settings)
     from thinkonce.gateway.serve import run
 
-    return run(settings)
+    return run(settings, sources.load)
 
 
 def serve_model(

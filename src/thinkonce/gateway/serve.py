@@ -13,8 +13,9 @@ from functools import partial
 import msgspec
 
 from thinkonce.errors import MISSING, ConfigError
-from thinkonce.gateway.assembly import Assembly, assemble
+from thinkonce.gateway.assembly import assemble
 from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
+from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind
@@ -28,27 +29,30 @@ log = logging.getLogger("thinkonce")
 LOCAL_POOL = "local"
 
 
-def run(settings: Settings, *, say: Say = print_line) -> int:
+def run(
+    settings: Settings, read: Callable[[], Settings] | None = None, say: Say = print_line
+) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code, 0 after a clean end.
 
-    `say` gets the lines for whoever started it; by default they are printed. Raises ConfigError.
+    SIGHUP puts in force what `read` gives then. `say` gets the lines for whoever started it; by
+    default they are printed. Raises ConfigError.
     """
-    if not settings.upstreams and not settings.local.enabled:
-        accepts = "--upstream URL for a provider, or --local for a model on this machine"
-        raise ConfigError("a model to ask", MISSING, accepts)
+    _check_models(settings)
     if settings.gateway.workers != 1:
         raise ConfigError("workers", settings.gateway.workers, "1; more are not built yet")
     _log_to_stderr(settings)
     listener = bind(settings.gateway.host, settings.gateway.port)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_serve(settings, listener, say))
+            return runner.run(_serve(settings, read or (lambda: settings), listener, say))
     finally:
         listener.close()
 
 
-async def _serve(settings: Settings, listener: socket.socket, say: Say) -> int:
-    asked = _Stopping()
+async def _serve(
+    settings: Settings, read: Callable[[], Settings], listener: socket.socket, say: Say
+) -> int:
+    asked = _Signals()
     model: LocalModel | None = None
     with handling(asked.handlers()):
         try:
@@ -58,11 +62,11 @@ async def _serve(settings: Settings, listener: socket.socket, say: Say) -> int:
                 if await asked.came_before(starting):
                     say("stopped before it was ready")
                     return 0
-                settings = _with_local(settings, await starting)
-            server = _Server(
-                assemble(settings, Pools.of(settings.upstreams)), listener, settings, say
-            )
+                await starting
+            complete = partial(_with_local, model)
+            server = _Server(listener, complete(settings), say)
             asked.ends(server)
+            asked.reload = Reload(settings, read, lambda new: server.adopt(complete(new)))
             try:
                 await server.serve()
             finally:
@@ -74,27 +78,37 @@ async def _serve(settings: Settings, listener: socket.socket, say: Say) -> int:
     return 0
 
 
-def _with_local(settings: Settings, url: str) -> Settings:
+def _check_models(settings: Settings) -> None:
+    if not settings.upstreams and not settings.local.enabled:
+        accepts = "--upstream URL for a provider, or --local for a model on this machine"
+        raise ConfigError("a model to ask", MISSING, accepts)
+
+
+def _with_local(model: LocalModel | None, settings: Settings) -> Settings:
     """The local model is the last pool: configured ones choose their models first."""
+    _check_models(settings)
+    if model is None:
+        return settings
     # Our own server counts its tokens when asked; an estimate would be worse and no cheaper.
-    local = Upstream(urls=[f"{url}/v1"], ask_usage=True)
+    local = Upstream(urls=[f"{model.url}/v1"], ask_usage=True)
     upstreams = {**settings.upstreams, LOCAL_POOL: local}
     return msgspec.structs.replace(settings, upstreams=upstreams)
 
 
-class _Stopping:
-    """What signals ask for: to drain, and then to stop at once."""
+class _Signals:
+    """What signals ask for: to drain, then to stop at once; and to read the settings again."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.asked = asyncio.Event()
         self.twice = False
         self.server: Server | None = None
+        self.reload: Callable[[], None] = _too_early
 
     def handlers(self) -> dict[int, Callable[[], object]]:
         found = stopping(partial(self._loop.call_soon_threadsafe, self._stop))
         if hasattr(signal, "SIGHUP"):
-            found[signal.SIGHUP] = partial(self._loop.call_soon_threadsafe, _no_reload)
+            found[signal.SIGHUP] = partial(self._loop.call_soon_threadsafe, self._reload)
         return found
 
     def ends(self, server: Server) -> None:
@@ -109,6 +123,9 @@ class _Stopping:
         if self.server is not None:
             self.server.stop()
 
+    def _reload(self) -> None:
+        self.reload()
+
     async def came_before(self, work: asyncio.Future[str]) -> bool:
         """True if a signal came before `work` was done; it is cancelled then."""
         asked = asyncio.ensure_future(self.asked.wait())
@@ -121,20 +138,26 @@ class _Stopping:
         return True
 
 
-def _no_reload() -> None:
-    log.warning("SIGHUP: reloading the configuration is not built yet; restart to change it")
+def _too_early() -> None:
+    log.warning("SIGHUP: nothing is reloaded, the gateway is not ready yet")
 
 
 class _Server(Server):
     """Serves one gateway, and says what to try."""
 
-    def __init__(
-        self, assembly: Assembly, listener: socket.socket, settings: Settings, say: Say
-    ) -> None:
+    def __init__(self, listener: socket.socket, settings: Settings, say: Say) -> None:
+        """Raises ConfigError for a store that cannot be used."""
         gateway = settings.gateway
         terms = Terms(gateway.drain_timeout, gateway.header_limit, "[gateway] header_limit")
-        super().__init__(assembly.gateway, listener, terms, say)
-        self._assembly, self._settings = assembly, settings
+        self._assembly = assemble(settings, Pools.of(settings.upstreams))
+        self._settings = settings
+        super().__init__(self._assembly.gateway, listener, terms, say)
+
+    def adopt(self, settings: Settings) -> None:
+        """Serve what begins from now on under `settings`. Raises ConfigError: nothing changed."""
+        self._assembly.adopt(settings, Pools.of(settings.upstreams))
+        self.drain_within(settings.gateway.drain_timeout)
+        _set_level(settings)
 
     def announce(self, url: str) -> None:
         self.say(f"thinkonce ready on {url}")
@@ -158,9 +181,13 @@ class _Server(Server):
 
 
 def _log_to_stderr(settings: Settings) -> None:
+    _set_level(settings)
     logger = logging.getLogger("thinkonce")
-    logger.setLevel(settings.log.level.upper())
     if not logger.hasHandlers():
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
+
+
+def _set_level(settings: Settings) -> None:
+    logging.getLogger("thinkonce").setLevel(settings.log.level.upper())

@@ -9,7 +9,7 @@ import math
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import uvicorn
@@ -95,6 +95,11 @@ class Server(uvicorn.Server):
             if self._loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is under way
                     self._loop.call_soon_threadsafe(self._give_up)
+
+    def drain_within(self, seconds: float) -> None:
+        """Change how long answers under way may take; not while it drains."""
+        self.terms = replace(self.terms, drain_seconds=seconds)
+        self.config.timeout_graceful_shutdown = math.ceil(seconds)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Until `stop`. What it was asked before that begins, it does not serve at all."""

@@ -1,0 +1,102 @@
+"""A new configuration for a running gateway: what may change changes, the rest is named.
+
+SIGHUP ──► read again ──► wrong: one line, everything stays as it was
+               │
+               ▼
+            settle ──► what cannot change keeps its value, and is named
+               │
+               ▼
+            adopt: whatever begins from now on. What has begun ends as it began.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from thinkonce.errors import ConfigError
+from thinkonce.settings import Settings
+
+__all__ = ("FIXED", "Reload", "changes", "settle")
+
+log = logging.getLogger("thinkonce")
+
+# Bound, opened or started once: only another process can have another value.
+FIXED = frozenset(
+    {
+        "cache.max_entry_bytes",
+        "cache.policy",
+        "data.dir",
+        "gateway.finish_abandoned",
+        "gateway.header_limit",
+        "gateway.host",
+        "gateway.port",
+        "gateway.workers",
+        "local.enabled",
+        "local.model",
+        "local.queue",
+        "local.threads",
+        "store.secret",
+        "store.url",
+    }
+)
+
+
+class Reload:
+    """Call it to read the configuration again. Belongs to the gateway's event loop.
+
+    `read` gives the settings as they are written now, `adopt` puts them in force; both may raise
+    ConfigError, and `adopt` has then changed nothing.
+    """
+
+    def __init__(
+        self, settings: Settings, read: Callable[[], Settings], adopt: Callable[[Settings], None]
+    ) -> None:
+        self._settings, self._read, self._adopt = settings, read, adopt
+
+    def __call__(self) -> None:
+        try:
+            written = self._read()
+            settled = settle(self._settings, written)
+            changed = changes(self._settings, settled)
+            self._adopt(settled)
+        except ConfigError as wrong:
+            log.error("SIGHUP: the configuration stays as it was: %s", wrong)  # noqa: TRY400 - a line, not a trace
+            return
+        except Exception:
+            log.exception("SIGHUP: the configuration stays as it was")
+            return
+        self._settings = settled
+        log.info("SIGHUP: reloaded, changed: %s", ", ".join(changed) or "nothing")
+        for name in changes(settled, written):
+            log.warning("SIGHUP: %s needs a restart to change", name)
+
+
+def settle(old: Settings, new: Settings) -> Settings:
+    """`new`, but the FIXED settings as in `old`."""
+    kept: dict[str, msgspec.Struct] = {}
+    for path in sorted(FIXED):
+        section, name = path.split(".")
+        current = kept.get(section, getattr(new, section))
+        value = getattr(getattr(old, section), name)
+        kept[section] = msgspec.structs.replace(current, **{name: value})
+    return msgspec.structs.replace(new, **kept)
+
+
+def changes(old: Settings, new: Settings) -> list[str]:
+    """The names of what differs, such as `cache.ttl` and `upstreams.main`; never a value."""
+    found = []
+    for section, before in msgspec.structs.asdict(old).items():
+        was, is_now = _members(before), _members(getattr(new, section))
+        names = sorted(was.keys() | is_now.keys())
+        found += [f"{section}.{name}" for name in names if was.get(name) != is_now.get(name)]
+    return found
+
+
+def _members(section: object) -> dict[str, object]:
+    if isinstance(section, msgspec.Struct):
+        return msgspec.structs.asdict(section)
+    assert isinstance(section, dict), "a table of tables"
+    return section
