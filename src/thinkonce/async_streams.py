@@ -93,12 +93,18 @@ class SharedAsyncStream:
                 await self._until_wanted(made)
             self._spring.end(self.flight)
         except BaseException as error:
-            self._seat.fail(error)
+            self._seat.end(self._failure(error))
         else:
             self._seat.land(ENDED)
         leave(leader)
         if isinstance(self._source, AsyncGenerator):
             await self._source.aclose()
+
+    def _failure(self, error: BaseException) -> Landing:
+        # A cancellation that the source itself raised would be raised by the next call as well.
+        if self._driver is not None and self._driver.cancelling():
+            return ABANDONED
+        return Landing(Fate.FAILED, error=error)
 
     async def _until_wanted(self, made: int) -> None:
         """Until somebody wants more than the `made` items there are."""

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from leaks import until
 from standins import PATIENCE, in_threads, settle
 from thinkonce import Cache, UpstreamError, cached
 from thinkonce.testing.clock import FakeClock
@@ -471,6 +472,71 @@ async def test_a_failing_async_source_fails_for_all():
     assert [type(error) for error in errors] == [ConnectionError] * 3
     assert len({id(error) for error in errors}) == 3
     assert ask.cache_stats()["total_items"] == 0
+
+
+async def test_a_source_that_is_cancelled_from_within_is_called_once():
+    begun = []
+
+    @cached
+    async def ask(prompt):
+        begun.append(prompt)
+        raise asyncio.CancelledError
+        yield
+
+    readers = [asyncio.ensure_future(collect(ask("hi"))) for _ in range(2)]
+    errors = await asyncio.gather(*readers, return_exceptions=True)
+    assert [type(error) for error in errors] == [asyncio.CancelledError] * 2
+    assert begun == ["hi"]
+
+
+def test_a_reader_interrupted_while_it_pulls_leaves_the_source_to_the_next():
+    interrupts = [KeyboardInterrupt()]
+
+    @cached
+    def ask(prompt):
+        if interrupts:
+            raise interrupts.pop()
+        yield "a"
+
+    first, second = ask("hi"), ask("hi")
+    with pytest.raises(KeyboardInterrupt):
+        next(first)
+    assert list(second) == ["a"]
+    assert list(ask("hi")) == ["a"]
+    assert ask.cache_stats()["hits"] == 1
+
+
+def test_a_reader_waiting_while_another_is_interrupted_leads():
+    inside, go_on, begun = threading.Event(), threading.Event(), []
+
+    @cached
+    def ask(prompt):
+        begun.append(prompt)
+        if len(begun) == 1:
+            inside.set()
+            assert go_on.wait(PATIENCE)
+            raise SystemExit
+        yield "a"
+
+    def interrupted():
+        with pytest.raises(SystemExit):
+            next(ask("hi"))
+        return "interrupted"
+
+    def waiting():
+        assert inside.wait(PATIENCE)
+        reader = ask("hi")
+        flights = ask.cache.shelf.flights
+        (flight,) = flights._table.values()
+        threading.Thread(target=lambda: (until_waiting(flight), go_on.set())).start()
+        return list(reader)
+
+    assert in_threads([interrupted, waiting]) == ["interrupted", ["a"]]
+    assert len(begun) == 2
+
+
+def until_waiting(flight):
+    until(lambda: flight._readers, "a reader who waits")
 
 
 async def test_a_timeout_in_the_source_holds_across_its_items():
