@@ -53,15 +53,19 @@ def _counted(body: bytes, reply: Reply) -> bytes:
 def _stream_template(events: tuple[bytes, ...] | list[bytes]) -> Template:
     """The id is in the first event alone, the marks are in the last: all between is one piece."""
     maker = TemplateMaker()
+    between: list[bytes] = []  # joined at once: added one by one, each would copy all before it
     for data in events:
         kind = kind_of(data)
         before = b"event: %b\ndata: " % kind.encode()
+        if kind not in ("message_start", "message_stop"):
+            between.append(before + data + b"\n\n")
+            continue
+        maker.add_fixed(b"".join(between))
+        between.clear()
         if kind == "message_start":
             _add_start(maker, data, before)
-        elif kind == "message_stop":
-            maker.add(unmarked(data), before, b"\n\n", annotated=True)
         else:
-            maker.add_fixed(before + data + b"\n\n")
+            maker.add(unmarked(data), before, b"\n\n", annotated=True)
     return maker.make()
 
 
