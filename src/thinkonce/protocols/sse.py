@@ -15,7 +15,7 @@ __all__ = ("DONE", "Event", "EventParser", "frame")
 
 DONE = b"[DONE]"  # OpenAI's end mark
 _BOM = b"\xef\xbb\xbf"
-_PLAIN = b"data: "
+_PLAIN, _NAMED = b"data: ", b"event: "
 
 
 class Event(msgspec.Struct, gc=False):
@@ -48,8 +48,10 @@ class EventParser:
         self._in_pieces = False
 
     def feed(self, chunk: bytes) -> list[Event]:
-        if not self._rest and self._is_one_event(chunk):
-            return [Event(chunk, chunk[6:-2])]
+        if not self._rest and self._may_be_one_event(chunk):
+            event = _short_event(chunk)
+            if event is not None:
+                return [event]
         if not chunk:
             return []
         text = self._rest + self._with_lf(chunk)
@@ -64,15 +66,10 @@ class EventParser:
             self._give_piece(events)
         return events
 
-    def _is_one_event(self, chunk: bytes) -> bool:
-        """By far the most frequent case: one event of one line, and nothing else."""
+    def _may_be_one_event(self, chunk: bytes) -> bool:
+        """By far the most frequent case: one short event, and nothing else."""
         return (
-            chunk.startswith(_PLAIN)
-            and chunk.endswith(b"\n\n")
-            and chunk.find(b"\n") == len(chunk) - 2
-            and b"\r" not in chunk
-            and self._started
-            and not self._in_pieces
+            chunk.endswith(b"\n\n") and b"\r" not in chunk and self._started and not self._in_pieces
         )
 
     def finish(self) -> list[Event]:
@@ -107,9 +104,7 @@ class EventParser:
         if not self._started:
             self._started = True
             block = block.removeprefix(_BOM)
-        if block.startswith(_PLAIN) and block.find(b"\n", 6) == len(block) - 2:
-            return Event(block, block[6:-2])
-        return _parse_lines(block)
+        return _short_event(block) or _parse_lines(block)
 
 
 def frame(data: bytes, name: str = "") -> bytes:
@@ -117,6 +112,17 @@ def frame(data: bytes, name: str = "") -> bytes:
     return (
         b"data: %b\n\n" % data if not name else b"event: %b\ndata: %b\n\n" % (name.encode(), data)
     )
+
+
+def _short_event(block: bytes) -> Event | None:
+    """One line of data, or a name and one line of data; None for anything else."""
+    start, name = 0, ""
+    if block.startswith(_NAMED):
+        start = block.find(b"\n") + 1
+        name = block[len(_NAMED) : start - 1].decode("utf-8", "replace")
+    if block.startswith(_PLAIN, start) and block.find(b"\n", start) == len(block) - 2:
+        return Event(block, block[start + len(_PLAIN) : -2], name)
+    return None
 
 
 def _parse_lines(block: bytes) -> Event:
