@@ -228,3 +228,9 @@ def test_a_failing_model_is_a_500_that_tells_no_details(
         assert (answer.status, answer.error["type"]) == (500, "server_error")
         assert b"secret" not in answer.body
     assert "generation failed" in caplog.text
+
+
+def test_a_head_beyond_the_limit_is_refused_with_a_431(served: Served) -> None:
+    answer = send(served, "GET", "/healthz", headers={"x-long": "x" * 70_000})
+    assert (answer.status, answer.error["code"]) == (431, "headers_too_large")
+    assert send(served, "GET", "/healthz").status == 200
