@@ -68,7 +68,7 @@ class Ride:
             return self._seat.landing
         self.usage_asked = _decode_preamble(preamble).usage_asked
         asked = self._ask.fetch.asking.asked
-        if asked.include_usage and not asked.usage_always and not self.usage_asked:
+        if asked.include_usage and not self.usage_asked:
             # The upstream was not asked for the counts; once complete, an answer has some.
             return await self._seat.follow_async()
         return Landing(Fate.COALESCED, Live(self))

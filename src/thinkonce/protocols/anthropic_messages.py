@@ -87,7 +87,6 @@ class AnthropicMessages:
             model=model if isinstance(model, str) else "",
             stream=body.get("stream") is True,
             include_usage=True,
-            usage_always=True,
             wants_json=wants_json(body),
             temperature=temperature if type(temperature) in (int, float) else None,
             stateful=stateful_field(body),

@@ -32,7 +32,6 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     model: str = ""
     stream: bool = False
     include_usage: bool = False  # of this client; always true where the dialect has no switch
-    usage_always: bool = False  # the dialect has no switch: every stream of it brings usage
     answers: int = 1  # choices, or vectors
     wants_json: bool = False
     temperature: float | None = None  # None: omitted, so the provider's default holds

@@ -60,7 +60,6 @@ class OpenAIResponses:
             model=model if isinstance(model, str) else "",
             stream=body.get("stream") is True,
             include_usage=True,
-            usage_always=True,
             wants_json=wants_json(text.get("format") if isinstance(text, dict) else None),
             temperature=number_or_none(body.get("temperature")),
             stateful=_stateful(body),

@@ -105,7 +105,7 @@ def test_what_else_is_asked_is_read_and_never_fails() -> None:
         temperature=0,
         response_format={"type": "json_object"},
     )
-    assert (request.stream, request.include_usage, request.usage_always) == (True, True, False)
+    assert (request.stream, request.include_usage) == (True, True)
     assert (request.wants_json, request.temperature, request.stateful) == (True, 0, "")
     odd = TEXT.asks({"model": 3, "stream": "yes", "stream_options": [], "response_format": "json"})
     assert (odd.model, odd.stream, odd.include_usage, odd.wants_json) == ("", False, False, False)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import thinkonce
+from thinkonce.protocols.registry import DIALECTS
 from thinkonce.request.arguments import canonical_args
 from thinkonce.request.canonical import parse_body
 from thinkonce.request.controls import Controls
@@ -174,6 +175,37 @@ REQUESTS: dict[str, tuple[bytes, Controls]] = {
     "override": (b'{"model":"m","seed":1}', Controls(label="l", override=True)),
     "long": (b'{"model":"m","text":"%b"}' % (b"x" * 50_000), Controls()),
 }
+# Of each endpoint: bodies whose identity its dialect makes.
+IDENTITIES: dict[str, tuple[str, bytes, bool]] = {
+    "completions, text": (
+        "completions",
+        b'{"model":"m","prompt":"Once","stream":true,"stream_options":{"include_usage":true}}',
+        True,
+    ),
+    "completions, tokens": (
+        "completions",
+        b'{"prompt":[[1,2],[3]],"n":2,"best_of":3,"echo":true,"logprobs":1,"suffix":".","x":{}}',
+        True,
+    ),
+    "responses, text": (
+        "responses",
+        b'{"model":"m","input":"Hi","previous_response_id":"resp_0","kv_cache":{"ttl":5}}',
+        True,
+    ),
+    "responses, turns": (
+        "responses",
+        b'{"model":"m","instructions":"be brief","input":[{"role":"user","content":"1"},'
+        b'{"role":"assistant","content":"2"},{"role":"user","content":[{"type":"input_image",'
+        b'"image_url":"data:image/png;base64,aaaa"}]}],"text":{"format":{"type":"json_object"}}}',
+        True,
+    ),
+    "responses, no context": (
+        "responses",
+        b'{"model":"m","input":[{"role":"developer","content":"d"},{"role":"user","content":"1"},'
+        b'{"role":"user","content":"2"},{"type":"function_call_output","call_id":"c"}]}',
+        False,
+    ),
+}
 CALLS: dict[str, tuple[Any, ...]] = {
     "plain": ("hello", 1, 1.0, True, None, b"x"),
     "messages": ([{"role": "user", "content": "hi"}], 0.5),
@@ -187,6 +219,10 @@ def golden() -> dict[str, str]:
     for name, (raw, controls) in REQUESTS.items():
         made = keyer.request_key("chat/completions", "p", "t", parse_body(raw).body, controls)
         keys[f"request {name}"] = made.digest.hex()
+    for name, (dialect, raw, context_aware) in IDENTITIES.items():
+        body = DIALECTS[dialect].identity(parse_body(raw).body, context_aware=context_aware)
+        made = keyer.request_key(dialect, "p", "t", body)
+        keys[f"identity {name}"] = made.digest.hex()
     for name, values in CALLS.items():
         args = canonical_args([str(place) for place in range(len(values))], values)
         keys[f"call {name}"] = keyer.call_digest("module.ask", "v1", "n", args).hex()
