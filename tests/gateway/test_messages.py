@@ -192,6 +192,7 @@ async def test_the_gateways_own_errors_have_the_protocols_shape(
 ) -> None:
     pool = known.Upstream(urls=[stage.upstream.url], models=["priced"])
     gateway = await stage.gateway(upstreams={"main": pool}, gateway={"body_limit": 4000})
+    send = dict(send)
     headers = {"content-type": send.pop("kind", "application/json")}
     path, body = send.pop("path", "/v1/messages"), send.pop("body", json.dumps(ASK).encode())
     got = await gateway.send("POST", path, body, headers | send)
