@@ -69,7 +69,7 @@ class Caller:
             function, cache.receiver, own_key, options.ignore, persistent=persistent
         )
         self.cache, self.function, self.options = cache, function, options
-        self.tally = Tally()
+        self.tally = Tally(cache.memory.lock)
         self.bind = bind_values(function)
         self.invoke = bind_invoke(function.call, function.parameters, function.scope)
         self.meta = _meta(function, options.controls)
@@ -169,8 +169,8 @@ class Caller:
             value = entry.payload if entry.thaw is None else entry.thaw(entry.payload)
         except Exception:
             return NOTHING  # the long way finds out why, and asks the model
-        self.tally.hits += 1
-        self.tally.saved_seconds += entry.seconds
+        self.tally.probed_hits += 1
+        self.tally.probed_seconds += entry.seconds
         return value
 
     def _answered(self, ask: Ask) -> Any:

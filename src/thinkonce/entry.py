@@ -19,11 +19,12 @@ import msgspec
 
 from thinkonce.clock import Clock
 
-__all__ = ("PRIORITY_WEIGHT", "Entry", "Form", "Meta", "Priority", "localise")
+__all__ = ("LEFT", "PRIORITY_WEIGHT", "Entry", "Form", "Meta", "Priority", "localise")
 
 Priority = str  # "high" | "medium" | "low" | "pinned"
 # Weights of notes on eviction: a factor of four between neighbours. `pinned` is handled apart.
 PRIORITY_WEIGHT = {"high": 4.0, "medium": 1.0, "low": 0.25, "pinned": 4.0}
+LEFT = object()  # stands in `Entry.tally` of an entry that has left the memory tier
 
 
 class Form:
@@ -89,6 +90,8 @@ class Entry:
     hits: int = 0  # noted by eviction policies: frequency, or a bit
     floor: float = 0.0  # noted by eviction policies: the cost policy's L at the last hit
     place: Any = None  # owned by the eviction policy that holds the entry
+    tally: Any = None  # what counts the hits that the generated probe left here; see `tally`
+    told: int = 0  # how many of `hits` are counted already
 
 
 def localise(entry: Entry, clock: Clock) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Generic, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Generic, TypeVar
 
+from thinkonce.entry import LEFT, Entry
 from thinkonce.outcome import Outcome
 from thinkonce.steps import Answer
 
@@ -17,8 +19,14 @@ Owner = TypeVar("Owner")
 class Tally:
     """Counts since it was made. `saved_seconds` is the model time that hits did not take.
 
-    Probes add to it without a lock: on CPython with the GIL, `+=` on a slot is not interrupted,
-    because no call and no loop lies between its load and its store.
+    `probed_hits` and `probed_seconds` are added to without a lock: on CPython with the GIL, `+=`
+    on a slot is not interrupted, because no call and no loop lies between its load and its store.
+
+    Where the policy counts hits on the entry anyway, the generated probe counts nowhere else. At
+    its first hit it puts the entry into `waiting` (`first`), and `collect` adds what came
+    together: when somebody reads `hits`, or when the entry leaves the memory tier. So a number
+    read is exact, and reading costs as much as there are entries that were hit since the last.
+    `lock` is that of the tier, because entries leave while others read.
 
     `tier_failed` has a call there, so two failures at one instant may count as one.
     """
@@ -26,19 +34,33 @@ class Tally:
     __slots__ = (
         "bypassed",
         "coalesced",
-        "hits",
+        "lock",
         "misses",
+        "probed_hits",
+        "probed_seconds",
         "refreshed",
-        "saved_seconds",
         "stale",
         "tier_errors",
+        "waiting",
     )
 
-    def __init__(self) -> None:
-        self.hits = self.misses = self.stale = self.coalesced = 0
+    def __init__(self, lock: AbstractContextManager[object] | None = None) -> None:
+        self.lock = lock or nullcontext()
+        self.probed_hits = self.misses = self.stale = self.coalesced = 0
         self.refreshed = self.bypassed = 0
-        self.saved_seconds = 0.0
+        self.probed_seconds = 0.0
         self.tier_errors: dict[str, int] = {}
+        self.waiting: set[Entry] = set()
+
+    @property
+    def hits(self) -> int:
+        self._collect_all()
+        return self.probed_hits
+
+    @property
+    def saved_seconds(self) -> float:
+        self._collect_all()
+        return self.probed_seconds
 
     @property
     def hit_rate(self) -> float:
@@ -51,14 +73,14 @@ class Tally:
         saved = answer.entry.seconds if answer.entry is not None else 0.0
         match answer.outcome:
             case Outcome.HIT:
-                self.hits += 1
-                self.saved_seconds += saved
+                self.probed_hits += 1
+                self.probed_seconds += saved
             case Outcome.STALE:
                 self.stale += 1
-                self.saved_seconds += saved
+                self.probed_seconds += saved
             case Outcome.COALESCED:
                 self.coalesced += 1
-                self.saved_seconds += saved
+                self.probed_seconds += saved
             case Outcome.MISS:
                 self.misses += 1
             case Outcome.REFRESH:
@@ -70,11 +92,58 @@ class Tally:
         self.tier_errors[tier] = self.tier_errors.get(tier, 0) + 1
 
     def add(self, other: Tally) -> None:
-        for name in self.__slots__:
-            if name != "tier_errors":
-                setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.probed_hits += other.hits
+        self.probed_seconds += other.saved_seconds
+        for name in ("misses", "stale", "coalesced", "refreshed", "bypassed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         for tier, errors in other.tier_errors.items():
             self.tier_errors[tier] = self.tier_errors.get(tier, 0) + errors
+
+    # -- hits that stand on entries ----------------------------------------------------
+
+    def first(self, entry: Entry) -> Any:
+        """The value of a hit by the probe on an entry whose hits do not wait for us.
+
+        Those of an entry that must be thawed never do: that costs far more than counting.
+        """
+        if entry.thaw is None:
+            self._await_hits(entry)
+            return entry.payload
+        value = entry.thaw(entry.payload)
+        self.probed_hits += 1
+        self.probed_seconds += entry.seconds
+        return value
+
+    def _await_hits(self, entry: Entry) -> None:
+        with self.lock:
+            last = entry.tally
+            if last is self:  # another thread was first
+                return
+            if last is LEFT:
+                self.collect(entry)
+                entry.tally = LEFT
+                return
+            if last is not None:  # two functions share the entry: only this hit is ours
+                last.collect(entry, but=1)
+            entry.tally = self
+            self.waiting.add(entry)
+
+    def collect(self, entry: Entry, but: int = 0) -> None:
+        """Count what waits on `entry`, all but the last `but` hits. Under the lock."""
+        # First this, then the count: a probe that adds to `hits` later will find it and call.
+        entry.tally = None
+        self.waiting.discard(entry)
+        hits = entry.hits - entry.told - but
+        entry.told += hits
+        self.probed_hits += hits
+        self.probed_seconds += hits * entry.seconds
+
+    def _collect_all(self) -> None:
+        if not self.waiting:
+            return
+        with self.lock:
+            for entry in list(self.waiting):
+                self.collect(entry)
 
 
 class Ledger(Generic[Owner]):

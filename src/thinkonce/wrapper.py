@@ -7,14 +7,13 @@ For `def ask(prompt: str, *, model="m")` the text that is compiled reads
             _entry = _map[(_identity, prompt, model)]
             if (
                 _type(prompt) is _str and _type(model) is _str
-                and _now() < _entry.inline_until and not _levels[20]
+                and _now() < _entry.inline_until and _levels.quiet
             ):
-                _value = _entry.payload if _entry.thaw is None else _entry.thaw(_entry.payload)
                 _entry.hits += 1
                 _entry.floor = _policy.floor
-                _tally.hits += 1
-                _tally.saved_seconds += _entry.seconds
-                return _value
+                if _entry.tally is _tally:
+                    return _entry.payload
+                return _tally.first(_entry)
         except _Exception:
             pass
         return _slow((prompt, model))
@@ -80,16 +79,16 @@ class Slot:
 class Probe:
     """What the generated text needs to answer by itself.
 
-    `identity` begins every key of the function, as in `scalar_key`. `levels[20]` is False while
-    nobody listens to INFO, and missing when that is not known. `epoch` and `tier` are compared
-    where other processes may purge.
+    `identity` begins every key of the function, as in `scalar_key`. `levels.quiet` is True while
+    it is known that nobody listens to INFO. `epoch` and `tier` are compared where other processes
+    may purge.
     """
 
     identity: bytes
     map: Mapping[Any, Any]
     now: Callable[[], float]
     tally: Any
-    levels: Mapping[int, bool]
+    levels: Any
     policy: Any
     note: Note
     heard: Callable[[Any], None]
@@ -134,7 +133,7 @@ def scalar_key(
             return None
         if kind is float and (value != value or (not value and slot.expected is None)):
             return None
-        key.append((value or repr(value)) if slot.expected is float else value)
+        key.append(repr(value) if slot.expected is float and value == 0.0 else value)
         if slot.expected is None:
             key.append(kind)
     return tuple(key)
@@ -244,16 +243,11 @@ def _probe_lines(
         key, conditions = f"{p}plain_args(({counted}))", _conditions((), probe, p)
     else:
         key, conditions = ", ".join(_key_parts(slots, p)), _conditions(slots, probe, p)
-    value = f"{p}entry.payload if {p}entry.thaw is None else {p}entry.thaw({p}entry.payload)"
     return [
         "    try:",
         f"        {p}entry = {p}map[({p}identity, {key})]",
         f"        if {' and '.join(conditions)}:",
-        f"            {p}value = {value}",
-        *(f"            {line}" for line in _note_lines(probe.note, p)),
-        f"            {p}tally.hits += 1",
-        f"            {p}tally.saved_seconds += {p}entry.seconds",
-        f"            return {p}value",
+        *(f"            {line}" for line in _answer_lines(probe.note, p)),
         f"    except {p}Exception:",
         "        pass",
     ]
@@ -262,7 +256,8 @@ def _probe_lines(
 def _key_parts(slots: Sequence[Slot], p: str) -> Iterator[str]:
     for slot in slots:
         # Where a float is expected, zeros enter by repr: -0.0 and 0.0 are equal but differ.
-        yield f"{slot.name} or {p}repr({slot.name})" if slot.expected is float else slot.name
+        zero = f"{slot.name} if {slot.name} != 0.0 else {p}repr({slot.name})"
+        yield zero if slot.expected is float else slot.name
         if slot.expected is None:
             yield f"{p}type({slot.name})"
 
@@ -274,17 +269,32 @@ def _conditions(slots: Sequence[Slot], probe: Probe, p: str) -> Iterator[str]:
     alive = f"{p}now() < {p}entry.inline_until"
     # Reading the clock is a sixth of a hit; what never expires can do without.
     yield f"({p}entry.inline_until == {p}inf or {alive})" if probe.endless else alive
-    yield f"not {p}levels[20]"
+    yield f"{p}levels.quiet"
     if probe.tier is not None:
         yield f"{p}epoch[0] == {p}tier.applied"
 
 
-def _note_lines(note: Note, p: str) -> list[str]:
+def _answer_lines(note: Note, p: str) -> list[str]:
+    """Tell the policy and the tally, and answer. Where the policy counts, nobody else needs to:
+    an entry whose hits wait for this tally has nothing to thaw either (see `Tally`)."""
     if note is Note.COUNT:
-        return [f"{p}entry.hits += 1", f"{p}entry.floor = {p}policy.floor"]
-    if note is Note.BIT:
-        return [f"if {p}entry.hits < 3:", f"    {p}entry.hits += 1"]
-    return [f"{p}heard({p}entry)"]
+        return [
+            f"{p}entry.hits += 1",
+            f"{p}entry.floor = {p}policy.floor",
+            f"if {p}entry.tally is {p}tally:",
+            f"    return {p}entry.payload",
+            f"return {p}tally.first({p}entry)",
+        ]
+    bit = [f"if {p}entry.hits < 3:", f"    {p}entry.hits += 1"]
+    return [
+        f"{p}value = {p}entry.payload",
+        f"if {p}entry.thaw is not None:",
+        f"    {p}value = {p}entry.thaw({p}value)",
+        *(bit if note is Note.BIT else [f"{p}heard({p}entry)"]),
+        f"{p}tally.probed_hits += 1",
+        f"{p}tally.probed_seconds += {p}entry.seconds",
+        f"return {p}value",
+    ]
 
 
 def _signature(parameters: Sequence[Parameter], prefix: str, names: dict[str, Any]) -> str:

@@ -433,7 +433,7 @@ def test_a_forked_child_is_not_stopped_by_a_lock_of_its_parent(clock):
     held, go_on = threading.Event(), threading.Event()
 
     def hold():
-        with tier._lock:
+        with tier.lock:
             held.set()
             assert go_on.wait(PATIENCE)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterator
 from sys import getsizeof
 
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.entry import Entry, localise
+from thinkonce.entry import LEFT, Entry, localise
 from thinkonce.errors import ConfigError
 from thinkonce.eviction.expiry import ExpiryBuckets
 from thinkonce.eviction.policy import Limits, Note, make_policy
@@ -42,7 +42,10 @@ PINNED = object()  # stands in `Entry.place` of an entry that no policy holds
 
 
 class MemoryTier:
-    """Thread-safe. `map` may be read by probes without the lock; only this class writes it."""
+    """Thread-safe. `map` may be read by probes without the lock; only this class writes it.
+
+    `lock` is held for every change, and by whoever counts hits that probes left on entries.
+    """
 
     name = "memory"
     persistent = False
@@ -65,7 +68,7 @@ class MemoryTier:
         self.applied = self.purges.epoch[0]
         self.ghosts = Ghosts()
         self._clock = clock
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._expiry = ExpiryBuckets()
         self._bytes = self._pinned_bytes = self._pinned = 0
         self._evictions: dict[str, int] = {}
@@ -98,7 +101,7 @@ class MemoryTier:
 
     def entries(self, selector: Selector, limit: int, after: bytes = b"") -> Iterator[Entry]:
         now = self._clock.monotonic()
-        with self._lock:
+        with self.lock:
             self.catch_up()
             held = list(self.map.values())
         found = [
@@ -110,12 +113,12 @@ class MemoryTier:
         return iter(found[:limit])
 
     def stats(self) -> TierStats:
-        with self._lock:
+        with self.lock:
             return TierStats(len(self.map), self._bytes, dict(self._evictions))
 
     def by_priority(self) -> dict[str, int]:
         """How many entries of each priority are here."""
-        with self._lock:
+        with self.lock:
             return dict(Counter(entry.meta.priority for entry in self.map.values()))
 
     # -- writing -----------------------------------------------------------------------
@@ -125,7 +128,7 @@ class MemoryTier:
         localise(entry, self._clock)
         entry.key, entry.digest = key.local, key.digest
         entry.size = entry.payload_size + ENTRY_OVERHEAD + _key_size(key.local)
-        with self._lock:
+        with self.lock:
             self.catch_up()
             if self._purged_meanwhile(entry) or self._too_large(entry):
                 return
@@ -137,7 +140,7 @@ class MemoryTier:
             self._make_room()
 
     def delete(self, key: Key) -> bool:
-        with self._lock:
+        with self.lock:
             self.catch_up()
             entry = self.map.get(key.local)
             if entry is None:
@@ -146,7 +149,7 @@ class MemoryTier:
             return True
 
     def purge(self, purge: Purge) -> int:
-        with self._lock:
+        with self.lock:
             removed = self._remove_concerned([purge])
             if self.applied == purge.epoch - 1:
                 self.applied = purge.epoch
@@ -154,7 +157,7 @@ class MemoryTier:
 
     def forget(self, key: Key, purge: Purge) -> bool:
         """Apply a purge of `key` alone, without looking at any other entry."""
-        with self._lock:
+        with self.lock:
             known = self.applied == purge.epoch - 1
             if known:
                 self.applied = purge.epoch
@@ -166,7 +169,7 @@ class MemoryTier:
 
     def catch_up(self) -> None:
         """Apply purges that other processes, or other caches on the same log, have made."""
-        with self._lock:
+        with self.lock:
             target = self.purges.epoch[0]
             if target == self.applied:
                 return
@@ -179,7 +182,7 @@ class MemoryTier:
     def resize(self, max_entries: int | None, max_bytes: int | None) -> None:
         """Change the bounds while running; shrinking evicts at once."""
         _check_limits(max_entries, max_bytes)
-        with self._lock:
+        with self.lock:
             self.limits.max_entries, self.limits.max_bytes = max_entries, max_bytes
             self._drain_hits()
             self._make_room()
@@ -200,6 +203,7 @@ class MemoryTier:
             entry.place = PINNED
         else:
             self.policy.insert(entry)
+        entry.tally, entry.told = None, entry.hits
         self._expiry.add(entry)
         self.ghosts.forget(entry.key)
         self.map[entry.key] = entry
@@ -207,6 +211,7 @@ class MemoryTier:
     def _unlink(self, entry: Entry) -> None:
         if self.map.get(entry.key) is entry:
             del self.map[entry.key]
+        _count_last(entry)
         self._expiry.discard(entry)
         self._bytes -= entry.size
         if entry.place is PINNED:
@@ -230,7 +235,7 @@ class MemoryTier:
         return len(doomed)
 
     def _drop_if_same(self, entry: Entry, reason: Reason) -> None:
-        with self._lock:
+        with self.lock:
             if self.map.get(entry.key) is entry:
                 self._remove(entry, reason)
 
@@ -251,6 +256,7 @@ class MemoryTier:
             self._remove(victim, Reason.EVICTED)
             return True
         del self.map[victim.key]
+        _count_last(victim)
         self._expiry.discard(victim)
         self._bytes -= victim.size
         self.ghosts.note(victim.key, Reason.EVICTED)
@@ -288,10 +294,10 @@ class MemoryTier:
 
     def _in_child(self) -> None:
         """After a fork. Another thread may have been inside the lock: then start empty."""
-        if self._lock.acquire(blocking=False):
-            self._lock.release()
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
             return
-        free_after_fork(self._lock)  # type: ignore[arg-type]  # an RLock can do it too
+        free_after_fork(self.lock)  # type: ignore[arg-type]  # an RLock can do it too
         self.map.clear()
         self.policy = make_policy(self.policy.name, self.limits)
         self._expiry = ExpiryBuckets()
@@ -306,6 +312,7 @@ class MemoryTier:
 
     def _note_count(self, entry: Entry) -> None:
         entry.hits += 1
+        entry.told += 1  # whoever calls this counts the hit
         entry.floor = self.policy.floor
 
     def _drain_hits(self) -> None:
@@ -316,7 +323,7 @@ class MemoryTier:
 
     def check(self) -> None:
         """Raise AssertionError if bounds or counts drifted. For tests."""
-        with self._lock:
+        with self.lock:
             self.policy.check()
             assert not self._over(), "a bound is exceeded while the lock is free"
             assert self._bytes == sum(entry.size for entry in self.map.values())
@@ -325,6 +332,13 @@ class MemoryTier:
             assert self._pinned == len(pinned)
             self._expiry.check()
             assert len(self.policy) + len(pinned) == len(self.map), "policy and map disagree"
+
+
+def _count_last(entry: Entry) -> None:
+    """Hits that the generated probe left on an entry must not go with it."""
+    if entry.tally is not None:
+        entry.tally.collect(entry)
+    entry.tally = LEFT
 
 
 def _concerns(purges: list[Purge]) -> Callable[[Entry], bool]:

@@ -42,7 +42,7 @@ STORED = [
     name
     for name in Entry.__dataclass_fields__
     # Kept by one process only, or set by the tier that holds the entry.
-    if name not in {"thaw", "size", "weight", "hits", "floor", "place"}
+    if name not in {"thaw", "size", "weight", "hits", "floor", "place", "tally", "told"}
     and name not in {"fresh_until", "forget_at", "inline_until"}
 ]
 
