@@ -203,6 +203,22 @@ async def test_the_gateways_own_errors_have_the_protocols_shape(
     assert stage.upstream.calls == 0
 
 
+async def test_a_head_that_is_too_large_is_told_so_in_the_protocols_shape(stage: Stage) -> None:
+    gateway = await stage.gateway(gateway={"header_limit": 2000})
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        got = await gateway.post(path, ASK, {"x-padding": "x" * 3000})
+        assert (got.status, got.json["error"]["type"]) == (431, "invalid_request_error")
+        assert "headers" in got.json["error"]["message"]
+
+
+async def test_a_gateway_behind_itself_is_told_so_in_the_protocols_shape(stage: Stage) -> None:
+    gateway = await stage.gateway()
+    await ask(gateway)
+    hops = stage.upstream.seen[0].headers["cdn-loop"]
+    got = await ask(gateway, {"cdn-loop": hops})
+    assert (got.status, got.json["error"]["type"]) == (508, "api_error")
+
+
 async def test_an_upstream_that_is_not_there_is_told_in_the_protocols_shape(stage: Stage) -> None:
     gateway = await stage.gateway()
     await stage.upstream.stop()

@@ -104,8 +104,8 @@ class AnthropicMessages:
         identity = body.copy()
         for name in (*_NOT_IDENTITY, *ignore):
             identity.pop(name, None)
-        if not context_aware:
-            identity["messages"] = without_context(body.get("messages"), is_question)
+        if not context_aware and "messages" in identity:
+            identity["messages"] = without_context(identity["messages"], is_question)
         return identity
 
     def ask_usage(self, raw: bytes, body: dict[str, Any]) -> bytes:

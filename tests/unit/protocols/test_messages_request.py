@@ -82,6 +82,12 @@ def test_everything_counts_but_the_shape_and_our_controls() -> None:
     assert MESSAGES.identity(body, ignore=ignore) == without
 
 
+def test_a_field_that_is_left_out_stays_out_without_context() -> None:
+    ignore = frozenset({"messages"})
+    assert "messages" not in MESSAGES.identity(BODY, context_aware=False, ignore=ignore)
+    assert MESSAGES.identity({"model": "m"}, context_aware=False) == {"model": "m"}
+
+
 RESULT = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "9"}]}
 CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]}
 
