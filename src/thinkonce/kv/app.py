@@ -19,7 +19,7 @@ from thinkonce.kv.delivery import deliver
 from thinkonce.kv.generate import Generator
 from thinkonce.kv.http import Reply, read_body
 from thinkonce.kv.model import Model
-from thinkonce.kv.prompt import chat_tokens, text_tokens
+from thinkonce.kv.prompt import called_tools, chat_tokens, text_tokens
 from thinkonce.kv.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.scheduler import Scheduler
 from thinkonce.web.exchange import ClientGone, HttpError, Receive, Scope, Send
@@ -160,6 +160,7 @@ class ModelApp:
         dialect = ChatDialect(
             self._model.name,
             self._model.tokenizer,
+            tools=called_tools(self._model.tokenizer, ask),
             logprobs=bool(ask.logprobs),
             include_usage=ask.include_usage,
         )

@@ -11,9 +11,10 @@ from jinja2 import TemplateError
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.ask import ChatAsk
+from thinkonce.kv.calls import callable_names
 from thinkonce.kv.veil import Veil
 
-__all__ = ("chat_tokens", "text_tokens")
+__all__ = ("called_tools", "chat_tokens", "text_tokens")
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -27,7 +28,7 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
     template = _template(tokenizer)
     extra = ask.chat_template_kwargs or {}
     _check_extra(tokenizer, extra)
-    tools = ask.tools if ask.tool_choice != "none" else None
+    tools = _tools(ask)
     if tools and not re.search(r"\btools\b", template):
         raise RequestError("tools", f"{len(tools)} tools", "none: this model knows no tools")
     messages = [_message(number, written) for number, written in enumerate(ask.messages)]
@@ -35,7 +36,7 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
     try:
         text = tokenizer.apply_chat_template(
             veil.over(messages),
-            tools=veil.over(tools or None),
+            tools=veil.over(tools) or None,
             add_generation_prompt=True,
             tokenize=False,
             **veil.over(extra),
@@ -44,6 +45,16 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
         accepts = f"messages this model's chat template takes ({refused})"
         raise RequestError("messages", f"{len(messages)} messages", accepts) from refused
     return veil.tokens(text)
+
+
+def called_tools(tokenizer: Any, ask: ChatAsk) -> frozenset[str]:
+    """The tools whose calls can be told from text in this model's answer."""
+    tools = _tools(ask)
+    return callable_names(_template(tokenizer), tools) if tools else frozenset()
+
+
+def _tools(ask: ChatAsk) -> list[dict[str, Any]]:
+    return ask.tools or [] if ask.tool_choice != "none" else []
 
 
 def text_tokens(tokenizer: Any, prompt: str | list[int], vocabulary: int) -> tuple[int, ...]:

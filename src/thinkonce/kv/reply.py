@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from thinkonce.kv.answer import Begun, Ended, Event, Said, Spent
+from thinkonce.kv.calls import CallReader
 from thinkonce.kv.detokenise import token_bytes
 from thinkonce.kv.generate import Token
 from thinkonce.kv.transcript import Piece
@@ -48,12 +51,12 @@ class Dialect(ABC):
         """The first chunk's choice, None where the dialect has none."""
 
     @abstractmethod
-    def said(self, choice: int, piece: Piece) -> dict[str, Any]:
-        """A chunk's choice with text."""
+    def said(self, choice: int, piece: Piece) -> dict[str, Any] | None:
+        """A chunk's choice with text, None where there is nothing to say yet."""
 
     @abstractmethod
-    def ended(self, event: Ended) -> dict[str, Any]:
-        """The last chunk's choice."""
+    def ended(self, event: Ended) -> Iterator[dict[str, Any]]:
+        """The last chunks' choices."""
 
     @abstractmethod
     def whole_choice(self, ended: Ended, piece: Piece) -> dict[str, Any]:
@@ -65,9 +68,9 @@ class Dialect(ABC):
             if self._include_usage:
                 yield self._chunk([], _usage(event))
             return
-        choice = self._choice(event)
-        if choice is not None:
-            yield self._chunk([choice], None)
+        for choice in self._choices(event):
+            if choice is not None:
+                yield self._chunk([choice], None)
 
     def whole(self, events: Sequence[Event]) -> bytes:
         """The answer in one piece, from all its events."""
@@ -80,12 +83,13 @@ class Dialect(ABC):
         head = {**self._head, "object": self.whole_object}
         return _encode({**head, "choices": choices, "usage": _usage(spent)})
 
-    def _choice(self, event: Begun | Said | Ended) -> dict[str, Any] | None:
+    def _choices(self, event: Begun | Said | Ended) -> Iterator[dict[str, Any] | None]:
         if isinstance(event, Begun):
-            return self.begun(event)
-        if isinstance(event, Said):
-            return self.said(event.choice, event.piece)
-        return self.ended(event)
+            yield self.begun(event)
+        elif isinstance(event, Said):
+            yield self.said(event.choice, event.piece)
+        else:
+            yield from self.ended(event)
 
     def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> bytes:
         chunk = {**self._head, "object": self.chunk_object, "choices": choices}
@@ -97,28 +101,57 @@ class Dialect(ABC):
 
 
 class ChatDialect(Dialect):
-    """`chat/completions`."""
+    """`chat/completions`. `tools` are the names whose calls are told as calls, not as text."""
 
     id_prefix = "chatcmpl-"
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
+    def __init__(
+        self,
+        model: str,
+        tokenizer: Any,
+        *,
+        tools: Collection[str] = (),
+        logprobs: bool = False,
+        include_usage: bool = False,
+    ) -> None:
+        super().__init__(model, tokenizer, logprobs=logprobs, include_usage=include_usage)
+        self._readers = defaultdict[int, CallReader](partial(CallReader, tools)) if tools else None
+
     def begun(self, event: Begun) -> dict[str, Any]:
         return self._delta(event.choice, {"role": "assistant", "content": ""})
 
-    def said(self, choice: int, piece: Piece) -> dict[str, Any]:
-        return self._delta(choice, {"content": piece.text}, logprobs=self._logs(piece.tokens))
+    def said(self, choice: int, piece: Piece) -> dict[str, Any] | None:
+        text = piece.text if self._readers is None else self._readers[choice].push(piece.text)
+        if not text and not self._logprobs:
+            return None
+        return self._delta(choice, {"content": text}, logprobs=self._logs(piece.tokens))
 
-    def ended(self, event: Ended) -> dict[str, Any]:
-        return self._delta(event.choice, {}, reason=event.reason)
+    def ended(self, event: Ended) -> Iterator[dict[str, Any]]:
+        text, calls = self._rest(event.choice)
+        if text:
+            yield self._delta(event.choice, {"content": text})
+        if calls:
+            told = [{"index": place, **call} for place, call in enumerate(calls)]
+            yield self._delta(event.choice, {"tool_calls": told})
+        yield self._delta(event.choice, {}, reason=_reason(event, calls))
 
     def whole_choice(self, ended: Ended, piece: Piece) -> dict[str, Any]:
+        text = piece.text if self._readers is None else self._readers[ended.choice].push(piece.text)
+        rest, calls = self._rest(ended.choice)
+        message: dict[str, Any] = {"role": "assistant", "content": text + rest, "refusal": None}
+        if calls:
+            message |= {"content": text.strip() or None, "tool_calls": calls}
         return {
             "index": ended.choice,
-            "message": {"role": "assistant", "content": piece.text, "refusal": None},
+            "message": message,
             "logprobs": self._logs(piece.tokens),
-            "finish_reason": ended.reason,
+            "finish_reason": _reason(ended, calls),
         }
+
+    def _rest(self, choice: int) -> tuple[str, list[dict[str, Any]]]:
+        return ("", []) if self._readers is None else self._readers[choice].finish()
 
     def _delta(
         self,
@@ -171,8 +204,8 @@ class TextDialect(Dialect):
     def said(self, choice: int, piece: Piece) -> dict[str, Any]:
         return self._part(choice, piece.text, logprobs=self._logs(choice, piece.tokens))
 
-    def ended(self, event: Ended) -> dict[str, Any]:
-        return self._part(event.choice, "", reason=event.reason)
+    def ended(self, event: Ended) -> Iterator[dict[str, Any]]:
+        yield self._part(event.choice, "", reason=event.reason)
 
     def whole_choice(self, ended: Ended, piece: Piece) -> dict[str, Any]:
         text = self._echo(ended.choice) + piece.text
@@ -213,6 +246,10 @@ def _joined(events: Sequence[Event], choice: int) -> Piece:
     pieces = [e.piece for e in events if isinstance(e, Said) and e.choice == choice]
     text = "".join(piece.text for piece in pieces)
     return Piece(text, tuple(token for piece in pieces for token in piece.tokens))
+
+
+def _reason(ended: Ended, calls: Collection[Any]) -> str:
+    return "tool_calls" if calls and ended.reason == "stop" else ended.reason
 
 
 def _usage(spent: Spent) -> dict[str, Any]:

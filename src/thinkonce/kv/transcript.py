@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from thinkonce.kv.detokenise import Detokeniser
 from thinkonce.kv.generate import Token
 
-__all__ = ("Piece", "Transcript")
+__all__ = ("Piece", "Transcript", "overlap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Transcript:
 
     def _tail(self) -> int:
         """How many characters at the end could be the beginning of a stop text."""
-        return max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        return max((overlap(self._held, stop) for stop in self._stops), default=0)
 
     def _give(self, length: int) -> Piece:
         text, self._held = self._held[:length], self._held[length:]
@@ -70,7 +70,7 @@ class Transcript:
         return Piece(text, tuple(tokens))
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
