@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     quick = options.parse_args(argv).quick
     rounds, repeats = (3, 2000) if quick else (31, 20_000)
     tables, goals = [], []
-    for measure in (sync_text, sync_dict, asynchronous):
+    for measure in (sync_text, sync_lengths, sync_dict, asynchronous):
         table, more = measure(rounds, repeats)
         tables.append(table)
         goals += more
@@ -153,6 +153,35 @@ def sync_text(rounds: int, repeats: int) -> tuple[Table, list[Goal]]:
         Goal("plain dict + md5 / sync hit", f">= {NAIVE_GOAL}", naive, naive >= NAIVE_GOAL),
     ]
     return table_of("Sync hit, a text", seconds), goals
+
+
+def sync_lengths(rounds: int, repeats: int) -> tuple[Table, list[Goal]]:
+    """A prompt in the same string object keeps its hash; one that came over the network has none
+    yet. Making the new string is counted too, for all alike."""
+    names = ("functools.lru_cache", "thinkonce", "plain dict + md5")
+    rows: list[list[str | float | int | None]] = []
+    for length in (16, 500, 9_000):
+        for kind, prompts in (("same string", same), ("new string", made_anew)):
+            ways = {name: way(answer_text) for name, way in decorators().items() if name in names}
+            text = ("what is a cache? " * length)[:length]
+            cases = {name: prompts(way, text) for name, way in ways.items()}
+            for case in cases.values():
+                case()
+            seconds = interleaved(cases, rounds, repeats // 4)
+            middles = [1e9 * median(seconds[name]) for name in names]
+            times = ratio(seconds, "plain dict + md5", "thinkonce")
+            rows.append([f"{length:,} characters, {kind}", *middles, round(times, 1)])
+    columns = ["prompt", *names, "plain / thinkonce"]
+    return Table("Sync hit by the length of the prompt", columns, rows, "ns a hit"), []
+
+
+def same(way: Callable[..., Any], text: str) -> Callable[[], object]:
+    return lambda: way(text, model="m", temperature=0.7)
+
+
+def made_anew(way: Callable[..., Any], text: str) -> Callable[[], object]:
+    raw = text.encode()
+    return lambda: way(raw.decode(), model="m", temperature=0.7)
 
 
 def sync_dict(rounds: int, repeats: int) -> tuple[Table, list[Goal]]:
