@@ -45,7 +45,7 @@ log = logging.getLogger("thinkonce")
 CLIENT_GONE = 499  # nginx's number for it; in the log only
 _NOT_BUILT = ("openapi.json", "dashboard")
 # Known answers of the next stage: forwarded until then.
-_ENDPOINTS = ("completions", "embeddings", "responses", "messages")
+_ENDPOINTS = ("embeddings",)
 
 Handler = Callable[[Call], Awaitable[None]]
 
