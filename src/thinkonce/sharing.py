@@ -21,6 +21,7 @@ from thinkonce.host.flights import Claim, FlightTable
 from thinkonce.host.fork import free_after_fork
 from thinkonce.host.mapfile import HostFile
 from thinkonce.host.unix_socket import is_available, socket_name, socket_path, sweep
+from thinkonce.landing import Fate
 from thinkonce.leading import Leading, led_by
 from thinkonce.replay import ALONE, BYTES_ONLY, Codec, FlightFeed, FlightReplay, Pilot
 from thinkonce.seat import Since, is_from_before
@@ -218,7 +219,14 @@ class Sharing:
 
     def _open_feed(self, digest: bytes) -> FlightFeed | None:
         flight = self._served.get(digest)
-        return FlightFeed(flight, self.codec) if flight is not None else None
+        if flight is None:
+            return None
+        feed = FlightFeed(flight, self.codec)
+        # It may have been given up a moment ago. Now that it is followed, it will not be.
+        if flight.landing is not None and flight.landing.fate is Fate.ABANDONED:
+            feed.close()
+            return None
+        return feed
 
     def _forget(self, digest: bytes, flight: Flight) -> None:
         if self._served.get(digest) is flight:

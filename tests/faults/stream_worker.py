@@ -7,7 +7,9 @@ or, where the prompt says so, before the first.
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
+import random
 import sys
 import threading
 
@@ -87,6 +89,30 @@ asks = {
 }
 
 
+async def storm(seed, times):
+    """Read streams of a few prompts, some of them to the end; what came of it, by kind."""
+    chance, ends = random.Random(seed), collections.Counter()
+    for _ in range(times):
+        reader = asks["unkept"](f"storm {chance.randrange(3)}")
+        most = chance.choice((1, 3, 9))
+        got = []
+        while len(got) < most and (not got or got[-1][:1].isdigit()):
+            got.append(await step(reader))
+        await reader.aclose() if is_async else await asyncio.to_thread(reader.close)
+        ends[kind_of(got)] += 1
+    return ends
+
+
+def kind_of(got):
+    if got[-1].startswith("UpstreamError: "):
+        got, kind = got[:-1], "error"
+    else:
+        kind = "whole" if got[-1] == "the end" else "left"
+        got = got[:5]
+    by = got[0].partition(" by ")[2] if got else ""
+    return kind if got == [f"{number} by {by}" for number in range(len(got))] else f"wrong: {got}"
+
+
 async def step(reader):
     """The next item in words, "the end", or the error."""
     try:
@@ -126,6 +152,12 @@ async def obey(do, *args):
             return [flight.followers for flight in cache.shelf.flights._table.values()]
         case "stats":
             return asks[args[0]].cache_stats()[args[1]]
+        case "storm":
+            seeds = range(args[0], args[0] + 4)
+            ends = await asyncio.gather(*(storm(seed, args[1]) for seed in seeds))
+            return sum(ends, collections.Counter())
+        case "flights":
+            return len(cache.shelf.flights)
         case "purge":
             return cache.purge(tags="faq")
         case "flush":

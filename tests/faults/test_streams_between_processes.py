@@ -238,3 +238,34 @@ def test_readers_who_come_after_a_purge_form_one_new_stream_across_processes(sta
     assert a("rest", "r") == items("a", first=1), "whoever came before reads on"
     assert c("rest", "new") == items("b", first=1)
     assert [process.told("begun") for process in (a, b, c)] == [1, 1, 0]
+
+
+def test_in_a_storm_of_readers_in_four_processes_everybody_gets_one_calls_items(start):
+    workers = start("abcd")
+    asked = [(worker, worker.tell("storm", 10 * turn, 40)) for turn, worker in enumerate(workers)]
+    for worker, number in asked:
+        ends = worker.answer(number)
+        assert ends.keys() == {"whole", "left"}, "errors, or items missing, doubled or of two calls"
+        assert sum(ends.values()) == 160
+    nothing_under_way(workers)
+
+
+def test_a_process_killed_in_a_storm_hurts_only_those_who_read_from_it(start):
+    killed, *others = start("abcd")
+    killed.tell("storm", 0, 1000)
+    asked = [(worker, worker.tell("storm", 10 * turn, 40)) for turn, worker in enumerate(others)]
+    until(lambda: killed.told("made") > 20, "some way into the storm")
+    killed.kill()
+    for worker, number in asked:
+        ends = worker.answer(number)
+        assert ends.keys() <= {"whole", "left", "error"}, "items missing, doubled or of two calls"
+        assert sum(ends.values()) == 160
+        assert ends.get("error", 0) <= 4, "each of its four readers at most once"
+    nothing_under_way(others)
+
+
+def nothing_under_way(workers):
+    for worker in workers:
+        until(lambda worker=worker: worker("flights") == 0, "the end of all streams")
+        told = worker("told")
+        assert told["begun"] == told["closed"]

@@ -22,11 +22,12 @@ from thinkonce.drive import AsyncWorld
 from thinkonce.entry import Entry
 from thinkonce.flow import Ask, Follow, Live, Setting, Step
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
+from thinkonce.landing import ABANDONED
 from thinkonce.leading import leave
 from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
-from thinkonce.singleflight import Fate, Flights, Landing, Seat, Since
+from thinkonce.singleflight import Fate, Flight, Flights, Landing, Seat, Since
 from thinkonce.upstream.failure import Header
 
 __all__ = ("GatewayAsk", "GatewayWorld", "Ride")
@@ -152,7 +153,7 @@ class GatewayWorld(AsyncWorld):
         self._leading.add(task)
         task.add_done_callback(self._done)
         if not self._finish_abandoned:
-            seat.when_deserted(lambda: _cancel_soon(loop, task))
+            _cancel_when_deserted(seat.flight, loop, task)
         return await self._wait_for(cast(GatewayAsk, ask), own)
 
     async def lead_here(self, ask: Ask, seat: Seat, *, look_again: bool) -> Landing:
@@ -203,6 +204,18 @@ class GatewayWorld(AsyncWorld):
             task.exception()  # every follower was told; nobody awaits the task itself
 
 
-def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Landing]) -> None:
-    with suppress(RuntimeError):  # the loop is closed: nothing runs any more
-        loop.call_soon_threadsafe(task.cancel)
+def _cancel_when_deserted(
+    flight: Flight, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Landing]
+) -> None:
+    def cancel() -> None:
+        # Ended here, at once: a newcomer would be given the first events, and then no end.
+        if flight.end_if_deserted(ABANDONED):
+            task.cancel()
+        else:
+            flight.when_deserted(cancel_soon)
+
+    def cancel_soon() -> None:
+        with suppress(RuntimeError):  # the loop is closed: nothing runs any more
+            loop.call_soon_threadsafe(cancel)
+
+    flight.when_deserted(cancel_soon)

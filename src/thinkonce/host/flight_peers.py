@@ -218,7 +218,12 @@ class Following(Peer):
         self.ready(EVENT_WRITE)
 
     def write(self) -> None:
-        self.send_out()
+        try:
+            self.send_out()
+        except OSError:
+            # The leader has said all it had to say and closed; that is still to be read.
+            self.out.clear()
+            self.send_out()
 
     def closed(self) -> None:
         if not self.is_over:
