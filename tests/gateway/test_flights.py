@@ -129,6 +129,21 @@ async def test_with_nobody_left_the_call_is_ended_and_nothing_is_stored(
     assert upstream.calls == 2
 
 
+async def test_who_comes_as_the_last_one_leaves_keeps_the_call_under_way(
+    gateway: Running, upstream: Upstream
+) -> None:
+    gate = Gate()
+    upstream.script = gate.stream
+    async with open_stream(gateway) as reading:
+        await reading.content.readuntil(b"\n\n")
+        (flight,) = gateway.assembly.shelf.flights._table.values()
+        flight.dismiss()
+        flight.enlist()  # before the loop comes to cancelling the call
+        gate.open.set()
+        assert (await reading.read()).endswith(b"data: [DONE]\n\n")
+    assert (upstream.calls, upstream.gone) == (1, 0)
+
+
 async def test_an_abandoned_answer_is_finished_and_stored_where_the_setting_says_so(
     stage: Stage,
 ) -> None:
