@@ -80,7 +80,6 @@ class ResponsesRecorder(Intake):
         )
         return described(reply, response, self._asked)
 
-
     def _data(self) -> Iterator[bytes]:
         """Up to the answer, and the mark that some servers send after it."""
         ended = False

@@ -103,10 +103,10 @@ def split(body: bytes) -> list[bytes] | None:
         whole = parse_chunk(body)
         events = [_numbered(event, number) for number, event in enumerate(_events(whole))]
         head = {"type": f"response.{whole['status']}", "sequence_number": len(events)}
-        if head["type"] not in END:
-            return None
         # A line end inside JSON is white space, and an event is one line.
         line = body.strip().replace(b"\r", b" ").replace(b"\n", b" ")
+        if head["type"] not in END or not line.startswith(b"{"):  # the latter: a byte order mark
+            return None
         return [*map(_encode, events), _encode(head)[:-1] + b',"response":' + line + b"}"]
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None

@@ -59,7 +59,16 @@ def usage_text(usage: dict[str, Any]) -> bytes:
 def estimate_usage(asked: Asked, answer: Any) -> Usage:
     """For an upstream that does not count: from the texts of the request and of the answer."""
     said = "".join("".join(texts_of(asked.body.get(name))) for name in _QUESTION)
-    return Usage(estimate_tokens(said), estimate_tokens("".join(texts_of(answer))))
+    given = estimate_tokens(said) + _token_ids(asked.body.get("prompt"))
+    return Usage(given, estimate_tokens("".join(texts_of(answer))))
+
+
+def _token_ids(prompt: Any) -> int:
+    """How many a prompt holds that is written in them: one list, or a list of lists."""
+    if not isinstance(prompt, list):
+        return 0
+    ids = [each for part in prompt for each in (part if isinstance(part, list) else (part,))]
+    return sum(type(each) is int for each in ids)
 
 
 def estimated_usage(tokens: Usage) -> bytes:

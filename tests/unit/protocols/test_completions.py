@@ -328,6 +328,9 @@ def test_usage_nobody_reported_is_estimated_from_prompt_and_text() -> None:
     assert reply is not None
     assert reply.usage_estimated
     assert (reply.prompt_tokens, reply.completion_tokens) == (5, 2)
+    ids = recorded(framed(*SAID, DONE), asked(stream=True, prompt=[[1, 2, 3], [4], "four"])).end()
+    assert ids is not None
+    assert ids.prompt_tokens == 5, "four token ids and a word"
     body = {name: value for name, value in whole(choice()).items() if name != "usage"}
     guessed = TEXT.receive(PLAIN, 200, "application/json", json.dumps(body).encode()).reply
     assert (guessed.prompt_tokens, guessed.completion_tokens) == (5, 2)

@@ -236,6 +236,13 @@ def test_reasoning_refusals_and_citations_come_too() -> None:
     ]
 
 
+def test_a_body_over_several_lines_becomes_one_and_a_byte_order_mark_none() -> None:
+    pretty = json.dumps(answer(), indent=2).replace("\n", "\r\n").encode()
+    made = events_of(from_json(pretty).render(STREAM, STAMP, MARKS))
+    assert made[-1]["response"] == answer() | MARKED
+    assert not from_json(b"\xef\xbb\xbf" + pretty).serves(STREAM)
+
+
 def test_logprobs_stay_with_the_text_they_belong_to() -> None:
     logs = [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}] * 3
     made = events_of(
