@@ -138,7 +138,9 @@ def test_usage_is_that_of_the_start_with_the_totals_of_the_end() -> None:
 def test_what_is_known_at_the_end_stands_in_the_object() -> None:
     delta = {**ENDS, "stop_reason": "refusal", "stop_details": {"category": "x"}}
     end = {"type": "message_delta", "delta": delta, "usage": {}, "context_management": {"a": 1}}
-    whole = merged(start(stop_reason=None), end, {"type": "message_stop", "metrics": {"b": 2}})
+    silent = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {}}
+    stop = {"type": "message_stop", "metrics": {"b": 2}}
+    whole = merged(start(stop_reason=None), end, silent, stop)
     assert whole["stop_reason"] == "refusal"
     assert whole["stop_details"] == {"category": "x"}
     assert (whole["context_management"], whole["metrics"]) == ({"a": 1}, {"b": 2})

@@ -158,6 +158,21 @@ def test_a_stream_cut_off_anywhere_is_never_kept() -> None:
         assert why(recorder) is not None
 
 
+def test_what_follows_the_end_mark_is_passed_on_and_not_kept() -> None:
+    more = framed([delta(0, "text_delta", text="more"), ERROR])
+    recorder = recorded(framed(WHOLE) + more)
+    reply = recorder.end()
+    assert reply is not None
+    assert list(reply.events) == without_pings(WHOLE)
+    assert why(recorder) is None
+    assert relayed(framed(WHOLE) + more).endswith(more)
+
+
+def test_an_event_before_the_first_one_is_replayed_there() -> None:
+    early = event("brand_new", before=True)
+    assert prepared(early, *WHOLE).render(STREAM, None) == framed([early, *without_pings(WHOLE)])
+
+
 def test_an_end_mark_without_a_blank_line_counts() -> None:
     recorder = recorded(framed(WHOLE).rstrip(b"\n"))
     reply = recorder.end()
@@ -238,6 +253,8 @@ def test_json_that_was_asked_for_must_be_json() -> None:
     call = event("content_block_start", index=1, content_block={"type": "tool_use"})
     called = [*SAID, call, ended("tool_use"), STOP]
     assert why(recorded(framed(called), asked), asked) is None
+    afterthought = event("content_block_start", index=2, content_block={"type": "server_result"})
+    assert why(recorded(framed([*called[:-2], afterthought, *called[-2:]]), asked), asked) is None
 
 
 def test_beyond_the_limit_nothing_is_kept_but_all_is_passed_on_with_marks() -> None:
@@ -439,7 +456,8 @@ def message(*content: Any, stop: str | None = "end_turn", **more: Any) -> dict[s
         (message({"type": "thinking", "thinking": "hm"}), Reason.EMPTY),
         (message({"type": "text", "text": ""}), Reason.EMPTY),
         ({"type": "error", "error": {"type": "api_error", "message": "x"}}, Reason.ERROR),
-        ({"content": [], "error": {"message": "no"}}, Reason.ERROR),
+        ({**message(TEXT), "error": {"message": "no"}}, Reason.ERROR),
+        ({**message(TEXT), "type": "error"}, Reason.ERROR),
         (message(TEXT, usage={"input_tokens": 10**30}), Reason.ERROR),
         (message(5), Reason.ERROR),
         ({}, Reason.ERROR),
