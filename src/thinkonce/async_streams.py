@@ -159,5 +159,6 @@ class AsyncReader:
     async def _leave(self) -> None:
         flight = self._seat.flight
         self._seat.leave()
-        if flight is not None and isinstance(flight.source, SharedAsyncStream):
-            await flight.source.left()
+        source = None if flight is None else flight.source
+        if isinstance(source, SharedAsyncStream):
+            await source.left()

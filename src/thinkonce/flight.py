@@ -159,7 +159,7 @@ class Flight:
         with self._lock:
             if self.landing is not None:
                 return False
-            self.landing = landing
+            self.landing, self.source = landing, None  # the two hold each other
         if self._readers or self._waiters:  # nobody comes to sleep on a flight that has ended
             self.poke()
         return True
@@ -178,7 +178,7 @@ class Flight:
         """End with `landing` unless somebody follows; tells whether it has ended now."""
         with self._lock:
             if self.landing is None and self.followers == 0:
-                self.landing = landing
+                self.landing, self.source = landing, None
             return self.landing is not None
 
     def poke(self) -> None:
@@ -249,8 +249,9 @@ class Flight:
 
     def want(self, count: int) -> None:
         """Have the first `count` chunks made, where they are made on demand only."""
-        if self.source is not None:
-            self.source.want(count)
+        source = self.source
+        if source is not None:
+            source.want(count)
 
     def read(
         self, index: int, timeout: float | None = None, *, unless: Callable[[], bool] = no

@@ -230,8 +230,9 @@ class Reader:
             return Landing(Fate.COALESCED, stored)
         flight = self._seat.flight
         if flight is not None and not flight.take(position):
-            if isinstance(flight.source, SharedStream):
-                return flight.source.make(self._seat, position)
+            source = flight.source
+            if isinstance(source, SharedStream):
+                return source.make(self._seat, position)
             flight.want(position + 1)
         return heard(self._seat.read(position), self._spring)
 
@@ -248,8 +249,9 @@ class Reader:
     def _leave(self) -> None:
         flight = self._seat.flight
         self._seat.leave()
-        if flight is not None and isinstance(flight.source, SharedStream):
-            flight.source.left()
+        source = None if flight is None else flight.source
+        if isinstance(source, SharedStream):
+            source.left()
 
 
 def heard(news: list[Any] | Landing, spring: Spring[Any]) -> Iterator[Any] | Landing:

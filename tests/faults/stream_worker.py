@@ -1,4 +1,4 @@
-"""A process that reads decorated streams as it is told, one JSON command a line.
+"""Processes that read decorated streams as they are told, one JSON command a line.
 
 Its sources make an item when they are asked; "held" ones wait for a command before the second,
 or, where the prompt says so, before the first.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
+import os
 import random
+import signal
 import sys
 import threading
 
@@ -30,8 +32,6 @@ class Letters:
         return data.decode()
 
 
-cache = Cache(store=sys.argv[1])
-name, is_async = sys.argv[2], sys.argv[3] == "async"
 told = {"begun": 0, "made": 0, "closed": 0}
 let_go = threading.Event()
 readers = {}
@@ -77,16 +77,20 @@ async def stream_async(prompt):
         told["closed"] += 1
 
 
-def decorated(**options):
+def begin(order):
+    """Make this process what it was ordered to be."""
+    global cache, name, is_async, asks
+    cache, name, is_async = Cache(store=order["url"]), order["name"], order["kind"] == "async"
     function = stream_async if is_async else stream
-    return cached(cache=cache, version="1", tags=["faq"], **options)(function)
 
+    def decorated(**options):
+        return cached(cache=cache, version="1", tags=["faq"], **options)(function)
 
-asks = {
-    "plain": decorated(),
-    "unkept": decorated(condition=lambda items: False, namespace="unkept"),
-    "serialized": decorated(serializer=Letters(), namespace="serialized"),
-}
+    asks = {
+        "plain": decorated(),
+        "unkept": decorated(condition=lambda items: False, namespace="unkept"),
+        "serialized": decorated(serializer=Letters(), namespace="serialized"),
+    }
 
 
 async def storm(seed, times):
@@ -175,7 +179,7 @@ async def carry_out(number, command):
 
 async def main():
     loop, tasks = asyncio.get_running_loop(), set()
-    print(json.dumps({"id": 0, "gave": "ready"}), flush=True)
+    print(json.dumps({"id": 0, "gave": os.getpid()}), flush=True)
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         number, *command = json.loads(line)
         # A step may wait for another process: the next command must not.
@@ -189,5 +193,22 @@ async def main():
         await reader.aclose() if is_async else reader.close()
 
 
-asyncio.run(main())
-cache.close()
+def work(order):
+    with open(order["commands"]) as commands, open(order["answers"], "w") as answers:
+        sys.stdin, sys.stdout = commands, answers
+        begin(order)
+        asyncio.run(main())
+        cache.close()
+
+
+def fork_workers():
+    """Fork one for every order: imports take longer than most tests."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead need nobody to collect them
+    for line in sys.stdin:
+        if os.fork() == 0:
+            work(json.loads(line))
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    fork_workers()

@@ -23,27 +23,30 @@ WORKER = Path(__file__).with_name("stream_worker.py")
 class Process:
     """A worker, and the answers it has given so far."""
 
-    def __init__(self, url, name, kind):
+    def __init__(self, nursery, folder, name, kind):
         self.name, self.number, self.given = name, 0, {}
-        self.popen = subprocess.Popen(
-            [sys.executable, str(WORKER), url, name, kind],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        order = {"url": f"sqlite:///{folder / 'answers.db'}", "name": name, "kind": kind}
+        for pipe in ("commands", "answers"):
+            order[pipe] = str(folder / f"{name}.{pipe}")
+            os.mkfifo(order[pipe])
+        nursery.stdin.write(json.dumps(order) + "\n")
+        nursery.stdin.flush()
+        # In this order, as the worker does: each waits for the other end.
+        self.commands = open(order["commands"], "w")  # noqa: SIM115  # closed by `end`
+        self.answers = open(order["answers"])  # noqa: SIM115
+        self.pid = self.answer(0)
 
     def tell(self, *command):
         """Have it begin something; the number to ask for the answer with."""
         self.number += 1
-        self.popen.stdin.write(json.dumps([self.number, *command]) + "\n")
-        self.popen.stdin.flush()
+        self.commands.write(json.dumps([self.number, *command]) + "\n")
+        self.commands.flush()
         return self.number
 
     def answer(self, number):
         while number not in self.given:
-            line = self.popen.stdout.readline()
-            assert line, f"worker {self.name} is gone (exit status {self.popen.wait()})"
+            line = self.answers.readline()
+            assert line, f"worker {self.name} is gone"
             said = json.loads(line)
             self.given[said["id"]] = said["gave"]
         return self.given.pop(number)
@@ -55,27 +58,38 @@ class Process:
         return self("told")[what]
 
     def kill(self):
-        self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait()
-        until(lambda: not is_pid_taken(self.popen.pid), "the end of a killed process")
+        os.kill(self.pid, signal.SIGKILL)
+        until(lambda: not is_pid_taken(self.pid), "the end of a killed process")
 
     def end(self):
-        self.popen.stdin.close()
-        assert self.popen.wait(20) in (0, -signal.SIGKILL)
-        self.popen.stdout.close()
+        if is_pid_taken(self.pid):
+            self.commands.close()
+            until(lambda: not is_pid_taken(self.pid), "the end of a worker")
+        self.commands.close()
+        self.answers.close()
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    """A process that has imported everything and forks workers."""
+    process = subprocess.Popen(
+        [sys.executable, str(WORKER)],
+        stdin=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    yield process
+    process.stdin.close()
+    assert process.wait(20) == 0
 
 
 @pytest.fixture(params=["sync", "async"])
-def start(request, tmp_path):
+def start(request, nursery, tmp_path):
     begun = []
 
     def processes(names):
-        url = f"sqlite:///{tmp_path / 'answers.db'}"
-        new = [Process(url, name, request.param) for name in names]
-        begun.extend(new)
-        for process in new:
-            assert process.answer(0) == "ready"
-        return new
+        begun.extend(Process(nursery, tmp_path, name, request.param) for name in names)
+        return begun
 
     yield processes
     for process in begun:
@@ -155,8 +169,6 @@ def test_a_leader_killed_in_mid_stream_is_an_error_only_for_who_got_items(start)
 
 def test_when_a_leader_is_killed_before_its_first_item_one_reader_leads_the_others(start):
     a, b, c = start("abc")
-    for process in (b, c):
-        process("let go")
     a("open", "r", "held at once")
     a.tell("next", "r")
     until(lambda: a.told("begun") == 1, "the source")
@@ -167,9 +179,11 @@ def test_when_a_leader_is_killed_before_its_first_item_one_reader_leads_the_othe
             asked.append((process, process.tell("rest", reader)))
     until(lambda: a("followers") == [3], "readers in two other processes")
     a.kill()
-    got = [process.answer(number) for process, number in asked]
-    (leader,) = {read[0].removeprefix("0 by ") for read in got}
-    assert got == [items(leader)] * 4
+    until(lambda: b.told("begun") + c.told("begun") == 1, "another leader")
+    leader = b if b.told("begun") else c
+    until(lambda: leader("followers") == [3], "the other readers")
+    leader("let go")
+    assert [process.answer(number) for process, number in asked] == [items(leader.name)] * 4
     assert b.told("begun") + c.told("begun") == 1
 
 
@@ -242,24 +256,24 @@ def test_readers_who_come_after_a_purge_form_one_new_stream_across_processes(sta
 
 def test_in_a_storm_of_readers_in_four_processes_everybody_gets_one_calls_items(start):
     workers = start("abcd")
-    asked = [(worker, worker.tell("storm", 10 * turn, 40)) for turn, worker in enumerate(workers)]
+    asked = [(worker, worker.tell("storm", 10 * turn, 20)) for turn, worker in enumerate(workers)]
     for worker, number in asked:
         ends = worker.answer(number)
         assert ends.keys() == {"whole", "left"}, "errors, or items missing, doubled or of two calls"
-        assert sum(ends.values()) == 160
+        assert sum(ends.values()) == 80
     nothing_under_way(workers)
 
 
 def test_a_process_killed_in_a_storm_hurts_only_those_who_read_from_it(start):
     killed, *others = start("abcd")
     killed.tell("storm", 0, 1000)
-    asked = [(worker, worker.tell("storm", 10 * turn, 40)) for turn, worker in enumerate(others)]
+    asked = [(worker, worker.tell("storm", 10 * turn, 20)) for turn, worker in enumerate(others)]
     until(lambda: killed.told("made") > 20, "some way into the storm")
     killed.kill()
     for worker, number in asked:
         ends = worker.answer(number)
         assert ends.keys() <= {"whole", "left", "error"}, "items missing, doubled or of two calls"
-        assert sum(ends.values()) == 160
+        assert sum(ends.values()) == 80
         assert ends.get("error", 0) <= 4, "each of its four readers at most once"
     nothing_under_way(others)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -611,3 +613,30 @@ def test_each_loop_runs_a_source_of_its_own():
     answers = in_threads([lambda: asyncio.run(main())] * 2)
     assert answers == [["a", "b"]] * 2
     assert source.begun == 2
+
+
+copies = weakref.WeakSet()
+
+
+class Item:
+    """Can be copied, not encoded; the copy, which the flight holds, is watched."""
+
+    def __deepcopy__(self, memo):
+        copy = Item()
+        copies.add(copy)
+        return copy
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_stream_that_is_over_leaves_nothing_to_the_garbage_collector(whole):
+    ask = cached(streaming(Source(Item(), Item())), condition=lambda items: False)
+    gc.disable()
+    try:
+        reader = ask("hi")
+        next(reader)
+        assert len(copies) == 1
+        list(reader) if whole else reader.close()
+        del reader
+        assert len(copies) == 0
+    finally:
+        gc.enable()
