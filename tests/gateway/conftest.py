@@ -148,7 +148,7 @@ async def running(settings: known.Settings, clock: Clock = SYSTEM) -> AsyncItera
     assembly = assemble(settings, Pools.of(settings.upstreams), clock=clock, prices=PRICES)
     config = uvicorn.Config(
         assembly.gateway,
-        http=protocol_with_limit(settings.gateway.header_limit),
+        http=protocol_with_limit(settings.gateway.header_limit, lane=assembly.lane),
         port=0,
         lifespan="off",
         ws="none",
@@ -192,13 +192,14 @@ class Stage:
 
     stack: AsyncExitStack
     upstream: Upstream
-    inline: bool = True
+    way: str = "lane"
     moving: MovableClock = field(default_factory=MovableClock)
 
     async def gateway(self, **sections: Any) -> Running:
         clock = sections.pop("clock", SYSTEM)
         upstreams = sections.pop("upstreams", {"main": known.Upstream(urls=[self.upstream.url])})
-        sections.setdefault("gateway", {}).setdefault("inline", self.inline)
+        chosen = {"inline": self.way != "flow", "fast_lane": self.way == "lane"}
+        sections["gateway"] = chosen | sections.get("gateway", {})
         settings = settings_of(upstreams, **sections)
         return await self.stack.enter_async_context(running(settings, clock))
 
@@ -221,22 +222,27 @@ async def upstream() -> AsyncIterator[Upstream]:
     await provider.stop()
 
 
-@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["probe", "flow"])
-def inline(request: pytest.FixtureRequest) -> bool:
-    """Whether the probe may answer: everything must hold without it too."""
-    return bool(request.param)
+@pytest.fixture(
+    params=["lane", *(pytest.param(way, marks=pytest.mark.slow) for way in ("asgi", "flow"))]
+)
+def way(request: pytest.FixtureRequest) -> str:
+    """Who may answer a hit: the fast lane, the probe in plain ASGI, or the flow alone.
+
+    Everything must hold all three ways.
+    """
+    return str(request.param)
 
 
-@pytest.fixture(params=[True, False], ids=["probe", "flow"])
-def both_ways(request: pytest.FixtureRequest) -> bool:
-    """`inline = both_ways` in a module: its tests are run without the probe by default too."""
-    return bool(request.param)
+@pytest.fixture(params=["lane", "asgi", "flow"])
+def all_ways(request: pytest.FixtureRequest) -> str:
+    """`way = all_ways` in a module: its tests are run all three ways by default."""
+    return str(request.param)
 
 
 @pytest.fixture
-async def stage(upstream: Upstream, inline: bool) -> AsyncIterator[Stage]:
+async def stage(upstream: Upstream, way: str) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
-        yield Stage(stack, upstream, inline)
+        yield Stage(stack, upstream, way)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ SHAPES = [Asked(), Asked(stream=True), Asked(stream=True, include_usage=True)]
 
 
 def parts_of(gateway: Running) -> Parts:
-    return gateway.assembly.gateway._cached[CHAT]._teller.parts
+    return gateway.assembly.gateway.cached[CHAT]._teller.parts
 
 
 async def large(seen: Seen, out: Out) -> None:

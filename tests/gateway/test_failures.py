@@ -324,7 +324,7 @@ async def test_a_cache_that_fails_in_itself_is_passed_by(
 ) -> None:
     gateway = await stage.gateway()
     await gateway.chat()
-    endpoint = gateway.assembly.gateway._cached["/v1/chat/completions"]
+    endpoint = gateway.assembly.gateway.cached["/v1/chat/completions"]
     broken: dict[str, Callable[[], Any]] = {
         "probe": lambda: object.__setattr__(endpoint._shelf, "memory", None),
         "answer": lambda: setattr(gateway.assembly.world, "carry_out", None),
@@ -342,7 +342,7 @@ async def test_a_cache_that_fails_in_itself_is_passed_by(
 async def test_a_packed_request_with_controls_goes_upstream_as_plain_json_where_the_cache_fails(
     gateway: Running, upstream: Upstream, what: str
 ) -> None:
-    endpoint = gateway.assembly.gateway._cached["/v1/chat/completions"]
+    endpoint = gateway.assembly.gateway.cached["/v1/chat/completions"]
     if what == "read":
         endpoint._reader._keyer = None  # type: ignore[assignment]
     else:

@@ -9,10 +9,10 @@ from collections import Counter
 import aiohttp
 import pytest
 
-from gateway.conftest import CHAT, Running, Stage, both_ways, until
+from gateway.conftest import CHAT, Running, Stage, all_ways, until
 from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion
 
-inline = both_ways
+way = all_ways
 
 ASKERS = 20
 

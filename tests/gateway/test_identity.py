@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gateway.conftest import CHAT, Running, Stage, both_ways
+from gateway.conftest import CHAT, Running, Stage, all_ways
 from gateway.upstream import Out, Seen, Upstream, chunk, completion, stream
 from thinkonce.settings import Upstream as Pool
 
-inline = both_ways
+way = all_ways
 
 
 async def test_an_identical_request_is_one_call_with_fresh_id_and_the_original_usage(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.conftest import CHAT, Running, Stage, both_ways
+from gateway.conftest import CHAT, Running, Stage, all_ways
 from gateway.upstream import Out, Seen, Upstream, chunk, chunks, completion, stream
 
-inline = both_ways
+way = all_ways
 
 ABSENT = {"match": None, "tier": None, "age": None, "ttl": None, "similarity": None}
 

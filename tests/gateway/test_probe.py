@@ -11,7 +11,7 @@ import pytest
 from gateway.conftest import CHAT, Got, Running, Stage
 from gateway.upstream import Upstream
 from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.memo import MAX_BODY, OVERHEAD, Memo
+from thinkonce.gateway.memo import MAX_BODY, MAX_KNOWN, OVERHEAD, Memo
 from thinkonce.protocols.dialect import Asked
 
 # What two answers to one question never share.
@@ -24,21 +24,27 @@ def bare(got: Got) -> tuple[int, dict[str, str], bytes]:
     return got.status, headers, FRESH.sub(b"", got.body)
 
 
-async def test_with_and_without_the_probe_answers_are_the_same_bytes(stage: Stage) -> None:
-    clock, store = stage.moving.clock, {"url": "memory://", "secret": "one for both " * 3}
-    with_probe = await stage.gateway(gateway={"inline": True}, store=store, clock=clock)
-    without = await stage.gateway(gateway={"inline": False}, store=store, clock=clock)
+async def test_all_three_ways_give_the_same_bytes(stage: Stage) -> None:
+    clock, store = stage.moving.clock, {"url": "memory://", "secret": "one for all " * 3}
+    ways = [
+        await stage.gateway(gateway=chosen, store=store, clock=clock)
+        for chosen in (
+            {"inline": True, "fast_lane": True},
+            {"inline": True, "fast_lane": False},
+            {"inline": False, "fast_lane": True},
+        )
+    ]
     questions = [{}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}]
-    for gateway in (with_probe, without):
+    for gateway in ways:
         for fields in questions:
             await gateway.chat(**fields)
     stage.moving.move(7)
     for fields in questions * 2:
-        one, other = await with_probe.chat(**fields), await without.chat(**fields)
-        assert one.cache == "HIT"
-        assert bare(one) == bare(other)
-    assert len(memo_of(with_probe)) == 3
-    assert len(memo_of(without)) == 0
+        lane, asgi, flow = [bare(await gateway.chat(**fields)) for gateway in ways]
+        assert lane[1]["x-cache"] == "HIT"
+        assert lane == asgi == flow
+    assert [len(memo_of(gateway)) for gateway in ways] == [3, 3, 0]
+    assert [len(gateway.assembly.lane) for gateway in ways] == [3, 0, 0]
 
 
 async def test_the_second_identical_request_is_answered_by_the_probe(
@@ -46,7 +52,7 @@ async def test_the_second_identical_request_is_answered_by_the_probe(
 ) -> None:
     for fields in ({}, {"stream": True, "seed": 1}):
         assert (await gateway.chat(**fields)).cache == "MISS"
-    endpoint = gateway.assembly.gateway._cached[CHAT]
+    endpoint = gateway.assembly.gateway.cached[CHAT]
     if not endpoint._inline:
         assert len(memo_of(gateway)) == 0
         return
@@ -72,13 +78,36 @@ async def test_the_probe_obeys_purge_expiry_and_controls(stage: Stage) -> None:
 async def test_the_memo_is_bounded_and_keeps_no_bodies_apart_from_its_keys() -> None:
     memo = Memo(frozenset(), max_bytes=10 * (OVERHEAD + 100))
     asking = Asking(b"", {"a": 1}, Asked(), None, None, "", None, None, None)  # type: ignore[arg-type]
+    known = memo.known(b"", [(b"authorization", b"Bearer one")])
     for n in range(50):
-        memo.put((b"%0100d" % n, ()), asking)
+        memo.put(known, b"%0100d" % n, asking)
+    assert (len(memo), len(known)) == (10, 10)
+    assert known[b"%0100d" % 49].body == {}
+    assert b"%0100d" % 0 not in known, "the oldest go first"
+    memo.put(known, b"x" * (MAX_BODY + 1), asking)
     assert len(memo) == 10
-    assert memo.get((b"%0100d" % 49, ())) is not None, "the oldest go first"
-    assert memo.get((b"%0100d" % 0, ())) is None
-    memo.put((b"x" * (MAX_BODY + 1), ()), asking)
-    assert len(memo) == 10
+
+
+async def test_the_memo_tells_apart_what_matters_and_nothing_else() -> None:
+    memo = Memo(frozenset({b"x-mine"}), max_bytes=2**20)
+    one = [(b"authorization", b"Bearer one"), (b"user-agent", b"a")]
+    assert memo.known(b"", one) is memo.known(b"", [one[0], (b"user-agent", b"b")])
+    others = [
+        memo.known(b"a=1", one),
+        memo.known(b"", [(b"authorization", b"Bearer two")]),
+        memo.known(b"", [*one, (b"x-mine", b"1")]),
+        memo.known(b"", [*one, (b"anthropic-beta", b"x")]),
+        memo.known(b"", [*one, (b"x-thinkonce-namespace", b"x")]),
+        memo.known(b"", [*one, (b"cache-control", b"no-store")]),
+    ]
+    assert len({id(known) for known in [memo.known(b"", one), *others]}) == 7
+
+
+async def test_the_memo_bounds_the_sets_of_headers_it_tells_apart() -> None:
+    memo = Memo(frozenset(), max_bytes=2**20)
+    for n in range(3 * MAX_KNOWN):
+        memo.known(b"", [(b"authorization", b"%d" % n)])
+    assert len(memo._known) == MAX_KNOWN
 
 
 async def test_pipelined_requests_are_answered_in_order(
@@ -124,6 +153,21 @@ async def test_a_head_without_end_is_cut_off(stage: Stage) -> None:
     await writer.wait_closed()
 
 
+async def test_a_head_that_begins_behind_a_large_body_is_no_large_head(stage: Stage) -> None:
+    gateway = await stage.gateway(gateway={"header_limit": 4096})
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    message = {"model": "priced", "messages": [{"role": "user", "content": "long " * 2000}]}
+    body = json.dumps(message).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    writer.write(head + body + head[:20])
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.write(head[20:] + body)
+    await reader.readuntil(b"HTTP/1.1 200 ")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_old_and_closing_connections_are_answered_too(gateway: Running) -> None:
     await gateway.chat()
     await gateway.chat()
@@ -145,4 +189,4 @@ async def test_old_and_closing_connections_are_answered_too(gateway: Running) ->
 
 
 def memo_of(gateway: Running) -> Memo:
-    return gateway.assembly.gateway._cached[CHAT]._memo
+    return gateway.assembly.gateway.cached[CHAT].memo

@@ -8,9 +8,7 @@ anything else             forwarded untouched, x-cache: BYPASS
 
 from __future__ import annotations
 
-import itertools
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 
@@ -31,6 +29,7 @@ from thinkonce.gateway.http import (
 from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import CONTENT_TYPE, Metrics
 from thinkonce.gateway.passing import Passing
+from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.outcome import Reason
 from thinkonce.protocols.registry import spoken_at
 from thinkonce.upstream.client import HOPS
@@ -74,8 +73,7 @@ class Gateway:
             "/metrics": self._numbers,
             **{prefix + name: _not_built for name in _NOT_BUILT for prefix in ("/v1/", "/")},
         }
-        self._run = secrets.token_hex(4)
-        self._count = itertools.count(1)
+        self.ids = RequestIds()
 
     def adopt(
         self,
@@ -86,7 +84,7 @@ class Gateway:
     ) -> None:
         """Serve what comes from now on with these; what has begun ends as it began."""
         self._passing, self._admin, self._body_limit = passing, admin, body_limit
-        self._cached: dict[str, Endpoint] = {
+        self.cached: dict[str, Endpoint] = {
             prefix + name: endpoint
             for name, endpoint in endpoints.items()
             for prefix in ("/v1/", "/")
@@ -106,7 +104,7 @@ class Gateway:
     async def _serve(self, call: Call) -> None:
         try:
             self._admit(call)
-            endpoint = self._cached.get(call.path)
+            endpoint = self.cached.get(call.path)
             if endpoint is None or call.method != "POST":
                 await self._other(call)
                 return
@@ -135,7 +133,7 @@ class Gateway:
         if sent and is_request_id(sent):
             call.id = sent
         else:
-            call.id = f"{self._run}-{next(self._count):x}".encode()
+            call.id = next(self.ids)
         if oversized := call.scope["state"].get(OVERSIZED):
             raise oversized()
         if HOPS in call.head and self._id in call.head[HOPS]:

@@ -11,7 +11,7 @@ import msgspec
 from thinkonce.entry import Meta
 from thinkonce.errors import RequestError
 from thinkonce.freshness import Rules
-from thinkonce.gateway.http import Call, HttpError
+from thinkonce.gateway.http import Head, HttpError
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Asked, Dialect
@@ -92,7 +92,7 @@ class Reader:
         self.forward_headers, self._ignore = forward_headers, ignore_fields
         self._cache_remote_media = cache_remote_media
 
-    def read(self, call: Call, raw: bytes) -> Asking:
+    def read(self, call: Head, raw: bytes) -> Asking:
         """Raises HttpError 400, 404, 415 and RequestError for what cannot be served as written."""
         _check_content_type(call)
         parsed = _parse(raw)
@@ -165,7 +165,7 @@ def _parse(raw: bytes) -> Parsed:
         raise HttpError(400, str(error), param="body") from error
 
 
-def _check_content_type(call: Call) -> None:
+def _check_content_type(call: Head) -> None:
     written = call.head.get(b"content-type")
     if written is None or written == b"application/json" or b"json" in written.lower():
         return

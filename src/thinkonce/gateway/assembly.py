@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from time import monotonic
@@ -16,6 +16,7 @@ from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.app import Gateway
 from thinkonce.gateway.asking import Reader
 from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.parts import LEAST, Parts, share_of
@@ -50,6 +51,7 @@ class Assembly:
     client: Client
     world: GatewayWorld
     access_log: AccessLog
+    lane: FastLane
     prices: Prices | None = None
     retired: list[Client] = field(default_factory=list)
 
@@ -87,6 +89,7 @@ class Assembly:
             Admin(self.shelf, settings.store.url, settings.admin.token, self.world, self.metrics),
             gateway.body_limit,
         )
+        self.lane.adopt(_in_lane(settings, self.gateway))
 
     def _use(self, client: Client) -> None:
         """Ask upstreams by `client` if it differs; calls under way keep the one they have."""
@@ -139,7 +142,15 @@ def assemble(
         gateway_id=gateway_id,
         body_limit=settings.gateway.body_limit,
     )
-    return Assembly(gateway, pools, shelf, metrics, client, world, access_log, prices)
+    lane = FastLane(gateway.ids, metrics, access_log)
+    lane.adopt(_in_lane(settings, gateway))
+    return Assembly(gateway, pools, shelf, metrics, client, world, access_log, lane, prices)
+
+
+def _in_lane(settings: Settings, gateway: Gateway) -> Mapping[str, Endpoint]:
+    """By path, what the fast lane may answer for."""
+    chosen = settings.gateway.inline and settings.gateway.fast_lane
+    return gateway.cached if chosen else {}
 
 
 def rules_of(settings: Settings) -> Rules:

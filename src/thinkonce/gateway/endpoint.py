@@ -17,7 +17,7 @@ from thinkonce.errors import NotCached, RequestError, UpstreamError
 from thinkonce.flow import Answer, Live, answer
 from thinkonce.gateway.asking import Asking, Reader
 from thinkonce.gateway.fetch import Fetch, upstream_request
-from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body
+from thinkonce.gateway.http import Call, ClientGone, Head, HttpError, Message, read_body
 from thinkonce.gateway.marks import annotation_of_miss, miss_headers
 from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.passing import Passing, hops, send_refusal
@@ -29,6 +29,7 @@ from thinkonce.request.controls import DEFAULTS
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.client import Client, Request
 from thinkonce.upstream.failure import Refused
+from thinkonce.web.lane import READ
 
 __all__ = ("Endpoint",)
 
@@ -57,7 +58,26 @@ class Endpoint:
         self.dialect = teller.dialect
         self._reader, self._shelf, self._world, self._client = reader, shelf, world, client
         self._passing, self._teller, self._body_limit = passing, teller, body_limit
-        self._memo, self._inline = memo, inline
+        self.memo, self._inline = memo, inline
+
+    def understood(self, head: Head, raw: bytes) -> Asking | None:
+        """What a request asks, if a plain hit may answer it; None also for one that is wrong."""
+        if not self._inline:
+            return None
+        try:
+            asking = self._reader.read(head, raw)
+        except (HttpError, RequestError):
+            return None
+        return asking if asking.controls is DEFAULTS and asking.key is not None else None
+
+    def hit(self, asking: Asking, request_id: bytes) -> Plain | None:
+        """A memory hit that the flow has decided already; None sends the request to the flow.
+
+        `asking` has a key and no controls.
+        """
+        assert asking.key is not None
+        entry = self._shelf.probe(asking.key.local)
+        return None if entry is None else self._teller.inline(asking, entry, request_id)
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
         """The answer to a request that came before and that the flow has decided already.
@@ -66,19 +86,17 @@ class Endpoint:
         """
         if not self._inline or message.get("more_body") or b"content-encoding" in call.head:
             return None
-        place = self._memo.place(call, message.get("body", b""))
-        asking = self._memo.get(place)
+        asking = self.memo.known(call.query, call.headers).get(message.get("body", b""))
         if asking is None:
             return None
-        assert asking.key is not None, "the memo takes nothing else"
         try:
-            entry = self._shelf.probe(asking.key.local)
-            plain = None if entry is None else self._teller.inline(call, asking, entry)
+            plain = self.hit(asking, call.id)
         except Exception:
             log.exception("request %s: the probe failed", call.id.decode("latin-1"))
             return None
         if plain is not None:
             call.endpoint, call.model = self.dialect.name, asking.asked.model
+            call.outcome, call.match = Outcome.HIT, "exact"
         return plain
 
     async def __call__(self, call: Call, message: Message) -> None:
@@ -86,7 +104,7 @@ class Endpoint:
         call.endpoint = self.dialect.name
         raw = await read_body(call, self._body_limit, message)
         try:
-            asking = self._reader.read(call, raw)
+            asking = _as_read_before(call, raw) or self._reader.read(call, raw)
         except (HttpError, RequestError):
             raise
         except Exception:
@@ -132,7 +150,8 @@ class Endpoint:
         """False if what was found cannot take the shape asked for."""
         call.outcome, call.reason = found.outcome, found.reason or ""
         if found.refused is None and asking.controls is DEFAULTS and self._inline:
-            self._memo.put(self._memo.place(call, asking.raw), asking)
+            known = self.memo.known(call.query, call.headers)
+            self.memo.put(known, asking.raw, asking)
         if isinstance(found.raw, Live):
             await self._teller.live(call, asking, found, found.raw.feed)
             return True
@@ -223,6 +242,12 @@ class Endpoint:
         self._teller.metrics.cache_failures += 1
         log.exception("request %s is forwarded uncached: the cache failed", call.id)
         await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
+
+
+def _as_read_before(call: Call, raw: bytes) -> Asking | None:
+    """What the fast lane has read of the same request, which it could not answer."""
+    asking: Asking | None = call.scope["state"].get(READ)
+    return asking if asking is not None and asking.raw == raw else None
 
 
 def _of_another_shape(found: Answer, asking: Asking) -> Answer:

@@ -22,6 +22,7 @@ from thinkonce.web.protocol import CYCLE, send_at_once
 __all__ = (
     "Call",
     "ClientGone",
+    "Head",
     "HttpError",
     "Message",
     "Receive",
@@ -38,7 +39,17 @@ _BODY_SETTING = "[gateway] body_limit"
 _CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
-class Call:
+class Head:
+    """What reading a request needs of its head."""
+
+    __slots__ = ("head", "headers", "query")
+
+    def __init__(self, headers: list[Header], query: bytes) -> None:
+        self.headers, self.query = headers, query
+        self.head: dict[bytes, bytes] = dict(headers)
+
+
+class Call(Head):
     """One request to the gateway. `outcome` and `reason` are filled in for the access log."""
 
     id = b""
@@ -51,12 +62,10 @@ class Call:
     model = ""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
+        super().__init__(scope["headers"], scope["query_string"])
         self.scope, self.receive, self.send = scope, receive, send
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.query: bytes = scope["query_string"]
-        self.headers: list[Header] = scope["headers"]
-        self.head: dict[bytes, bytes] = dict(self.headers)
         self.started = started
 
 

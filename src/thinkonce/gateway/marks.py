@@ -95,6 +95,8 @@ def make_ready(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
         usd=usd,
         milliseconds=round(entry.seconds * 1000, 3),
     )
+    payload = entry.payload
+    ready.prepared.again = lambda: decode_reply(payload)
     ready.json_head = _inline_head(ready, JSON_TYPE)
     ready.stream_head = _inline_head(ready, STREAM_TYPE)
     ready.inline_note = _inline_note(ready)

@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 # Part of the memory tier's bound that is spent on top of it, for each of two: these, and the memo.
 SHARE = 8
 LEAST, MOST = 8 * MIB, 64 * MIB
-# Bytes a ready answer takes besides its text: headers, the objects around them, a dict slot.
+# Bytes a ready answer takes besides payload and templates: headers, objects around them, a slot.
 OVERHEAD = 4096
 
 
@@ -72,7 +72,7 @@ class Parts:
         old = self._kept.pop(entry.digest, None)
         if old is not None:
             self.bytes -= old.size
-        size = OVERHEAD + 2 * len(entry.payload)
+        size = OVERHEAD + len(entry.payload)
         kept = self._kept[entry.digest] = Kept(entry.payload, ready, 0, size)
         self.bytes += size
         self._make_room()

@@ -151,7 +151,7 @@ class _Server(Server):
         terms = Terms(gateway.drain_timeout, gateway.header_limit, "[gateway] header_limit")
         self._assembly = assemble(settings, Pools.of(settings.upstreams))
         self._settings = settings
-        super().__init__(self._assembly.gateway, listener, terms, say)
+        super().__init__(self._assembly.gateway, listener, terms, say, self._assembly.lane)
 
     def adopt(self, settings: Settings) -> None:
         """Serve what begins from now on under `settings`. Raises ConfigError: nothing changed."""

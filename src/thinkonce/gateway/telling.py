@@ -47,10 +47,12 @@ class Teller:
     async def entry(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """A HIT or STALE answer; False if the entry cannot take the shape asked for."""
         if _is_plain_hit(found) and not asking.controls.label:
-            plain = self.inline(call, asking, entry)
-            if plain is not None:
-                await send_ready(call, *plain)
-            return plain is not None
+            plain = self.inline(asking, entry, call.id)
+            if plain is None:
+                return False
+            call.outcome, call.match = Outcome.HIT, "exact"
+            await send_ready(call, *plain)
+            return True
         asked = asking.asked
         ready = self.parts.serving(entry, self.dialect, asked)
         if ready is None:
@@ -68,7 +70,7 @@ class Teller:
         await send_whole(call, 200, head, body)
         return True
 
-    def inline(self, call: Call, asking: Asking, entry: Entry) -> Plain | None:
+    def inline(self, asking: Asking, entry: Entry, request_id: bytes) -> Plain | None:
         """`entry` for a plain exact hit of the memory tier; None if it cannot take the shape."""
         asked, clock = asking.asked, self.clock
         ready = self.parts.serving(entry, self.dialect, asked)
@@ -82,10 +84,10 @@ class Teller:
             body = prepared.render(asked, stamp, marks.inline_note(ready, age, left))
         else:
             body = prepared.render(asked, None)
-        call.outcome, call.match = Outcome.HIT, "exact"
         self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
         head = marks.inline_hit(ready, age, left, stream=asked.stream)
-        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (head, call.id, len(body)), body
+        lines = b"%bx-request-id: %b\r\ncontent-length: %d\r\n"
+        return lines % (head, request_id, len(body)), body
 
     async def joined(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """The answer of another request's call, complete."""

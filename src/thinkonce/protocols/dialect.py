@@ -85,8 +85,11 @@ class Relay(Protocol):
 class Prepared(Protocol):
     """An answer cut where hits differ. May be shared by threads; parts are made at first use."""
 
-    reply: Reply
+    again: Callable[[], Reply] | None  # gives the reply another time, so that it may be let go
     size: int  # bytes of the parts made so far, besides the reply's own
+
+    @property
+    def reply(self) -> Reply: ...
 
     def serves(self, asked: Asked) -> bool:
         """False when the shape asked for cannot be made without loss: then it is a miss."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from thinkonce.protocols.dialect import Asked, Stamp
 from thinkonce.protocols.reply import Reply
 from thinkonce.protocols.template import Template, TemplateMaker
@@ -15,12 +17,21 @@ class TemplatedReply:
     """See `dialect.Prepared`. Two threads may make a template twice; both are the same.
 
     A dialect says with `form` which form is asked for, and with `make` what it is made of.
+    Where `again` can give the reply another time, it is let go once a template is made of it.
     """
 
     def __init__(self, reply: Reply) -> None:
-        self.reply = reply
+        self._reply: Reply | None = reply
+        self.again: Callable[[], Reply] | None = None
         self.size = 0  # bytes held besides the reply's own
         self._templates: dict[str, Template | None] = {}
+
+    @property
+    def reply(self) -> Reply:
+        if self._reply is not None:
+            return self._reply
+        assert self.again is not None
+        return self.again()
 
     def form(self, asked: Asked) -> str:
         raise NotImplementedError
@@ -56,7 +67,10 @@ class TemplatedReply:
             return self._templates[form]
         except KeyError:
             made = self._templates[form] = self.make(form)
-            self.size += 0 if made is None else made.size
+            if made is not None:
+                self.size += made.size
+                if self.again is not None:
+                    self._reply = None
             return made
 
 

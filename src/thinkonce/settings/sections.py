@@ -158,6 +158,9 @@ class Gateway(Section, frozen=True):
         bool, about("Put `cache_hit` and `kv_cache` into answers.", YES_NO)
     ] = True
     inline: Annotated[bool, about("Let probes answer memory hits outside the flow.", YES_NO)] = True
+    fast_lane: Annotated[
+        bool, about("Let the probe answer from the bytes of a request, below ASGI.", YES_NO)
+    ] = True
     body_limit: Annotated[int, size("Larger request bodies get a 413.", least=1024)] = 32 * MIB
     header_limit: Annotated[int, size("Larger request heads get a 431.", least=1024)] = 64 * 2**10
     forward_headers: Annotated[

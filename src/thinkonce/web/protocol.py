@@ -13,6 +13,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from thinkonce.web.exchange import HttpError, error_body, oversized_head
+from thinkonce.web.lane import Lane, with_lane
 
 __all__ = ("CYCLE", "OVERSIZED", "protocol_with_limit", "send_at_once")
 
@@ -22,8 +23,10 @@ OVERSIZED = "thinkonce.oversized"
 CYCLE = "thinkonce.cycle"
 
 
-def protocol_with_limit(header_limit: int, setting: str = "") -> type[HttpToolsProtocol]:
-    """A protocol class that refuses heads of more than `header_limit` bytes.
+def protocol_with_limit(
+    header_limit: int, setting: str = "", lane: Lane | None = None
+) -> type[HttpToolsProtocol]:
+    """A protocol class that refuses heads of more than `header_limit` bytes; `lane` goes first.
 
     A head that comes whole is answered by the application, in its own error shape; one that does
     not end is cut off here. `setting` names the limit to whoever meets it.
@@ -33,16 +36,18 @@ def protocol_with_limit(header_limit: int, setting: str = "") -> type[HttpToolsP
     class LimitedProtocol(HttpToolsProtocol):
         _open_head = 0  # bytes of a head that has not ended yet
         _suspect = False  # so much came that its head may be too large
+        _ended = False  # the latest bytes held the end of a request
 
         def data_received(self, data: bytes) -> None:
             received = self._open_head + len(data)
-            self._suspect = received > header_limit
+            self._suspect, self._ended = received > header_limit, False
             super().data_received(data)
             if self.scope is not None and "method" in self.scope:
                 self._open_head = 0
                 return
-            self._open_head = received
-            if self._suspect and not self.transport.is_closing():
+            # Behind a whole request it is unknown where this head began: count what is parsed.
+            self._open_head = _size(self.headers) if self._ended else received
+            if self._open_head > header_limit and not self.transport.is_closing():
                 self.transport.write(_written(refusal()))
                 self.transport.close()
 
@@ -53,7 +58,11 @@ def protocol_with_limit(header_limit: int, setting: str = "") -> type[HttpToolsP
             super().on_headers_complete()
             state[CYCLE] = self.cycle
 
-    return LimitedProtocol
+        def on_message_complete(self) -> None:
+            self._ended = True
+            super().on_message_complete()
+
+    return LimitedProtocol if lane is None else with_lane(LimitedProtocol, lane)
 
 
 def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:

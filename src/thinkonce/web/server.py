@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from thinkonce.web.lane import Lane
 from thinkonce.web.listener import url_of
 from thinkonce.web.protocol import protocol_with_limit
 
@@ -51,7 +52,12 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: Any, listener: socket.socket, terms: Terms | None = None, say: Say = print_line
+        self,
+        app: Any,
+        listener: socket.socket,
+        terms: Terms | None = None,
+        say: Say = print_line,
+        lane: Lane | None = None,
     ) -> None:
         self.terms = terms or Terms()
         self._listener, self.say = listener, say
@@ -62,7 +68,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol_with_limit(self.terms.header_limit, self.terms.header_setting),
+                http=protocol_with_limit(self.terms.header_limit, self.terms.header_setting, lane),
                 lifespan="off",
                 ws="none",
                 log_config=None,

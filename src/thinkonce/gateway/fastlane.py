@@ -1,0 +1,161 @@
+"""Answers exact hits from the bytes of the request, before a server makes a request of them.
+
+What it answers, and how, is what `Endpoint.hit` gives everywhere else: the memory tier holds an
+entry that the flow has decided already. Anything else goes the usual way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+from thinkonce.gateway.access_log import AccessLog
+from thinkonce.gateway.asking import Asking
+from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.http import Head
+from thinkonce.gateway.memo import MAX_BODY, Known
+from thinkonce.gateway.metrics import Metrics
+from thinkonce.gateway.request_ids import RequestIds
+from thinkonce.outcome import Match, Outcome
+from thinkonce.upstream.client import HOPS
+from thinkonce.web.exchange import Header
+
+__all__ = ("FastLane",)
+
+log = logging.getLogger("thinkonce")
+
+# Heads that are remembered, in bytes of all of them; each takes a few objects besides.
+MAX_BYTES = 8 * 1024 * 1024
+OVERHEAD = 2048
+# A head with one of these asks for more than an answer on a connection that stays open, or is
+# another one for each request.
+_UNUSUAL = frozenset(
+    {
+        b"cache-control", b"content-encoding", b"expect", b"te", b"trailer", b"transfer-encoding",
+        b"upgrade", b"x-request-id", HOPS,
+    }
+)  # fmt: skip
+
+
+class Door:
+    """A head that came before, and what was learnt with it."""
+
+    __slots__ = ("endpoint", "head", "known", "length", "what")
+
+    def __init__(
+        self, endpoint: Endpoint, known: Known, head: Head, length: int, what: str
+    ) -> None:
+        self.endpoint, self.known, self.head = endpoint, known, head
+        self.length, self.what = length, what
+
+
+class FastLane:
+    """A `web.lane.Lane`. Belongs to one event loop. Bounded in bytes; the oldest heads go first.
+
+    It answers for the endpoints it was given last, and learns heads anew for them.
+    """
+
+    def __init__(self, ids: RequestIds, metrics: Metrics, access_log: AccessLog) -> None:
+        self._endpoints: Mapping[str, Endpoint] = {}
+        self._ids, self._metrics, self._access_log = ids, metrics, access_log
+        self._doors: dict[bytes, Door] = {}
+        self._bytes = 0
+        self._read: Asking | None = None
+        self._defaults: list[Header] = []
+        self._opening = b""  # status line and default headers
+        self.door = self._doors.get
+
+    def adopt(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """Answer for `endpoints`, by path, from now on."""
+        self._endpoints = endpoints
+        self._doors.clear()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._doors)
+
+    # -- learning ------------------------------------------------------------------------
+
+    def learn(self, head: bytes, scope: Any) -> None:
+        """Remember `head` if requests that begin with it can be told apart by their bytes."""
+        endpoint = self._endpoints.get(scope["path"])
+        if endpoint is None or scope["method"] != "POST" or scope["http_version"] != "1.1":
+            return
+        headers: list[Header] = scope["headers"]
+        length = _length_of(headers)
+        if not 0 < length <= MAX_BODY or not _is_plain(headers) or not _is_strict(head):
+            return
+        query = scope["query_string"]
+        what = f"POST {scope['raw_path'].decode('latin-1')}"
+        known = endpoint.memo.known(query, headers)
+        self._bytes += len(head) + OVERHEAD
+        while self._bytes > MAX_BYTES and self._doors:
+            oldest = next(iter(self._doors))
+            del self._doors[oldest]
+            self._bytes -= len(oldest) + OVERHEAD
+        self._doors[head] = Door(endpoint, known, Head(headers, query), length, what)
+
+    # -- answering -----------------------------------------------------------------------
+
+    def answer(self, door: Door, body: bytes, default_headers: list[Header]) -> bytes:
+        """See `web.lane.Lane`. Never raises: what fails here is tried the usual way."""
+        started = perf_counter()
+        endpoint = door.endpoint
+        try:
+            asking = door.known.get(body)
+            if asking is None:
+                asking = self._read = endpoint.understood(door.head, body)
+                if asking is None:
+                    return b""
+            ids = next(self._ids)
+            plain = endpoint.hit(asking, ids)
+            if plain is None:
+                return b""
+        except Exception:
+            log.exception("the fast lane failed")
+            return b""
+        if self._read is not None:
+            self._read = None
+            endpoint.memo.put(door.known, body, asking)
+        if default_headers is not self._defaults:  # a new list every second, with a new date
+            self._defaults = default_headers
+            lines = [b"%b: %b\r\n" % header for header in default_headers]
+            self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *lines))
+        self._note(door, asking, ids, perf_counter() - started)
+        return b"".join((self._opening, plain[0], b"\r\n", plain[1]))
+
+    def taken(self) -> Asking | None:
+        """See `web.lane.Lane`."""
+        read, self._read = self._read, None
+        return read
+
+    def _note(self, door: Door, asking: Asking, ids: bytes, seconds: float) -> None:
+        metrics = self._metrics
+        model = metrics.model(asking.asked.model)
+        labels = (door.endpoint.dialect.name, model, Outcome.HIT, Match.EXACT)
+        metrics.count(labels, seconds)
+        if self._access_log.enabled:
+            self._access_log.write(ids.decode("latin-1"), door.what, 200, Outcome.HIT, "", seconds)
+
+
+def _length_of(headers: list[Header]) -> int:
+    """-1 where it is not said once, in plain digits."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else -1
+
+
+def _is_plain(headers: list[Header]) -> bool:
+    return not any(
+        name in _UNUSUAL
+        or name.startswith(b"x-thinkonce-")
+        or (name == b"connection" and value.lower() != b"keep-alive")
+        for name, value in headers
+    )
+
+
+def _is_strict(head: bytes) -> bool:
+    """Whether every line ends as it should, so that the first blank line ends the head."""
+    lines = head.count(b"\r\n")
+    return head.count(b"\n") == lines and head.count(b"\r") == lines

@@ -1,0 +1,358 @@
+"""The fast lane on real sockets: what it answers, what it hands on, and that neither can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+
+import pytest
+
+from gateway.conftest import CHAT, Running, Stage, until
+from gateway.upstream import Upstream
+from thinkonce.gateway import fastlane
+from thinkonce.gateway.fastlane import FastLane
+from thinkonce.web import lane as web_lane
+
+
+@pytest.fixture
+def way() -> str:
+    return "lane"
+
+
+@dataclass
+class Line:
+    """One connection, in bytes."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[str, bytes]:
+        """The value of x-cache, else the status; the body."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        length = re.search(r"content-length: (\d+)", head)
+        assert length is not None, head
+        body = await self.reader.readexactly(int(length[1]))
+        cache = re.search(r"x-cache: (\w+)", head)
+        return (cache[1] if cache else head.split(" ")[1]), body
+
+    async def ask(self, data: bytes) -> str:
+        await self.send(data)
+        return (await self.answer())[0]
+
+    async def ended(self) -> bool:
+        return await self.reader.read() == b""
+
+
+@asynccontextmanager
+async def line(gateway: Running) -> AsyncIterator[Line]:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield Line(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def asked(content: str = "hi", more: str = "", *, end: str = "\r\n", path: str = CHAT) -> bytes:
+    message = {"model": "priced", "messages": [{"role": "user", "content": content}]}
+    body = json.dumps(message).encode()
+    lines = [f"POST {path} HTTP/1.1", "host: x", "content-type: application/json"]
+    lines += [*more.splitlines(), f"content-length: {len(body)}", "", ""]
+    return end.join(lines).encode() + body
+
+
+@pytest.fixture
+def lane(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> FastLane:
+    return gateway.assembly.lane
+
+
+@pytest.fixture
+async def hits(gateway: Running, lane: FastLane, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bodies that the lane has answered."""
+    answered: list[bytes] = []
+    plain = lane.answer
+
+    def answer(door: fastlane.Door, body: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+        answer = plain(door, body, headers)
+        if answer:
+            answered.append(body)
+        return answer
+
+    monkeypatch.setattr(lane, "answer", answer)
+    return answered
+
+
+async def test_the_second_request_of_a_connection_is_answered_by_the_lane(
+    gateway: Running, hits: list[bytes]
+) -> None:
+    async with line(gateway) as client:
+        assert await client.ask(asked()) == "MISS"
+        assert hits == []
+        assert await client.ask(asked()) == "HIT"
+        assert len(hits) == 1
+
+
+async def test_a_question_known_in_other_bytes_is_answered_by_the_lane(
+    gateway: Running, hits: list[bytes]
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked("one"))
+        await client.ask(asked("two"))  # whose head is the same
+        body = json.dumps(
+            {"messages": [{"content": "one", "role": "user"}], "model": "priced"}
+        ).encode()
+        head = asked("one").split(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        assert await client.ask(head + body) == "HIT"
+        assert hits == [body], "parsed and found without a trip through the server"
+
+
+async def test_a_miss_is_read_once(
+    gateway: Running, hits: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    reader = gateway.assembly.gateway.cached[CHAT]._reader
+    plain = reader.read
+    monkeypatch.setattr(reader, "read", lambda *args: (reads.append(1), plain(*args))[1])
+    async with line(gateway) as client:
+        await client.ask(asked("one"))
+        assert await client.ask(asked("two")) == "MISS"
+    assert len(reads) == 2
+
+
+async def test_a_request_in_many_packets_is_answered_by_the_lane(
+    gateway: Running, hits: list[bytes]
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked())
+        whole = asked()
+        end = whole.index(b"\r\n\r\n") + 4
+        await client.send(whole[:end])  # as clients do that send head and body by themselves
+        await until(lambda: held(gateway))
+        for byte in whole[end:]:
+            client.writer.write(bytes([byte]))
+        assert (await client.answer())[0] == "HIT"
+        assert len(hits) == 1
+
+
+async def test_a_head_in_two_packets_goes_through_the_parser(
+    gateway: Running, hits: list[bytes]
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked())
+        await client.send(asked()[:30])
+        await until(lambda: not all(link._between for link in connections(gateway)))
+        assert await client.ask(asked()[30:]) == "HIT"
+        assert hits == []
+        assert await client.ask(asked()) == "HIT"
+        assert len(hits) == 1
+
+
+@pytest.mark.parametrize(
+    "order", ["hh", "mhm", "hmh", "mmh", "hhm", "mhhm", "hehmh", "h" * 50], ids=lambda order: order
+)
+async def test_pipelined_requests_are_answered_in_order(gateway: Running, order: str) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked("known"))
+        texts = {"h": "known", "e": ""}
+        sent = b""
+        for number, kind in enumerate(order):
+            text = texts.get(kind, f"new {number}")
+            sent += asked(text) if text else asked("x").replace(b"{", b"[", 1)
+        await client.send(sent)
+        seen = [(await client.answer())[0] for _ in order]
+        assert seen == [{"h": "HIT", "m": "MISS", "e": "400"}[kind] for kind in order]
+
+
+async def test_thousands_of_requests_from_a_client_that_does_not_read_stay_bounded(
+    gateway: Running, hits: list[bytes]
+) -> None:
+    count = 3000
+    async with line(gateway) as client:
+        await client.ask(asked("known"))
+        (link,) = connections(gateway)
+        for end, option in ((link.transport, SO_SNDBUF), (client.writer.transport, SO_RCVBUF)):
+            end.get_extra_info("socket").setsockopt(SOL_SOCKET, option, 2**16)
+        client.writer.transport.pause_reading()
+        for _ in range(count):
+            client.writer.write(asked("known"))
+        await until(lambda: link.flow.write_paused)
+        assert link.transport.get_write_buffer_size() < 2**20
+        client.writer.transport.resume_reading()
+        for _ in range(count):
+            assert (await client.answer())[0] == "HIT"
+    assert 0 < len(hits) < count, "while the client did not read, the server waited"
+
+
+async def test_another_credential_never_gets_the_answer(
+    gateway: Running, hits: list[bytes]
+) -> None:
+    async with line(gateway) as client:
+        for key in ("one", "two"):
+            more = f"authorization: Bearer {key}"
+            assert await client.ask(asked(more=more)) == "MISS"
+            assert await client.ask(asked(more=more)) == "HIT"
+        assert len(hits) == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "x-request-id: mine",
+        "cache-control: no-cache",
+        "x-thinkonce-namespace: other",
+        "expect: 100-continue",
+        "connection: close",
+    ],
+)
+async def test_heads_that_ask_for_more_are_not_learnt(
+    gateway: Running, lane: FastLane, more: str
+) -> None:
+    async with line(gateway) as client:
+        await client.send(asked(more=more))
+        await client.reader.readuntil(b"\r\n\r\n")
+        assert len(lane) == 0
+
+
+async def test_a_head_whose_lines_end_oddly_is_not_learnt(gateway: Running, lane: FastLane) -> None:
+    """Else bytes of the body could count as head, and the rest of it as the next request."""
+    async with line(gateway) as client:
+        hidden = asked("x", end="\n").replace(b"content-length", b"x-a: b\ncontent-length")
+        await client.send(hidden + b"\r\n\r\n")
+        await client.reader.readuntil(b"\r\n\r\n")
+    assert len(lane) == 0
+
+
+async def test_two_lengths_are_refused_as_ever(gateway: Running, lane: FastLane) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked())
+        await client.send(asked(more="content-length: 3"))
+        assert (await client.reader.readline()).startswith(b"HTTP/1.1 400 ")
+    assert len(lane) == 1
+
+
+async def test_what_the_lane_fails_at_is_answered_the_usual_way(
+    gateway: Running, hits: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked())
+        endpoint = gateway.assembly.gateway.cached[CHAT]
+        with monkeypatch.context() as broken:
+            broken.setattr(endpoint._teller.parts, "serving", None)
+            got = await gateway.chat()
+            assert (got.status, got.cache) == (200, "BYPASS"), "the cache is broken, not the answer"
+        assert await client.ask(asked()) == "HIT"
+        assert len(hits) == 1
+
+
+async def test_what_was_read_of_one_request_is_never_anothers(
+    gateway: Running, lane: FastLane
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked("one"))
+        await client.ask(asked("two"))  # read by the lane, answered by the server
+        assert lane.taken() is None
+
+
+async def test_a_request_half_sent_gets_its_answer_before_the_server_ends(
+    gateway: Running,
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked())
+        await client.send(asked()[:-5])
+        await until(lambda: held(gateway))
+        for link in connections(gateway):
+            link.shutdown()
+        assert await client.ask(asked()[-5:]) == "HIT"
+        assert await client.ended()
+
+
+async def test_a_body_that_does_not_come_ends_the_connection(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_lane, "BODY_SECONDS", 0.01)
+    async with line(gateway) as client:
+        await client.ask(asked())
+        await client.send(asked()[:-5])
+        assert await client.ended()
+
+
+async def test_an_idle_connection_is_closed_after_its_time_and_not_before(
+    gateway: Running,
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked())
+        (link,) = connections(gateway)
+        await client.ask(asked())
+        link._used_at = link.loop.time()
+        link.timeout_keep_alive_handler()
+        assert not link.transport.is_closing(), "it was used a moment ago"
+        link._used_at -= link.timeout_keep_alive + 1
+        link.timeout_keep_alive_handler()
+        assert await client.ended()
+
+
+async def test_a_purge_and_an_end_of_life_hold_in_the_lane(
+    stage: Stage, upstream: Upstream
+) -> None:
+    gateway = await stage.gateway(cache={"ttl": 60.0}, clock=stage.moving.clock)
+    async with line(gateway) as client:
+        for _ in range(3):
+            await client.ask(asked())
+        await gateway.post("/cache/purge", {"all": True})
+        assert await client.ask(asked()) == "MISS"
+        assert await client.ask(asked()) == "HIT"
+        stage.moving.move(61)
+        assert await client.ask(asked()) == "MISS"
+    assert upstream.calls == 3
+
+
+async def test_heads_are_forgotten_the_oldest_first(
+    gateway: Running, lane: FastLane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastlane, "MAX_BYTES", 10 * (fastlane.OVERHEAD + 200))
+    async with line(gateway) as client:
+        for number in range(30):
+            await client.ask(asked(more=f"user-agent: {number:03}"))
+        assert 5 < len(lane) < 15
+        lane.adopt(gateway.assembly.gateway.cached)
+        assert len(lane) == 0
+        assert await client.ask(asked()) == "HIT"
+        assert len(lane) == 1
+
+
+async def test_hits_of_the_lane_are_counted_and_logged(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = await stage.gateway(gateway={"access_log": True})
+    async with line(gateway) as client:
+        for _ in range(3):
+            await client.ask(asked())
+    assert await gateway.metric("thinkonce_requests_total") == 3
+    assert await gateway.metric("thinkonce_saved_tokens_total") > 0
+    gateway.assembly.access_log.flush()
+    lines = [line for line in capsys.readouterr().err.splitlines() if CHAT in line]
+    told = [line.split(" ", 2)[2].rsplit(" ", 1)[0] for line in lines]
+    assert told == [f"POST {CHAT} 200 miss new", *[f"POST {CHAT} 200 hit -"] * 2]
+    assert len({line.split(" ")[1] for line in lines}) == 3, "each has an id of its own"
+
+
+def connections(gateway: Running) -> list:
+    """The server's ends that are open."""
+    return list(gateway.server.server_state.connections)
+
+
+def held(gateway: Running) -> bool:
+    """Whether a request in the lane waits for its body."""
+    return any(link._door is not None for link in connections(gateway))
