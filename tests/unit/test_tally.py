@@ -117,7 +117,7 @@ def test_an_entry_put_again_begins_with_nothing_to_count():
 
 
 def test_every_hit_is_counted_once_while_entries_leave_and_others_read():
-    cache = Cache(max_size=8)
+    cache = Cache(max_size=4)  # of six questions
 
     @cached(cache=cache)
     def ask(number: int) -> str:
@@ -132,7 +132,7 @@ def test_every_hit_is_counted_once_while_entries_leave_and_others_read():
             assert now >= last
             last = now
 
-    asked = 20_000
+    asked = 3_000
     threads = [
         threading.Thread(target=lambda: [ask(n * n % 11) for n in range(asked)]) for _ in range(3)
     ]
@@ -145,7 +145,7 @@ def test_every_hit_is_counted_once_while_entries_leave_and_others_read():
     done.set()
     reader.join(PATIENCE)
     told = ask.cache_stats()
-    assert told["hits"] > 0
+    assert told["misses"] > 6, "some came back"
     assert told["hits"] + told["misses"] + told["coalesced"] == 3 * asked
 
 
