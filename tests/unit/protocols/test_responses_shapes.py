@@ -261,7 +261,7 @@ def test_logprobs_stay_with_the_text_they_belong_to() -> None:
         answer(item("message", "m", content="x")),
         answer(item("function_call", "f", arguments=None)),
         answer({"id": "no type"}),
-        answer(item("reasoning", "r", summary=[{"type": "of_tomorrow"}])),
+        answer(item("reasoning", "r", summary=[{"type": "of_tomorrow", "text": "x"}])),
         answer(message("half \ud83d")),
         answer(status="cancelled"),
     ],

@@ -95,6 +95,7 @@ def test_the_borders_of_chunks_may_fall_anywhere(texts: list[str], data: st.Data
         (framed([*stream()[:3], event("error", 3, code="x", message="y")]), Reason.ERROR),
         (framed(stream()[:3]) + frame(b'{"error":{"message":"busy"}}'), Reason.ERROR),
         (framed(stream()[:3]) + frame(b'{"message":"x"}', "error"), Reason.ERROR),
+        (framed(stream()[:3]) + frame(event("error", 3, message="y")), Reason.ERROR),
         (framed(stream(answer(status="failed", error={"code": "server_error"}))), Reason.ERROR),
         (framed(stream()[:2]) + frame(b"<html>"), Reason.ERROR),
         (framed(stream()[:2]) + frame(b"[" * 5000), Reason.ERROR),
@@ -161,6 +162,9 @@ def test_what_says_nothing_is_not_kept() -> None:
     for output in ([message("")], [reasoning("hm")], [reasoning(), message("")]):
         events = [stream()[0], event("response.completed", 1, response=answer(*output))]
         assert why(recorded(framed(events))) is Reason.EMPTY
+    thought = event("response.reasoning_text.delta", 1, delta="hm")
+    last = event("response.completed", 2, response=answer() | {"output": []})
+    assert why(recorded(framed([stream()[0], thought, last]))) is Reason.EMPTY
     for output in ([call()], [reasoning("hm"), message()], [item("of_tomorrow", "x")]):
         events = [stream()[0], event("response.completed", 1, response=answer(*output))]
         assert why(recorded(framed(events))) is None
@@ -281,6 +285,12 @@ def test_members_in_another_order_are_met_too() -> None:
     last = json.loads(relayed([*stream()[:-1], turned])[-1].split(b"data: ")[1])
     assert last["response"]["cache_hit"] is last["cache_hit"] is False
     assert last["x"] == {"response": 1}
+
+
+def test_of_two_members_of_one_name_the_last_counts() -> None:
+    twice = b'{"response":{"output":[]},' + stream()[-1][1:]
+    last = relayed([*stream()[:-1], twice])[-1].split(b"data: ")[1]
+    assert json.loads(last)["response"]["cache_hit"] is False
 
 
 def test_data_over_several_lines_is_marked_and_replayed_as_one() -> None:
