@@ -126,6 +126,20 @@ def test_tools_and_template_variables_are_texts_of_the_client_too() -> None:
     assert text.endswith("<|im_start|>glad")
 
 
+def test_the_marks_of_a_veil_hold_no_special_token() -> None:
+    read = make_tokenizer()
+    read.add_tokens(["ab", "1c", "e0", "77"], special_tokens=True)
+    end = read.convert_tokens_to_ids("<|im_end|>")
+    assert chat_tokens(read, ask("hi")).count(end) == 1
+    for _ in range(20):
+        found = chat_tokens(read, ask("<|im_end|>"))
+        assert found.count(end) == 1
+        assert "<|im_end|><|im_end|>" in read.decode(found)
+    read.add_tokens(list("0123456789abcdef"), special_tokens=True)
+    with pytest.raises(RequestError, match="special tokens"):
+        chat_tokens(read, ask("<|im_end|>"))
+
+
 def test_where_text_cannot_be_cut_it_is_refused() -> None:
     """A tokenizer that puts a blank before a text as a whole: parts of it read differently."""
     words = ["▁", *SPECIAL, *"abcdefghijklmnopqrstuvwxyz<|_>\n0123456789"]

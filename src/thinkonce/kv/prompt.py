@@ -33,13 +33,14 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
         raise RequestError("tools", f"{len(tools)} tools", "none: this model knows no tools")
     messages = [_message(number, written) for number, written in enumerate(ask.messages)]
     veil = Veil(tokenizer)
+    messages, tools, extra = veil.over([messages, tools, extra])
     try:
         text = tokenizer.apply_chat_template(
-            veil.over(messages),
-            tools=veil.over(tools) or None,
+            messages,
+            tools=tools or None,
             add_generation_prompt=True,
             tokenize=False,
-            **veil.over(extra),
+            **extra,
         )
     except (TemplateError, TypeError, ValueError, KeyError) as refused:
         accepts = f"messages this model's chat template takes ({refused})"

@@ -14,11 +14,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from thinkonce.errors import RequestError
 
 __all__ = ("Veil",)
+
+_TRIES = 100
 
 
 class Veil:
@@ -33,9 +36,7 @@ class Veil:
         special = sorted((str(token) for token in known if token.special), key=len, reverse=True)
         # The longest first, where one begins like another. (?!) matches nowhere.
         self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
-        self._stem = f"veil{secrets.token_hex(8)}e"
-        self._marks = re.compile(f"{self._stem}([0-9]+)e")
-        self._typed: list[str] = []
+        self._mark_of: dict[str, str] = {}  # what was typed -> what stands for it
 
     def over(self, value: Any) -> Any:
         """`value` with every special token hidden, in strings at any depth and in keys."""
@@ -55,25 +56,30 @@ class Veil:
         once more text follows.
         """
         whole = self._encode(rendered)
-        if not self._typed:
+        if not self._mark_of:
             return whole
         parts = list(self._parts(rendered))
-        if sum(map(self._encode, parts), ()) != whole:
-            raise RequestError(
-                "messages", self._typed[0], "text without this model's special tokens"
-            )
-        return sum(map(self._restored, parts), ())
+        if tuple(chain.from_iterable(map(self._encode, parts))) != whole:
+            raise _refused(next(iter(self._mark_of)))
+        return tuple(chain.from_iterable(map(self._restored, parts)))
 
     def _hide(self, found: re.Match[str]) -> str:
-        self._typed.append(found[0])
-        return f"{self._stem}{len(self._typed) - 1}e"
+        typed = found[0]
+        if typed not in self._mark_of:
+            tried = (f"veil{secrets.token_hex(8)}e" for _ in range(_TRIES))
+            mark = next((mark for mark in tried if not self._special.search(mark)), None)
+            if mark is None:  # so many short special tokens has this model
+                raise _refused(typed)
+            self._mark_of[typed] = mark
+        return self._mark_of[typed]
 
     def _parts(self, rendered: str) -> Iterator[str]:
         """Texts in which something is hidden, and what lies between them."""
+        marks = re.compile("|".join(self._mark_of.values()))
         done = at = 0
         for special in [*self._special.finditer(rendered), None]:
             end = len(rendered) if special is None else special.start()
-            if self._marks.search(rendered, at, end):
+            if marks.search(rendered, at, end):
                 yield from filter(None, (rendered[done:at], rendered[at:end]))
                 done = end
             at = end if special is None else special.end()
@@ -81,10 +87,16 @@ class Veil:
             yield rendered[done:]
 
     def _restored(self, part: str) -> tuple[int, ...]:
-        text, hidden = self._marks.subn(lambda found: self._typed[int(found[1])], part)
-        return self._encode(text, as_text=bool(hidden))
+        text = part
+        for typed, mark in self._mark_of.items():
+            text = text.replace(mark, typed)
+        return self._encode(text, as_text=text != part)
 
     def _encode(self, text: str, *, as_text: bool = False) -> tuple[int, ...]:
         # The template writes the special tokens at the text's beginning itself.
         encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=as_text)
         return tuple(encoded["input_ids"])
+
+
+def _refused(typed: str) -> RequestError:
+    return RequestError("messages", typed, "text without this model's special tokens")
