@@ -22,7 +22,7 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.gateway.assembly import Assembly, assemble
 from thinkonce.insight.prices import Price, Prices
 from thinkonce.upstream.pools import Pools
-from thinkonce.web.protocol import protocol_with_limit
+from thinkonce.web.lane import protocol_of
 
 CHAT = "/v1/chat/completions"
 PRICES = Prices({"priced": Price(1.0, 2.0)})
@@ -148,7 +148,7 @@ async def running(settings: known.Settings, clock: Clock = SYSTEM) -> AsyncItera
     assembly = assemble(settings, Pools.of(settings.upstreams), clock=clock, prices=PRICES)
     config = uvicorn.Config(
         assembly.gateway,
-        http=protocol_with_limit(settings.gateway.header_limit, lane=assembly.lane),
+        http=protocol_of(assembly.lane, settings.gateway.header_limit),
         port=0,
         lifespan="off",
         ws="none",

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from thinkonce.web.protocol import LimitedProtocol
 
-__all__ = ("READ", "Door", "Lane", "with_lane")
+__all__ = ("READ", "Door", "Lane", "LaneProtocol", "protocol_of")
 
 # In a scope's `state`: what the lane made of a request that it could not answer.
 READ = "thinkonce.read"
@@ -52,126 +52,134 @@ class Lane(Protocol):
         ...
 
 
-def with_lane(base: type[HttpToolsProtocol], lane: Lane) -> type[HttpToolsProtocol]:
-    """`base` with `lane` in front of its parser."""
+class LaneProtocol(LimitedProtocol):
+    """uvicorn's protocol with `lane` in front of its parser. Relies on names private to uvicorn."""
 
-    class LaneProtocol(base):  # type: ignore[misc, valid-type]
-        _between = True  # the parser waits for the first byte of a request
-        _door: Door | None = None  # of a request whose body is on its way
-        _pieces: list[bytes]
-        _missing = 0
-        _deadline: Any = None
-        _used_at = 0.0  # loop time of the last answer out of the lane
-        _learnable = b""  # the head that the parser is about to take
+    lane: Lane
+    _between = True  # the parser waits for the first byte of a request
+    _door: Door | None = None  # of a request whose body is on its way
+    _pieces: list[bytes]
+    _missing = 0
+    _deadline: Any = None
+    _used_at = 0.0  # loop time of the last answer out of the lane
+    _learnable = b""  # the head that the parser is about to take
 
-        def data_received(self, data: bytes) -> None:
-            if self._door is not None:
-                self._pieces.append(data)
-                self._missing -= len(data)
-                if self._missing > 0:
-                    return
-                data = self._let_go()
-            while data and self._is_clear():
-                end = data.find(HEAD_END, 0, MAX_HEAD) + len(HEAD_END)
-                door = lane.door(data[:end]) if end >= len(HEAD_END) else None
-                if door is None:
-                    break
-                rest = end + door.length
-                if rest > len(data):
-                    self._wait_for_body(door, data, rest - len(data))
-                    return
-                if not self._answer(door, data[end:rest]):
-                    break
-                data = data[rest:]
-            if data:
-                self._parse(data)
+    def data_received(self, data: bytes) -> None:
+        if self._door is not None:
+            self._pieces.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data = self._let_go()
+        while data and self._is_clear():
+            end = data.find(HEAD_END, 0, MAX_HEAD) + len(HEAD_END)
+            door = self.lane.door(data[:end]) if end >= len(HEAD_END) else None
+            if door is None:
+                break
+            rest = end + door.length
+            if rest > len(data):
+                self._wait_for_body(door, data, rest - len(data))
+                return
+            if not self._answer(door, data[end:rest]):
+                break
+            data = data[rest:]
+        if data:
+            self._parse(data)
 
-        def _is_clear(self) -> bool:
-            """Whether no earlier answer is under way, and the client reads what it is sent."""
-            return (
-                self._between
-                and (self.cycle is None or self.cycle.response_complete)
-                and not self.flow.write_paused
-                and not self.transport.is_closing()
-            )
+    def _is_clear(self) -> bool:
+        """Whether no earlier answer is under way, and the client reads what it is sent."""
+        return (
+            self._between
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
 
-        def _answer(self, door: Door, body: bytes) -> bool:
-            answer = lane.answer(door, body, self.server_state.default_headers)
-            if not answer:
-                return False
-            self.transport.write(answer)
-            self.server_state.total_requests += 1
-            self._used_at = self.loop.time()
-            if self.timeout_keep_alive_task is None:
-                self._wait_idle(self.timeout_keep_alive)
-            return True
+    def _answer(self, door: Door, body: bytes) -> bool:
+        answer = self.lane.answer(door, body, self.server_state.default_headers)
+        if not answer:
+            return False
+        self.transport.write(answer)
+        self.server_state.total_requests += 1
+        self._used_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_idle(self.timeout_keep_alive)
+        return True
 
-        def _parse(self, data: bytes) -> None:
-            if self._between:
-                end = data.find(HEAD_END, 0, MAX_HEAD) + len(HEAD_END)
-                self._learnable = data[:end] if end >= len(HEAD_END) else b""
-            super().data_received(data)
-            lane.taken()  # whatever happened: nobody else's request may find it
+    def _parse(self, data: bytes) -> None:
+        if self._between:
+            end = data.find(HEAD_END, 0, MAX_HEAD) + len(HEAD_END)
+            self._learnable = data[:end] if end >= len(HEAD_END) else b""
+        super().data_received(data)
+        self.lane.taken()  # whatever happened: nobody else's request may find it
 
-        # -- a body on its way ---------------------------------------------------------------
+    # -- a body on its way ---------------------------------------------------------------
 
-        def _wait_for_body(self, door: Door, data: bytes, missing: int) -> None:
-            self._unset_keepalive_if_required()
-            self._door, self._pieces, self._missing = door, [data], missing
-            self._deadline = self.loop.call_later(BODY_SECONDS, self._give_up)
+    def _wait_for_body(self, door: Door, data: bytes, missing: int) -> None:
+        self._unset_keepalive_if_required()
+        self._door, self._pieces, self._missing = door, [data], missing
+        self._deadline = self.loop.call_later(BODY_SECONDS, self._give_up)
 
-        def _let_go(self) -> bytes:
-            """What came of the request so far."""
-            self._deadline.cancel()
-            data = b"".join(self._pieces)
-            self._door, self._pieces = None, []
-            return data
+    def _let_go(self) -> bytes:
+        """What came of the request so far."""
+        self._deadline.cancel()
+        data = b"".join(self._pieces)
+        self._door, self._pieces = None, []
+        return data
 
-        def _give_up(self) -> None:
+    def _give_up(self) -> None:
+        self._let_go()
+        self.transport.close()
+
+    # -- the parser's side ---------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._between = False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        read = self.lane.taken()
+        if read is not None:
+            self.scope["state"][READ] = read
+        super().on_headers_complete()
+        if self._learnable:
+            self.lane.learn(self._learnable, self.scope)
+            self._learnable = b""
+
+    def on_message_complete(self) -> None:
+        self._between = True
+        super().on_message_complete()
+
+    # -- the connection ------------------------------------------------------------------
+
+    def _wait_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        left = self._used_at + self.timeout_keep_alive - self.loop.time()
+        if self._used_at and left > 0:  # one timer for many answers, moved when it goes off
+            self._wait_idle(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        if self._door is not None:  # the request has begun: it gets its answer
+            self._parse(self._let_go())
+        super().shutdown()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._door is not None:
             self._let_go()
-            self.transport.close()
+        super().connection_lost(error)
 
-        # -- the parser's side ---------------------------------------------------------------
 
-        def on_message_begin(self) -> None:
-            self._between = False
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            read = lane.taken()
-            if read is not None:
-                self.scope["state"][READ] = read
-            super().on_headers_complete()
-            if self._learnable:
-                lane.learn(self._learnable, self.scope)
-                self._learnable = b""
-
-        def on_message_complete(self) -> None:
-            self._between = True
-            super().on_message_complete()
-
-        # -- the connection ------------------------------------------------------------------
-
-        def _wait_idle(self, seconds: float) -> None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                seconds, self.timeout_keep_alive_handler
-            )
-
-        def timeout_keep_alive_handler(self) -> None:
-            left = self._used_at + self.timeout_keep_alive - self.loop.time()
-            if self._used_at and left > 0:  # one timer for many answers, moved when it goes off
-                self._wait_idle(left)
-            else:
-                super().timeout_keep_alive_handler()
-
-        def shutdown(self) -> None:
-            if self._door is not None:  # the request has begun: it gets its answer
-                self._parse(self._let_go())
-            super().shutdown()
-
-        def connection_lost(self, error: Exception | None) -> None:
-            if self._door is not None:
-                self._let_go()
-            super().connection_lost(error)
-
-    return LaneProtocol
+def protocol_of(
+    lane: Lane | None, header_limit: int, header_setting: str = ""
+) -> type[LimitedProtocol]:
+    """The class to give to uvicorn."""
+    limits = {"header_limit": header_limit, "header_setting": header_setting}
+    if lane is None:
+        return type("Limited", (LimitedProtocol,), limits)
+    return type("WithLane", (LaneProtocol,), {**limits, "lane": lane})

@@ -7,15 +7,13 @@ in the scope's `state`, and use the usual one where it is not there.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from thinkonce.web.exchange import HttpError, error_body, oversized_head
-from thinkonce.web.lane import Lane, with_lane
 
-__all__ = ("CYCLE", "OVERSIZED", "protocol_with_limit", "send_at_once")
+__all__ = ("CYCLE", "OVERSIZED", "LimitedProtocol", "send_at_once")
 
 # In a scope's `state`: makes the HttpError for its head, which is larger than allowed.
 OVERSIZED = "thinkonce.oversized"
@@ -23,46 +21,45 @@ OVERSIZED = "thinkonce.oversized"
 CYCLE = "thinkonce.cycle"
 
 
-def protocol_with_limit(
-    header_limit: int, setting: str = "", lane: Lane | None = None
-) -> type[HttpToolsProtocol]:
-    """A protocol class that refuses heads of more than `header_limit` bytes; `lane` goes first.
+class LimitedProtocol(HttpToolsProtocol):
+    """Refuses heads of more than `header_limit` bytes.
 
     A head that comes whole is answered by the application, in its own error shape; one that does
-    not end is cut off here. `setting` names the limit to whoever meets it.
+    not end is cut off here. `header_setting` names the limit to whoever meets it.
     """
-    refusal = partial(oversized_head, header_limit, setting)
 
-    class LimitedProtocol(HttpToolsProtocol):
-        _open_head = 0  # bytes of a head that has not ended yet
-        _suspect = False  # so much came that its head may be too large
-        _ended = False  # the latest bytes held the end of a request
+    header_limit = 64 * 1024
+    header_setting = ""
+    _open_head = 0  # bytes of a head that has not ended yet
+    _suspect = False  # so much came that its head may be too large
+    _ended = False  # the latest bytes held the end of a request
 
-        def data_received(self, data: bytes) -> None:
-            received = self._open_head + len(data)
-            self._suspect, self._ended = received > header_limit, False
-            super().data_received(data)
-            if self.scope is not None and "method" in self.scope:
-                self._open_head = 0
-                return
-            # Behind a whole request it is unknown where this head began: count what is parsed.
-            self._open_head = _size(self.headers) if self._ended else received
-            if self._open_head > header_limit and not self.transport.is_closing():
-                self.transport.write(_written(refusal()))
-                self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        received = self._open_head + len(data)
+        self._suspect, self._ended = received > self.header_limit, False
+        super().data_received(data)
+        if self.scope is not None and "method" in self.scope:
+            self._open_head = 0
+            return
+        # Behind a whole request it is unknown where this head began: count what is parsed.
+        self._open_head = _size(self.headers) if self._ended else received
+        if self._open_head > self.header_limit and not self.transport.is_closing():
+            self.transport.write(_written(self._refusal()))
+            self.transport.close()
 
-        def on_headers_complete(self) -> None:
-            state: dict[str, Any] = cast(Any, self.scope)["state"]
-            if self._suspect and _size(self.headers) > header_limit:
-                state[OVERSIZED] = refusal
-            super().on_headers_complete()
-            state[CYCLE] = self.cycle
+    def on_headers_complete(self) -> None:
+        state: dict[str, Any] = cast(Any, self.scope)["state"]
+        if self._suspect and _size(self.headers) > self.header_limit:
+            state[OVERSIZED] = self._refusal
+        super().on_headers_complete()
+        state[CYCLE] = self.cycle
 
-        def on_message_complete(self) -> None:
-            self._ended = True
-            super().on_message_complete()
+    def on_message_complete(self) -> None:
+        self._ended = True
+        super().on_message_complete()
 
-    return LimitedProtocol if lane is None else with_lane(LimitedProtocol, lane)
+    def _refusal(self) -> HttpError:
+        return oversized_head(self.header_limit, self.header_setting)
 
 
 def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:

@@ -14,9 +14,8 @@ from typing import Any
 
 import uvicorn
 
-from thinkonce.web.lane import Lane
+from thinkonce.web.lane import Lane, protocol_of
 from thinkonce.web.listener import url_of
-from thinkonce.web.protocol import protocol_with_limit
 
 __all__ = ("HEADER_LIMIT", "Say", "Server", "Terms", "new_loop", "print_line")
 
@@ -68,7 +67,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol_with_limit(self.terms.header_limit, self.terms.header_setting, lane),
+                http=protocol_of(lane, self.terms.header_limit, self.terms.header_setting),
                 lifespan="off",
                 ws="none",
                 log_config=None,
