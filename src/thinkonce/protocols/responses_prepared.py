@@ -7,7 +7,7 @@ for it. So does its time, which belongs to the same object there.
 from __future__ import annotations
 
 from thinkonce.protocols.annotation import unmarked
-from thinkonce.protocols.dialect import Asked, Stamp
+from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.prepared import JSON, TemplatedReply
 from thinkonce.protocols.reply import Shape
 from thinkonce.protocols.responses_events import END, brief, cut_for_marks
@@ -21,13 +21,10 @@ _STREAM = "stream"
 
 
 class ResponsesPrepared(TemplatedReply):
-    """See `dialect.Prepared`."""
+    """See `dialect.Prepared`. Its templates have no place for a stamp."""
 
     def form(self, asked: Asked) -> str:
         return _STREAM if asked.stream else JSON
-
-    def render(self, asked: Asked, stamp: Stamp | None, annotation: bytes = b"") -> bytes:
-        return super().render(asked, None, annotation)
 
     def make(self, form: str) -> Template | None:
         reply = self.reply

@@ -97,6 +97,7 @@ def test_the_borders_of_chunks_may_fall_anywhere(texts: list[str], data: st.Data
         (framed(stream()[:3]) + frame(b'{"message":"x"}', "error"), Reason.ERROR),
         (framed(stream()[:3]) + frame(event("error", 3, message="y")), Reason.ERROR),
         (framed(stream(answer(status="failed", error={"code": "server_error"}))), Reason.ERROR),
+        (framed(stream(answer(status="failed"))), Reason.ERROR),
         (framed(stream()[:2]) + frame(b"<html>"), Reason.ERROR),
         (framed(stream()[:2]) + frame(b"[" * 5000), Reason.ERROR),
         (framed(stream()[:2]) + frame(b'{"type":7}'), Reason.ERROR),
