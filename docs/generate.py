@@ -149,6 +149,8 @@ def errors() -> Iterator[str]:
     yield f"# Errors\n\n{first}\n\n```text\n{tree.strip()}\n```\n"
     for name in module.__all__:
         error = getattr(module, name)
+        if not isinstance(error, type):  # a value that an error may hold
+            continue
         bases = ", ".join(f"`{base.__name__}`" for base in error.__bases__)
         yield f"\n## {name}\n\n{error.__doc__} Subclass of {bases}.\n"
 
