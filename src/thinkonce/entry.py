@@ -82,6 +82,7 @@ class Entry:
     stale_while_revalidate: float = 0.0  # seconds past expires_at
     stale_if_error: float = 0.0  # seconds past expires_at
     epoch: int = 0
+    request: bytes = b""  # what was asked, packed (`request.kept`); b"" where that is not kept
     # -- local to one process, never stored ------------------------------------------
     fresh_until: float = inf
     forget_at: float = inf

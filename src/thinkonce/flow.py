@@ -260,6 +260,7 @@ def _entry_of(ask: Ask, draft: Draft, setting: Setting, seconds: float) -> Entry
         stale_while_revalidate=life.stale_while_revalidate,
         stale_if_error=life.stale_if_error,
         epoch=ask.epoch,
+        request=draft.request,
     )
 
 

@@ -47,6 +47,7 @@ class Draft:
     tokens: int = 0
     refused: Reason | None = None
     meta: Meta | None = None  # where the answer tells more than the request did
+    request: bytes = b""  # what was asked, packed, where that is kept
 
 
 @dataclass(slots=True)

@@ -18,7 +18,8 @@ from thinkonce.protocols.dialect import Asked, Dialect
 from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
 from thinkonce.request.controls import Controls, parse_controls, strip_controls
 from thinkonce.request.headers import Taken, take_headers
-from thinkonce.request.key import Keyer
+from thinkonce.request.kept import pack
+from thinkonce.request.key import Keyer, request_parts, wanted_parts
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.pools import Pool, Pools
 
@@ -85,12 +86,14 @@ class Reader:
         forward_headers: frozenset[bytes] = frozenset(),
         ignore_fields: frozenset[str] = frozenset(),
         cache_remote_media: bool = True,
+        keep_requests: bool = True,
     ) -> None:
         self._dialect, self._pools, self._keyer = dialect, pools, keyer
         self._tenants, self._rules = tenants, rules
         self._classes = frozenset(rules.ttl_classes)
         self.forward_headers, self._ignore = forward_headers, ignore_fields
         self._cache_remote_media = cache_remote_media
+        self._keep_requests = keep_requests
 
     def read(self, call: Head, raw: bytes) -> Asking:
         """Raises HttpError 400, 404, 415 and RequestError for what cannot be served as written."""
@@ -117,13 +120,35 @@ class Reader:
         if bypass is None:
             if asked.remote_media:
                 controls = self._cap_life(controls)
-            identity = self._dialect.identity(
-                body, context_aware=controls.context_aware, ignore=self._ignore
-            )
-            key = self._keyer.request_key(
-                self._dialect.name, pool.name, tenant, identity, controls, taken.keyed, call.query
-            )
+            where = (self._dialect.name, pool.name, tenant, controls.namespace)
+            key = self._keyer.key_of(self._parts(where, body, controls, taken, call.query))
         return Asking(raw, body, asked, controls, taken, tenant, pool, key, bypass)
+
+    def parts(self, query: bytes, asking: Asking) -> bytes:
+        """What the key of `asking` is made of."""
+        assert asking.key is not None
+        local = asking.key.local
+        if isinstance(local, bytes) and local is not asking.key.digest:
+            return local  # a large request's key keeps its digest alone
+        where = (self._dialect.name, asking.pool.name, asking.tenant, asking.controls.namespace)
+        return self._parts(where, asking.body, asking.controls, asking.taken, query)
+
+    def kept(self, query: bytes, asking: Asking) -> bytes:
+        """The request as it is kept beside its answer; b"" where it is not kept."""
+        return pack(self.parts(query, asking)) if self._keep_requests else b""
+
+    def _parts(
+        self,
+        where: tuple[str, str, str, str],
+        body: dict[str, Any],
+        controls: Controls,
+        taken: Taken,
+        query: bytes,
+    ) -> bytes:
+        identity = self._dialect.identity(
+            body, context_aware=controls.context_aware, ignore=self._ignore
+        )
+        return request_parts(where, wanted_parts(controls), identity, taken.keyed, query)
 
     def _bypass(self, parsed: Parsed, asked: Asked, controls: Controls) -> Reason | None:
         if not controls.enabled:

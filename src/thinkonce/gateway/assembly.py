@@ -208,6 +208,7 @@ def _endpoints(
                 forward_headers=forwarded,
                 ignore_fields=frozenset(cache.ignore_fields),
                 cache_remote_media=gateway.remote_media == "cache",
+                keep_requests=cache.keep_requests,
             ),
             shelf,
             world,

@@ -198,6 +198,7 @@ class Endpoint:
             prices=self._teller.prices,
             usage_asked=asked.include_usage or on_behalf,
             epoch=self._shelf.epoch,
+            kept=lambda: self._reader.kept(call.query, asking),
             took=self._teller.metrics.upstream.add,
         )
 

@@ -62,7 +62,10 @@ class Fetched:
 
 
 class Fetch:
-    """Callable once per flight. `publish` is set by whoever runs it for followers."""
+    """Callable once per flight. `publish` is set by whoever runs it for followers.
+
+    `kept` gives the request as it is kept beside the answer.
+    """
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class Fetch:
         prices: Prices,
         usage_asked: bool,
         epoch: int,
+        kept: Callable[[], bytes],
         took: Callable[[float], None],
     ) -> None:
         self.asking, self.dialect = asking, dialect
@@ -82,7 +86,7 @@ class Fetch:
         self.publish: Callable[[bytes], object] | None = None
         self.headers: tuple[Header, ...] = ()
         self._client, self._request = client, request
-        self._rules, self._prices, self._took = rules, prices, took
+        self._rules, self._prices, self._took, self._kept = rules, prices, took, kept
 
     async def __call__(self) -> Fetched:
         """Raises Refused for what is no 200, and other UpstreamErrors."""
@@ -119,6 +123,7 @@ class Fetch:
             cost=seconds if usd is None else usd,
             tokens=reply.tokens,
             refused=refused,
+            request=self._kept() if refused is None else b"",
         )
 
     async def _whole(self, exchange: Exchange) -> Fetched:

@@ -20,7 +20,7 @@ from blake3 import blake3
 from thinkonce.request.controls import DEFAULTS, Controls
 from thinkonce.tiers.tier import Key
 
-__all__ = ("ANONYMOUS", "KEY_VERSION", "Keyer")
+__all__ = ("ANONYMOUS", "KEY_VERSION", "Keyer", "request_parts", "wanted_parts")
 
 KEY_VERSION = 1  # of the parts below; a change makes every stored answer unfindable
 ANONYMOUS = "anonymous"
@@ -64,14 +64,15 @@ class Keyer:
         query: bytes = b"",
     ) -> Key:
         """`identity` as the dialect gave it, `headers` the keyed ones, `query` the URL's, raw."""
-        where = (KEY_VERSION, "request", endpoint, pool, tenant, controls.namespace)
-        asked = (query,) if query else ()  # its absence is the older form of the key
-        if controls.override:
-            model = identity.get("model")
-            return self._key(_encode((*where, "override", controls.label, model, *asked)))
-        label = "" if controls.batch_mode else controls.label
-        mode = "" if controls.context_aware else "context-free"
-        return self._key(_encode((*where, label, mode, identity, headers, *asked)))
+        return self.key_of(
+            request_parts(
+                (endpoint, pool, tenant, controls.namespace),
+                wanted_parts(controls),
+                identity,
+                headers,
+                query,
+            )
+        )
 
     def call_key(
         self,
@@ -84,14 +85,15 @@ class Keyer:
         """For a Python call: `args` from `canonical_args`; `local` None: made from the parts."""
         parts = _call_parts(function, version, namespace, args)
         if local is None:
-            return self._key(parts)
+            return self.key_of(parts)
         return Key(local, lambda: self._digest(parts))
 
     def call_digest(self, function: str, version: str, namespace: str, args: bytes) -> bytes:
         """The digest alone, for a key whose local form needs none of the parts."""
         return self._digest(_call_parts(function, version, namespace, args))
 
-    def _key(self, parts: bytes) -> Key:
+    def key_of(self, parts: bytes) -> Key:
+        """The key of what `request_parts` gave."""
         if len(parts) > _LOCAL_BYTES:
             digest = self._digest(parts)
             return Key(digest, digest)
@@ -99,6 +101,33 @@ class Keyer:
 
     def _digest(self, parts: bytes) -> bytes:
         return blake3(parts, key=self.secret).digest()
+
+
+def request_parts(
+    where: tuple[str, str, str, str],
+    wanted: tuple[str, str, bool],
+    identity: dict[str, Any],
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    query: bytes = b"",
+) -> bytes:
+    """What the key of an HTTP request is made of.
+
+    `where` is (endpoint, pool, tenant, namespace), `wanted` what `wanted_parts` gave.
+    """
+    label, mode, override = wanted
+    asked = (query,) if query else ()  # its absence is the older form of the key
+    if override:
+        model = identity.get("model")
+        return _encode((KEY_VERSION, "request", *where, "override", label, model, *asked))
+    return _encode((KEY_VERSION, "request", *where, label, mode, identity, headers, *asked))
+
+
+def wanted_parts(controls: Controls) -> tuple[str, str, bool]:
+    """Label, mode, and whether the label is the key."""
+    if controls.override:
+        return controls.label, "", True
+    mode = "" if controls.context_aware else "context-free"
+    return "" if controls.batch_mode else controls.label, mode, False
 
 
 def _call_parts(function: str, version: str, namespace: str, args: bytes) -> bytes:

@@ -76,6 +76,14 @@ class CacheSection(Section, frozen=True):
         int | None, about("Most entries in the memory tier.", "a whole number >= 1" + NONE, least=1)
     ] = None
     max_entry_bytes: Annotated[int, size("Larger answers are not kept.", least=1)] = MIB
+    keep_requests: Annotated[
+        bool,
+        about(
+            "Keep what was asked beside each answer, compressed: `explain` compares with it, and "
+            "an export that carries it can be imported under another secret.",
+            YES_NO,
+        ),
+    ] = True
     policy: Annotated[
         Literal["cost", "lru", "sieve", "s3fifo", "arc"],
         about("What is forgotten first when memory is full.", "cost | lru | sieve | s3fifo | arc"),

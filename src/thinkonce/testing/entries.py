@@ -51,6 +51,7 @@ def entry_of(
         stale_while_revalidate=2.0,
         stale_if_error=3.0,
         epoch=epoch,
+        request=b"what was asked",
     )
 
 

@@ -51,6 +51,7 @@ class _Header(msgspec.Struct, array_like=True, gc=False, frozen=True):
     stale_while_revalidate: float
     stale_if_error: float
     epoch: int
+    request: bytes = b""
 
 
 class _Meta(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -124,6 +125,7 @@ class Codec:
             header.stale_while_revalidate,
             header.stale_if_error,
             header.epoch,
+            header.request,
         )
 
     def _new_meta(self, raw: bytes) -> Meta:
@@ -158,6 +160,7 @@ def _header_of(entry: Entry, meta: bytes) -> _Header:
         entry.stale_while_revalidate or 0,  # an integer takes one byte, 0.0 takes nine
         entry.stale_if_error or 0,
         entry.epoch,
+        entry.request,
     )
 
 

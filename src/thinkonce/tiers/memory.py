@@ -127,7 +127,7 @@ class MemoryTier:
         """Publish `entry` unless it is too large or a purge since its request concerns it."""
         localise(entry, self._clock)
         entry.key, entry.digest = key.local, key.digest
-        entry.size = entry.payload_size + ENTRY_OVERHEAD + _key_size(key.local)
+        entry.size = entry.payload_size + len(entry.request) + ENTRY_OVERHEAD + _key_size(key.local)
         with self.lock:
             self.catch_up()
             if self._purged_meanwhile(entry) or self._too_large(entry):

@@ -52,7 +52,12 @@ def test_everything_that_is_said_of_an_entry_survives(meta, times, tokens, epoch
     names = ("cost", "seconds", "created_at", "expires_at", "gone_at")
     names += ("stale_while_revalidate", "stale_if_error")
     put = entry(
-        {"a": 1}, meta=meta, tokens=tokens, epoch=epoch, **dict(zip(names, times, strict=True))
+        {"a": 1},
+        meta=meta,
+        tokens=tokens,
+        epoch=epoch,
+        request=b"asked",
+        **dict(zip(names, times, strict=True)),
     )
     found = CODEC.decode(KEY, CODEC.encode(DIGEST, put))
     for name in STORED:
@@ -64,6 +69,7 @@ def test_a_new_field_of_an_entry_is_not_forgotten_here():
     assert STORED == [
         "key", "payload", "meta", "digest", "form", "payload_size", "cost", "seconds", "tokens",
         "created_at", "expires_at", "gone_at", "stale_while_revalidate", "stale_if_error", "epoch",
+        "request",
     ]  # fmt: skip
 
 

@@ -1,0 +1,115 @@
+"""The request an entry answers, kept beside the answer: exactly what its key was made of.
+
+With it a key can be made again under another secret or for another tenant, and two requests can
+be compared. Controls, ignored fields, credentials and `stream` are not part of it, as they are
+not part of the key.
+
+    parts (MessagePack, see `key`) ──► pack ──► | 1 | deflate, with a dictionary of common names |
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import msgspec
+
+from thinkonce.errors import CorruptEntry
+from thinkonce.request.key import KEY_VERSION, request_parts
+
+__all__ = ("MOST_PACKED", "KeptRequest", "pack", "read_parts", "unpack")
+
+# Larger ones, images as a rule, are not kept. Bytes, packed.
+MOST_PACKED = 64 * 1024
+MOST_PARTS = 64 * 1024 * 1024  # so that a damaged or hostile file cannot fill memory
+_FORMAT = b"\x01"
+# Part of the format: names that requests share, so that short ones become shorter too.
+_NAMES = (
+    b'choices{"type":"object","properties":{"type":"string","description":"required":["'
+    b"function\xa4name\xa8messages\x91\x82\xa7content\xa6system\xa4role\xa9assistant\xa5tools"
+    b"\xabtemperature\xaamax_tokens\xa5model\xa6gpt-4o\x82\xa7content\xa4user\xa4role"
+    b"\xa7request\xb0chat/completions\xa4main"
+)
+
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+class KeptRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What of a request counted. `identity` is the body's, as the dialect gave it.
+
+    `override`: the label is the key, `identity` then holds the model alone.
+    """
+
+    endpoint: str
+    pool: str
+    tenant: str
+    namespace: str = ""
+    label: str = ""
+    mode: str = ""
+    override: bool = False
+    identity: dict[str, Any] = {}
+    headers: tuple[tuple[str, str], ...] = ()
+    query: str = ""
+
+    def parts(self) -> bytes:
+        """What the key is made of; `read_parts` undoes it."""
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers
+        ]
+        return request_parts(
+            (self.endpoint, self.pool, self.tenant, self.namespace),
+            (self.label, self.mode, self.override),
+            self.identity,
+            headers,
+            self.query.encode("latin-1"),
+        )
+
+
+def pack(parts: bytes) -> bytes:
+    """b"" where the request is too large to be kept."""
+    packer = zlib.compressobj(1, wbits=-15, zdict=_NAMES)
+    packed = _FORMAT + packer.compress(parts) + packer.flush()
+    return packed if len(packed) <= MOST_PACKED else b""
+
+
+def unpack(packed: bytes) -> bytes:
+    """The parts. Raises CorruptEntry for bytes that `pack` did not make."""
+    if packed[:1] != _FORMAT:
+        raise CorruptEntry("request", f"reading a kept request of format {packed[:1].hex() or '?'}")
+    unpacker = zlib.decompressobj(wbits=-15, zdict=_NAMES)
+    try:
+        parts = unpacker.decompress(packed[1:], MOST_PARTS)
+    except zlib.error as error:
+        raise CorruptEntry("request", "unpacking a kept request") from error
+    if not unpacker.eof:
+        raise CorruptEntry("request", "unpacking a kept request that is cut off")
+    return parts
+
+
+def read_parts(parts: bytes) -> KeptRequest:
+    """Raises CorruptEntry for parts that are no request's, or of another version."""
+    try:
+        return _read(_decode(parts))
+    except (msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
+        raise CorruptEntry("request", "reading a kept request") from error
+
+
+def _read(parts: list[Any]) -> KeptRequest:
+    version, kind, endpoint, pool, tenant, namespace, *rest = parts
+    if (version, kind) != (KEY_VERSION, "request"):
+        raise ValueError(f"version {version} of a {kind}")
+    where = KeptRequest(endpoint, pool, tenant, namespace)
+    replace = msgspec.structs.replace
+    if rest[0] == "override" and len(rest) in (3, 4) and not isinstance(rest[2], dict):
+        _, label, model, *query = rest
+        identity = {} if model is None else {"model": model}
+        found = replace(where, label=label, override=True, identity=identity)
+    else:
+        label, mode, identity, headers, *query = rest
+        pairs = tuple((_text(name), _text(value)) for name, value in headers)
+        found = replace(where, label=label, mode=mode, identity=identity, headers=pairs)
+    return replace(found, query=_text(query[0])) if query else found
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("latin-1")
