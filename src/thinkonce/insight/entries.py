@@ -13,10 +13,11 @@ import msgspec
 from thinkonce.entry import Entry, Form
 from thinkonce.protocols.reply import decode_reply
 
-__all__ = ("EntryRow", "content_of", "row_of")
+__all__ = ("FORMS", "EntryRow", "content_of", "row_of")
 
 
-_FORMS = {number: name.lower() for name, number in vars(Form).items() if isinstance(number, int)}
+# Of `Entry.form`, by number.
+FORMS = {number: name.lower() for name, number in vars(Form).items() if isinstance(number, int)}
 
 
 class EntryRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ def row_of(entry: Entry, now: float) -> EntryRow:
     meta = entry.meta
     return EntryRow(
         key=entry.digest.hex(),
-        form=_FORMS.get(entry.form, str(entry.form)),
+        form=FORMS.get(entry.form, str(entry.form)),
         scope=meta.scope,
         model=meta.model,
         namespace=meta.namespace,

@@ -1,0 +1,203 @@
+"""Entries on their way from one store to another: what an export says, what an import takes.
+
+    {"thinkonce_export": 1, "secret": "fingerprint", "held": {...}, ...}    first
+    an entry a line, in order of keys (see `carried`)
+    {"end": true, "entries": n, "expired": n, "not_movable": n}             last
+
+A file without its last line is cut off; an import takes what there is and says so. Importing the
+same file twice changes nothing: what is there already, or newer, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from thinkonce.entry import Entry
+from thinkonce.errors import CorruptEntry, RequestError, ThinkOnceError, TierError
+from thinkonce.insight.carried import Carried, carried, entry_from, line_of, read_line
+from thinkonce.selector import Selector
+from thinkonce.shelf import Shelf
+from thinkonce.tiers.tier import Key
+
+__all__ = ("FORMAT", "ForeignSecret", "Importer", "Opening", "export_lines", "read_opening")
+
+FORMAT = 1
+PAGE = 25  # entries read at a time: each may take a megabyte
+BATCH_ENTRIES, BATCH_BYTES = 200, 8 * 2**20  # between two waits for the store
+FLUSH_SECONDS = 30.0
+
+
+class ForeignSecret(ThinkOnceError):
+    """The file's keys and tenants were made under another secret, so they mean nothing here."""
+
+
+class Opening(msgspec.Struct, kw_only=True):
+    """The first line. `held`: entries by tier when the export began."""
+
+    thinkonce_export: int
+    secret: str
+    made_at: float
+    held: dict[str, int] = {}
+
+
+class _End(msgspec.Struct, kw_only=True):
+    end: bool
+    entries: int = 0
+
+
+def _is_end(line: bytes) -> bool:
+    if not line.startswith(b'{"end":'):
+        return False
+    try:
+        return msgspec.json.decode(line, type=_End).end
+    except msgspec.MsgspecError:
+        return False
+
+
+def export_lines(shelf: Shelf, selector: Selector, after: bytes = b"") -> Iterator[bytes]:
+    """All of an export, each line with its newline. Raises TierError."""
+    now = shelf.clock.wall()
+    held = {name: stats.entries for name, stats in shelf.tier_stats().items()}
+    opening = Opening(thinkonce_export=FORMAT, secret=shelf.fingerprint, made_at=now, held=held)
+    yield msgspec.json.encode(opening) + b"\n"
+    counts = {"entries": 0, "expired": 0, "not_movable": 0}
+    while page := shelf.entries(selector, PAGE, after):
+        after = page[-1].digest
+        for entry in page:
+            line, name = _exported(entry, now)
+            counts[name] += 1
+            if line:
+                yield line + b"\n"
+    yield msgspec.json.encode({"end": True, **counts}) + b"\n"
+
+
+def _exported(entry: Entry, now: float) -> tuple[bytes, str]:
+    if entry.expires_at <= now:
+        return b"", "expired"
+    try:
+        return line_of(carried(entry)), "entries"
+    except TypeError:  # a value that is copied, or in memory only
+        return b"", "not_movable"
+
+
+def read_opening(line: bytes) -> Opening:
+    """Raises RequestError for a file that `export` did not write, or a later release did."""
+    try:
+        opening = msgspec.json.decode(line, type=Opening)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        accepts = "the first line of a file that `export` wrote"
+        raise RequestError("line 1", line[:80].decode(errors="replace"), accepts) from error
+    if opening.thinkonce_export != FORMAT:
+        accepts = f"format {FORMAT}; a newer release reads newer ones"
+        raise RequestError("thinkonce_export", opening.thinkonce_export, accepts)
+    return opening
+
+
+@dataclass(slots=True)
+class _Batch:
+    keys: list[tuple[int, Key]] = field(default_factory=list)
+    bytes: int = 0
+
+
+class Importer:
+    """Takes the lines of one export. Blocks on the store's disk, so it belongs in a thread.
+
+    `into`: the tenant whose entries they become; None: whoever had them, which takes the same
+    secret. Larger answers than `max_bytes` are refused.
+    """
+
+    def __init__(self, shelf: Shelf, opening: Opening, into: str | None, max_bytes: int) -> None:
+        if into is None and opening.secret != shelf.fingerprint:
+            raise ForeignSecret(
+                f"secret: the file was written under the one with fingerprint {opening.secret}, "
+                f"and here it is {shelf.fingerprint}: its tenants mean nobody here. Name the "
+                "tenant that the entries shall belong to; their keys are then made again"
+            )
+        self._shelf, self._into, self._max_bytes = shelf, into, max_bytes
+        self._batch = _Batch()
+        self.counts = dict.fromkeys(("imported", "present", "expired", "failed"), 0)
+        self.ended = False
+
+    def take(self, number: int, line: bytes) -> str:
+        """ "" or why line `number` (from 1) was not taken. Raises nothing for a bad line."""
+        if _is_end(line):
+            self.ended = True
+            return ""
+        try:
+            self.counts[self._take(number, line)] += 1
+        except (CorruptEntry, RequestError, TierError) as error:
+            self.counts["failed"] += 1
+            return str(error)
+        return ""
+
+    def is_full(self) -> bool:
+        """Whether `settle` should be called before more is taken."""
+        return len(self._batch.keys) >= BATCH_ENTRIES or self._batch.bytes >= BATCH_BYTES
+
+    def settle(self) -> list[tuple[int, str]]:
+        """Wait until what was taken is durable; the lines that the store did not keep, and why."""
+        batch, self._batch = self._batch, _Batch()
+        store = self._shelf.store
+        if store is None:
+            return []
+        store.flush(FLUSH_SECONDS)
+        lost = [number for number, key in batch.keys if store.get(key) is None]
+        self.counts["imported"] -= len(lost)
+        self.counts["failed"] += len(lost)
+        return [(number, "the store did not write it in time") for number in lost]
+
+    def told(self) -> dict[str, Any]:
+        return {**self.counts, "complete": self.ended}
+
+    def _take(self, number: int, line: bytes) -> str:
+        item = read_line(line)
+        if item.expires_at is not None and item.expires_at <= self._shelf.clock.wall():
+            return "expired"
+        if len(item.payload) > self._max_bytes:
+            accepts = f"up to {self._max_bytes} bytes ([cache] max_entry_bytes)"
+            raise RequestError("payload", f"{len(item.payload)} bytes", accepts)
+        key = self._key_of(item)
+        if self._has(key, item.created_at):
+            return "present"
+        self._put(key, entry_from(item, key.digest, self._into))
+        self._batch.keys.append((number, key))
+        self._batch.bytes += len(item.payload)
+        return "imported"
+
+    def _key_of(self, item: Carried) -> Key:
+        request, written = item.request, bytes.fromhex(item.key)
+        if request is None:
+            if self._into is not None or self._shelf.store is None:
+                accepts = "one, since keys are made again for another tenant or a memory-only cache"
+                raise RequestError("request", None, accepts)
+            return Key(written, written)
+        if self._into is not None:
+            request = msgspec.structs.replace(request, tenant=self._into)
+        try:
+            key = self._shelf.keyer.key_of(request.parts())
+        except (ValueError, OverflowError) as error:  # a number or a text that no request holds
+            raise CorruptEntry("line", f"making its key: {error}") from error
+        if self._into is None and key.digest != written:
+            raise CorruptEntry("line", "checking it: its key is not that of its request")
+        return key
+
+    def _has(self, key: Key, created_at: float) -> bool:
+        for tier in self._shelf.setting.tiers:
+            entry = tier.get(key)
+            if entry is not None and entry.created_at >= created_at:
+                return True
+        return False
+
+    def _put(self, key: Key, entry: Entry) -> None:
+        entry.epoch = self._shelf.epoch
+        memory, store = self._shelf.memory, self._shelf.store
+        if store is None or key.local in memory.map:
+            memory.put(key, entry)
+            if key.local not in memory.map and store is None:
+                raise RequestError("payload", f"{entry.size} bytes", "what memory has room for")
+        if store is not None:  # memory is for what is asked, not for what was brought
+            store.put(key, entry)
