@@ -325,4 +325,4 @@ async def test_pages_that_are_not_built_say_so(gateway: Running, upstream: Upstr
 def redirect(gateway: Running, url: str) -> None:
     """Point a running gateway's only pool somewhere else."""
     (pool,) = gateway.assembly.pools.all
-    object.__setattr__(pool, "bases", (base_url(url),))
+    pool.servers[0].base = base_url(url)

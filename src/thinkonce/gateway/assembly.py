@@ -68,7 +68,8 @@ class Assembly:
             self.shelf.store.resize(settings.store.max_bytes)
         # Flows under way hold the setting they began with.
         self.shelf.setting = self.world.setting = replace(self.shelf.setting, rules=rules)
-        self._use(_client(settings, self.client.gateway_id))
+        pools = pools.keeping(self.pools)
+        self._use(_client(settings, self.client.gateway_id, self.shelf.clock), pools)
         self.pools = pools
         for model in _known_models(pools):
             self.metrics.learn_model(model)
@@ -91,11 +92,13 @@ class Assembly:
         )
         self.lane.adopt(_in_lane(settings, self.gateway))
 
-    def _use(self, client: Client) -> None:
+    def _use(self, client: Client, pools: Pools) -> None:
         """Ask upstreams by `client` if it differs; calls under way keep the one they have."""
         if (client.timeouts, client.retries) != (self.client.timeouts, self.client.retries):
+            self.client.watch(())
             self.retired.append(self.client)
             self.client = client
+        self.client.watch(pools.all)
 
     async def close(self, drain: float) -> None:
         """Calls under way get `drain` seconds; then everything is flushed and let go."""
@@ -109,7 +112,7 @@ class Assembly:
 def assemble(
     settings: Settings, pools: Pools, *, clock: Clock = SYSTEM, prices: Prices | None = None
 ) -> Assembly:
-    """Raises ConfigError for a store that cannot be used."""
+    """Needs a running loop if health is checked. Raises ConfigError for an unusable store."""
     shelf = open_shelf(
         settings.store.url,
         rules_of(settings),
@@ -129,7 +132,7 @@ def assemble(
         finish_abandoned=settings.gateway.finish_abandoned,
     )
     gateway_id = f"thinkonce-{secrets.token_hex(8)}"
-    client = _client(settings, gateway_id)
+    client = _client(settings, gateway_id, clock)
     passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
     endpoints = _endpoints(settings, pools, shelf, world, client, passing, metrics, prices)
     access_log = AccessLog(enabled=settings.gateway.access_log)
@@ -144,6 +147,7 @@ def assemble(
     )
     lane = FastLane(gateway.ids, metrics, access_log)
     lane.adopt(_in_lane(settings, gateway))
+    client.watch(pools.all)
     return Assembly(gateway, pools, shelf, metrics, client, world, access_log, lane, prices)
 
 
@@ -165,7 +169,7 @@ def rules_of(settings: Settings) -> Rules:
         early_refresh=cache.early_refresh,
         # Nobody may give a leader up while its own timeouts still allow it to wait.
         lease=gateway.connect_timeout * (gateway.retries + 1)
-        + max(gateway.first_byte_timeout, gateway.read_timeout)
+        + max(gateway.first_byte_timeout, gateway.read_timeout, *_deadlines(settings))
         + 5.0,
         ttl_classes={
             name: TtlClass(row.ttl, row.priority) for name, row in settings.ttl_classes.items()
@@ -175,10 +179,14 @@ def rules_of(settings: Settings) -> Rules:
     return replace(rules, ttl=ttl)
 
 
-def _client(settings: Settings, gateway_id: str) -> Client:
+def _deadlines(settings: Settings) -> list[float]:
+    return [row.deadline for row in settings.upstreams.values() if row.deadline is not None]
+
+
+def _client(settings: Settings, gateway_id: str, clock: Clock) -> Client:
     gateway = settings.gateway
     timeouts = Timeouts(gateway.connect_timeout, gateway.first_byte_timeout, gateway.read_timeout)
-    return Client(timeouts, retries=gateway.retries, gateway_id=gateway_id)
+    return Client(timeouts, retries=gateway.retries, gateway_id=gateway_id, clock=clock)
 
 
 def _endpoints(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -13,6 +14,7 @@ from thinkonce.gateway.http import Call, send_pieces, send_whole
 from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
 from thinkonce.gateway.models import list_models
 from thinkonce.outcome import Outcome, Reason
+from thinkonce.protocols.registry import DIALECTS
 from thinkonce.request.controls import strip_controls
 from thinkonce.request.headers import take_headers
 from thinkonce.upstream.client import HOPS, Client, Exchange, Request
@@ -58,6 +60,8 @@ class Passing:
             raw,
             tuple(more),
         )
+        if call.method not in _HARMLESS and request.path not in CALLS:
+            request = replace(request, repeatable=False)
         head = miss_headers(Outcome.BYPASS, reason, "")
         head.append((b"x-request-id", call.id))
         if call.method == "GET" and request.path == "models" and len(self._pools.all) > 1:
@@ -115,6 +119,10 @@ class _Named(msgspec.Struct):
 
 _peek = msgspec.json.Decoder(_Named).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+# Asking these twice costs time and nothing else.
+CALLS = frozenset({*DIALECTS, "embeddings", "messages/count_tokens", "moderations", "rerank"})
+_HARMLESS = ("GET", "HEAD", "OPTIONS")
 
 # Headers sent on as they came, apart from the known ones.
 _PASSED = (b"accept-encoding", b"range", b"if-none-match")

@@ -55,6 +55,15 @@ def _check_upstream(name: str, upstream: Upstream) -> None:
         raise ConfigError(f"[upstreams.{name}] urls", [], "one URL or more")
     for url in upstream.urls:
         check_upstream_url(f"[upstreams.{name}] urls", url)
+    if upstream.weights and (
+        len(upstream.weights) != len(upstream.urls) or not all(w > 0 for w in upstream.weights)
+    ):
+        accepts = f"a number > 0 for each of the {len(upstream.urls)} URLs"
+        raise ConfigError(f"[upstreams.{name}] weights", upstream.weights, accepts)
+    path = upstream.health_path
+    if path and (not path.startswith("/") or set(path) & set(" \t\r\n#")):
+        accepts = "a path that begins with a slash, such as /health"
+        raise ConfigError(f"[upstreams.{name}] health_path", path, accepts)
     if not upstream.models:
         raise ConfigError(f"[upstreams.{name}] models", [], 'one pattern or more, such as "*"')
 

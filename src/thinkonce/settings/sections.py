@@ -226,6 +226,68 @@ class Upstream(Section, frozen=True):
         bool,
         about("Ask for the usage chunk on streams that did not; it is taken out again.", YES_NO),
     ] = False
+    choice: Annotated[
+        Literal["weighted", "ordered"],
+        about(
+            "Which server is asked first: each in its share, or always the first that is well.",
+            "weighted | ordered",
+        ),
+    ] = "weighted"
+    weights: Annotated[
+        list[float],
+        about("Shares of the URLs; none: equal ones.", "a list of numbers > 0, one for each URL"),
+    ] = msgspec.field(default_factory=list)
+    max_concurrent: Annotated[
+        int | None,
+        about("Requests a server gets at a time.", "a whole number >= 1" + NONE, least=1),
+    ] = None
+    max_waiting: Annotated[
+        int,
+        about(
+            "Requests that may wait for a server to have room; beyond it 503.",
+            "0 to 100000",
+            least=0,
+            most=100_000,
+        ),
+    ] = 100
+    deadline: Annotated[
+        float | None,
+        seconds(
+            "From a request to its answer's first byte, waiting and retries included; none: what "
+            "the timeouts of [gateway] add up to.",
+            NONE,
+            least=0.01,
+        ),
+    ] = None
+    retry_budget: Annotated[
+        float,
+        about(
+            "Further attempts for each request, in the long run; ten are held in reserve.",
+            "0 to 10",
+            least=0,
+            most=10,
+        ),
+    ] = 0.2
+    breaker_failures: Annotated[
+        int,
+        about(
+            "Failures in a row after which a server is left alone for `breaker_pause`.",
+            "a whole number >= 1",
+            least=1,
+        ),
+    ] = 5
+    breaker_pause: Annotated[float, seconds("How long; then one request tries it.", least=0.01)] = (
+        5.0
+    )
+    health_path: Annotated[
+        str,
+        about(
+            "Asked for at each server's root, apart from requests; a server that does not answer "
+            "it with 2xx gets none. Empty: requests alone show who is well.",
+            "a path such as /health",
+        ),
+    ] = ""
+    health_interval: Annotated[float, seconds("Between two of these.", least=0.01)] = 10.0
 
 
 class TtlClass(Section, frozen=True):

@@ -1,8 +1,8 @@
 """Asks an upstream: one `aiohttp` session for all pools.
 
     send ──► connect ──► first byte ──► read ──► read ──► end
-       retries, other servers │             │ no total timeout, only a gap between two pieces
-       of the pool            │             │ no retry: the caller may have seen a part
+      other servers of the    │             │ no total timeout, only a gap between two pieces
+      pool, within a deadline │             │ no retry: the caller may have seen a part
 
 Redirects are passed on, never followed: a credential must not travel to another host.
 """
@@ -12,17 +12,21 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from thinkonce.upstream.failure import Broken, Header, TimedOut, Unreachable
-from thinkonce.upstream.pools import Base, Pool
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.errors import UpstreamError
+from thinkonce.upstream.checks import Checks, Pause
+from thinkonce.upstream.exchange import Exchange, end_to_end, say
+from thinkonce.upstream.failure import Header, TimedOut, Unreachable, says_try_elsewhere
+from thinkonce.upstream.pools import Pool
+from thinkonce.upstream.server import Server, retry_after
+from thinkonce.upstream.turn import Turn
 
 __all__ = ("HOPS", "Client", "Exchange", "Request", "Timeouts", "end_to_end")
 
@@ -32,19 +36,10 @@ log = logging.getLogger("thinkonce")
 HOPS = b"cdn-loop"
 # Connections to all upstreams together. A model's server is slow: each call holds one for seconds.
 MAX_CONNECTIONS = 1024
-# Before another attempt at a pool whose servers have all been tried once, seconds.
-FIRST_PAUSE = 0.05
-# Most that one piece of a compressed answer may unfold to at once, bytes.
-MAX_PIECE = 1024 * 1024
 # A request's body is written in one go up to here, bytes.
 MAX_WRITE = 512 * 1024
 # Some providers send long policy headers.
 MAX_HEADER = 64 * 1024
-
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
-    b"transfer-encoding upgrade content-length".split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to send. `path` is relative to a pool's base URLs, without /v1."""
+    """What to send. `path` is relative to a pool's base URLs, without /v1.
+
+    `repeatable`: asking twice does nothing that asking once does not.
+    """
 
     method: str
     path: str
@@ -66,6 +64,7 @@ class Request:
     headers: tuple[Header, ...]
     body: bytes
     credential: tuple[Header, ...] = ()
+    repeatable: bool = True
 
 
 class Client:
@@ -77,47 +76,122 @@ class Client:
         *,
         retries: int = 2,
         gateway_id: str = "",
+        clock: Clock = SYSTEM,
+        pause: Pause = asyncio.sleep,
     ) -> None:
         self.timeouts, self.retries, self.gateway_id = timeouts, retries, gateway_id
+        self._clock = clock
+        self._checks = Checks(self._is_well, pause)
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, pool: Pool, request: Request, *, raw: bool = False) -> Exchange:
+    async def send(
+        self, pool: Pool, request: Request, *, raw: bool = False, spare: bool = False
+    ) -> Exchange:
         """The beginning of the answer of one of the pool's servers, whatever its status.
 
-        `raw`: hand out the body in the encoding it comes in. Raises Unreachable, TimedOut.
+        A 429 or 5xx is an answer only if no other server can serve; a connection error and a
+        timeout likewise. `raw`: hand out the body in the encoding it comes in. `spare`: another
+        pool can be asked, so servers that are left alone stay alone. Raises Unreachable,
+        TimedOut, Overloaded.
         """
+        turn = self._turn(pool, spare)
         headers = self._headers(pool, request, raw)
-        failure: Exception = Unreachable(f"no server in pool {pool.name!r}")
-        for attempt, base in enumerate(self._attempts(pool)):
-            if attempt >= len(pool.bases):
-                await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - len(pool.bases)))
+        refusal: Exchange | None = None
+        failure: Exception | None = None
+        server: Server | None = await turn.first()
+        while server is not None:
             try:
-                return await self._send(base, request, headers, raw)
-            except aiohttp.ClientConnectionError as error:
+                exchange = await self._try(pool, server, request, headers, raw, turn.seconds_left)
+            except (aiohttp.ClientConnectionError, UpstreamError) as error:
                 failure = error
-                log.warning("upstream %s: %s", base.root, _say(error))
-        if isinstance(failure, aiohttp.ConnectionTimeoutError):
-            raise TimedOut(
-                f"no connection to upstream {pool.name!r} in {self.timeouts.connect:g} s"
-            ) from failure
-        raise Unreachable(f"upstream {pool.name!r} cannot be reached: {_say(failure)}") from failure
+                log.warning("upstream %s: %s", server.name, say(error))
+            except BaseException:
+                _close(refusal)
+                raise
+            else:
+                _close(refusal)
+                if not (request.repeatable and says_try_elsewhere(exchange.status)):
+                    return exchange
+                refusal, failure = exchange, None
+            # Only what never arrived may be sent to the same server again.
+            again = isinstance(failure, aiohttp.ClientConnectionError)
+            try:
+                server = await turn.further(again=again)
+            except BaseException:
+                _close(refusal)
+                raise
+        if refusal is not None:
+            return refusal
+        assert failure is not None
+        if isinstance(failure, UpstreamError):
+            raise failure
+        raise self._final(pool, failure) from failure
+
+    def watch(self, pools: Iterable[Pool]) -> None:
+        """Check the health of these pools' servers from now on. Needs a running loop."""
+        self._checks.watch(pools)
 
     async def close(self) -> None:
+        await self._checks.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    def _attempts(self, pool: Pool) -> Sequence[Base]:
-        """Every server once, then again while attempts are left."""
-        bases = pool.in_turn()
-        wanted = self.retries + 1
-        rounds = -(-wanted // len(bases))
-        return (list(bases) * rounds)[: max(wanted, len(bases))]
+    def deadline(self, pool: Pool) -> float:
+        """Seconds from a request to the first byte of its answer, waiting and retries included."""
+        declared = pool.declared.deadline
+        if declared is not None:
+            return declared
+        return self.timeouts.connect * (self.retries + 1) + self.timeouts.first_byte
+
+    async def _is_well(self, pool: Pool, server: Server) -> bool:
+        url = URL(server.base.beside(pool.declared.health_path), encoded=True)
+        # A page that says who is well answers at once, or the server is not.
+        patience = min(self.timeouts.connect, self.timeouts.first_byte)
+        try:
+            async with asyncio.timeout(patience):
+                async with self._open().get(url, allow_redirects=False) as response:
+                    return 200 <= response.status < 300
+        except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
+            return False
+
+    def _turn(self, pool: Pool, spare: bool) -> Turn:
+        until = asyncio.get_running_loop().time() + self.deadline(pool)
+        return Turn(pool, self._clock, retries=self.retries, until=until, spare=spare)
+
+    async def _try(
+        self,
+        pool: Pool,
+        server: Server,
+        request: Request,
+        headers: CIMultiDict[str],
+        raw: bool,
+        seconds: float,
+    ) -> Exchange:
+        """One attempt; what it tells of the server is noted. The answer holds a place there."""
+        now = self._clock.monotonic
+        try:
+            response = await self._send(server, request, headers, seconds)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                server.failed(now())
+            pool.line.give_back(server)
+            raise
+        exchange = Exchange(response, self.timeouts.read, raw, lambda: pool.line.give_back(server))
+        if exchange.status >= 500:
+            server.failed(now())
+        elif exchange.status != 429:
+            server.succeeded()
+        if says_try_elsewhere(exchange.status):
+            rest = retry_after(exchange.headers, self._clock.wall())
+            if rest is not None:
+                server.rest(rest, now())
+        return exchange
 
     async def _send(
-        self, base: Base, request: Request, headers: CIMultiDict[str], raw: bool
-    ) -> Exchange:
-        url = URL(base.url(request.path, request.query), encoded=True)
+        self, server: Server, request: Request, headers: CIMultiDict[str], seconds: float
+    ) -> aiohttp.ClientResponse:
+        url = URL(server.base.url(request.path, request.query), encoded=True)
         sending = self._open().request(
             request.method,
             url,
@@ -125,20 +199,26 @@ class Client:
             headers=headers,
             allow_redirects=False,
         )
+        patience = min(self.timeouts.first_byte, seconds)
         try:
-            async with asyncio.timeout(self.timeouts.first_byte):
-                response = await sending
+            async with asyncio.timeout(patience):
+                return await sending
         except aiohttp.ConnectionTimeoutError:
             raise
         except TimeoutError as error:
-            raise TimedOut(
-                f"the upstream did not begin to answer in {self.timeouts.first_byte:g} s"
-            ) from error
+            raise TimedOut(f"the upstream did not begin to answer in {patience:.3g} s") from error
         except aiohttp.ClientConnectionError:
             raise
         except (aiohttp.ClientError, ValueError) as error:
-            raise Unreachable(f"the upstream's answer is not HTTP: {_say(error)}") from error
-        return Exchange(response, self.timeouts.read, raw)
+            raise Unreachable(f"the upstream's answer is not HTTP: {say(error)}") from error
+
+    def _final(self, pool: Pool, failure: Exception) -> UpstreamError:
+        """What the caller is told when the last attempt has failed."""
+        if isinstance(failure, aiohttp.ConnectionTimeoutError):
+            return TimedOut(
+                f"no connection to upstream {pool.name!r} in {self.timeouts.connect:g} s"
+            )
+        return Unreachable(f"upstream {pool.name!r} cannot be reached: {say(failure)}")
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -167,112 +247,11 @@ class Client:
         return headers
 
 
-class Exchange:
-    """An answer that has begun. Close it, or read it to its end."""
-
-    def __init__(self, response: aiohttp.ClientResponse, gap: float, raw: bool) -> None:
-        self.status = response.status
-        self.headers = end_to_end(response.raw_headers)
-        self.content_type = response.headers.get("content-type", "")
-        self._response, self._gap = response, gap
-        encoding = response.headers.get("content-encoding", "identity").lower()
-        self.opaque = not raw and encoding not in ("", "identity", "gzip", "x-gzip", "deflate")
-        self._decoder = None if raw or self.opaque else _decoder_for(encoding)
-        if self._decoder is not None:
-            self.headers = tuple(h for h in self.headers if h[0] != b"content-encoding")
-        self._due = float("inf")
-        self._late = False
-        self._watch: asyncio.TimerHandle | None = None
-
-    async def read(self) -> bytes:
-        """The next piece as soon as there is one; b"" at the end. Raises Broken, TimedOut."""
-        while True:
-            held = self._decoder.unconsumed_tail if self._decoder is not None else b""
-            data = held or await self._read()
-            if not data or self._decoder is None:
-                return data
-            try:
-                data = self._decoder.decompress(data, MAX_PIECE)
-            except zlib.error as error:
-                raise Broken("the upstream's answer cannot be decompressed") from error
-            if data:
-                return data
-
-    async def read_all(self, limit: int) -> bytes | None:
-        """All that is left; None if that is more than `limit` bytes."""
-        pieces, size = [], 0
-        while piece := await self.read():
-            size += len(piece)
-            if size > limit:
-                return None
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    def close(self) -> None:
-        """Give the connection back if the answer was read to its end, else end it."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
-
-    async def _read(self) -> bytes:
-        content = self._response.content
-        loop = asyncio.get_running_loop()
-        self._due = loop.time() + self._gap
-        if self._watch is None:
-            self._watch = loop.call_later(self._gap, self._check, loop)
-        try:
-            return await content.readany()
-        except (aiohttp.ClientError, ConnectionError) as error:
-            if self._late:
-                raise TimedOut(f"the upstream paused for more than {self._gap:g} s") from error
-            raise Broken(f"the upstream's answer broke off: {_say(error)}") from error
-        finally:
-            self._due = float("inf")
-
-    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look now and then instead of setting a timer for each piece of a stream."""
-        left = min(self._due - loop.time(), self._gap)
-        if left > 0:
-            self._watch = loop.call_later(left, self._check, loop)
-            return
-        self._late = True
-        self._response.close()
+def _close(exchange: Exchange | None) -> None:
+    if exchange is not None:
+        exchange.close()
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:
     # Bytes go out in one write, which would hold the loop up where there are many.
     return io.BytesIO(body) if len(body) > MAX_WRITE else body or None
-
-
-class _Decoder(Protocol):
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-def _decoder_for(encoding: str) -> _Decoder | None:
-    if encoding in ("gzip", "x-gzip"):
-        return zlib.decompressobj(wbits=31)
-    return zlib.decompressobj() if encoding == "deflate" else None
-
-
-def end_to_end(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """`headers` in lower case without those that concern one connection only (RFC 9110, 7.6.1)."""
-    lowered = [(name.lower(), value) for name, value in headers]
-    named = {
-        part.strip().lower()
-        for name, value in lowered
-        if name == b"connection"
-        for part in value.split(b",")
-    }
-    dropped = _HOP_BY_HOP | named
-    return tuple(header for header in lowered if header[0] not in dropped)
-
-
-def _say(error: Exception) -> str:
-    return str(error) or type(error).__name__

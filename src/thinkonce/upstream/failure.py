@@ -2,7 +2,10 @@
 
 UpstreamError                (thinkonce.errors)
 ├── Unreachable              no connection, or none that answered (HTTP: 502)
-├── TimedOut                 too slow to connect, to begin, or to go on (HTTP: 504)
+│   └── Resting              every server is left alone for now, and others can be asked
+├── TimedOut                 too slow to connect or to begin (HTTP: 504)
+│   └── Stalled              an answer that has begun does not go on
+├── Overloaded               every server has its hands full (HTTP: 503)
 ├── Broken                   the answer stopped before its end (HTTP: 502)
 └── Refused                  the upstream answered with an error of its own: passed on unchanged
 """
@@ -13,7 +16,18 @@ from collections.abc import Iterable, Sequence
 
 from thinkonce.errors import UpstreamError
 
-__all__ = ("Broken", "Header", "Refused", "TimedOut", "Unreachable")
+__all__ = (
+    "Broken",
+    "Header",
+    "Overloaded",
+    "Refused",
+    "Resting",
+    "Stalled",
+    "TimedOut",
+    "Unreachable",
+    "may_others_do_better",
+    "says_try_elsewhere",
+)
 
 Header = tuple[bytes, bytes]
 
@@ -25,11 +39,26 @@ class Unreachable(UpstreamError, crosses=True):
     code = "upstream_unreachable"
 
 
+class Resting(Unreachable, crosses=True):
+    """Nobody was asked: the pool's servers are left alone, and another pool may answer."""
+
+
 class TimedOut(UpstreamError, crosses=True):
     """A server took longer than its timeout allows."""
 
     status = 504
     code = "upstream_timeout"
+
+
+class Stalled(TimedOut, crosses=True):
+    """The answer had begun: asking anybody else could say something twice."""
+
+
+class Overloaded(UpstreamError, crosses=True):
+    """`max_concurrent` requests are under way at every server, and no place came free."""
+
+    status = 503
+    code = "upstream_busy"
 
 
 class Broken(UpstreamError, crosses=True):
@@ -51,3 +80,16 @@ class Refused(UpstreamError, crosses=True):
 
     def __str__(self) -> str:
         return f"the upstream answered {self.status}"
+
+
+def says_try_elsewhere(status: int) -> bool:
+    """Whether an answer concerns the server and its load, and not what it was asked."""
+    return status == 429 or status >= 500
+
+
+def may_others_do_better(error: UpstreamError) -> bool:
+    """Whether another pool may be asked: nothing of an answer has come."""
+    if isinstance(error, Refused):
+        return says_try_elsewhere(error.status)
+    unanswered = isinstance(error, Unreachable | TimedOut | Overloaded)
+    return unanswered and not isinstance(error, Stalled)

@@ -6,65 +6,67 @@ its servers then answers is routing, and changes nothing in the key.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from urllib.parse import urlsplit, urlunsplit
+from math import inf
 
 from thinkonce.settings import Upstream
+from thinkonce.upstream.budget import Budget
+from thinkonce.upstream.line import Line
+from thinkonce.upstream.server import Base, Server, base_url
 
-__all__ = ("Pool", "Pools", "base_url")
+__all__ = ("Base", "Pool", "Pools", "base_url")
 
-# Anthropic's SDK takes a base URL without /v1 and adds it itself; OpenAI's takes it with /v1.
-_ADDS_VERSION = ("messages", "messages/count_tokens", "messages/batches")
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """Where a server's API begins: `root` without a slash at its end, `query` for every call."""
-
-    root: str
-    query: str = ""
-
-    def url(self, path: str, query: str) -> str:
-        """`path` without /v1 and without a slash at its beginning."""
-        root = self.root
-        if path.startswith(_ADDS_VERSION) and not root.endswith("/v1"):
-            root += "/v1"
-        both = "&".join(filter(None, (self.query, query)))
-        return f"{root}/{path}?{both}" if both else f"{root}/{path}"
+_PATTERN = frozenset("*?[")
 
 
-def base_url(written: str) -> Base:
-    """A provider's base URL as its SDK takes it; a bare host means its `/v1`."""
-    parts = urlsplit(written)
-    path = parts.path.rstrip("/") or "/v1"
-    return Base(urlunsplit((parts.scheme, parts.netloc, path, "", "")), parts.query)
-
-
-@dataclass(frozen=True, slots=True)
 class Pool:
     """Servers declared equivalent. `name` is the identity that enters keys.
 
-    `ask_usage`: its servers may be asked for the usage chunk on behalf of a client that did not.
+    Belongs to one event loop, except for what was declared. `ask_usage`: its servers may be asked
+    for the usage chunk on behalf of a client that did not.
     """
 
-    name: str
-    bases: tuple[Base, ...]
-    models: tuple[str, ...] = ("*",)
-    ask_usage: bool = False
-    _turn: itertools.count[int] = field(default_factory=itertools.count, repr=False, compare=False)
+    def __init__(self, name: str, declared: Upstream) -> None:
+        self.name, self.declared = name, declared
+        self.models, self.ask_usage = tuple(declared.models), declared.ask_usage
+        weights = declared.weights or [1.0] * len(declared.urls)
+        self.servers = tuple(
+            Server(
+                base_url(url),
+                weight,
+                most=declared.max_concurrent or inf,
+                failures=declared.breaker_failures,
+                pause=declared.breaker_pause,
+            )
+            for url, weight in zip(declared.urls, weights, strict=True)
+        )
+        self.budget = Budget(declared.retry_budget)
+        self.line = Line(name, declared.max_waiting)
+        self._lead = [0.0] * len(self.servers)
+
+    def __repr__(self) -> str:
+        return f"Pool({self.name!r})"
 
     def serves(self, model: str) -> bool:
         return any(fnmatchcase(model, pattern) for pattern in self.models)
 
-    def in_turn(self) -> Sequence[Base]:
-        """All servers, beginning with another one at each call."""
-        if len(self.bases) == 1:
-            return self.bases
-        first = next(self._turn) % len(self.bases)
-        return self.bases[first:] + self.bases[:first]
+    def in_turn(self) -> Sequence[Server]:
+        """All servers in the order in which one request tries them.
+
+        Weighted: each comes first in its share of the requests, spread evenly. A server's lead
+        grows by its weight at each turn, and who leads pays the sum of all weights (nginx's
+        smooth weighted round robin).
+        """
+        servers = self.servers
+        if len(servers) == 1 or self.declared.choice == "ordered":
+            return servers
+        lead = self._lead
+        for place, server in enumerate(servers):
+            lead[place] += server.weight
+        first = max(range(len(servers)), key=lead.__getitem__)
+        lead[first] -= sum(server.weight for server in servers)
+        return servers[first:] + servers[:first]
 
 
 class Pools:
@@ -73,25 +75,38 @@ class Pools:
     def __init__(self, pools: Iterable[Pool]) -> None:
         self.all = tuple(pools)
         self._one = self.all[0] if len(self.all) == 1 and self.all[0].models == ("*",) else None
+        self._exact: dict[str, Pool] = {}
+        for pool in self.all:
+            for model in pool.models:
+                if not _PATTERN & set(model):
+                    self._exact.setdefault(model, pool)
 
     @classmethod
     def of(cls, upstreams: Mapping[str, Upstream]) -> Pools:
-        return cls(
-            Pool(
-                name=name,
-                bases=tuple(map(base_url, upstream.urls)),
-                models=tuple(upstream.models),
-                ask_usage=upstream.ask_usage,
-            )
-            for name, upstream in upstreams.items()
+        return cls(Pool(name, upstream) for name, upstream in upstreams.items())
+
+    def keeping(self, former: Pools) -> Pools:
+        """These pools; one declared as it was goes on as it is: who is down stays known."""
+        kept = {pool.name: pool for pool in former.all}
+        return Pools(
+            kept[pool.name]
+            if pool.name in kept and kept[pool.name].declared == pool.declared
+            else pool
+            for pool in self.all
         )
 
     def for_model(self, model: str) -> Pool | None:
-        """The first pool whose patterns fit; the first of all for a request without a model."""
+        """The pool that names `model`, else the first whose patterns fit; None: nobody serves it.
+
+        The first of all for a request without a model.
+        """
         if self._one is not None:
             return self._one
         if not model:
             return self.all[0]
+        exact = self._exact.get(model)
+        if exact is not None:
+            return exact
         return next((pool for pool in self.all if pool.serves(model)), None)
 
     def patterns(self) -> tuple[str, ...]:

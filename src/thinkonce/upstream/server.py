@@ -1,0 +1,152 @@
+"""One server of a pool: whether it is well, and when it may be asked again.
+
+well      every request may go to it
+open      after failures in a row it is left alone for a pause
+half-open the pause is over: one request goes through; it closes the circuit, or opens it again
+resting   it said Retry-After, and is left alone for that long
+down      its last health check failed
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from math import inf
+from urllib.parse import urlsplit, urlunsplit
+
+from thinkonce.upstream.failure import Header
+
+__all__ = ("MAX_REST", "Base", "Server", "base_url", "retry_after")
+
+log = logging.getLogger("thinkonce")
+
+# However long a server wants to be left alone, it is asked again after this many seconds.
+MAX_REST = 60.0
+
+# Anthropic's SDK takes a base URL without /v1 and adds it itself; OpenAI's takes it with /v1.
+_ADDS_VERSION = ("messages", "messages/count_tokens", "messages/batches")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where a server's API begins: `root` without a slash at its end, `query` for every call."""
+
+    root: str
+    query: str = ""
+
+    def url(self, path: str, query: str) -> str:
+        """`path` without /v1 and without a slash at its beginning."""
+        root = self.root
+        if path.startswith(_ADDS_VERSION) and not root.endswith("/v1"):
+            root += "/v1"
+        both = "&".join(filter(None, (self.query, query)))
+        return f"{root}/{path}?{both}" if both else f"{root}/{path}"
+
+    def beside(self, path: str) -> str:
+        """`path` at the server's own root: health pages lie outside the API."""
+        parts = urlsplit(self.root)
+        return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+def base_url(written: str) -> Base:
+    """A provider's base URL as its SDK takes it; a bare host means its `/v1`."""
+    parts = urlsplit(written)
+    path = parts.path.rstrip("/") or "/v1"
+    return Base(urlunsplit((parts.scheme, parts.netloc, path, "", "")), parts.query)
+
+
+class Server:
+    """Belongs to one event loop. Instants are monotonic seconds, given by whoever asks.
+
+    `most` bounds the requests it serves at a time; `failures` in a row open its circuit for
+    `pause` seconds.
+    """
+
+    __slots__ = (
+        "_failed", "_failures", "_open", "_pause", "_quiet_until", "_resting_until", "base",
+        "busy", "down", "most", "weight",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        base: Base,
+        weight: float = 1.0,
+        *,
+        most: float = inf,
+        failures: int = 5,
+        pause: float = 5.0,
+    ) -> None:
+        self.base, self.weight, self.most = base, weight, most
+        self.busy, self.down = 0, False
+        self._failures, self._pause = failures, pause
+        self._failed, self._open = 0, False
+        self._quiet_until = self._resting_until = -inf
+
+    def __repr__(self) -> str:
+        return f"Server({self.name})"
+
+    @property
+    def name(self) -> str:
+        """Its address, without anything that may be a credential."""
+        parts = urlsplit(self.base.root)
+        return f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
+
+    @property
+    def has_room(self) -> bool:
+        return self.busy < self.most
+
+    def is_ready(self, now: float) -> bool:
+        """Whether it may be asked; when half-open it may."""
+        return not self.down and now >= self.ready_at
+
+    @property
+    def ready_at(self) -> float:
+        """When it may be asked again, its health check apart."""
+        return max(self._quiet_until, self._resting_until)
+
+    def asked(self, now: float) -> None:
+        """A request goes to it: when half-open, the only one for a pause."""
+        if self._open:
+            self._quiet_until = now + self._pause
+
+    def failed(self, now: float) -> None:
+        """No connection, no answer in time, or one that says that the server is broken."""
+        self._failed += 1
+        if self._failed < self._failures:
+            return
+        if not self._open:
+            log.warning("upstream %s is left alone after %d failures", self.name, self._failed)
+        self._open, self._quiet_until = True, now + self._pause
+
+    def succeeded(self) -> None:
+        if self._open:
+            log.warning("upstream %s works again", self.name)
+        self._failed, self._open, self._quiet_until = 0, False, -inf
+
+    def rest(self, seconds: float, now: float) -> None:
+        """It asked to be left alone for so long; at most MAX_REST counts."""
+        self._resting_until = now + min(seconds, MAX_REST)
+
+    def checked(self, well: bool) -> None:
+        """The result of a health check. A good one closes the circuit as well."""
+        if well is self.down:
+            log.warning("upstream %s %s its health check", self.name, "passes" if well else "fails")
+        self.down = not well
+        if well:
+            self.succeeded()
+
+
+def retry_after(headers: Iterable[Header], wall: float) -> float | None:
+    """The seconds that `Retry-After` names (RFC 9110, 10.2.3); None where it names none."""
+    for name, value in headers:
+        if name == b"retry-after":
+            text = value.decode("latin-1").strip()
+            if text.isascii() and text.isdigit():
+                return float(text[:9])
+            try:
+                return max(parsedate_to_datetime(text).timestamp() - wall, 0.0)
+            except (ValueError, OverflowError):
+                return None
+    return None
