@@ -289,7 +289,7 @@ async def test_paths_work_with_and_without_v1_and_others_are_forwarded(
         assert (got.status, got.cache, got.reason) == (200, "BYPASS", "endpoint")
     paths = [seen.path for seen in upstream.seen[1:]]
     assert paths == ["/v1/models"] * 2 + ["/v1/models/gpt-4o", "/v1/files?limit=2", "/v1/files"]
-    for path in ("/embeddings", "/v1/moderations", "/responses/compact"):
+    for path in ("/images/generations", "/v1/moderations", "/responses/compact"):
         got = await gateway.post(path, {"model": "m", "input": "x"})
         assert (got.cache, got.reason) == ("BYPASS", "endpoint")
     got = await gateway.send("DELETE", "/v1/files/f-1", headers={"authorization": "Bearer k"})

@@ -129,6 +129,7 @@ def message_whole(body: Any) -> Any:
     ]
 
 
+EMBEDDINGS = "/v1/embeddings"
 SPEECHES = (
     Speech("chat/completions", chat_told, chat_whole),
     Speech("completions", text_told, text_whole),
@@ -264,3 +265,31 @@ async def test_recorded_errors_pass_unchanged(stage: Stage, speech: Speech) -> N
         for calls in (1, 2):
             got = await speech.ask(gateway, call["request_body"])
             assert (got.status, got.body, stage.upstream.calls) == (call["status"], body, calls)
+
+
+# -- embeddings: no dialect, their answers are vectors ---------------------------------------------
+
+
+async def test_recorded_embeddings_are_the_providers_bytes_and_then_the_same_vectors(
+    stage: Stage,
+) -> None:
+    gateway = await stage.gateway(gateway={"annotate_body": False})
+    calls = recordings("embeddings")
+    assert len(calls) >= 5
+    for call in calls:
+        body = await play(stage, gateway, call)
+        inputs = call["request_body"]["input"]
+        if len(set(map(repr, inputs))) < len(inputs) and isinstance(inputs, list):
+            continue  # equal inputs are asked for once: the recorded answer has too many
+        first, second = [await gateway.post(EMBEDDINGS, call["request_body"]) for _ in range(2)]
+        assert first.status == call["status"]
+        if call["status"] != 200:
+            assert first.body == second.body == body
+            continue
+        assert (first.cache, second.cache) == ("MISS", "HIT")
+        assert first.body == body
+        assert vectors(second.json) == vectors(json.loads(body))
+
+
+def vectors(answer: Any) -> list[Any]:
+    return [row["embedding"] for row in sorted(answer["data"], key=lambda row: row["index"])]

@@ -11,14 +11,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
+from typing import Protocol
 
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.access_log import AccessLog
-from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.http import (
     Call,
     ClientGone,
     HttpError,
+    Message,
     Receive,
     Scope,
     Send,
@@ -37,16 +38,22 @@ from thinkonce.upstream.failure import Refused
 from thinkonce.web.exchange import is_request_id
 from thinkonce.web.protocol import OVERSIZED
 
-__all__ = ("Gateway",)
+__all__ = ("Gateway", "Served")
 
 log = logging.getLogger("thinkonce")
 
 CLIENT_GONE = 499  # nginx's number for it; in the log only
 _NOT_BUILT = ("openapi.json", "dashboard")
-# Known answers of the next stage: forwarded until then.
-_ENDPOINTS = ("embeddings",)
 
 Handler = Callable[[Call], Awaitable[None]]
+
+
+class Served(Protocol):
+    """What answers on one path, by way of the cache. Raises as `endpoint.Endpoint` does."""
+
+    def answer_inline(self, call: Call, message: Message) -> tuple[bytes, bytes] | None: ...
+
+    async def __call__(self, call: Call, message: Message) -> None: ...
 
 
 class Gateway:
@@ -54,7 +61,7 @@ class Gateway:
 
     def __init__(
         self,
-        endpoints: Mapping[str, Endpoint],
+        endpoints: Mapping[str, Served],
         passing: Passing,
         admin: Handler,
         metrics: Metrics,
@@ -77,14 +84,14 @@ class Gateway:
 
     def adopt(
         self,
-        endpoints: Mapping[str, Endpoint],
+        endpoints: Mapping[str, Served],
         passing: Passing,
         admin: Handler,
         body_limit: int,
     ) -> None:
         """Serve what comes from now on with these; what has begun ends as it began."""
         self._passing, self._admin, self._body_limit = passing, admin, body_limit
-        self.cached: dict[str, Endpoint] = {
+        self.cached: dict[str, Served] = {
             prefix + name: endpoint
             for name, endpoint in endpoints.items()
             for prefix in ("/v1/", "/")
@@ -151,8 +158,7 @@ class Gateway:
         elif call.path == "/cache" or call.path.startswith("/cache/"):
             await self._admin(call)
         else:
-            name = call.path.removeprefix("/v1").strip("/")
-            call.endpoint = name if name in _ENDPOINTS else "other"
+            call.endpoint = "other"
             passing = self._passing
             raw = await read_body(call, self._body_limit, decompress=False)
             await passing.forward(call, raw, Reason.ENDPOINT)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from thinkonce.freshness import Rules
 from thinkonce.gateway.http import Head, HttpError
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.outcome import Reason
-from thinkonce.protocols.dialect import Asked, Dialect
+from thinkonce.protocols.dialect import Asked, Speech
 from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
 from thinkonce.request.controls import Controls, parse_controls, strip_controls
 from thinkonce.request.headers import Taken, take_headers
@@ -63,13 +64,11 @@ class Asking:
             source=self.pool.name,
         )
 
-    def upstream_body(self, dialect: Dialect, *, ask_usage: bool) -> bytes:
-        """The request's bytes as the upstream gets them."""
-        body = self.body
-        raw = self.raw
-        if "kv_cache" in body or "cache" in body:
-            raw = strip_controls(raw, body)
-        return dialect.ask_usage(raw, body) if ask_usage else raw
+    def upstream_body(self) -> bytes:
+        """The request's bytes without what is meant for us alone."""
+        if "kv_cache" in self.body or "cache" in self.body:
+            return strip_controls(self.raw, self.body)
+        return self.raw
 
 
 class Reader:
@@ -77,7 +76,7 @@ class Reader:
 
     def __init__(
         self,
-        dialect: Dialect,
+        dialect: Speech,
         pools: Pools,
         keyer: Keyer,
         tenants: Tenants,
@@ -150,6 +149,23 @@ class Reader:
         )
         return request_parts(where, wanted_parts(controls), identity, taken.keyed, query)
 
+    def items(
+        self, query: bytes, asking: Asking, members: Sequence[dict[str, Any]]
+    ) -> list[tuple[Key, Callable[[], bytes]]]:
+        """Of a request that is many: the key of each, and what makes the request to keep.
+
+        `members`: what each has besides what all have in common.
+        """
+        controls = asking.controls
+        where = (self._dialect.name, asking.pool.name, asking.tenant, controls.namespace)
+        common = self._dialect.identity(
+            asking.body, context_aware=controls.context_aware, ignore=self._ignore
+        )
+        wanted, keyed = wanted_parts(controls), asking.taken.keyed
+        made = [request_parts(where, wanted, common | own, keyed, query) for own in members]
+        keep = pack if self._keep_requests else _kept_not
+        return [(self._keyer.key_of(parts), partial(keep, parts)) for parts in made]
+
     def _bypass(self, parsed: Parsed, asked: Asked, controls: Controls) -> Reason | None:
         if not controls.enabled:
             return Reason.DISABLED
@@ -169,6 +185,10 @@ class Reader:
         if ttl <= longest:
             return controls
         return msgspec.structs.replace(controls, ttl=longest)
+
+
+def _kept_not(parts: bytes) -> bytes:
+    return b""
 
 
 def version_free(path: str) -> str:

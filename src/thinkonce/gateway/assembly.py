@@ -13,8 +13,9 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.freshness import Rules, TtlClass
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.admin import Admin
-from thinkonce.gateway.app import Gateway
+from thinkonce.gateway.app import Gateway, Served
 from thinkonce.gateway.asking import Reader
+from thinkonce.gateway.embeddings import SPEECH, EmbeddingsEndpoint
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.memo import Memo
@@ -25,6 +26,7 @@ from thinkonce.gateway.telling import Teller
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
+from thinkonce.protocols.dialect import Speech
 from thinkonce.protocols.registry import DIALECTS
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
@@ -154,7 +156,9 @@ def assemble(
 def _in_lane(settings: Settings, gateway: Gateway) -> Mapping[str, Endpoint]:
     """By path, what the fast lane may answer for."""
     chosen = settings.gateway.inline and settings.gateway.fast_lane
-    return gateway.cached if chosen else {}
+    if not chosen:
+        return {}
+    return {path: each for path, each in gateway.cached.items() if isinstance(each, Endpoint)}
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -198,26 +202,30 @@ def _endpoints(
     passing: Passing,
     metrics: Metrics,
     prices: Prices | None,
-) -> dict[str, Endpoint]:
+) -> dict[str, Served]:
     cache, gateway = settings.cache, settings.gateway
     tenants = Tenants(shelf.keyer, settings.groups)
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
     known_prices = prices or Prices()
     parts = Parts(known_prices, share_of(cache.max_bytes, least=LEAST))
     forwarded = _lowered(gateway.forward_headers)
-    return {
+
+    def reader(speech: Speech) -> Reader:
+        return Reader(
+            speech,
+            pools,
+            shelf.keyer,
+            tenants,
+            shelf.setting.rules,
+            forward_headers=forwarded,
+            ignore_fields=frozenset(cache.ignore_fields),
+            cache_remote_media=gateway.remote_media == "cache",
+            keep_requests=cache.keep_requests,
+        )
+
+    dialects = {
         name: Endpoint(
-            Reader(
-                dialect,
-                pools,
-                shelf.keyer,
-                tenants,
-                shelf.setting.rules,
-                forward_headers=forwarded,
-                ignore_fields=frozenset(cache.ignore_fields),
-                cache_remote_media=gateway.remote_media == "cache",
-                keep_requests=cache.keep_requests,
-            ),
+            reader(dialect),
             shelf,
             world,
             client,
@@ -237,6 +245,10 @@ def _endpoints(
         )
         for name, dialect in DIALECTS.items()
     }
+    embeddings = EmbeddingsEndpoint(
+        reader(SPEECH), shelf, world, client, passing, metrics, known_prices, stored, gateway
+    )
+    return {SPEECH.name: embeddings, **dialects}
 
 
 class _Complaints:

@@ -203,7 +203,9 @@ class Endpoint:
         )
 
     def _request(self, call: Call, asking: Asking, *, ask_usage: bool) -> Request:
-        body = asking.upstream_body(self.dialect, ask_usage=ask_usage)
+        body = asking.upstream_body()
+        if ask_usage:
+            body = self.dialect.ask_usage(body, asking.body)
         path, more = self.dialect.name, tuple(hops(call))
         return upstream_request("POST", path, call.query, asking.taken, body, more)
 

@@ -104,6 +104,9 @@ class Fetch:
             exchange.close()
             self._took(monotonic() - started)
 
+    def follows(self) -> None:
+        """See `world.Fetching`: nothing waits for this call but the request itself."""
+
     def draft(self, fetched: Fetched, seconds: float) -> Draft:
         """What of it is kept, and why not, if so."""
         refused = refusal(self.asking.asked, fetched.gist, self.dialect.finish_reasons, self._rules)

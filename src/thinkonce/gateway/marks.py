@@ -27,6 +27,7 @@ __all__ = (
     "Ready",
     "annotation_of_hit",
     "annotation_of_miss",
+    "batch_headers",
     "hit_headers",
     "inline_hit",
     "inline_note",
@@ -170,11 +171,33 @@ def hit_headers(
 
 def miss_headers(outcome: Outcome, reason: Reason | None, key: str) -> list[Header]:
     """Of an answer that is no hit. `key` is "" where there is none."""
-    headers = [_X_CACHE[outcome], _FORWARDED[outcome]]
+    headers = [_X_CACHE[outcome]]
+    if outcome in _FORWARDED:
+        headers.append(_FORWARDED[outcome])
     if key:
         headers.append((b"x-cache-key", key.encode()))
     if reason is not None:
         headers.append(_REASON[reason])
+    return headers
+
+
+def batch_headers(
+    outcome: Outcome, reason: Reason | None, key: str, age: float, left: float, tier: str | None
+) -> list[Header]:
+    """Of an answer of many entries. `age` of the oldest, `left` of the one with least to live;
+
+    `key` and `tier` where they are the same for all.
+    """
+    headers = miss_headers(outcome, reason, key)
+    if outcome not in (Outcome.HIT, Outcome.STALE):
+        return headers
+    status = _HIT if left == inf else b"%b; ttl=%d" % (_HIT, left)
+    headers += [(b"x-cache-match", b"exact"), (b"age", b"%d" % max(age, 0))]
+    headers.append((b"cache-status", status))
+    if tier is not None:
+        headers.append((b"x-cache-tier", tier.encode()))
+    if left != inf:
+        headers.append((b"x-cache-ttl", b"%d" % left))
     return headers
 
 

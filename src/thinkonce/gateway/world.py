@@ -14,13 +14,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 
 from thinkonce.drive import AsyncWorld
 from thinkonce.entry import Entry
 from thinkonce.flow import Ask, Follow, Live, Setting, Step
+from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
 from thinkonce.landing import ABANDONED
 from thinkonce.leading import leave
@@ -30,16 +31,28 @@ from thinkonce.protocols.sse import Event
 from thinkonce.singleflight import Fate, Flight, Flights, Landing, Seat, Since
 from thinkonce.upstream.failure import Header
 
-__all__ = ("GatewayAsk", "GatewayWorld", "Ride")
+__all__ = ("Fetching", "GatewayAsk", "GatewayWorld", "Ride")
 
 _decode_preamble = msgspec.msgpack.Decoder(Preamble).decode
+
+
+class Fetching(Protocol):
+    """The call that a request would make, as far as those who wait for it care."""
+
+    asking: Asking
+    headers: tuple[Header, ...]  # the upstream's, once it has answered
+    publish: Callable[[bytes], object] | None  # set by whoever runs it for followers
+
+    def follows(self) -> None:
+        """The request waits for a call of another's, and makes none for now."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
 class GatewayAsk(Ask):
     """A request that may be answered while the answer is still arriving."""
 
-    fetch: Fetch
+    fetch: Fetching
 
 
 class Ride:
@@ -103,7 +116,7 @@ class Ride:
     def _own_recorder(self) -> Recorder:
         # The call runs in another process, and only bytes come from there.
         if self._recorder is None:
-            fetch = self._ask.fetch
+            fetch = cast(Fetch, self._ask.fetch)
             self._recorder = fetch.dialect.recorder(
                 fetch.asking.asked,
                 usage_asked=self.usage_asked,
@@ -131,6 +144,7 @@ class GatewayWorld(AsyncWorld):
 
     async def carry_out(self, step: Step) -> object:
         if isinstance(step, Follow):
+            cast(GatewayAsk, step.ask).fetch.follows()
             return await self._wait_for(cast(GatewayAsk, step.ask), step.seat)
         return await super().carry_out(step)
 

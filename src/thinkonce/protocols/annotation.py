@@ -28,6 +28,8 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
     saved_ms: float | None = None
     stored: bool | None = None
     not_stored: Reason | None = None
+    items: int | msgspec.UnsetType = msgspec.UNSET  # of a batch, and how many of them were known
+    items_hit: int | msgspec.UnsetType = msgspec.UNSET
 
     def members(self) -> bytes:
         """The two JSON members, without braces around them."""

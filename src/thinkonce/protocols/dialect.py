@@ -23,7 +23,7 @@ from thinkonce.outcome import Reason
 from thinkonce.protocols.reply import Gist, Reply
 from thinkonce.protocols.sse import Event
 
-__all__ = ("Asked", "Dialect", "Prepared", "Received", "Recorder", "Relay", "Stamp")
+__all__ = ("Asked", "Dialect", "Prepared", "Received", "Recorder", "Relay", "Speech", "Stamp")
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
@@ -110,11 +110,10 @@ class Prepared(Protocol):
         ...
 
 
-class Dialect(Protocol):
-    """Stateless and thread-safe."""
+class Speech(Protocol):
+    """What reading a request needs to know. Stateless and thread-safe."""
 
     name: str  # path without /v1: "chat/completions"; the scope of entries
-    finish_reasons: Mapping[str, Reason | None]  # None: a good end. Unknown ones are INCOMPLETE.
 
     def asks(self, body: dict[str, Any]) -> Asked:
         """Never fails: what has the wrong type is left for the upstream to refuse."""
@@ -125,6 +124,12 @@ class Dialect(Protocol):
     ) -> dict[str, Any]:
         """What of the body counts. `ignore`: further top-level fields to leave out."""
         ...
+
+
+class Dialect(Speech, Protocol):
+    """Stateless and thread-safe."""
+
+    finish_reasons: Mapping[str, Reason | None]  # None: a good end. Unknown ones are INCOMPLETE.
 
     def receive(self, asked: Asked, status: int, content_type: str, body: bytes) -> Received:
         """Read a whole JSON answer. Never fails: what is not one is `gist.failed`."""

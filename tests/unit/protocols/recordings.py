@@ -46,6 +46,6 @@ def _rows() -> tuple[dict[str, Any], ...]:
 
 
 def _endpoint(path: str) -> str:
-    """The name of its dialect, whatever a provider puts before it; the path where there is none."""
-    names = ("chat/completions", *sorted(DIALECTS))
+    """The name of what is served there, whatever a provider puts before it; else the path."""
+    names = ("chat/completions", "embeddings", *sorted(DIALECTS))
     return next((name for name in names if path.endswith("/" + name)), path)

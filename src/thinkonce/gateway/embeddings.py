@@ -1,0 +1,377 @@
+"""The embeddings path: every input is an entry of its own, whatever batch it came in.
+
+A batch of ten of which nine are known asks the upstream for one. What this answers is put
+together from entries; where nothing was known, the upstream's own answer is passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from time import monotonic
+
+from thinkonce.drive import drive_async
+from thinkonce.errors import NotCached, RequestError, UpstreamError
+from thinkonce.flow import Answer, answer
+from thinkonce.gateway.asking import Asking, Reader
+from thinkonce.gateway.batch import ItemFetch, Together
+from thinkonce.gateway.fetch import MAX_ANSWER, MAX_ERROR, Fetched, upstream_request
+from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body, send_whole
+from thinkonce.gateway.marks import JSON_TYPE, batch_headers, miss_headers, passed_on
+from thinkonce.gateway.metrics import Metrics
+from thinkonce.gateway.passing import Passing, hops, send_refusal
+from thinkonce.gateway.telling import Plain
+from thinkonce.gateway.watch import Watch
+from thinkonce.gateway.world import GatewayAsk, GatewayWorld
+from thinkonce.insight.prices import Prices
+from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.protocols.annotation import Annotation, unmarked
+from thinkonce.protocols.openai_embeddings import (
+    Batch,
+    OpenAIEmbeddings,
+    batch_of,
+    joined,
+    read_vectors,
+    with_items,
+)
+from thinkonce.protocols.reply import Gist, Reply, decode_reply
+from thinkonce.protocols.splice import add
+from thinkonce.request.controls import DEFAULTS
+from thinkonce.request.storable import StoreRules
+from thinkonce.settings.sections import Gateway
+from thinkonce.shelf import Shelf
+from thinkonce.tiers.tier import Key
+from thinkonce.upstream.client import Client, Exchange
+from thinkonce.upstream.failure import Broken, Header, Refused
+
+__all__ = ("EmbeddingsEndpoint",)
+
+log = logging.getLogger("thinkonce")
+
+SPEECH = OpenAIEmbeddings()
+
+
+@dataclass(slots=True)
+class _Request:
+    """One request on its way, and what the upstream said to it."""
+
+    call: Call
+    asking: Asking
+    batch: Batch
+    body: bytes = b""  # the upstream's, where it was asked for exactly what the client wants
+    headers: tuple[Header, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One input. `kept` makes the request that is kept beside its vector."""
+
+    key: Key
+    given: object
+    kept: Callable[[], bytes]
+
+
+class EmbeddingsEndpoint:
+    """Belongs to one event loop. Raises HttpError, RequestError, ClientGone, UpstreamError."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        shelf: Shelf,
+        world: GatewayWorld,
+        client: Client,
+        passing: Passing,
+        metrics: Metrics,
+        prices: Prices,
+        rules: StoreRules,
+        settings: Gateway,
+    ) -> None:
+        self._reader, self._shelf, self._world, self._client = reader, shelf, world, client
+        self._passing, self._metrics, self._prices = passing, metrics, prices
+        self._rules, self._body_limit = rules, settings.body_limit
+        self._annotate, self._inline = settings.annotate_body, settings.inline
+
+    def answer_inline(self, call: Call, message: Message) -> Plain | None:
+        """None: a batch is many entries, so nothing is answered before it is read."""
+        return None
+
+    async def __call__(self, call: Call, message: Message) -> None:
+        """`message`: the first part of the body, from the server."""
+        call.endpoint = SPEECH.name
+        raw = await read_body(call, self._body_limit, message)
+        asking = self._reader.read(call, raw)
+        call.model = asking.asked.model
+        batch = batch_of(asking.body)
+        if asking.key is None or batch is None:
+            reason = asking.bypass or Reason.UNKEYABLE
+            if asking.controls.only_if_cached:
+                raise _not_cached(call, reason)
+            await self._passing.forward(call, raw, reason, decoded=True)
+            return
+        if asking.controls.override and len(batch.items) > 1:
+            accepts = "one input where a label is the key"
+            raise RequestError("kv_cache.key_mode", "override", accepts)
+        async with Watch(call):
+            await self._ask(_Request(call, asking, batch))
+
+    async def _ask(self, request: _Request) -> None:
+        call = request.call
+        try:
+            found = await self._found(request)
+            body = _body_of(request, found)
+        except NotCached as error:
+            raise _not_cached(call, Reason(str(error))) from error
+        except Refused as error:
+            call.outcome, call.reason = Outcome.MISS, Reason.ERROR
+            head = miss_headers(Outcome.MISS, Reason.ERROR, "")
+            await send_refusal(call, error, [*head, (b"x-request-id", call.id)])
+            return
+        except (UpstreamError, ClientGone):
+            call.outcome, call.reason = Outcome.MISS, Reason.ERROR
+            raise
+        except Exception:
+            self._metrics.cache_failures += 1
+            log.exception("request %s is forwarded uncached: the cache failed", call.id)
+            raw = request.asking.raw
+            await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
+            return
+        await self._tell(request, found, body)
+
+    # -- asking --------------------------------------------------------------------------
+
+    async def _found(self, request: _Request) -> list[Answer]:
+        """One answer for each input, in order; equal inputs share one."""
+        members = [{"input": item} for item in request.batch.items]
+        items = [
+            _Item(key, member["input"], kept)
+            for member, (key, kept) in zip(
+                members,
+                self._reader.items(request.call.query, request.asking, members),
+                strict=True,
+            )
+        ]
+        known = {item.key.local: item for item in items}
+        found = {local: self._probe(request.asking, local) for local in known}
+        missing = [local for local, each in found.items() if each is None]
+        if missing:
+            asked = await self._through_flow(request, [known[local] for local in missing])
+            found.update(zip(missing, asked, strict=True))
+        return [each for each in (found[item.key.local] for item in items) if each is not None]
+
+    def _probe(self, asking: Asking, local: Hashable) -> Answer | None:
+        if not self._inline or asking.controls is not DEFAULTS:
+            return None
+        entry = self._shelf.probe(local)
+        if entry is None:
+            return None
+        return Answer(Outcome.HIT, None, entry, tier="memory", match=Match.EXACT)
+
+    async def _through_flow(self, request: _Request, items: Sequence[_Item]) -> list[Answer]:
+
+        async def ask_for(places: Sequence[int]) -> Sequence[Fetched]:
+            return await self._fetched(request, [items[place].given for place in places])
+
+        together = Together(len(items), ask_for)
+
+        async def one(place: int) -> Answer:
+            ask = self._ask_of(request.asking, items[place], together, place)
+            try:
+                return await drive_async(answer(ask, self._shelf.setting), self._world)
+            finally:
+                together.decided(place)
+
+        tasks = [asyncio.ensure_future(one(place)) for place in range(len(items))]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    def _ask_of(self, asking: Asking, item: _Item, together: Together, place: int) -> GatewayAsk:
+        epoch = self._shelf.epoch
+        call = partial(together.answer, place)
+        follows = partial(together.decided, place)
+        fetch = ItemFetch(asking, call, follows, item.kept, self._rules, self._prices)
+        return GatewayAsk(
+            key=item.key,
+            meta=asking.meta(SPEECH.name, self._shelf.setting.rules),
+            controls=asking.controls,
+            call=fetch,
+            draft=fetch.draft,
+            epoch=epoch,
+            fetch=fetch,
+        )
+
+    async def _fetched(self, request: _Request, wanted: Sequence[object]) -> Sequence[Fetched]:
+        """Ask the upstream for `wanted`; the request goes as it came where that is all of it."""
+        is_all = list(wanted) == request.batch.items
+        exchange = await self._send(request, None if is_all else wanted)
+        try:
+            if exchange.status != 200 or exchange.opaque:
+                body = await exchange.read_all(MAX_ERROR)
+                raise Refused(exchange.status, exchange.headers, body or b"")
+            raw = await exchange.read_all(MAX_ANSWER)
+        finally:
+            exchange.close()
+        if raw is None:
+            raise Broken(f"the upstream's answer is larger than {MAX_ANSWER} bytes")
+        vectors = read_vectors(raw, wanted)
+        if vectors is None and is_all:  # nothing to put together: the client sees what there is
+            raise Refused(exchange.status, exchange.headers, raw)
+        if vectors is None:
+            raise Broken(f"the upstream did not give one vector for each of {len(wanted)} inputs")
+        request.body = unmarked(raw) if is_all else b""
+        request.headers = exchange.headers
+        return [_fetched_of(reply, exchange.headers) for reply in vectors.replies]
+
+    async def _send(self, request: _Request, wanted: Sequence[object] | None) -> Exchange:
+        asking, call = request.asking, request.call
+        body = asking.upstream_body()
+        if wanted is not None:
+            body = with_items(body, wanted)
+        more = tuple(hops(call))
+        started = monotonic()
+        exchange = await self._client.send(
+            asking.pool,
+            upstream_request("POST", SPEECH.name, call.query, asking.taken, body, more),
+        )
+        self._metrics.upstream.add(monotonic() - started)
+        return exchange
+
+    # -- telling -------------------------------------------------------------------------
+
+    async def _tell(self, request: _Request, found: Sequence[Answer], body: bytes) -> None:
+        call, asking = request.call, request.asking
+        told = self._told(asking, found)
+        call.outcome, call.reason = told.outcome, told.reason or ""
+        call.match = "exact" if told.is_hit else ""
+        self._metrics.learn_model(asking.asked.model)
+        self._metrics.saved(told.tokens, told.usd, told.seconds)
+        key = _only_key(found)
+        if self._annotate:
+            body = add(body, told.annotation(key, asking.controls.label).members())
+        head = [JSON_TYPE, *told.headers(key)]
+        if not told.is_hit:
+            head += passed_on(request.headers)
+        await send_whole(call, 200, [*head, (b"x-request-id", call.id)], body)
+
+    def _told(self, asking: Asking, found: Sequence[Answer]) -> _Told:
+        clock = self._shelf.clock
+        kept = [each.entry for each in found if each.tier is not None and each.entry is not None]
+        worst = min(found, key=lambda each: _RANK.index(each.outcome))
+        tiers = {each.tier for each in found if each.tier is not None}
+        tokens = sum(entry.tokens for entry in kept)
+        return _Told(
+            outcome=worst.outcome,
+            reason=worst.reason,
+            items=len(found),
+            hits=len(kept),
+            age=max((clock.wall() - entry.created_at for entry in kept), default=0.0),
+            left=min((entry.fresh_until - clock.monotonic() for entry in kept), default=inf),
+            tier=tiers.pop() if len(tiers) == 1 else None,
+            refused=next((each.refused for each in found if each.refused is not None), None),
+            tokens=tokens,
+            usd=self._prices.cost((asking.asked.model,), tokens, 0),
+            seconds=sum(entry.seconds for entry in kept),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Told:
+    """What all items together come to. Seconds; tokens, dollars and seconds are those saved."""
+
+    outcome: Outcome
+    reason: Reason | None
+    items: int
+    hits: int
+    age: float
+    left: float
+    tier: str | None
+    refused: Reason | None
+    tokens: int
+    usd: float | None
+    seconds: float
+
+    @property
+    def is_hit(self) -> bool:
+        return self.outcome in (Outcome.HIT, Outcome.STALE)
+
+    def headers(self, key: str) -> list[Header]:
+        outcome, reason = self.outcome, self.reason
+        headers = batch_headers(outcome, reason, key, self.age, self.left, self.tier)
+        if self.hits and not self.is_hit:  # RFC 9211, 2.2: some of it came from the cache
+            partial = (b"cache-status", b"thinkonce; fwd=partial")
+            headers = [partial if each[0] == b"cache-status" else each for each in headers]
+        return headers
+
+    def annotation(self, key: str, label: str) -> Annotation:
+        hit = self.is_hit
+        return Annotation(
+            status=self.outcome,
+            match=Match.EXACT if hit else None,
+            tier=self.tier if hit else None,
+            key=key or None,
+            cache_key=label or None,
+            age=round(max(self.age, 0.0), 3) if hit else None,
+            ttl=round(self.left, 3) if hit and self.left != inf else None,
+            saved_tokens=self.tokens if self.hits else None,
+            saved_cost=self.usd if self.hits else None,
+            saved_ms=round(self.seconds * 1000, 3) if self.hits else None,
+            stored=None if hit else self.refused is None,
+            not_stored=self.refused,
+            items=self.items,
+            items_hit=self.hits,
+        )
+
+
+# What says most about a batch goes first: one item that was asked for makes it a miss.
+_RANK = (
+    Outcome.BYPASS,
+    Outcome.REFRESH,
+    Outcome.MISS,
+    Outcome.COALESCED,
+    Outcome.STALE,
+    Outcome.HIT,
+)
+
+
+def _body_of(request: _Request, found: Sequence[Answer]) -> bytes:
+    """The upstream's own where it made all of it; else put together."""
+    if request.body and all(each.tier is None for each in found):
+        return request.body
+    body = joined([_reply_of(each) for each in found], request.batch.form)
+    if body is None:
+        raise ValueError(f"a stored vector cannot be had as {request.batch.form}")
+    return body
+
+
+def _reply_of(found: Answer) -> Reply:
+    if found.tier is None and isinstance(found.raw, Fetched):
+        assert found.raw.reply is not None, "the call would have failed"
+        return found.raw.reply
+    assert found.entry is not None
+    return decode_reply(found.entry.payload)
+
+
+def _fetched_of(reply: Reply, headers: tuple[Header, ...]) -> Fetched:
+    gist = Gist(done=True, finishes=reply.finishes, size=len(reply.body))
+    return Fetched(reply, gist, headers)
+
+
+def _only_key(found: Sequence[Answer]) -> str:
+    """Where one key stands for the whole request."""
+    entry = found[0].entry if len(found) == 1 else None
+    return entry.digest.hex() if entry is not None else ""
+
+
+def _not_cached(call: Call, reason: Reason) -> HttpError:
+    call.outcome, call.reason = Outcome.MISS, reason
+    error = HttpError(504, f"only-if-cached: no stored answer fits ({reason})", code="not_cached")
+    error.headers = tuple(miss_headers(Outcome.MISS, reason, ""))
+    return error

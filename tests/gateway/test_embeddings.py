@@ -1,0 +1,337 @@
+"""Embeddings: every input by itself, whatever batch it came in. Real sockets, the real client."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import struct
+from typing import Any
+
+import pytest
+
+from gateway.conftest import Running, Stage, until
+from gateway.upstream import Out, Seen, Upstream
+
+PATH = "/v1/embeddings"
+
+
+def vector(text: Any) -> list[float]:
+    """Numbers that tell which input they belong to, exact in 32 bits."""
+    return [len(text) / 8, sum(map(ord, text)) / 4 if isinstance(text, str) else sum(text) / 4, 0.5]
+
+
+def in_base64(numbers: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+async def embed(seen: Seen, out: Out) -> None:
+    given = seen.json["input"]
+    one = isinstance(given, str) or isinstance(given[0], int)
+    items = [given] if one else given
+    form = seen.json.get("encoding_format") == "base64"
+    rows = [
+        {
+            "object": "embedding",
+            "index": place,
+            "embedding": in_base64(vector(item)) if form else vector(item),
+        }
+        for place, item in enumerate(items)
+    ]
+    usage = {"prompt_tokens": 10 * len(items), "total_tokens": 10 * len(items)}
+    answer = {"object": "list", "data": rows[::-1], "model": "priced", "usage": usage}
+    await out.json(answer)
+
+
+@pytest.fixture(autouse=True)
+def embedding(upstream: Upstream) -> None:
+    upstream.script = embed
+
+
+async def ask(gateway: Running, given: Any, **fields: Any) -> Any:
+    headers = fields.pop("headers", None)
+    return await gateway.post(PATH, {"model": "priced", "input": given} | fields, headers)
+
+
+def vectors(got: Any) -> list[Any]:
+    """In order of their index: a provider need not give them in order."""
+    return [row["embedding"] for row in sorted(got.json["data"], key=lambda row: row["index"])]
+
+
+def asked_for(upstream: Upstream) -> list[Any]:
+    """What the upstream was asked for, call by call."""
+    return [seen.json["input"] for seen in upstream.seen]
+
+
+async def test_of_a_batch_only_what_is_unknown_is_asked_for(
+    gateway: Running, upstream: Upstream
+) -> None:
+    known = [f"text {n}" for n in range(9)]
+    assert (await ask(gateway, known)).cache == "MISS"
+    got = await ask(gateway, [*known[:4], "new", *known[4:]])
+    assert (got.cache, got.headers["cache-status"]) == ("MISS", "thinkonce; fwd=partial")
+    assert asked_for(upstream) == [known, ["new"]]
+    wanted = [vector(text) for text in [*known[:4], "new", *known[4:]]]
+    assert vectors(got) == wanted
+    assert [row["index"] for row in got.json["data"]] == list(range(10))
+    marks = got.json["kv_cache"]
+    assert (marks["items"], marks["items_hit"], marks["stored"]) == (10, 9, True)
+
+
+async def test_a_first_answer_is_the_upstreams_own_bytes(stage: Stage) -> None:
+    gateway = await stage.gateway(gateway={"annotate_body": False})
+    spaced = b'{ "object": "list", "data": [ {"index":0, "embedding": [1.50, 2] } ], "x": 1 }'
+
+    async def answer(seen: Seen, out: Out) -> None:
+        await out.whole(spaced)
+
+    stage.upstream.script = answer
+    assert (await ask(gateway, "one")).body == spaced
+    again = await ask(gateway, ["one"])
+    assert again.cache == "HIT", "a text and a list of one ask for the same"
+    assert b'"embedding":[1.50, 2]' in again.body, "numbers stay as they were written"
+
+
+async def test_all_known_is_a_hit_whatever_the_order_and_the_batch(
+    gateway: Running, upstream: Upstream
+) -> None:
+    await ask(gateway, ["a", "b", "c"])
+    got = await ask(gateway, ["c", "a", "a"])
+    assert (got.cache, upstream.calls) == ("HIT", 1)
+    assert vectors(got) == [vector(t) for t in "caa"]
+    assert got.headers["x-cache-match"] == "exact"
+    assert "ttl=" in got.headers["cache-status"]
+    assert got.json["cache_hit"] is True
+    assert got.json["kv_cache"]["saved_tokens"] == 30
+    assert "x-cache-key" not in got.headers
+    assert (await ask(gateway, "b")).headers["x-cache-key"]
+
+
+async def test_equal_inputs_of_a_batch_are_asked_for_once(
+    gateway: Running, upstream: Upstream
+) -> None:
+    got = await ask(gateway, ["same", "other", "same"])
+    assert asked_for(upstream) == [["same", "other"]]
+    assert vectors(got) == [vector(text) for text in ("same", "other", "same")]
+
+
+@pytest.mark.parametrize("first", ["float", "base64"])
+async def test_numbers_and_base64_share_one_entry(
+    gateway: Running, upstream: Upstream, first: str
+) -> None:
+    other = {"float": "base64", "base64": "float"}[first]
+    forms = {"float": vector("text"), "base64": in_base64(vector("text"))}
+    for form in (first, other, first):
+        got = await ask(gateway, "text", encoding_format=form)
+        assert got.json["data"][0]["embedding"] == forms[form]
+    assert upstream.calls == 1
+
+
+async def test_what_changes_a_vector_is_told_apart(gateway: Running, upstream: Upstream) -> None:
+    for fields in (
+        {},
+        {"dimensions": 2},
+        {"input_type": "query"},
+        {"encoding_format": "int8"},
+        {"user": "u"},
+    ):
+        assert (await ask(gateway, "text", **fields)).cache == "MISS"
+        assert (await ask(gateway, "text", **fields)).cache == "HIT"
+    assert (await ask(gateway, [1, 2, 3])).cache == "MISS", "token ids are one input"
+    assert (await ask(gateway, [[1, 2, 3], [4]])).json["kv_cache"]["items_hit"] == 1
+    assert (await ask(gateway, "text", headers={"authorization": "Bearer x"})).cache == "MISS"
+    assert upstream.calls == 8
+
+
+async def test_batches_at_once_share_what_they_have_in_common(
+    gateway: Running, upstream: Upstream
+) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        await gate.wait()
+        await embed(seen, out)
+
+    upstream.script = slow
+    batches = [["a", "b"], ["b", "c"], ["c", "a"], ["a", "b", "c"]]
+    asking = []
+    for batch in batches:
+        asking.append(asyncio.create_task(ask(gateway, batch)))
+        calls = min(len(asking), 2)
+        await until(lambda calls=calls: upstream.calls == calls)
+    await until(lambda: gateway.assembly.world.following == sum(map(len, batches)))
+    gate.set()
+    for batch, got in zip(batches, await asyncio.gather(*asking), strict=True):
+        assert vectors(got) == [vector(text) for text in batch]
+    assert asked_for(upstream) == [["a", "b"], ["c"]]
+    assert len(gateway.assembly.shelf.flights) == 0
+
+
+async def test_a_client_that_leaves_takes_nothing_from_who_shares_its_call(
+    gateway: Running, upstream: Upstream
+) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        await gate.wait()
+        await embed(seen, out)
+
+    upstream.script = slow
+    first = asyncio.create_task(ask(gateway, ["a", "b"]))
+    await until(lambda: upstream.calls == 1)
+    second = asyncio.create_task(ask(gateway, ["b"]))
+    await until(lambda: gateway.assembly.world.following == 3)
+    first.cancel()
+    await until(lambda: gateway.assembly.world.following == 1)
+    gate.set()
+    assert (await second).json["data"][0]["embedding"] == vector("b")
+    assert upstream.calls == 1
+
+
+async def test_with_nobody_left_the_call_ends(gateway: Running, upstream: Upstream) -> None:
+    async def never(seen: Seen, out: Out) -> None:
+        await asyncio.Event().wait()
+
+    upstream.script = never
+    first = asyncio.create_task(ask(gateway, ["a", "b"]))
+    await until(lambda: upstream.calls == 1)
+    first.cancel()
+    await upstream.left(1)
+    await until(lambda: len(gateway.assembly.shelf.flights) == 0)
+    assert len(gateway.assembly.shelf.memory) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"object": "list", "data": []},
+        {"object": "list", "data": [{"index": 0, "embedding": [1]}] * 2},
+        {"object": "list", "data": [{"index": 1, "embedding": [1]}]},
+        {"object": "list", "data": [{"index": 0, "embedding": []}]},
+        {"object": "list", "data": [{"index": 0, "embedding": None}]},
+        {"error": {"message": "no"}, "data": [{"index": 0, "embedding": [1]}]},
+        {"odd": True},
+    ],
+)
+async def test_what_is_not_a_vector_each_is_passed_on_and_not_stored(
+    gateway: Running, upstream: Upstream, answer: Any
+) -> None:
+    async def odd(seen: Seen, out: Out) -> None:
+        await out.json(answer)
+
+    upstream.script = odd
+    got = await ask(gateway, "text")
+    assert (got.status, got.json) == (200, answer)
+    assert (got.cache, got.reason) == ("MISS", "error")
+    assert len(gateway.assembly.shelf.memory) == 0
+
+
+async def test_part_of_a_batch_that_cannot_be_had_is_an_error_and_the_rest_stays(
+    gateway: Running, upstream: Upstream
+) -> None:
+    await ask(gateway, ["a", "b"])
+
+    async def one_too_few(seen: Seen, out: Out) -> None:
+        await out.json({"object": "list", "data": [{"index": 0, "embedding": [1]}]})
+
+    upstream.script = one_too_few
+    got = await ask(gateway, ["a", "c", "d"])
+    assert got.status == 502
+    assert "one vector for each of 2 inputs" in got.json["error"]["message"]
+    assert (await ask(gateway, ["a", "b"])).cache == "HIT"
+
+
+async def test_an_upstreams_refusal_passes_through(gateway: Running, upstream: Upstream) -> None:
+    async def refuse(seen: Seen, out: Out) -> None:
+        await out.json({"error": {"message": "slow down"}}, 429, retry_after="7")
+
+    await ask(gateway, "known")
+    upstream.script = refuse
+    got = await ask(gateway, ["known", "new"])
+    assert (got.status, got.headers["retry-after"]) == (429, "7")
+    assert got.json == {"error": {"message": "slow down"}}
+
+
+async def test_controls_hold_for_every_input(gateway: Running, upstream: Upstream) -> None:
+    await ask(gateway, ["a", "b"], kv_cache={"tags": ["faq"], "ttl": 60})
+    got = await ask(gateway, ["a", "new"], headers={"cache-control": "only-if-cached"})
+    assert got.status == 504
+    got = await ask(gateway, ["a", "b"], headers={"cache-control": "no-cache"})
+    assert (got.cache, asked_for(upstream)[-1]) == ("REFRESH", ["a", "b"])
+    assert b"kv_cache" not in upstream.seen[0].body
+    got = await ask(gateway, ["x"], kv_cache={"enabled": False})
+    assert (got.cache, got.reason) == ("BYPASS", "disabled")
+    assert (await ask(gateway, ["x"], headers={"cache-control": "no-store"})).cache == "MISS"
+    assert (await ask(gateway, ["x"])).cache == "MISS", "it was not stored"
+    purged = await gateway.post("/cache/purge", {"tags": ["faq"]})
+    assert purged.json == {"purged": 0}, "the refreshed ones carry no tag"
+    got = await ask(gateway, ["a", "b"], kv_cache={"cache_key": "k", "key_mode": "override"})
+    assert got.status == 400
+
+
+async def test_what_has_no_inputs_is_left_to_the_upstream(
+    gateway: Running, upstream: Upstream
+) -> None:
+    async def refuse(seen: Seen, out: Out) -> None:
+        await out.json({"error": {"message": "input"}}, 400)
+
+    upstream.script = refuse
+    for given in (None, [], [""] * 0, {"a": 1}, 5, ["a", 1], [["a"]], [[]], [1.5]):
+        got = await ask(gateway, given)
+        assert (got.status, got.cache, got.reason) == (400, "BYPASS", "unkeyable")
+
+
+async def test_a_stale_vector_answers_while_its_upstream_is_down(
+    stage: Stage, upstream: Upstream
+) -> None:
+    clock = stage.moving.clock
+    cache = {"ttl": 60.0, "stale_if_error": 3600.0}
+    gateway = await stage.gateway(cache=cache, clock=clock)
+    await ask(gateway, ["a", "b"])
+    stage.moving.move(61)
+
+    async def broken(seen: Seen, out: Out) -> None:
+        out.cut()
+
+    upstream.script = broken
+    got = await ask(gateway, ["b", "a"])
+    assert (got.status, got.cache) == (200, "STALE")
+    assert vectors(got) == [vector("b"), vector("a")]
+
+
+async def test_a_stale_vector_is_renewed_in_the_background(
+    stage: Stage, upstream: Upstream
+) -> None:
+    cache = {"ttl": 60.0, "stale_while_revalidate": 600.0}
+    gateway = await stage.gateway(cache=cache, clock=stage.moving.clock)
+    await ask(gateway, ["a", "b"])
+    stage.moving.move(61)
+    got = await ask(gateway, ["a", "b"])
+    assert got.cache == "STALE"
+    await until(lambda: not gateway.assembly.world.renewals)
+    assert (await ask(gateway, ["b", "a"])).cache == "HIT"
+
+
+async def test_the_official_client_gets_its_vectors(stage: Stage, upstream: Upstream) -> None:
+    gateway = await stage.gateway()
+    client = await stage.openai(gateway)
+    for given in ("one", ["one", "two"], ["two", "one"]):
+        for form in ({}, {"encoding_format": "float"}):
+            answer = await client.embeddings.create(model="priced", input=given, **form)
+            texts = [given] if isinstance(given, str) else given
+            assert [row.embedding for row in answer.data] == [vector(text) for text in texts]
+    assert asked_for(upstream) == ["one", ["two"]]
+
+
+async def test_a_large_batch_is_one_call(gateway: Running, upstream: Upstream) -> None:
+    texts = [f"text {n}" for n in range(500)]
+    assert (await ask(gateway, texts)).cache == "MISS"
+    assert (await ask(gateway, texts)).cache == "HIT"
+    assert upstream.calls == 1
+
+
+async def test_two_paths_are_one(gateway: Running, upstream: Upstream) -> None:
+    body = {"model": "priced", "input": "text"}
+    assert (await gateway.post("/embeddings", body)).cache == "MISS"
+    assert (await gateway.post("/v1/embeddings", body)).cache == "HIT"
+    assert json.loads(upstream.seen[0].body) == body
