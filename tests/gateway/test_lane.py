@@ -10,14 +10,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+from types import SimpleNamespace
 
 import pytest
 
 from gateway.conftest import CHAT, Running, Stage, until
 from gateway.upstream import Upstream
 from thinkonce.gateway import fastlane
+from thinkonce.gateway.asking import Asking
+from thinkonce.gateway.endpoint import _as_read_before
 from thinkonce.gateway.fastlane import FastLane
+from thinkonce.gateway.http import Head
 from thinkonce.web import lane as web_lane
+from thinkonce.web.lane import READ
 
 
 @pytest.fixture
@@ -84,9 +89,9 @@ async def hits(gateway: Running, lane: FastLane, monkeypatch: pytest.MonkeyPatch
     answered: list[bytes] = []
     plain = lane.answer
 
-    def answer(door: fastlane.Door, body: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    def answer(door: fastlane.Door, body: bytes, headers: list[tuple[bytes, bytes]]) -> object:
         answer = plain(door, body, headers)
-        if answer:
+        if isinstance(answer, bytes):
             answered.append(body)
         return answer
 
@@ -122,7 +127,7 @@ async def test_a_miss_is_read_once(
     gateway: Running, hits: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    reader = gateway.assembly.gateway.cached[CHAT]._reader
+    reader = gateway.assembly.gateway.cached[CHAT].reader
     plain = reader.read
     monkeypatch.setattr(reader, "read", lambda *args: (reads.append(1), plain(*args))[1])
     async with line(gateway) as client:
@@ -214,6 +219,8 @@ async def test_another_credential_never_gets_the_answer(
         "x-thinkonce-namespace: other",
         "expect: 100-continue",
         "connection: close",
+        "proxy-connection: close",
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ],
 )
 async def test_heads_that_ask_for_more_are_not_learnt(
@@ -232,6 +239,20 @@ async def test_a_head_whose_lines_end_oddly_is_not_learnt(gateway: Running, lane
         await client.send(hidden + b"\r\n\r\n")
         await client.reader.readuntil(b"\r\n\r\n")
     assert len(lane) == 0
+
+
+async def test_blank_lines_before_a_request_are_no_head(
+    gateway: Running, lane: FastLane, hits: list[bytes]
+) -> None:
+    """The parser skips them; remembered, they would answer anybody with this tenant's answers."""
+    secret = asked(more="authorization: Bearer victim")
+    async with line(gateway) as client:
+        assert await client.ask(b"\r\n\r\n" + secret) == "MISS"
+    assert len(lane) == 0
+    async with line(gateway) as client:
+        await client.send(b"\r\n\r\n" + secret.split(b"\r\n\r\n")[1])
+        assert (await client.reader.readline()).startswith(b"HTTP/1.1 400 ")
+    assert hits == []
 
 
 async def test_two_lengths_are_refused_as_ever(gateway: Running, lane: FastLane) -> None:
@@ -257,12 +278,38 @@ async def test_what_the_lane_fails_at_is_answered_the_usual_way(
 
 
 async def test_what_was_read_of_one_request_is_never_anothers(
-    gateway: Running, lane: FastLane
+    gateway: Running, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    given: list[object] = []
+    endpoint = gateway.assembly.gateway.cached[CHAT]
+    plain = endpoint.reader.read
+
+    def read(head: Head, raw: bytes) -> Asking:
+        asking = plain(head, raw)
+        given.append(asking)
+        return asking
+
+    monkeypatch.setattr(endpoint.reader, "read", read)
     async with line(gateway) as client:
         await client.ask(asked("one"))
-        await client.ask(asked("two"))  # read by the lane, answered by the server
-        assert lane.taken() is None
+        # The lane reads the second one; the third comes in the same packet.
+        await client.send(asked("two") + asked("three"))
+        texts = [(await client.answer())[1] for _ in range(2)]
+        (link,) = connections(gateway)
+        assert (link._read, link._learnable) == (None, b"")
+    asked_for = [seen.json["messages"][0]["content"] for seen in upstream.seen]
+    assert len(texts) == 2
+    assert asked_for == ["one", "two", "three"]
+    assert [asking.raw for asking in given] == [
+        asked(text).split(b"\r\n\r\n")[1] for text in ("one", "two", "three")
+    ]
+
+
+async def test_what_was_read_counts_only_for_the_same_bytes() -> None:
+    asking = Asking(b"one", {}, None, None, None, "", None, None, None)  # type: ignore[arg-type]
+    call = SimpleNamespace(scope={"state": {READ: asking}})
+    assert _as_read_before(call, b"one") is asking  # type: ignore[arg-type]
+    assert _as_read_before(call, b"two") is None  # type: ignore[arg-type]
 
 
 async def test_a_request_half_sent_gets_its_answer_before_the_server_ends(
@@ -293,8 +340,18 @@ async def test_an_idle_connection_is_closed_after_its_time_and_not_before(
 ) -> None:
     async with line(gateway) as client:
         await client.ask(asked())
+    async with line(gateway) as client:
+        await client.ask(asked())  # by the lane, which never saw the parser here
         (link,) = connections(gateway)
+        timer = link.timeout_keep_alive_task
+        assert timer is not None
+        assert 0 < timer.when() - link.loop.time() <= link.timeout_keep_alive
         await client.ask(asked())
+        assert link.timeout_keep_alive_task is timer, "one timer for many answers"
+        await client.send(asked()[:-5])
+        await until(lambda: held(gateway))
+        assert link.timeout_keep_alive_task is None, "a request on its way has another deadline"
+        await client.ask(asked()[-5:])
         link._used_at = link.loop.time()
         link.timeout_keep_alive_handler()
         assert not link.transport.is_closing(), "it was used a moment ago"
@@ -330,6 +387,27 @@ async def test_heads_are_forgotten_the_oldest_first(
         assert len(lane) == 0
         assert await client.ask(asked()) == "HIT"
         assert len(lane) == 1
+
+
+async def test_misses_do_not_count_a_head_again(gateway: Running, lane: FastLane) -> None:
+    async with line(gateway) as client:
+        for number in range(10):
+            await client.ask(asked(f"{number}"))
+    assert len(lane) == 1
+    assert lane._bytes == sum(len(head) + fastlane.OVERHEAD for head in lane._doors)
+
+
+async def test_the_limits_of_the_gateway_hold_in_the_lane(stage: Stage) -> None:
+    gateway = await stage.gateway(gateway={"body_limit": 1024, "header_limit": 1024})
+    await gateway.chat()
+    message = {"model": "priced", "messages": [{"role": "user", "content": "hi"}]}
+    padded = json.dumps(message).encode().ljust(2000)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(padded)}\r\n\r\n".encode()
+    long = asked(more=f"x-long: {'y' * 2000}")
+    for data, status in ((head + padded, "413"), (long, "431")) * 2:
+        async with line(gateway) as client:
+            await client.send(data)
+            assert (await client.reader.readline()).split()[1].decode() == status
 
 
 async def test_hits_of_the_lane_are_counted_and_logged(

@@ -57,7 +57,7 @@ class Endpoint:
     ) -> None:
         self.dialect = teller.dialect
         self._reader, self._shelf, self._world, self._client = reader, shelf, world, client
-        self._passing, self._teller, self._body_limit = passing, teller, body_limit
+        self._passing, self._teller, self.body_limit = passing, teller, body_limit
         self.memo, self._inline = memo, inline
 
     def understood(self, head: Head, raw: bytes) -> Asking | None:
@@ -102,7 +102,7 @@ class Endpoint:
     async def __call__(self, call: Call, message: Message) -> None:
         """`message`: the first part of the body, from the server."""
         call.endpoint = self.dialect.name
-        raw = await read_body(call, self._body_limit, message)
+        raw = await read_body(call, self.body_limit, message)
         try:
             asking = _as_read_before(call, raw) or self._reader.read(call, raw)
         except (HttpError, RequestError):

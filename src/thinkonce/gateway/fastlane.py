@@ -21,6 +21,7 @@ from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.outcome import Match, Outcome
 from thinkonce.upstream.client import HOPS
 from thinkonce.web.exchange import Header
+from thinkonce.web.protocol import OVERSIZED
 
 __all__ = ("FastLane",)
 
@@ -33,8 +34,8 @@ OVERHEAD = 2048
 # another one for each request.
 _UNUSUAL = frozenset(
     {
-        b"cache-control", b"content-encoding", b"expect", b"te", b"trailer", b"transfer-encoding",
-        b"upgrade", b"x-request-id", HOPS,
+        b"cache-control", b"content-encoding", b"expect", b"te", b"traceparent", b"tracestate",
+        b"trailer", b"transfer-encoding", b"upgrade", b"x-request-id", HOPS,
     }
 )  # fmt: skip
 
@@ -62,7 +63,6 @@ class FastLane:
         self._ids, self._metrics, self._access_log = ids, metrics, access_log
         self._doors: dict[bytes, Door] = {}
         self._bytes = 0
-        self._read: Asking | None = None
         self._defaults: list[Header] = []
         self._opening = b""  # status line and default headers
         self.door = self._doors.get
@@ -85,7 +85,10 @@ class FastLane:
             return
         headers: list[Header] = scope["headers"]
         length = _length_of(headers)
-        if not 0 < length <= MAX_BODY or not _is_plain(headers) or not _is_strict(head):
+        most = min(MAX_BODY, endpoint.body_limit)
+        if head in self._doors or OVERSIZED in scope["state"] or not 0 < length <= most:
+            return
+        if not _is_plain(headers) or not _is_strict(head):
             return
         query = scope["query_string"]
         what = f"POST {scope['raw_path'].decode('latin-1')}"
@@ -99,25 +102,25 @@ class FastLane:
 
     # -- answering -----------------------------------------------------------------------
 
-    def answer(self, door: Door, body: bytes, default_headers: list[Header]) -> bytes:
+    def answer(
+        self, door: Door, body: bytes, default_headers: list[Header]
+    ) -> bytes | Asking | None:
         """See `web.lane.Lane`. Never raises: what fails here is tried the usual way."""
         started = perf_counter()
         endpoint = door.endpoint
         try:
-            asking = door.known.get(body)
+            known = door.known.get(body)
+            asking = endpoint.understood(door.head, body) if known is None else known
             if asking is None:
-                asking = self._read = endpoint.understood(door.head, body)
-                if asking is None:
-                    return b""
+                return None
             ids = next(self._ids)
             plain = endpoint.hit(asking, ids)
             if plain is None:
-                return b""
+                return asking if known is None else None
         except Exception:
             log.exception("the fast lane failed")
-            return b""
-        if self._read is not None:
-            self._read = None
+            return None
+        if known is None:
             endpoint.memo.put(door.known, body, asking)
         if default_headers is not self._defaults:  # a new list every second, with a new date
             self._defaults = default_headers
@@ -125,11 +128,6 @@ class FastLane:
             self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *lines))
         self._note(door, asking, ids, perf_counter() - started)
         return b"".join((self._opening, plain[0], b"\r\n", plain[1]))
-
-    def taken(self) -> Asking | None:
-        """See `web.lane.Lane`."""
-        read, self._read = self._read, None
-        return read
 
     def _note(self, door: Door, asking: Asking, ids: bytes, seconds: float) -> None:
         metrics = self._metrics
@@ -150,12 +148,17 @@ def _is_plain(headers: list[Header]) -> bool:
     return not any(
         name in _UNUSUAL
         or name.startswith(b"x-thinkonce-")
-        or (name == b"connection" and value.lower() != b"keep-alive")
+        or (name in (b"connection", b"proxy-connection") and value.lower() != b"keep-alive")
         for name, value in headers
     )
 
 
 def _is_strict(head: bytes) -> bool:
-    """Whether every line ends as it should, so that the first blank line ends the head."""
+    """Whether it begins with the request and every line ends as it should.
+
+    The parser skips blank lines before a request, and may take others for its end: then the first
+    blank line would not be where the head ends.
+    """
     lines = head.count(b"\r\n")
-    return head.count(b"\n") == lines and head.count(b"\r") == lines
+    begins = head.startswith(b"POST ")
+    return begins and head.count(b"\n") == lines and head.count(b"\r") == lines

@@ -43,12 +43,13 @@ class Lane(Protocol):
         """`head` was taken by the parser, which made `scope` of it."""
         ...
 
-    def answer(self, door: Any, body: bytes, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-        """A whole answer, for a connection that stays open; b"" for none."""
-        ...
+    def answer(
+        self, door: Any, body: bytes, default_headers: list[tuple[bytes, bytes]]
+    ) -> bytes | object | None:
+        """A whole answer in bytes, for a connection that stays open; else what was made of the
 
-    def taken(self) -> object | None:
-        """What the last `answer` that gave none made of the request, once."""
+        request, for the application to go on with, or None.
+        """
         ...
 
 
@@ -63,6 +64,9 @@ class LaneProtocol(LimitedProtocol):
     _deadline: Any = None
     _used_at = 0.0  # loop time of the last answer out of the lane
     _learnable = b""  # the head that the parser is about to take
+    _read: object | None = (
+        None  # what the lane made of the request that the parser is about to take
+    )
 
     def data_received(self, data: bytes) -> None:
         if self._door is not None:
@@ -97,7 +101,8 @@ class LaneProtocol(LimitedProtocol):
 
     def _answer(self, door: Door, body: bytes) -> bool:
         answer = self.lane.answer(door, body, self.server_state.default_headers)
-        if not answer:
+        if not isinstance(answer, bytes):
+            self._read = answer
             return False
         self.transport.write(answer)
         self.server_state.total_requests += 1
@@ -111,7 +116,7 @@ class LaneProtocol(LimitedProtocol):
             end = data.find(HEAD_END, 0, MAX_HEAD) + len(HEAD_END)
             self._learnable = data[:end] if end >= len(HEAD_END) else b""
         super().data_received(data)
-        self.lane.taken()  # whatever happened: nobody else's request may find it
+        self._learnable, self._read = b"", None  # they are of the first request in `data`
 
     # -- a body on its way ---------------------------------------------------------------
 
@@ -138,13 +143,12 @@ class LaneProtocol(LimitedProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        read = self.lane.taken()
-        if read is not None:
-            self.scope["state"][READ] = read
+        if self._read is not None:
+            self.scope["state"][READ], self._read = self._read, None
         super().on_headers_complete()
         if self._learnable:
-            self.lane.learn(self._learnable, self.scope)
-            self._learnable = b""
+            learnable, self._learnable = self._learnable, b""
+            self.lane.learn(learnable, self.scope)
 
     def on_message_complete(self) -> None:
         self._between = True
