@@ -98,7 +98,7 @@ def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
     try:
         return (yield from _ask_the_model(ask, ask.key, setting, reason))
     except Exception:
-        if found is None or found.verdict is not Verdict.LAST_RESORT:
+        if found is None or found.verdict is not Verdict.LAST_RESORT or not ask.stale_on_error:
             raise
         if found.reason is Reason.TOO_OLD and not _allows_stale_on_error(ask, setting):
             raise

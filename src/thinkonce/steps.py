@@ -69,6 +69,7 @@ class Ask:
     epoch: int = 0
     bypass: Reason | None = None
     coalesce: bool = True
+    stale_on_error: bool = True  # False: somebody else can be asked before something stale answers
     thaw: Callable[[Any], Any] | None = None  # in place of an entry's own
     renewal: Callable[[], Ask] | None = None
     started: float | None = None  # monotonic; when the model's work began, if before CallModel

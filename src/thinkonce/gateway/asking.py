@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from thinkonce.gateway.http import Head, HttpError
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Asked, Speech
+from thinkonce.protocols.splice import put
 from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
 from thinkonce.request.controls import Controls, parse_controls, strip_controls
 from thinkonce.request.headers import Taken, take_headers
@@ -47,6 +48,7 @@ class Asking:
     pool: Pool
     key: Key | None
     bypass: Reason | None
+    fallback: bool = False  # the pool is asked in another's place
 
     def meta(self, scope: str, rules: Rules) -> Meta:
         controls = self.controls
@@ -122,6 +124,31 @@ class Reader:
             where = (self._dialect.name, pool.name, tenant, controls.namespace)
             key = self._keyer.key_of(self._parts(where, body, controls, taken, call.query))
         return Asking(raw, body, asked, controls, taken, tenant, pool, key, bypass)
+
+    def instead_of(self, asking: Asking) -> Iterator[Asking]:
+        """What to ask other pools for where the request's own cannot answer: under their keys.
+
+        The client's credential is not shown to them, and no query, which may hold one: pools may
+        belong to different parties.
+        """
+        for pool in self._pools.fallbacks(asking.pool):
+            yield self._of_pool(asking, pool)
+
+    def _of_pool(self, asking: Asking, pool: Pool) -> Asking:
+        raw, body, asked, controls = asking.raw, asking.body, asking.asked, asking.controls
+        model = pool.declared.fallback_model
+        if model and model != asked.model:
+            raw, body = put(raw, "model", msgspec.json.encode(model)), {**body, "model": model}
+            asked = self._dialect.asks(body)
+        taken = msgspec.structs.replace(asking.taken, credential=())
+        key = None
+        if asking.key is not None:
+            where = (self._dialect.name, pool.name, asking.tenant, controls.namespace)
+            key = self._keyer.key_of(self._parts(where, body, controls, taken, b""))
+        bypass = asking.bypass
+        return Asking(
+            raw, body, asked, controls, taken, asking.tenant, pool, key, bypass, fallback=True
+        )
 
     def parts(self, query: bytes, asking: Asking) -> bytes:
         """What the key of `asking` is made of."""

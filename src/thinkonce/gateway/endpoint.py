@@ -8,7 +8,10 @@ read ──► probe ──► flow (`flow.answer` in `GatewayWorld`) ──► 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,7 +31,13 @@ from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.client import Client, Request
-from thinkonce.upstream.failure import Refused
+from thinkonce.upstream.failure import (
+    Header,
+    Refused,
+    Resting,
+    may_others_do_better,
+    says_try_elsewhere,
+)
 from thinkonce.web.lane import READ
 
 __all__ = ("Endpoint",)
@@ -119,14 +128,8 @@ class Endpoint:
 
     async def _ask(self, call: Call, asking: Asking) -> None:
         try:
-            ask = self._ask_of(call, asking)
-            for _ in range(ATTEMPTS):
-                found = await drive_async(answer(ask, self._shelf.setting), self._world)
-                if ask.controls is not asking.controls:
-                    found = _of_another_shape(found, asking)
-                if await self._tell(call, asking, found):
-                    return
-                ask = self._again(call, asking, ask)
+            if await self._answer_along(call, asking):
+                return
         except NotCached as error:
             raise self._not_cached(call, Reason(str(error))) from error
         except Refused as error:
@@ -146,10 +149,45 @@ class Endpoint:
             return
         await self._bypass(call, asking)
 
+    async def _answer_along(self, call: Call, asking: Asking) -> bool:
+        """Answer from the request's own pool, else from its fallbacks, else with something stale.
+
+        False if what was found cannot take the shape asked for.
+        """
+        others = list(self._reader.instead_of(asking))
+        if not others:
+            return await self._answer(call, asking, self._ask_of(call, asking))
+        failure: UpstreamError | None = None
+        for each in (asking, *others):
+            _mark(call, each)
+            try:
+                return await self._answer(call, each, self._ask_of(call, each, spare=True))
+            except UpstreamError as error:
+                if not _goes_on(call, error, first=failure is None):
+                    raise
+                failure = failure or error
+        assert failure is not None
+        _mark(call, asking)
+        ask = self._ask_of(call, asking)
+        if not isinstance(failure, Resting):  # else nobody was asked yet
+            ask.coalesce, ask.call = False, partial(_raise, failure)
+        return await self._answer(call, asking, ask)
+
+    async def _answer(self, call: Call, asking: Asking, ask: GatewayAsk) -> bool:
+        for _ in range(ATTEMPTS):
+            found = await drive_async(answer(ask, self._shelf.setting), self._world)
+            if ask.controls is not asking.controls:
+                found = _of_another_shape(found, asking)
+            if await self._tell(call, asking, found):
+                return True
+            ask = self._again(call, asking, ask)
+        return False
+
     async def _tell(self, call: Call, asking: Asking, found: Answer) -> bool:
         """False if what was found cannot take the shape asked for."""
         call.outcome, call.reason = found.outcome, found.reason or ""
-        if found.refused is None and asking.controls is DEFAULTS and self._inline:
+        plain = asking.controls is DEFAULTS and not asking.fallback
+        if found.refused is None and plain and self._inline:
             known = self.memo.known(call.query, call.headers)
             self.memo.put(known, asking.raw, asking)
         if isinstance(found.raw, Live):
@@ -166,8 +204,9 @@ class Endpoint:
 
     # -- what is asked of whom -----------------------------------------------------------
 
-    def _ask_of(self, call: Call, asking: Asking) -> GatewayAsk:
-        fetch = self._fetch(call, asking)
+    def _ask_of(self, call: Call, asking: Asking, *, spare: bool = False) -> GatewayAsk:
+        """`spare`: another pool can be asked."""
+        fetch = self._fetch(call, asking, spare)
         return GatewayAsk(
             key=asking.key,
             meta=asking.meta(self.dialect.name, self._shelf.setting.rules),
@@ -176,16 +215,17 @@ class Endpoint:
             draft=fetch.draft,
             epoch=fetch.epoch,
             fetch=fetch,
+            stale_on_error=not spare,
         )
 
     def _again(self, call: Call, asking: Asking, ask: GatewayAsk) -> GatewayAsk:
         """Without reading what cannot be used; the second time without joining anybody either."""
-        anew = self._ask_of(call, asking)
+        anew = self._ask_of(call, asking, spare=not ask.stale_on_error)
         anew.coalesce = ask.controls.read
         anew.controls = msgspec.structs.replace(asking.controls, read=False)
         return anew
 
-    def _fetch(self, call: Call, asking: Asking) -> Fetch:
+    def _fetch(self, call: Call, asking: Asking, spare: bool) -> Fetch:
         asked = asking.asked
         on_behalf = asking.pool.ask_usage and asked.stream and not asked.include_usage
         on_behalf = on_behalf and self._teller.annotate
@@ -198,8 +238,9 @@ class Endpoint:
             prices=self._teller.prices,
             usage_asked=asked.include_usage or on_behalf,
             epoch=self._shelf.epoch,
-            kept=lambda: self._reader.kept(call.query, asking),
+            kept=lambda: self._reader.kept(_query(call, asking), asking),
             took=self._teller.metrics.upstream.add,
+            spare=spare,
         )
 
     def _request(self, call: Call, asking: Asking, *, ask_usage: bool) -> Request:
@@ -207,7 +248,7 @@ class Endpoint:
         if ask_usage:
             body = self.dialect.ask_usage(body, asking.body)
         path, more = self.dialect.name, tuple(hops(call))
-        return upstream_request("POST", path, call.query, asking.taken, body, more)
+        return upstream_request("POST", path, _query(call, asking), asking.taken, body, more)
 
     # -- around the cache ----------------------------------------------------------------
 
@@ -218,8 +259,39 @@ class Endpoint:
         call.outcome, call.reason = Outcome.BYPASS, reason
         head = miss_headers(Outcome.BYPASS, reason, "")
         head.append((b"x-request-id", call.id))
-        request = self._request(call, asking, ask_usage=False)
-        await self._passing.send(call, asking.pool, request, head, self._marking(asking, reason))
+        # What lies elsewhere, a stored response say, lies with one pool only.
+        others = [] if reason is Reason.STATEFUL else list(self._reader.instead_of(asking))
+        failure: UpstreamError | None = None
+        for each in (asking, *others) if others else ():
+            try:
+                refused = _is_no_answer if each.fallback else says_try_elsewhere
+                await self._send(call, each, head, reason, refused)
+            except UpstreamError as error:
+                if not _goes_on(call, error, first=failure is None):
+                    raise
+                failure = failure or error
+            else:
+                return
+        if failure is None or isinstance(failure, Resting):
+            await self._send(call, asking, head, reason)
+        elif isinstance(failure, Refused):
+            _mark(call, asking)
+            await send_refusal(call, failure, head)
+        else:
+            _mark(call, asking)
+            raise failure
+
+    async def _send(
+        self,
+        call: Call,
+        asking: Asking,
+        head: list[Header],
+        reason: Reason,
+        refused: Callable[[int], bool] | None = None,
+    ) -> None:
+        _mark(call, asking)
+        request, dress = self._request(call, asking, ask_usage=False), self._marking(asking, reason)
+        await self._passing.send(call, asking.pool, request, [*head], dress, refused=refused)
 
     def _marking(self, asking: Asking, reason: Reason) -> Marking | None:
         if not self._teller.annotate:
@@ -245,6 +317,38 @@ class Endpoint:
         self._teller.metrics.cache_failures += 1
         log.exception("request %s is forwarded uncached: the cache failed", call.id)
         await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
+
+
+def _is_no_answer(status: int) -> bool:
+    return status != 200
+
+
+def _goes_on(call: Call, error: UpstreamError, *, first: bool) -> bool:
+    """Whether another pool may be asked after `error`.
+
+    The request's own pool has the say in what is wrong with a request; a fallback that refuses
+    one is passed over, whatever it says.
+    """
+    if call.status or (first and not may_others_do_better(error)):
+        return False
+    log.warning("request %s goes to another pool: %s", call.id.decode("latin-1"), error)
+    return True
+
+
+def _mark(call: Call, asking: Asking) -> None:
+    """Let the answer say who gives it in place of whom was asked."""
+    call.model = asking.asked.model
+    name = quote(asking.pool.name, safe="/:+@").encode()
+    call.marks = ((b"x-thinkonce-fallback", name),) if asking.fallback else ()
+
+
+def _query(call: Call, asking: Asking) -> bytes:
+    """The part of the URL that the pool is shown."""
+    return b"" if asking.fallback else call.query
+
+
+def _raise(failure: UpstreamError) -> None:
+    raise failure
 
 
 def _as_read_before(call: Call, raw: bytes) -> Asking | None:

@@ -64,7 +64,7 @@ class Fetched:
 class Fetch:
     """Callable once per flight. `publish` is set by whoever runs it for followers.
 
-    `kept` gives the request as it is kept beside the answer.
+    `kept` gives the request as it is kept beside the answer. `spare`: another pool can be asked.
     """
 
     def __init__(
@@ -80,18 +80,19 @@ class Fetch:
         epoch: int,
         kept: Callable[[], bytes],
         took: Callable[[float], None],
+        spare: bool = False,
     ) -> None:
         self.asking, self.dialect = asking, dialect
         self.usage_asked, self.epoch = usage_asked, epoch
         self.publish: Callable[[bytes], object] | None = None
         self.headers: tuple[Header, ...] = ()
-        self._client, self._request = client, request
+        self._client, self._request, self._spare = client, request, spare
         self._rules, self._prices, self._took, self._kept = rules, prices, took, kept
 
     async def __call__(self) -> Fetched:
         """Raises Refused for what is no 200, and other UpstreamErrors."""
         started = monotonic()
-        exchange = await self._client.send(self.asking.pool, self._request)
+        exchange = await self._client.send(self.asking.pool, self._request, spare=self._spare)
         try:
             self.headers = exchange.headers
             if exchange.status != 200 or exchange.opaque:

@@ -58,6 +58,7 @@ class Call(Head):
     outcome: str = ""
     reason: str = ""
     match: str = ""
+    marks: tuple[Header, ...] = ()  # headers of its answer, whatever that will be
     endpoint = ""  # "" for pages of the gateway itself: they are not counted
     model = ""
 
@@ -109,6 +110,8 @@ def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
 async def send_ready(call: Call, lines: bytes, body: bytes) -> None:
     """Send a 200 whose header lines are complete: in one write where the server offers it."""
     call.status, call.answered = 200, True
+    if call.marks:
+        lines += b"".join(b"%b: %b\r\n" % mark for mark in call.marks)
     cycle = call.scope["state"].get(CYCLE)
     if cycle is None or not send_at_once(cycle, lines, body):
         pairs = [tuple(line.split(b": ", 1)) for line in lines.split(b"\r\n")[:-1]]
@@ -119,7 +122,7 @@ async def send_ready(call: Call, lines: bytes, body: bytes) -> None:
 async def send_whole(call: Call, status: int, headers: list[Header], body: bytes) -> None:
     """Send an answer that is complete."""
     call.status, call.answered = status, True
-    headers.append((b"content-length", b"%d" % len(body)))
+    headers += (*call.marks, (b"content-length", b"%d" % len(body)))
     await call.send({"type": "http.response.start", "status": status, "headers": headers})
     await call.send({"type": "http.response.body", "body": body})
 
@@ -129,6 +132,7 @@ async def send_pieces(
 ) -> None:
     """Send an answer as it comes. If `pieces` raises, the answer stays without an end."""
     call.status = status
+    headers += call.marks
     await call.send({"type": "http.response.start", "status": status, "headers": headers})
     async for piece in pieces:
         await call.send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Protocol
 
 import msgspec
 
 from thinkonce.gateway.asking import version_free
-from thinkonce.gateway.fetch import MAX_ANSWER, is_event_stream, upstream_request
+from thinkonce.gateway.fetch import MAX_ANSWER, MAX_ERROR, is_event_stream, upstream_request
 from thinkonce.gateway.http import Call, send_pieces, send_whole
 from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
 from thinkonce.gateway.models import list_models
@@ -84,20 +84,28 @@ class Passing:
         request: Request,
         head: list[Header],
         dress: Dress | None = None,
+        *,
+        refused: Callable[[int], bool] | None = None,
     ) -> None:
-        """Send `request` and pass its answer on with the headers `head`; a 200 gets `dress`."""
-        exchange = await self._client.send(pool, request, raw=dress is None)
+        """Send `request` and pass its answer on with the headers `head`; a 200 gets `dress`.
+
+        `refused`: another pool can be asked, so an answer of such a status is raised, as Refused.
+        """
+        exchange = await self._client.send(pool, request, raw=dress is None, spare=bool(refused))
         try:
+            if refused is not None and refused(exchange.status):
+                body = await exchange.read_all(MAX_ERROR)
+                raise Refused(exchange.status, exchange.headers, body or b"")
             headers = answer_headers(exchange.headers, head)
             if dress is None or exchange.status != 200 or exchange.opaque:
                 await send_pieces(call, exchange.status, headers, _pieces(exchange))
             elif is_event_stream(exchange.content_type):
                 await send_pieces(call, 200, headers, dress.stream(exchange))
             else:
-                body = await exchange.read_all(MAX_ANSWER)
-                if body is None:
+                whole = await exchange.read_all(MAX_ANSWER)
+                if whole is None:
                     raise Broken(f"the upstream's answer is larger than {MAX_ANSWER} bytes")
-                await send_whole(call, 200, headers, dress.whole(body))
+                await send_whole(call, 200, headers, dress.whole(whole))
         finally:
             exchange.close()
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-__all__ = ("Member", "add", "members", "without")
+__all__ = ("Member", "add", "members", "put", "without")
 
 # Possessive quantifiers: linear time, whatever the text.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*+:\s*+)?|[\[\]{}]', re.DOTALL)
@@ -85,3 +85,15 @@ def add(raw: bytes, fragment: bytes) -> bytes:
     head = raw.rstrip()[:-1].rstrip()
     comma = b"" if head.endswith(b"{") else b","
     return b"".join((head, comma, fragment, b"}"))
+
+
+def put(raw: bytes, name: str, value: bytes) -> bytes:
+    """`raw` with `value` for every member called `name`; added at the end if there is none."""
+    pieces, at = [], 0
+    for member in members(raw):
+        if member.name == name:
+            pieces += [raw[at : member.value], value]
+            at = member.end
+    if not pieces:
+        return add(raw, json.dumps(name).encode() + b":" + value)
+    return b"".join((*pieces, raw[at:]))

@@ -20,8 +20,13 @@ def check(settings: Settings) -> None:
     """Raise ConfigError for the first thing that cannot work."""
     if settings.store.url:
         check_store_url("[store] url", settings.store.url)
+    names = [*settings.upstreams, *(["local"] if settings.local.enabled else [])]
     for name, upstream in settings.upstreams.items():
         _check_upstream(name, upstream)
+        for other in upstream.fallback:
+            if other == name or other not in names:
+                accepts = f"names of other pools: {', '.join(n for n in names if n != name)}"
+                raise ConfigError(f"[upstreams.{name}] fallback", other, accepts)
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
     _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
     _check_groups(settings.groups)

@@ -226,6 +226,21 @@ class Upstream(Section, frozen=True):
         bool,
         about("Ask for the usage chunk on streams that did not; it is taken out again.", YES_NO),
     ] = False
+    fallback: Annotated[
+        list[str],
+        about(
+            "Pools that answer, in this order, where this one cannot: no connection, a timeout, "
+            "429 or 5xx. Theirs is the key under which such an answer is kept.",
+            "a list of names of [upstreams]",
+        ),
+    ] = msgspec.field(default_factory=list)
+    fallback_model: Annotated[
+        str,
+        about(
+            "The model to ask for where this pool answers in another's place; empty: the same.",
+            "a model's name",
+        ),
+    ] = ""
     choice: Annotated[
         Literal["weighted", "ordered"],
         about(

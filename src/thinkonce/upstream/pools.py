@@ -109,5 +109,12 @@ class Pools:
             return exact
         return next((pool for pool in self.all if pool.serves(model)), None)
 
+    def fallbacks(self, pool: Pool) -> tuple[Pool, ...]:
+        """Who may answer where `pool` cannot, in order."""
+        if not pool.declared.fallback:
+            return ()
+        by_name = {each.name: each for each in self.all}
+        return tuple(by_name[name] for name in pool.declared.fallback if name in by_name)
+
     def patterns(self) -> tuple[str, ...]:
         return tuple(pattern for pool in self.all for pattern in pool.models)

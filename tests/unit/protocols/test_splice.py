@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkonce.protocols.splice import add, members, without
+from thinkonce.protocols.splice import add, members, put, without
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(['"', "\\", '{"a":1}']),
@@ -79,3 +80,20 @@ def test_a_text_that_looks_like_structure_is_only_text() -> None:
 def test_a_megabyte_of_backslashes_takes_no_time_to_speak_of() -> None:
     raw = b'{"a":"' + b"\\\\" * 500_000 + b'","b":1}'
     assert [member.name for member in members(raw)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b'{"model":"a","n":1}', b'{"model":"x","n":1}'),
+        (b'{ "n" : 1.50, "model" : "a" }', b'{ "n" : 1.50, "model" : "x" }'),
+        (b'{"model":"a","model":{"b":[1]}}', b'{"model":"x","model":"x"}'),
+        (b'{"mod\\u0065l":"a"}', b'{"mod\\u0065l":"x"}'),
+        (b'{"n":{"model":"a"}}', b'{"n":{"model":"a"},"model":"x"}'),
+        (b"{}", b'{"model":"x"}'),
+    ],
+)
+def test_a_member_gets_another_value_and_the_rest_stays_as_it_is(
+    raw: bytes, expected: bytes
+) -> None:
+    assert put(raw, "model", b'"x"') == expected
