@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 
 from thinkonce.entry import Entry
 from thinkonce.errors import NotCached
-from thinkonce.freshness import Verdict, inline_until, judge, life_of
+from thinkonce.freshness import Verdict, inline_until, is_fresh_for, judge, life_of
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.singleflight import Fate, Landing, Role, Seat
 from thinkonce.steps import (
@@ -188,7 +188,9 @@ def _is_from_before(value: object, ask: Ask, setting: Setting, began: float) -> 
     if entry.epoch < ask.epoch and setting.purged(entry):
         return True
     refused = isinstance(value, Made) and value.refused is not None
-    return entry.created_at < began and (refused or ask.controls.refresh)
+    return entry.created_at < began and (
+        refused or ask.controls.refresh or not is_fresh_for(entry, ask.controls, began)
+    )
 
 
 def _settle(value: object, led: bool, outcome: Outcome, reason: Reason) -> Answer:

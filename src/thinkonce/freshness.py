@@ -29,6 +29,7 @@ __all__ = (
     "TtlClass",
     "Verdict",
     "inline_until",
+    "is_fresh_for",
     "judge",
     "life_of",
 )
@@ -178,6 +179,12 @@ def _early(entry: Entry, rules: Rules, left: float, chance: float) -> bool:
     if not rules.early_refresh or left == inf:
         return False
     return -entry.seconds * rules.early_refresh * log(chance) >= left
+
+
+def is_fresh_for(entry: Entry, controls: Controls, wall: float) -> bool:
+    """Whether `judge` would find `entry`, which may not be of this process, fresh at `wall`."""
+    left = entry.expires_at - wall
+    return left > 0 and not _too_old(entry, controls, wall, left)
 
 
 def inline_until(entry: Entry, rules: Rules) -> float:

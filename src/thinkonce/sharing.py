@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from math import inf
 
 from thinkonce.clock import Clock
 from thinkonce.errors import TierError
@@ -126,10 +127,23 @@ class Sharing:
             return
         self._let_go()
         if landed and self._linger:
-            with self._opening:
-                self._lingering[claim.digest] = (self._now() + self._linger, flight, claim)
+            self._let_linger(flight, claim)
         else:
             self._give_back(flight, claim)
+
+    def _let_linger(self, flight: Flight, claim: Claim) -> None:
+        with self._opening:
+            is_first = not self._lingering
+            self._lingering[claim.digest] = (self._now() + self._linger, flight, claim)
+        if is_first and (exchange := self._exchange) is not None:
+            exchange.call(lambda: None)  # it sleeps until something is due, and now something is
+
+    def _let_go_in_time(self) -> float:
+        """As `_let_go`; seconds until there is more to let go, inf if nothing lingers."""
+        self._let_go()
+        with self._opening:
+            until = min((until for until, _, _ in self._lingering.values()), default=inf)
+        return max(until - self._now(), 0.0)
 
     def _let_go(self, digest: bytes = b"") -> None:
         """Give back what has lingered long enough, and `digest` at once."""
@@ -211,13 +225,14 @@ class Sharing:
                 try:
                     path = socket_path(self._host.path, socket_name(next(_numbers)))
                     sweep(path.parent)
-                    self._exchange = Exchange(path, self._open_feed)
+                    self._exchange = Exchange(path, self._open_feed, self._let_go_in_time)
                 except OSError as error:
                     self._works = False  # once, with a line in the log; not at every miss
                     log.warning("flights.not_shared error=%s", error)
             return self._exchange
 
     def _open_feed(self, digest: bytes) -> FlightFeed | None:
+        self._let_go()
         flight = self._served.get(digest)
         if flight is None:
             return None

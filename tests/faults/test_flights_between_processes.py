@@ -26,6 +26,7 @@ from thinkonce.host.process import is_pid_taken, this_process
 from thinkonce.host.unix_socket import connect, is_available, listen
 from thinkonce.replay import raised, told
 from thinkonce.singleflight import Codec, Fate, Flights, Role
+from thinkonce.testing.clock import FakeClock
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs Unix sockets")
 
@@ -206,6 +207,32 @@ def test_an_answer_that_has_just_landed_can_still_be_followed_from_elsewhere(pat
     here.close()
     host.close()
     other.close()
+
+
+def test_who_asks_after_that_is_not_given_the_answer(path):
+    # The thread sleeps for `linger` seconds of real time; the clock goes faster.
+    clock, host, other = FakeClock(), HostFile(path), HostFile(path)
+    here = Flights(host, codec=CODEC, clock=clock, lease=LONG, linger=LONG / 2)
+    elsewhere = Flights(other, codec=CODEC, clock=clock, lease=LONG)
+    join(here).land("the answer")
+    clock.advance(LONG / 2)
+    late = join(elsewhere)
+    assert late.follow(LONG).fate is Fate.LEAD
+    late.land("a newer one")
+    for flights, file in ((elsewhere, other), (here, host)):
+        flights.close()
+        file.close()
+
+
+def test_what_lingers_is_let_go_though_nothing_else_happens(path):
+    clock, host = FakeClock(), HostFile(path)
+    here = Flights(host, codec=CODEC, clock=clock, lease=LONG, linger=0.02)
+    join(here).land("the answer")
+    assert claims(path)
+    clock.advance(0.03)
+    until(lambda: not claims(path), "the end of what lingers")
+    here.close()
+    host.close()
 
 
 def test_an_error_crosses_with_its_name_and_message(start):

@@ -672,3 +672,17 @@ def test_but_not_where_a_look_up_could_not_have_found_it(clock, near, why):
     new = Entry(key=None, payload="new", meta=Meta(), created_at=clock.wall())
     assert isinstance(after_following(ask, setting, old, refused=refused), Join)
     assert after_following(ask, setting, new, refused=refused).outcome is Outcome.COALESCED
+
+
+@pytest.mark.parametrize(
+    ("lived", "controls"),
+    [(10.0, {}), (1000.0, {"max_age": 9.0}), (20.0, {"min_fresh": 11.0})],
+    ids=["expired", "older than allowed", "with too little life left"],
+)
+def test_nor_where_a_look_up_would_not_have_found_it_good_enough(clock, near, lived, controls):
+    ask, setting = make_ask(never, **controls), make_setting([near], clock)
+    made_at = clock.wall() - 10
+    old = Entry(key=None, payload="", meta=Meta(), created_at=made_at, expires_at=made_at + lived)
+    assert isinstance(after_following(ask, setting, old), Join)
+    old.created_at, old.expires_at = clock.wall() - 8, clock.wall() + 12
+    assert after_following(ask, setting, old).outcome is Outcome.COALESCED

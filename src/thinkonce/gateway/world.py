@@ -195,9 +195,10 @@ class GatewayWorld(AsyncWorld):
         return landing
 
     async def _follow(self, ask: GatewayAsk, seat: Seat) -> Landing:
-        # A call of another process may be over already: no new answer for who asks for one.
-        wants_new = seat.is_led_elsewhere and not ask.controls.read
-        if not ask.fetch.asking.asked.stream or wants_new:
+        # A call of another process may be over already: who minds is told how old its answer is.
+        controls = ask.controls
+        minds = not controls.read or (controls.max_age, controls.min_fresh) != (None, None)
+        if not ask.fetch.asking.asked.stream or (minds and seat.is_led_elsewhere):
             return await seat.follow_async()
         ride = Ride(seat, ask, self._max_bytes, self._left)
         begun = False

@@ -37,11 +37,17 @@ log = logging.getLogger(__name__)
 class Exchange:
     """The thread and its sockets. `follow`, `reconsider` and `close` may be called by anyone.
 
+    The thread calls `upkeep` before it sleeps; that says in how many seconds to call it again.
     Raises OSError if the socket at `path` cannot be made.
     """
 
-    def __init__(self, path: Path, open_feed: Callable[[bytes], Feed | None]) -> None:
-        self.path, self.open_feed = path, open_feed
+    def __init__(
+        self,
+        path: Path,
+        open_feed: Callable[[bytes], Feed | None],
+        upkeep: Callable[[], float] = lambda: inf,
+    ) -> None:
+        self.path, self.open_feed, self._upkeep = path, open_feed, upkeep
         self.address = os.fsencode(path)
         self._server = listen(path)
         self._bell, self._ear = socket.socketpair()
@@ -122,7 +128,8 @@ class Exchange:
 
     def _next_look(self) -> float | None:
         due = self._accepts_at < inf or any(peer.due < inf for peer in self.peers)
-        return LOOK_SECONDS if due else None
+        seconds = min(LOOK_SECONDS if due else inf, self._upkeep())
+        return seconds if seconds < inf else None
 
     def _look_after_peers(self) -> None:
         now = time.monotonic()
