@@ -34,6 +34,15 @@ from thinkonce.tiers.tier import Key, TierStats
         {"x-forwarded-port": "443"},
         {"x-forwarded-server": "front"},
         {"sec-fetch-site": "cross-site"},
+        {"host": "127.0.0.1.nip.io:8000"},
+        {"host": "localhost.evil.example"},
+        {"host": "169.254.169.254"},
+        {"host": "0.0.0.0:8000"},
+        {"host": ""},
+        {"origin": "http://127.0.0.1.evil.example"},
+        {"x-forwarded-host": "127.0.0.1"},
+        {"x-forwarded-prefix": "/"},
+        {"X-Forwarded-Anything-New": "1"},
     ],
 )
 async def test_without_a_token_only_callers_on_this_machine_may(
@@ -194,23 +203,65 @@ async def test_every_change_is_written_to_the_audit_log_and_no_secret(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
+    ("method", "path"),
     [
-        ("POST", "/cache/preload", 501),
-        ("GET", "/cache/export", 501),
-        ("POST", "/cache/import", 501),
-        ("POST", "/cache/explain", 501),
-        ("GET", "/cache/nothing", 404),
-        ("GET", "/cache", 404),
-        ("PUT", "/cache/stats", 404),
+        ("GET", "/cache/nothing"),
+        ("GET", "/cache"),
+        ("PUT", "/cache/stats"),
+        ("GET", "/cache/preload"),
+        ("POST", "/cache/entries"),
+        ("POST", "/cache/entries/0011223344556677"),
+        ("DELETE", "/cache/entries/0011223344556677/feedback"),
     ],
 )
-async def test_what_is_not_there_or_not_built_says_so(
-    gateway: Running, method: str, path: str, status: int
+async def test_what_is_not_there_is_answered_with_what_is(
+    gateway: Running, method: str, path: str
 ) -> None:
     got = await gateway.send(method, path, b"{}", {"content-type": "application/json"})
-    assert got.status == status
-    assert got.json["error"]["message"]
+    assert got.status == 404
+    assert "POST preload" in got.json["error"]["message"]
+
+
+# -- what people say of an answer -----------------------------------------------------------
+
+
+async def test_a_wrong_answer_goes_at_once_and_is_counted(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await stage.gateway()
+    key = (await gateway.chat()).headers["x-cache-key"]
+    path = f"/cache/entries/{key[:10]}/feedback"
+    kept = await gateway.post(path, {"wrong": False})
+    assert kept.json == {"key": key, "removed": False, "learned": False}
+    assert (await gateway.chat()).cache == "HIT"
+    with caplog.at_level(logging.INFO, "thinkonce.audit"):
+        gone = await gateway.post(path, {"wrong": True})
+    assert gone.json == {"key": key, "removed": True, "learned": False}
+    assert f"feedback on {key}: wrong, removed" in caplog.text
+    assert (await gateway.chat()).reason == "purged"
+    text = (await gateway.get("/metrics")).body.decode()
+    assert 'thinkonce_feedback_total{verdict="wrong"} 1.0' in text
+    assert 'thinkonce_feedback_total{verdict="right"} 1.0' in text
+
+
+@pytest.mark.parametrize("body", [{}, {"wrong": "yes"}, {"wrong": True, "why": "x"}, []])
+async def test_feedback_that_says_nothing_changes_nothing(gateway: Running, body: object) -> None:
+    key = (await gateway.chat()).headers["x-cache-key"]
+    assert (await gateway.post(f"/cache/entries/{key}/feedback", body)).status == 400
+    assert (await gateway.chat()).cache == "HIT"
+    other = await gateway.post(f"/cache/entries/{'0' * 16}/feedback", {"wrong": True})
+    assert other.status == 404
+
+
+async def test_a_wrong_answer_goes_in_every_process_of_the_host(
+    stage: Stage, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    one, other = [await stage.gateway(store={"url": url}) for _ in range(2)]
+    key = (await one.chat()).headers["x-cache-key"]
+    assert (await other.chat()).cache == "HIT"
+    assert (await one.post(f"/cache/entries/{key}/feedback", {"wrong": True})).json["removed"]
+    assert (await other.chat()).cache == "MISS"
 
 
 # -- metrics and the access log -------------------------------------------------------------

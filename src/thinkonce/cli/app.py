@@ -10,7 +10,18 @@ from collections.abc import Sequence
 
 import typer
 
-from thinkonce.cli import bench, doctor, later, look, model, purge, serve
+from thinkonce.cli import (
+    bench,
+    doctor,
+    explain,
+    later,
+    look,
+    model,
+    move,
+    preload,
+    purge,
+    serve,
+)
 from thinkonce.errors import ConfigError, RequestError, ThinkOnceError
 from thinkonce.version import __version__
 
@@ -53,7 +64,7 @@ def version_or_help(
         typer.echo(context.get_help())
 
 
-for group in (serve, model, look, purge, doctor, bench, later):
+for group in (serve, model, look, purge, explain, preload, move, doctor, bench, later):
     group.register(app)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -11,13 +12,17 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from thinkonce.cli.view import Chosen
-from thinkonce.errors import ThinkOnceError
+from thinkonce.cli.whose import WHOSE
+from thinkonce.errors import MISSING, ConfigError, ThinkOnceError
 from thinkonce.insight.entries import EntryRow
+from thinkonce.insight.explained import Explained
 from thinkonce.settings.check import check_upstream_url
 
 __all__ = ("GatewayError", "GatewayView", "reason_in")
 
 TIMEOUT_SECONDS = 30.0
+PATIENCE_SECONDS = 3600.0
+LINES = {"content-type": "application/jsonl"}
 T = TypeVar("T")
 
 
@@ -31,6 +36,7 @@ class _Purged(msgspec.Struct):
 
 class _Reason(msgspec.Struct):
     message: str
+    code: str | None = None
 
 
 class _Refusal(msgspec.Struct):
@@ -43,6 +49,14 @@ def reason_in(raw: bytes) -> str:
         return msgspec.json.decode(raw, type=_Refusal).error.message
     except msgspec.DecodeError:
         return raw[:200].decode(errors="replace") or "no reason given"
+
+
+def code_in(raw: bytes) -> str:
+    """The word for programs in an error's body; "" for none."""
+    try:
+        return msgspec.json.decode(raw, type=_Refusal).error.code or ""
+    except msgspec.DecodeError:
+        return ""
 
 
 class GatewayError(ThinkOnceError):
@@ -75,16 +89,50 @@ class GatewayView:
         query = "?content=true" if content else ""
         return self._ask("GET", f"/cache/entries/{key}{query}", dict[str, Any])
 
+    def explain(self, raw: bytes, endpoint: str, headers: dict[str, str]) -> Explained:
+        """`headers`: the client's."""
+        query = f"?{urlencode({'endpoint': endpoint})}" if endpoint else ""
+        return self._ask("POST", f"/cache/explain{query}", Explained, raw, **headers)
+
     def purge(self, chosen: Chosen) -> int:
         return self._ask("POST", "/cache/purge", _Purged, msgspec.json.encode(chosen)).purged
 
-    def _ask(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
-        headers = {"content-type": "application/json"}
+    def lines(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Iterator[bytes]:
+        """An answer line by line, as it comes; who stops early ends the connection.
+
+        Raises GatewayError, also for an answer that stops before its end.
+        """
+        # A line may take as long as a model does.
+        self._connection.timeout = PATIENCE_SECONDS
+        response = self._begin(method, path, body, LINES | headers)
+        if response.status >= 400:
+            self._refuse(path, response.status, response.read())
+        try:
+            yield from response
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayError(f"{self.place} broke off its answer") from error
+        finally:
+            if not response.isclosed():
+                self._connection.close()
+
+    def _begin(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
         if self._token:
-            headers["x-thinkonce-admin-token"] = self._token
+            headers = {**headers, "x-thinkonce-admin-token": self._token}
         try:
             self._connection.request(method, path, body, headers)
-            response = self._connection.getresponse()
+            return self._connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayError(f"{self.place} cannot be reached") from error
+
+    def _ask(
+        self, method: str, path: str, kind: type[T], body: bytes | None = None, **more: str
+    ) -> T:
+        response = self._begin(method, path, body, {"content-type": "application/json"} | more)
+        try:
             raw = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise GatewayError(f"{self.place} cannot be reached") from error
@@ -98,7 +146,9 @@ class GatewayView:
             ) from None
 
     def _refuse(self, path: str, status: int, raw: bytes) -> NoReturn:
-        message = reason_in(raw)
+        message, code = reason_in(raw), code_in(raw)
+        if code in ("tenant_needed", "foreign_secret"):
+            raise ConfigError("whose entries", MISSING, f"{WHOSE} ({message})")
         if status in (401, 403):
             message = f"{message}; set THINKONCE_ADMIN_TOKEN to the gateway's [admin] token"
         raise GatewayError(f"{self.place}{path} answered {status}: {message}")

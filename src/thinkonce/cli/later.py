@@ -12,10 +12,6 @@ __all__ = ("NOT_BUILT", "NotBuilt", "register")
 
 NOT_BUILT = {
     "keys": ("Known clients of the gateway.", "keys list"),
-    "explain": ("Would this request hit; if not, what broke it.", "explain request.json"),
-    "preload": ("Warm the cache from a file of requests.", "preload faq.jsonl"),
-    "export": ("Write the entries of a store to a file.", "export"),
-    "import": ("Read entries that `export` wrote.", "import entries.jsonl"),
     "kv": ("The prefix tree of an engine.", "kv stats"),
     "plan": ("Replay a log under other policies, sizes and lives.", "plan log.jsonl"),
     "lint": ("Prompt layouts that break prompt caching.", "lint prompts.jsonl"),

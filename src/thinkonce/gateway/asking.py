@@ -115,7 +115,7 @@ class Reader:
         pool = self._pools.for_model(asked.model)
         if pool is None:
             raise _unknown_model(asked.model, self._pools)
-        tenant = self._tenants.of(taken.credential)
+        tenant = call.tenant or self._tenants.of(taken.credential)
         bypass = self._bypass(parsed, asked, controls)
         key = None
         if bypass is None:

@@ -13,6 +13,7 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.freshness import Rules, TtlClass
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.admin import Admin
+from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.app import Gateway, Served
 from thinkonce.gateway.asking import Reader
 from thinkonce.gateway.embeddings import SPEECH, EmbeddingsEndpoint
@@ -34,7 +35,7 @@ from thinkonce.shelf import Shelf, open_shelf
 from thinkonce.upstream.client import Client, Timeouts
 from thinkonce.upstream.pools import Pools
 
-__all__ = ("Assembly", "assemble")
+__all__ = ("Assembly", "assemble", "readers")
 
 log = logging.getLogger("thinkonce")
 
@@ -77,19 +78,20 @@ class Assembly:
             self.metrics.learn_model(model)
         self.access_log.enabled = gateway.access_log
         passing = Passing(self.client, pools, _lowered(gateway.forward_headers))
-        self.gateway.adopt(
-            _endpoints(
-                settings,
-                pools,
-                self.shelf,
-                self.world,
-                self.client,
-                passing,
-                self.metrics,
-                self.prices,
-            ),
+        endpoints = _endpoints(
+            settings,
+            pools,
+            self.shelf,
+            self.world,
+            self.client,
             passing,
-            Admin(self.shelf, settings.store.url, settings.admin.token, self.world, self.metrics),
+            self.metrics,
+            self.prices,
+        )
+        self.gateway.adopt(
+            endpoints,
+            passing,
+            Admin(_desk(settings, self.shelf, self.world, self.metrics, endpoints)),
             gateway.body_limit,
         )
         self.lane.adopt(_in_lane(settings, self.gateway))
@@ -141,7 +143,7 @@ def assemble(
     gateway = Gateway(
         endpoints,
         passing,
-        Admin(shelf, settings.store.url, settings.admin.token, world, metrics),
+        Admin(_desk(settings, shelf, world, metrics, endpoints)),
         metrics,
         access_log,
         gateway_id=gateway_id,
@@ -193,6 +195,39 @@ def _client(settings: Settings, gateway_id: str, clock: Clock) -> Client:
     return Client(timeouts, retries=gateway.retries, gateway_id=gateway_id, clock=clock)
 
 
+def _desk(
+    settings: Settings,
+    shelf: Shelf,
+    world: GatewayWorld,
+    metrics: Metrics,
+    endpoints: Mapping[str, Served],
+) -> Desk:
+    tenants = Tenants(shelf.keyer, settings.groups)
+    spoken = {name: each for name, each in endpoints.items() if isinstance(each, Endpoint)}
+    return Desk(settings, shelf, world, metrics, spoken, tenants)
+
+
+def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]:
+    """By endpoint, what its requests are read with."""
+    cache, gateway = settings.cache, settings.gateway
+    tenants = Tenants(shelf.keyer, settings.groups)
+    speeches: Mapping[str, Speech] = {SPEECH.name: SPEECH, **DIALECTS}
+    return {
+        name: Reader(
+            speech,
+            pools,
+            shelf.keyer,
+            tenants,
+            shelf.setting.rules,
+            forward_headers=_lowered(gateway.forward_headers),
+            ignore_fields=frozenset(cache.ignore_fields),
+            cache_remote_media=gateway.remote_media == "cache",
+            keep_requests=cache.keep_requests,
+        )
+        for name, speech in speeches.items()
+    }
+
+
 def _endpoints(
     settings: Settings,
     pools: Pools,
@@ -204,28 +239,14 @@ def _endpoints(
     prices: Prices | None,
 ) -> dict[str, Served]:
     cache, gateway = settings.cache, settings.gateway
-    tenants = Tenants(shelf.keyer, settings.groups)
+    reads = readers(settings, pools, shelf)
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
     known_prices = prices or Prices()
     parts = Parts(known_prices, share_of(cache.max_bytes, least=LEAST))
     forwarded = _lowered(gateway.forward_headers)
-
-    def reader(speech: Speech) -> Reader:
-        return Reader(
-            speech,
-            pools,
-            shelf.keyer,
-            tenants,
-            shelf.setting.rules,
-            forward_headers=forwarded,
-            ignore_fields=frozenset(cache.ignore_fields),
-            cache_remote_media=gateway.remote_media == "cache",
-            keep_requests=cache.keep_requests,
-        )
-
     dialects = {
         name: Endpoint(
-            reader(dialect),
+            reads[name],
             shelf,
             world,
             client,
@@ -246,7 +267,7 @@ def _endpoints(
         for name, dialect in DIALECTS.items()
     }
     embeddings = EmbeddingsEndpoint(
-        reader(SPEECH), shelf, world, client, passing, metrics, known_prices, stored, gateway
+        reads[SPEECH.name], shelf, world, client, passing, metrics, known_prices, stored, gateway
     )
     return {SPEECH.name: embeddings, **dialects}
 

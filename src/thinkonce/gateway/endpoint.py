@@ -65,7 +65,7 @@ class Endpoint:
         inline: bool = True,
     ) -> None:
         self.dialect = teller.dialect
-        self._reader, self._shelf, self._world, self._client = reader, shelf, world, client
+        self.reader, self._shelf, self._world, self._client = reader, shelf, world, client
         self._passing, self._teller, self.body_limit = passing, teller, body_limit
         self.memo, self._inline = memo, inline
 
@@ -74,7 +74,7 @@ class Endpoint:
         if not self._inline:
             return None
         try:
-            asking = self._reader.read(head, raw)
+            asking = self.reader.read(head, raw)
         except (HttpError, RequestError):
             return None
         return asking if asking.controls is DEFAULTS and asking.key is not None else None
@@ -113,7 +113,7 @@ class Endpoint:
         call.endpoint = self.dialect.name
         raw = await read_body(call, self.body_limit, message)
         try:
-            asking = _as_read_before(call, raw) or self._reader.read(call, raw)
+            asking = _as_read_before(call, raw) or self.reader.read(call, raw)
         except (HttpError, RequestError):
             raise
         except Exception:
@@ -154,7 +154,7 @@ class Endpoint:
 
         False if what was found cannot take the shape asked for.
         """
-        others = list(self._reader.instead_of(asking))
+        others = list(self.reader.instead_of(asking))
         if not others:
             return await self._answer(call, asking, self._ask_of(call, asking))
         failure: UpstreamError | None = None
@@ -186,7 +186,7 @@ class Endpoint:
     async def _tell(self, call: Call, asking: Asking, found: Answer) -> bool:
         """False if what was found cannot take the shape asked for."""
         call.outcome, call.reason = found.outcome, found.reason or ""
-        plain = asking.controls is DEFAULTS and not asking.fallback
+        plain = asking.controls is DEFAULTS and not (call.tenant or asking.fallback)
         if found.refused is None and plain and self._inline:
             known = self.memo.known(call.query, call.headers)
             self.memo.put(known, asking.raw, asking)
@@ -238,7 +238,7 @@ class Endpoint:
             prices=self._teller.prices,
             usage_asked=asked.include_usage or on_behalf,
             epoch=self._shelf.epoch,
-            kept=lambda: self._reader.kept(_query(call, asking), asking),
+            kept=lambda: self.reader.kept(_query(call, asking), asking),
             took=self._teller.metrics.upstream.add,
             spare=spare,
         )
@@ -260,7 +260,7 @@ class Endpoint:
         head = miss_headers(Outcome.BYPASS, reason, "")
         head.append((b"x-request-id", call.id))
         # What lies elsewhere, a stored response say, lies with one pool only.
-        others = [] if reason is Reason.STATEFUL else list(self._reader.instead_of(asking))
+        others = [] if reason is Reason.STATEFUL else list(self.reader.instead_of(asking))
         failure: UpstreamError | None = None
         for each in (asking, *others) if others else ():
             try:

@@ -43,6 +43,7 @@ class Head:
     """What reading a request needs of its head."""
 
     __slots__ = ("head", "headers", "query")
+    tenant = ""  # named by an administrator, in place of the credential's
 
     def __init__(self, headers: list[Header], query: bytes) -> None:
         self.headers, self.query = headers, query

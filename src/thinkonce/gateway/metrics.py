@@ -76,6 +76,7 @@ class Metrics(Collector):
         self.inflight = self.coalesced = 0
         self.tier_errors: dict[str, int] = {}
         self.cache_failures = 0
+        self.feedback = {"wrong": 0, "right": 0}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -169,6 +170,12 @@ class Metrics(Collector):
             "Requests forwarded untouched because the cache itself failed.",
             self.cache_failures,
         )
+        feedback = CounterMetricFamily(
+            "thinkonce_feedback_total", "Answers that people judged.", labels=("verdict",)
+        )
+        for verdict, count in self.feedback.items():
+            feedback.add_metric((verdict,), count)
+        yield feedback
         yield GaugeMetricFamily(
             "thinkonce_inflight", "Requests being answered now.", value=self.inflight
         )

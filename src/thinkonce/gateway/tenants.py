@@ -6,14 +6,17 @@ Two credentials never share an entry unless the configuration puts them into one
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 
-from thinkonce.request.key import Keyer
+from thinkonce.errors import RequestError
+from thinkonce.request.key import ANONYMOUS, Keyer
 
 __all__ = ("Tenants",)
 
 Credential = tuple[tuple[bytes, bytes], ...]
 
+_is_tenant = re.compile(f"[0-9a-f]{{32}}|{ANONYMOUS}").fullmatch
 _SECRETS = (b"authorization", b"x-api-key", b"api-key")
 
 
@@ -32,6 +35,20 @@ class Tenants:
                 if group is not None:
                     return self._tenant(((b"group", group.encode()),))
         return self._tenant(credential)
+
+    def checked(self, tenant: str) -> str:
+        """`tenant` itself. Raises RequestError for what no tenant is called."""
+        if not _is_tenant(tenant):
+            raise RequestError("tenant", tenant, f"32 hex digits, or {ANONYMOUS}")
+        return tenant
+
+    def of_group(self, name: str) -> str:
+        """Raises RequestError for a group that the configuration does not have."""
+        known = sorted(set(self._group_of.values()))
+        if name not in known:
+            accepts = f"one of [groups]: {', '.join(known)}" if known else "a name of [groups]"
+            raise RequestError("group", name, accepts)
+        return self._tenant(((b"group", name.encode()),))
 
 
 def _sha256(value: bytes) -> str:

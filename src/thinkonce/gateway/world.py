@@ -23,6 +23,7 @@ from thinkonce.entry import Entry
 from thinkonce.flow import Ask, Follow, Live, Setting, Step
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
+from thinkonce.gateway.refusals import Refusals
 from thinkonce.landing import ABANDONED
 from thinkonce.leading import leave
 from thinkonce.protocols.dialect import Recorder
@@ -140,6 +141,7 @@ class GatewayWorld(AsyncWorld):
         super().__init__(setting, flights, tier_failed)
         self._max_bytes, self._finish_abandoned = max_bytes, finish_abandoned
         self._leading: set[asyncio.Task[Landing]] = set()
+        self.refusals = Refusals()
         self.following = 0  # requests that wait for a call or read its stream
 
     async def carry_out(self, step: Step) -> object:
@@ -172,7 +174,11 @@ class GatewayWorld(AsyncWorld):
 
     async def lead_here(self, ask: Ask, seat: Seat, *, look_again: bool) -> Landing:
         cast(GatewayAsk, ask).fetch.publish = seat.publish
-        return await super().lead_here(ask, seat, look_again=look_again)
+        landing = await super().lead_here(ask, seat, look_again=look_again)
+        assert ask.key is not None
+        # Before any follower wakes: nothing is awaited in between.
+        self.refusals.landed(ask.key.digest, landing, self.setting.clock.wall())
+        return landing
 
     async def close(self, timeout: float = 0.0) -> None:
         """Give calls under way `timeout` seconds to end, then end them."""

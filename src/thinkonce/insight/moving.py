@@ -23,7 +23,16 @@ from thinkonce.selector import Selector
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import Key
 
-__all__ = ("FORMAT", "ForeignSecret", "Importer", "Opening", "export_lines", "read_opening")
+__all__ = (
+    "FORMAT",
+    "End",
+    "ForeignSecret",
+    "Importer",
+    "Opening",
+    "end_in",
+    "export_lines",
+    "read_opening",
+)
 
 FORMAT = 1
 PAGE = 25  # entries read at a time: each may take a megabyte
@@ -44,18 +53,23 @@ class Opening(msgspec.Struct, kw_only=True):
     held: dict[str, int] = {}
 
 
-class _End(msgspec.Struct, kw_only=True):
+class End(msgspec.Struct, kw_only=True):
+    """The last line: what the file holds, and what was left out."""
+
     end: bool
     entries: int = 0
+    expired: int = 0
+    not_movable: int = 0
 
 
-def _is_end(line: bytes) -> bool:
+def end_in(line: bytes) -> End | None:
+    """The last line of an export; None for any other."""
     if not line.startswith(b'{"end":'):
-        return False
+        return None
     try:
-        return msgspec.json.decode(line, type=_End).end
+        return msgspec.json.decode(line, type=End)
     except msgspec.MsgspecError:
-        return False
+        return None
 
 
 def export_lines(shelf: Shelf, selector: Selector, after: bytes = b"") -> Iterator[bytes]:
@@ -64,15 +78,15 @@ def export_lines(shelf: Shelf, selector: Selector, after: bytes = b"") -> Iterat
     held = {name: stats.entries for name, stats in shelf.tier_stats().items()}
     opening = Opening(thinkonce_export=FORMAT, secret=shelf.fingerprint, made_at=now, held=held)
     yield msgspec.json.encode(opening) + b"\n"
-    counts = {"entries": 0, "expired": 0, "not_movable": 0}
+    end = End(end=True)
     while page := shelf.entries(selector, PAGE, after):
         after = page[-1].digest
         for entry in page:
             line, name = _exported(entry, now)
-            counts[name] += 1
+            setattr(end, name, getattr(end, name) + 1)
             if line:
                 yield line + b"\n"
-    yield msgspec.json.encode({"end": True, **counts}) + b"\n"
+    yield msgspec.json.encode(end) + b"\n"
 
 
 def _exported(entry: Entry, now: float) -> tuple[bytes, str]:
@@ -124,7 +138,7 @@ class Importer:
 
     def take(self, number: int, line: bytes) -> str:
         """ "" or why line `number` (from 1) was not taken. Raises nothing for a bad line."""
-        if _is_end(line):
+        if end_in(line) is not None:
             self.ended = True
             return ""
         try:

@@ -1,0 +1,100 @@
+"""The lines of an export on their way into a gateway or a store's file.
+
+Both give rows: {"line": n, "error": why}, and sums after each piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from thinkonce.cli.gateway_view import GatewayError, GatewayView
+from thinkonce.cli.line_file import pieces
+from thinkonce.cli.whose import WHOSE
+from thinkonce.errors import MISSING, ConfigError
+from thinkonce.gateway.tenants import Tenants
+from thinkonce.insight.moving import ForeignSecret, Importer, read_opening
+from thinkonce.request.headers import take_headers
+from thinkonce.settings import Settings
+from thinkonce.shelf import Shelf
+
+__all__ = ("into_gateway", "into_store", "tenant_named")
+
+# Sent at a time, then the answer is read: small enough that neither side waits for the other.
+MOST_LINES, MOST_BYTES = 500, 8 * 2**20
+COUNTS = ("imported", "present", "expired", "failed")
+
+Rows = Iterator[dict[str, Any]]
+
+
+def into_gateway(view: GatewayView, file: Path, headers: dict[str, str]) -> Rows:
+    """Raises GatewayError; ConfigError where it must be said whose entries they shall be."""
+    opening = b""
+    sums: dict[str, Any] = dict.fromkeys(COUNTS, 0)
+    for first, lines in pieces(file, MOST_LINES, MOST_BYTES):
+        opening = opening or lines[0]
+        body = b"".join(lines if first == 1 else [opening, *lines])
+        shift = 0 if first == 1 else first - 2  # the opening goes before each piece
+        ended = False
+        for raw in view.lines("POST", "/cache/import", body, headers):
+            row = msgspec.json.decode(raw, type=dict[str, Any])
+            if "error" in row:
+                yield {**row, "line": row["line"] + shift}
+            elif "done" in row:
+                ended = True
+                sums = {name: sums[name] + row[name] for name in COUNTS}
+                yield {**sums, "complete": row["complete"]}
+        if not ended:
+            raise GatewayError(f"{view.place} broke off its answer after line {first - 1}")
+
+
+def into_store(shelf: Shelf, settings: Settings, file: Path, headers: dict[str, str]) -> Rows:
+    """Raises ConfigError as `into_gateway`, RequestError for a file that is no export."""
+    tenant = tenant_named(shelf, settings, headers)
+    importer: Importer | None = None
+    for first, lines in pieces(file, MOST_LINES, MOST_BYTES):
+        for number, line in enumerate(lines, start=first):
+            if importer is None:
+                importer = _begin(shelf, line, tenant, settings.cache.max_entry_bytes)
+            elif line.strip():
+                if why := importer.take(number, line.rstrip(b"\n")):
+                    yield {"line": number, "error": why}
+                yield from _lost(importer) if importer.is_full() else ()
+        assert importer is not None
+        yield from _lost(importer)
+        yield importer.told()
+    if importer is None:
+        read_opening(b"")
+
+
+def _lost(importer: Importer) -> Rows:
+    return ({"line": number, "error": why} for number, why in importer.settle())
+
+
+def _begin(shelf: Shelf, line: bytes, tenant: str | None, max_bytes: int) -> Importer:
+    try:
+        return Importer(shelf, read_opening(line), tenant, max_bytes)
+    except ForeignSecret as error:
+        raise ConfigError("whose entries", MISSING, f"{WHOSE} ({error})") from None
+
+
+def tenant_named(shelf: Shelf, settings: Settings, headers: dict[str, str]) -> str | None:
+    """Whom `headers` name, as the gateway reads them; None: nobody."""
+    tenants = Tenants(shelf.keyer, settings.groups)
+    if (tenant := headers.get("x-thinkonce-tenant")) is not None:
+        return tenants.checked(tenant)
+    if (group := headers.get("x-thinkonce-group")) is not None:
+        return tenants.of_group(group)
+    key = headers.get("x-thinkonce-client-authorization")
+    if key is None:
+        return None
+    sent = [(b"authorization", key.encode())]
+    sent += [
+        (name.encode(), value.encode())
+        for name, value in headers.items()
+        if name.startswith("openai-")
+    ]
+    return tenants.of(take_headers(sent).credential)

@@ -1,0 +1,116 @@
+"""Changing: purge, limits, removing one entry, saying that one is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from thinkonce.errors import ConfigError, RequestError
+from thinkonce.gateway.admin.desk import Desk
+from thinkonce.gateway.http import Call, HttpError
+from thinkonce.selector import Selector
+from thinkonce.tiers.tier import Key
+from thinkonce.units import parse_bytes, parse_seconds
+
+__all__ = ("feedback", "limits", "purge", "remove")
+
+
+class _Purge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST purge. `older_than`: seconds, or a text such as 90s, 1h."""
+
+    tags: list[str] = []
+    namespace: str | None = None
+    model: str | None = None
+    key: str | None = None
+    older_than: float | str | None = None
+    expired: bool = False
+    all: bool = False
+
+
+class _Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST limits: the bounds of the memory tier and of the store."""
+
+    max_size: int | None = None
+    max_bytes: int | str | None = None
+    store_max_bytes: int | str | None = None
+
+
+class _Feedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST entries/{key}/feedback."""
+
+    wrong: bool
+
+
+async def purge(desk: Desk, call: Call) -> None:
+    wanted = await desk.body(call, _Purge)
+    if wanted == _Purge():
+        raise HttpError(
+            400,
+            "purge: nothing named; give tags, namespace, model, key, older_than, expired, "
+            'or {"all": true}',
+        )
+    now = desk.shelf.clock.wall()
+    older = wanted.older_than
+    selector = Selector(
+        tags=tuple(wanted.tags),
+        namespace=wanted.namespace,
+        model=wanted.model,
+        key=b"" if wanted.key is None else await desk.digest(wanted.key),
+        older_than=None if older is None else now - _seconds("older_than", older),
+        expired_before=now if wanted.expired else None,
+    )
+    gone = await asyncio.to_thread(desk.shelf.purge, selector)
+    desk.audit(call, f"purged {gone} entries: {_said(wanted)}")
+    await desk.send(call, {"purged": gone})
+
+
+async def limits(desk: Desk, call: Call) -> None:
+    wanted = await desk.body(call, _Limits)
+    try:
+        desk.shelf.resize(
+            wanted.max_size,
+            _bytes("max_bytes", wanted.max_bytes),
+            _bytes("store_max_bytes", wanted.store_max_bytes),
+        )
+    except ConfigError as error:
+        raise RequestError(error.setting, error.got, error.accepts) from error
+    desk.audit(call, f"limits set: {_said(wanted)}")
+    await desk.send(call, desk.shelf.bounds())
+
+
+async def remove(desk: Desk, call: Call, name: str) -> None:
+    digest = await desk.digest(name)
+    gone = int(await asyncio.to_thread(desk.shelf.discard, Key(digest, digest)))
+    if not gone:
+        raise HttpError(404, f"key: there is no entry {digest.hex()}", code="not_found")
+    desk.audit(call, f"removed {digest.hex()}")
+    await desk.send(call, {"purged": gone})
+
+
+async def feedback(desk: Desk, call: Call, name: str) -> None:
+    """A wrong answer goes at once, in every process. Nothing learns from it yet: it is counted."""
+    said = await desk.body(call, _Feedback)
+    found = await desk.found(name)
+    if said.wrong:
+        await asyncio.to_thread(desk.shelf.discard, Key(found.digest, found.digest))
+    key, verdict = found.digest.hex(), "wrong" if said.wrong else "right"
+    desk.metrics.feedback[verdict] += 1
+    desk.audit(call, f"feedback on {key}: {verdict}{', removed' if said.wrong else ''}")
+    await desk.send(call, {"key": key, "removed": said.wrong, "learned": False})
+
+
+def _seconds(name: str, value: float | str) -> float:
+    try:
+        return parse_seconds(value, name)
+    except ConfigError as error:
+        raise RequestError(name, value, error.accepts) from error
+
+
+def _bytes(name: str, value: int | str | None) -> int | None:
+    return None if value is None else parse_bytes(value, name)
+
+
+def _said(wanted: msgspec.Struct) -> str:
+    fields = msgspec.structs.asdict(wanted)
+    return ", ".join(f"{name}={value!r}" for name, value in fields.items() if value) or "nothing"

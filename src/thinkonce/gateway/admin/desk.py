@@ -1,0 +1,90 @@
+"""What every group of the admin API stands on: the gateway's parts, and how it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from thinkonce.entry import Entry
+from thinkonce.errors import RequestError
+from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.http import Call, HttpError, read_body, send_whole
+from thinkonce.gateway.marks import JSON_TYPE
+from thinkonce.gateway.metrics import Metrics
+from thinkonce.gateway.tenants import Tenants
+from thinkonce.gateway.world import GatewayWorld
+from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, beginning_with, key_digits, only_one
+from thinkonce.settings import Settings
+from thinkonce.shelf import Shelf
+
+__all__ = ("BODY_LIMIT", "Desk", "Handler", "decoded")
+
+log = logging.getLogger("thinkonce.audit")
+
+BODY_LIMIT = 1024 * 1024
+T = TypeVar("T")
+
+Handler = Callable[[Call], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Belongs to one event loop; what a disk may delay runs in a thread.
+
+    `endpoints` by their path without /v1.
+    """
+
+    settings: Settings
+    shelf: Shelf
+    world: GatewayWorld
+    metrics: Metrics
+    endpoints: Mapping[str, Endpoint]
+    tenants: Tenants
+
+    async def found(self, name: str) -> Entry:
+        """The entry whose key begins with `name`. Raises HttpError 404, 409 and RequestError."""
+        digits = key_digits(name)
+        alike = await asyncio.to_thread(self.shelf.entries, beginning_with(digits), MOST_ALIKE)
+        try:
+            found = only_one(alike, digits)
+        except RequestError as error:
+            raise HttpError(409, str(error), code="ambiguous") from error
+        if found is None:
+            raise HttpError(404, f"key: no entry begins with {digits}", code="not_found")
+        return found
+
+    async def digest(self, name: str) -> bytes:
+        """A whole key as it is, there or not; the first digits of one as `found` takes them."""
+        digits = key_digits(name)
+        if len(digits) == ALL_DIGITS:
+            return bytes.fromhex(digits)
+        return (await self.found(digits)).digest
+
+    async def body(self, call: Call, kind: type[T]) -> T:
+        """The request's JSON. Raises HttpError 400 that lists the fields."""
+        return decoded(await read_body(call, BODY_LIMIT), kind)
+
+    async def send(self, call: Call, answer: Any) -> None:
+        await send_whole(call, 200, self.head(call), msgspec.json.encode(answer))
+
+    def head(self, call: Call, kind: tuple[bytes, bytes] = JSON_TYPE) -> list[tuple[bytes, bytes]]:
+        return [kind, (b"x-request-id", call.id), (b"cache-control", b"no-store")]
+
+    def audit(self, call: Call, what: str) -> None:
+        """One line for each change: who, and what; never a token, a prompt or an answer."""
+        call.outcome = "admin"
+        peer = (call.scope.get("client") or ("-",))[0]
+        log.warning("admin %s from %s: %s", call.id.decode("latin-1"), peer, what)
+
+
+def decoded(raw: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        fields = ", ".join(getattr(kind, "__struct_fields__", ()))
+        raise HttpError(400, f"body: {error}; it accepts {fields}", param="body") from error

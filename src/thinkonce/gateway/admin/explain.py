@@ -1,0 +1,133 @@
+"""Explain: would this request hit, and if not, why not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from thinkonce.errors import RequestError
+from thinkonce.gateway.admin.desk import BODY_LIMIT, Desk
+from thinkonce.gateway.admin.preload import ANTHROPIC_VERSION
+from thinkonce.gateway.admin.whose import API_KEY, AUTHORIZATION, GROUP, TENANT, named, only_tenant
+from thinkonce.gateway.asking import Reader, version_free
+from thinkonce.gateway.http import Call, Head, read_body
+from thinkonce.gateway.refusals import Refusals
+from thinkonce.insight.explained import Explained, bypassed, explained
+from thinkonce.shelf import Shelf
+from thinkonce.upstream.failure import Header
+
+__all__ = ("Asked", "asked_in", "explain", "explain_request")
+
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+_OURS = frozenset(
+    {b"x-thinkonce-admin-token", TENANT, GROUP, AUTHORIZATION, API_KEY}
+    | {b"content-type", b"content-encoding"}
+)
+
+
+class _Line(msgspec.Struct):
+    """A line of a batch, or a bare request: then it has neither url nor body."""
+
+    url: str = ""
+    body: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request to explain: where it goes, its URL's query, its body."""
+
+    endpoint: str
+    query: bytes
+    raw: bytes
+
+
+async def explain(desk: Desk, call: Call) -> None:
+    """POST explain?endpoint=: the headers are the client's, but for our own token."""
+    query = parse_qs(call.query.decode("latin-1"))
+    if unknown := sorted(query.keys() - {"endpoint"}):
+        raise RequestError(unknown[0], query[unknown[0]][0], "endpoint")
+    raw = await read_body(call, min(BODY_LIMIT * 32, desk.settings.gateway.body_limit))
+    asked = asked_in(raw, query.get("endpoint", [""])[0], call.headers)
+    given, tenant = named(desk, call), ""
+    headers = [pair for pair in call.headers if pair[0] not in _OURS]
+    if given is not None:
+        tenant = given.tenant
+        headers += given.credential(asked.endpoint)
+    readers = {name: endpoint.reader for name, endpoint in desk.endpoints.items()}
+    refusals = desk.world.refusals
+    told = await asyncio.to_thread(
+        explain_request, readers, desk.shelf, asked, headers, tenant, refusals
+    )
+    await desk.send(call, told)
+
+
+def asked_in(raw: bytes, endpoint: str, headers: list[Header]) -> Asked:
+    """A Batch line, or a bare body whose endpoint is named or guessed by its fields.
+
+    Raises RequestError for JSON that is neither.
+    """
+    try:
+        line = msgspec.json.decode(raw, type=_Line)
+        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        accepts = f"a JSON object: a request, or a line of a batch ({error})"
+        raise RequestError("body", raw[:60].decode(errors="replace"), accepts) from error
+    if line.url and bytes(line.body):
+        parts = urlsplit(line.url)
+        query = parts.query.encode("latin-1", "replace")
+        return Asked(version_free(parts.path), query, bytes(line.body))
+    return Asked(version_free("/" + endpoint) or _guessed(fields, headers), b"", raw)
+
+
+def explain_request(
+    readers: Mapping[str, Reader],
+    shelf: Shelf,
+    asked: Asked,
+    headers: list[Header],
+    tenant: str = "",
+    refusals: Refusals | None = None,
+) -> Explained:
+    """Blocks on a store's disk. `tenant` "": the credential's; without one, the only there is.
+
+    Raises HttpError and RequestError as the request itself would, and TierError.
+    """
+    reader = readers.get(asked.endpoint)
+    if reader is None:
+        known = ", ".join(sorted(readers))
+        raise RequestError("endpoint", asked.endpoint, f"one of {known}")
+    names = {name for name, _ in headers}
+    if asked.endpoint == "messages" and ANTHROPIC_VERSION[0] not in names:
+        headers = [*headers, ANTHROPIC_VERSION]
+    head = _Head([*headers, (b"content-type", b"application/json")], asked.query)
+    if not tenant and not names & _CREDENTIALS:
+        tenant = only_tenant(shelf) or ""
+    head.tenant = tenant
+    asking = reader.read(head, asked.raw)
+    if asking.key is None:
+        return bypassed(str(asking.bypass))
+    parts = reader.parts(asked.query, asking)
+    told = explained(shelf, parts, asking.asked.model, asking.controls)
+    refusal = None if refusals is None else refusals.of(asking.key.digest)
+    if refusal is not None:
+        told.not_stored = {
+            "reason": str(refusal.reason),
+            "detail": refusal.detail,
+            "at": refusal.at,
+            "ago": shelf.clock.wall() - refusal.at,
+        }
+    return told
+
+
+class _Head(Head):
+    """A head whose tenant may be named."""
+
+
+def _guessed(fields: Mapping[str, object], headers: list[Header]) -> str:
+    if "messages" in fields:
+        anthropic = any(name.startswith(b"anthropic-") for name, _ in headers)
+        return "messages" if anthropic else "chat/completions"
+    if "input" in fields:
+        return "responses"
+    return "completions" if "prompt" in fields else "chat/completions"

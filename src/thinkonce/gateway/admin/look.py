@@ -1,0 +1,90 @@
+"""Looking: numbers, listings, one entry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from thinkonce.entry import Entry
+from thinkonce.errors import CorruptEntry, RequestError
+from thinkonce.gateway.admin.desk import Desk
+from thinkonce.gateway.http import Call, HttpError
+from thinkonce.insight.entries import content_of, row_of
+from thinkonce.selector import Selector
+
+__all__ = ("chosen", "entries", "entry", "hex_of", "stats")
+
+MOST_LISTED = 10_000
+_CHOICE = {"tag", "namespace", "model", "tenant"}
+
+
+async def stats(desk: Desk, call: Call) -> None:
+    # In a thread: counting the rows of a large store takes a disk's time.
+    held = await asyncio.to_thread(desk.shelf.stats)
+    asked = {**desk.metrics.summary(), "following": desk.world.following}
+    await desk.send(call, {"store": desk.settings.store.url, **held, **asked})
+
+
+async def entries(desk: Desk, call: Call) -> None:
+    query = _query(call, _CHOICE | {"limit", "after"})
+    limit = _whole("limit", query.get("limit", ["100"])[0])
+    after = hex_of("after", query.get("after", [""])[0])
+    found = await asyncio.to_thread(desk.shelf.entries, _selector(query), limit, after)
+    now = desk.shelf.clock.wall()
+    rows = [row_of(entry, now) for entry in found]
+    following = rows[-1].key if len(rows) == limit else None
+    await desk.send(call, {"entries": rows, "next": following})
+
+
+async def entry(desk: Desk, call: Call, name: str) -> None:
+    found = await desk.found(name)
+    told = msgspec.to_builtins(row_of(found, desk.shelf.clock.wall()))
+    if parse_qs(call.query.decode("latin-1")).get("content") == ["true"]:
+        told["content"] = _content(found)
+    await desk.send(call, told)
+
+
+def chosen(call: Call) -> tuple[Selector, bytes]:
+    """Which entries the URL's query means, and the key to begin behind."""
+    query = _query(call, _CHOICE | {"after"})
+    return _selector(query), hex_of("after", query.get("after", [""])[0])
+
+
+def hex_of(name: str, text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise RequestError(name, text, "a key in hex") from None
+
+
+def _query(call: Call, known: set[str]) -> dict[str, list[str]]:
+    query = parse_qs(call.query.decode("latin-1"), keep_blank_values=True)
+    unknown = sorted(set(query) - known)
+    if unknown:
+        raise RequestError(unknown[0], query[unknown[0]][0], ", ".join(sorted(known)))
+    return query
+
+
+def _selector(query: dict[str, list[str]]) -> Selector:
+    one: dict[str, str | None] = {
+        name: query.get(name, [None])[0] for name in ("namespace", "model", "tenant")
+    }
+    return Selector(tags=tuple(query.get("tag", ())), **one)  # type: ignore[arg-type]
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_LISTED:
+        raise RequestError(name, text, f"1 to {MOST_LISTED}")
+    return int(text)
+
+
+def _content(found: Entry) -> Any:
+    try:
+        return content_of(found)
+    except CorruptEntry as error:
+        raise HttpError(
+            422, f"content: cannot be shown here: {error}", code="unreadable"
+        ) from error

@@ -1,0 +1,118 @@
+"""Export and import over HTTP: lines out, lines in (see `insight.moving`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from urllib.parse import parse_qs
+
+import msgspec
+
+from thinkonce.errors import RequestError
+from thinkonce.gateway.admin.desk import Desk
+from thinkonce.gateway.admin.lines import lines_of
+from thinkonce.gateway.admin.look import chosen
+from thinkonce.gateway.admin.whose import named
+from thinkonce.gateway.http import Call, HttpError
+from thinkonce.insight.moving import ForeignSecret, Importer, export_lines, read_opening
+
+__all__ = ("export", "import_")
+
+LINES_TYPE = (b"content-type", b"application/jsonl")
+PIECE = 256 * 1024  # bytes sent at a time, but for longer lines
+TELL_EVERY = 500  # lines
+# A line holds its answer in base64, the request, and the rest.
+ROOM_FOR_LINE = 2**20
+
+
+async def export(desk: Desk, call: Call) -> None:
+    """GET export?tag=&namespace=&model=&tenant=&after=: entries that live, in order of keys."""
+    selector, after = chosen(call)
+    lines = export_lines(desk.shelf, selector, after)
+    piece = await asyncio.to_thread(_piece, lines)  # before the head: it may fail
+    call.status = 200
+    await call.send(
+        {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
+    )
+    while piece:
+        await call.send({"type": "http.response.body", "body": piece, "more_body": True})
+        piece = await asyncio.to_thread(_piece, lines)
+    call.answered = True
+    await call.send({"type": "http.response.body", "body": b""})
+    desk.audit(call, f"exported: {call.query.decode('latin-1') or 'everything'}")
+
+
+async def import_(desk: Desk, call: Call) -> None:
+    """POST import: JSON lines back for what was not taken and for progress, then sums."""
+    tenant = _into(desk, call)
+    limit = 2 * desk.settings.cache.max_entry_bytes + ROOM_FOR_LINE
+    lines = lines_of(call, limit)
+    number, first = await anext(lines, (1, b""))
+    importer = await asyncio.to_thread(_begin, desk, first or b"", tenant)
+    call.status = 200
+    await call.send(
+        {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
+    )
+    async for number, line in lines:
+        await _tell(call, await asyncio.to_thread(_take, importer, number, line, limit))
+        if number % TELL_EVERY == 0:
+            await _send(call, {"line": number, **importer.told()})
+    await _tell(call, await asyncio.to_thread(importer.settle))
+    await _send(call, {"done": True, **importer.told()})
+    call.answered = True
+    await call.send({"type": "http.response.body", "body": b""})
+    counts = ", ".join(f"{count} {name}" for name, count in importer.counts.items())
+    desk.audit(call, f"import: {counts}{f', into tenant {tenant}' if tenant else ''}")
+
+
+def _into(desk: Desk, call: Call) -> str | None:
+    """The tenant that entries shall belong to; None: whoever had them."""
+    query = parse_qs(call.query.decode("latin-1"), keep_blank_values=True)
+    if unknown := sorted(query.keys() - {"into_tenant"}):
+        raise RequestError(unknown[0], query[unknown[0]][0], "into_tenant")
+    into = query.get("into_tenant", [""])[0]
+    if into:
+        call.head[b"x-thinkonce-tenant"] = into.encode("latin-1", "replace")
+    given = named(desk, call)
+    return None if given is None else given.of(desk, "chat/completions")
+
+
+def _begin(desk: Desk, first: bytes, tenant: str | None) -> Importer:
+    try:
+        return Importer(
+            desk.shelf, read_opening(first), tenant, desk.settings.cache.max_entry_bytes
+        )
+    except ForeignSecret as error:
+        accepts = "into_tenant, x-thinkonce-group or x-thinkonce-client-authorization"
+        raise HttpError(409, f"{error} ({accepts})", code="foreign_secret") from error
+
+
+def _take(importer: Importer, number: int, line: bytes | None, limit: int) -> list[tuple[int, str]]:
+    if line is None:
+        importer.counts["failed"] += 1
+        return [(number, f"the line is longer than {limit} bytes")]
+    why = importer.take(number, line)
+    lost = importer.settle() if importer.is_full() else []
+    return [(number, why), *lost] if why else lost
+
+
+def _piece(lines: Iterator[bytes]) -> bytes:
+    """b"" at the end."""
+    parts: list[bytes] = []
+    size = 0
+    for line in lines:
+        parts.append(line)
+        size += len(line)
+        if size >= PIECE:
+            break
+    return b"".join(parts)
+
+
+async def _tell(call: Call, wrong: list[tuple[int, str]]) -> None:
+    for number, why in wrong:
+        await _send(call, {"line": number, "error": why})
+
+
+async def _send(call: Call, row: object) -> None:
+    line = msgspec.json.encode(row) + b"\n"
+    await call.send({"type": "http.response.body", "body": line, "more_body": True})
