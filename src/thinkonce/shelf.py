@@ -6,6 +6,7 @@ The library's `Cache` and the gateway each hold one; what differs is who asks, n
 from __future__ import annotations
 
 import heapq
+import logging
 import random
 import sys
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from thinkonce.tiers.purges import concerned
 from thinkonce.tiers.tier import Key, Tier, TierStats
 
 __all__ = ("Shelf", "open_shelf")
+
+log = logging.getLogger("thinkonce")
 
 # Later than every epoch: a purge that has no number yet concerns all there is.
 UNNUMBERED = sys.maxsize
@@ -52,6 +55,8 @@ class Shelf:
         self.fingerprint = fingerprint(backing.secret)  # tells nothing of the secret
         # Whether other processes may purge: then a probe compares epochs.
         self.shared = self.store is not None
+        # Told the tier's name and the error where a failure is nobody's who asks.
+        self.tier_failed: Callable[[str, Exception], None] = _log_failure
         self.setting = Setting(
             tiers=(memory,) if self.store is None else (memory, self.store),
             rules=rules,
@@ -82,8 +87,12 @@ class Shelf:
         return entry
 
     def is_purged(self, entry: Entry) -> bool:
-        """Whether a purge since the request for `entry` began means it."""
-        return concerned(entry, self.memory.purges.since(entry.epoch))
+        """Whether a purge since the request for `entry` began means it; if unknown, it does."""
+        try:
+            return concerned(entry, self.memory.purges.since(entry.epoch))
+        except TierError as error:
+            self.tier_failed(error.tier, error)
+            return True
 
     def entries(self, selector: Selector, limit: int, after: bytes = b"") -> list[Entry]:
         """Of all tiers, in order of their keys, each once, beginning behind `after`."""
@@ -219,6 +228,10 @@ def open_shelf(
         backing.close()
         raise
     return Shelf(backing, memory, rules, clock, chance)
+
+
+def _log_failure(tier: str, error: Exception) -> None:
+    log.warning("tier %s failed: %s", tier, error)
 
 
 def _stats_of(tier: Tier) -> TierStats:

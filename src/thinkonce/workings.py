@@ -49,6 +49,7 @@ class Workings:
         self._blocking = BlockingWorld(self.setting, shelf.flights, self._tier_failed)
         self._async = AsyncWorld(self.setting, shelf.flights, self._tier_failed)
         self._ledger: Ledger[Asker] = Ledger()
+        shelf.tier_failed = self._tier_failed
         on_fork(self._in_child)
 
     @property

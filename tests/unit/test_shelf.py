@@ -146,3 +146,21 @@ def test_a_bad_bound_leaves_no_store_open(tmp_path):
     with pytest.raises(ConfigError, match="max_bytes"):
         open_shelf(url, Rules(), max_bytes=1, store_max_bytes=2**24, policy="cost")
     opened(url).close()
+
+
+def test_what_nobody_knows_not_to_be_purged_counts_as_purged(stored, tmp_path):
+    entry, told = made(stored), []
+    stored.tier_failed = lambda tier, error: told.append((tier, type(error)))
+    other = opened(f"sqlite:///{tmp_path}/answers.db")
+    other.purge(Selector(tags=("other",)))
+    other.close()
+
+    def broken(*query):
+        raise TierError("sqlite", "reading answers.db")
+
+    database = stored.store.tier._database
+    database.rows = broken
+    assert stored.is_purged(entry) is True
+    assert told == [("sqlite", TierError)]
+    del database.rows
+    assert stored.is_purged(entry) is False

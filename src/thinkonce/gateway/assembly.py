@@ -128,10 +128,12 @@ def assemble(
         clock=clock,
     )
     metrics = Metrics(shelf.tier_stats, _known_models(pools))
+    complaints = _Complaints(metrics)
+    shelf.tier_failed = complaints.tier_failed
     world = GatewayWorld(
         shelf.setting,
         shelf.flights,
-        _Complaints(metrics).tier_failed,
+        complaints.tier_failed,
         max_bytes=settings.cache.max_entry_bytes,
         finish_abandoned=settings.gateway.finish_abandoned,
     )
