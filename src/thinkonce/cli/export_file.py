@@ -62,6 +62,11 @@ def write(
                 report(f"{entries} entries", min(1.0, entries / max(total, 1)))
         if end is None:
             raise GatewayError(f"the export broke off; the same command goes on with {part}")
+        if not entries + end.expired + end.not_movable and total:
+            raise GatewayError(
+                f"none of {total} entries can be read: [store] secret is not the one they were "
+                "written under"
+            )
         end.entries = entries
         out.write(msgspec.json.encode(end) + b"\n")
     return {"entries": entries, "expired": end.expired, "not_movable": end.not_movable}
@@ -84,7 +89,7 @@ def _begun(part: Path) -> _Begun:
             except (CorruptEntry, RequestError):  # half a line, or the last one of all
                 break
             begun.end += len(line)
-    return begun
+    return begun if begun.entries else _Begun()
 
 
 def _opened(part: Path) -> BinaryIO:

@@ -47,8 +47,9 @@ async def import_(desk: Desk, call: Call) -> None:
     tenant = _into(desk, call)
     limit = 2 * desk.settings.cache.max_entry_bytes + ROOM_FOR_LINE
     lines = lines_of(call, limit)
-    number, first = await anext(lines, (1, b""))
-    importer = await asyncio.to_thread(_begin, desk, first or b"", tenant)
+    first = await anext(lines, None)
+    opening = (first and first[1]) or b""
+    importer = await asyncio.to_thread(_begin, desk, opening, tenant)
     call.status = 200
     await call.send(
         {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
