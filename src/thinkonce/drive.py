@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, TypeVar, assert_never
 
 from thinkonce.entry import Entry
+from thinkonce.errors import TierError
 from thinkonce.flow import lead
 from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
 from thinkonce.steps import (
@@ -111,10 +113,10 @@ class World:
             self._note_failure(tier, ask, error)
 
     def drop(self, tier: Tier, ask: Ask) -> None:
-        """Remove what `ask` found in `tier`, because it is of no use."""
+        """Remove what `ask` found in `tier`, because it is of no use. Never blocks."""
         assert ask.key is not None
         try:
-            tier.delete(ask.key)
+            tier.doom(ask.key)
         except Exception as error:
             self._note_failure(tier, ask, error)
 
@@ -213,8 +215,9 @@ class BlockingWorld(World):
 class AsyncWorld(World):
     """Carries steps out on the running event loop.
 
-    Reads of persistent tiers go through a thread, because a disk may stall; writes do not block
-    by the tier contract. The model's call may be a coroutine or a plain value.
+    Reads of persistent tiers and of purges made elsewhere go through a thread, because a disk may
+    stall; writes do not block by the tier contract. The model's call may be a coroutine or a plain
+    value.
     """
 
     async def carry_out(self, step: Step) -> object:
@@ -222,6 +225,7 @@ class AsyncWorld(World):
             case Look(tier, ask):
                 return await self._look(tier, ask)
             case Keep(tier, ask, entry):
+                await self._catch_up()
                 self.keep(tier, ask, entry)
                 return None
             case CallModel(ask):
@@ -259,9 +263,16 @@ class AsyncWorld(World):
         return Landing(Fate.COALESCED, made)
 
     async def _look(self, tier: Tier, ask: Ask) -> Entry | None:
-        if not tier.persistent:
-            return self.look(tier, ask)
-        return await asyncio.to_thread(self.look, tier, ask)
+        if tier.persistent:
+            return await asyncio.to_thread(self.look, tier, ask)
+        await self._catch_up()
+        return self.look(tier, ask)
+
+    async def _catch_up(self) -> None:
+        purges = self.setting.purges
+        if purges.is_behind:
+            with suppress(TierError):  # whichever tier needs it fails likewise, and is counted
+                await asyncio.to_thread(purges.since, purges.epoch[0])
 
     def _renew(self, ask: Ask) -> None:
         self._forget_closed_loops()

@@ -64,6 +64,7 @@ class Shelf:
             chance=chance,
             why_gone=memory.why_gone,
             purged=self.is_purged,
+            purges=memory.purges,
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from thinkonce.clock import Clock
@@ -12,6 +12,7 @@ from thinkonce.freshness import Rules
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.request.controls import Controls
 from thinkonce.singleflight import Seat
+from thinkonce.tiers.purges import LocalPurges, PurgeLog
 from thinkonce.tiers.tier import Key, Tier
 
 __all__ = (
@@ -131,7 +132,8 @@ class Answer:
 class Setting:
     """What all requests of one cache share: tiers nearest first, rules, clock, chance.
 
-    `purged` says whether a purge later than `entry.epoch` concerns the entry.
+    `purged` says whether a purge later than `entry.epoch` concerns the entry; `purges` is the
+    log that the tiers and it read.
     """
 
     tiers: Sequence[Tier]
@@ -140,6 +142,7 @@ class Setting:
     chance: Callable[[], float]  # uniform [0, 1)
     why_gone: Callable[[Key], Reason | None]
     purged: Callable[[Entry], bool]
+    purges: PurgeLog = field(default_factory=LocalPurges)
 
 
 # -- steps: what the flow may ask for ------------------------------------------------------

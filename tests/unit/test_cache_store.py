@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 
+import apsw
 import pytest
 
 from leaks import until
@@ -261,6 +262,47 @@ async def test_an_event_loop_reads_the_file_too(opened):
     yours = cached(cache=opened(), version="1")(ask)
     assert await yours("hi") == await yours("hi") == ["hi"]
     assert len(runs) == 1
+
+
+async def test_purges_made_elsewhere_are_not_read_on_the_event_loop(opened):
+    async def ask(prompt):
+        other.purge(tags="another")
+        return [prompt]
+
+    other, cache = opened(), opened()
+    database, readers = cache.store.tier._database, []
+    rows = database.rows
+
+    def read(*query):
+        readers.append(threading.current_thread())
+        return rows(*query)
+
+    database.rows = read
+    mine = cached(cache=cache, version="1")(ask)
+    assert await mine("hi") == ["hi"]
+    other.purge(tags="yet another")
+    assert await mine("hi") == ["hi"]
+    assert len(readers) >= 2
+    assert threading.current_thread() not in readers
+    database.rows = rows
+
+
+async def test_an_answer_that_cannot_be_rebuilt_is_removed_without_waiting_for_who_writes(opened):
+    async def ask(prompt):
+        return [prompt]
+
+    cache = opened()
+    mine = cached(cache=cache, version="1")(ask)
+    await mine("hi")
+    await asyncio.to_thread(cache.flush)
+    (entry,) = cache.memory.map.values()
+    entry.inline_until, entry.thaw = 0, lambda payload: 1 / 0
+    elsewhere = apsw.Connection(str(cache.store.tier.path))
+    elsewhere.execute("BEGIN IMMEDIATE")
+    assert await mine("hi") == ["hi"]
+    assert cache.stats()["tier_errors"] == {"memory": 1}, "and not that the store was busy"
+    elsewhere.execute("ROLLBACK")
+    elsewhere.close()
 
 
 def test_a_broken_file_costs_misses_and_nothing_else(opened):

@@ -35,6 +35,10 @@ class _Around:
         self.before("delete")
         return self.tier.delete(key)
 
+    def doom(self, key: Key) -> None:
+        self.before("doom")
+        self.tier.doom(key)
+
     def purge(self, purge: Purge) -> int:
         self.before("purge")
         return self.tier.purge(purge)

@@ -179,6 +179,22 @@ class TierContract(Durability):
         assert tier.get(key_of("b")) is not None
         assert tier.delete(key_of("a")) is False
 
+    @pytest.mark.parametrize("flushed", [False, True], ids=["still queued", "stored"])
+    def test_what_is_doomed_is_gone_at_once_until_it_is_put_again(
+        self, tier: PurgeableTier, clock: FakeClock, flushed: bool
+    ) -> None:
+        tier.put(key_of("a"), entry_of(clock, "old"))
+        assert not flushed or tier.flush(FLUSHING)
+        tier.doom(key_of("a"))
+        assert tier.get(key_of("a")) is None
+        tier.put(key_of("b"), entry_of(clock))
+        assert tier.flush(FLUSHING)
+        assert tier.get(key_of("a")) is None, "a queued write must not undo it"
+        tier.doom(key_of("a"))
+        tier.put(key_of("a"), entry_of(clock, "new"))
+        assert tier.flush(FLUSHING)
+        assert answer_of(tier.get(key_of("a"))) == "new"
+
     # -- purges ------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("flushed", [False, True], ids=["still queued", "stored"])

@@ -113,6 +113,9 @@ class Breaker:
     def delete(self, key: Key) -> bool:
         return self.tier.delete(key)
 
+    def doom(self, key: Key) -> None:
+        self.tier.doom(key)
+
     def purge(self, purge: Purge) -> int:
         return self.tier.purge(purge)
 

@@ -78,10 +78,8 @@ class MemoryTier:
     # -- reading -----------------------------------------------------------------------
 
     def get(self, key: Key) -> Entry | None:
+        self.catch_up()
         entry = self.map.get(key.local)
-        if self.applied != self.purges.epoch[0]:
-            self.catch_up()
-            entry = self.map.get(key.local)
         if entry is None:
             return None
         now = self._clock.monotonic()
@@ -101,8 +99,8 @@ class MemoryTier:
 
     def entries(self, selector: Selector, limit: int, after: bytes = b"") -> Iterator[Entry]:
         now = self._clock.monotonic()
+        self.catch_up()
         with self.lock:
-            self.catch_up()
             held = list(self.map.values())
         found = [
             entry
@@ -128,6 +126,7 @@ class MemoryTier:
         localise(entry, self._clock)
         entry.key, entry.digest = key.local, key.digest
         entry.size = entry.payload_size + len(entry.request) + ENTRY_OVERHEAD + _key_size(key.local)
+        self.catch_up()  # as a rule it finds all there is, so that nobody waits for its disk
         with self.lock:
             self.catch_up()
             if self._purged_meanwhile(entry) or self._too_large(entry):
@@ -140,13 +139,18 @@ class MemoryTier:
             self._make_room()
 
     def delete(self, key: Key) -> bool:
+        self.catch_up()
         with self.lock:
-            self.catch_up()
             entry = self.map.get(key.local)
             if entry is None:
                 return False
             self._remove(entry, Reason.PURGED)
             return True
+
+    def doom(self, key: Key) -> None:
+        with self.lock:
+            if (entry := self.map.get(key.local)) is not None:
+                self._remove(entry, Reason.PURGED)
 
     def purge(self, purge: Purge) -> int:
         with self.lock:
@@ -169,15 +173,15 @@ class MemoryTier:
 
     def catch_up(self) -> None:
         """Apply purges that other processes, or other caches on the same log, have made."""
+        target = self.purges.epoch[0]
+        if target == self.applied:
+            return
+        purges = self.purges.since(self.applied)
+        if purges is None:  # the log no longer reaches back: everything older must go
+            purges = [Purge(target, Selector())]
         with self.lock:
-            target = self.purges.epoch[0]
-            if target == self.applied:
-                return
-            purges = self.purges.since(self.applied)
-            if purges is None:  # the log no longer reaches back: everything older must go
-                purges = [Purge(target, Selector())]
             self._remove_concerned(purges)
-            self.applied = max([target, *(purge.epoch for purge in purges)])
+            self.applied = max([self.applied, target, *(purge.epoch for purge in purges)])
 
     def resize(self, max_entries: int | None, max_bytes: int | None) -> None:
         """Change the bounds while running; shrinking evicts at once."""

@@ -28,6 +28,11 @@ class PurgeLog(Protocol):
         """One element: the epoch now. The same object for ever, cheap to read at any time."""
         ...
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether `since` would have to read a disk first."""
+        ...
+
     def append(self, selector: Selector) -> tuple[Purge, int]:
         """Record a purge; the second value is how many entries left the log's own store.
 
@@ -75,6 +80,8 @@ class PurgeWindow:
 
 class LocalPurges:
     """The log of a process that shares its purges with no other."""
+
+    is_behind = False
 
     def __init__(self, most: int = 1000) -> None:
         self.epoch: list[int] = [0]

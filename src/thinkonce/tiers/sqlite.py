@@ -85,9 +85,11 @@ class SqliteTier:
 
     def get(self, key: Key) -> Entry | None:
         digest, epoch, writer = key.digest, self._epoch[0], self._writer
+        if digest in writer.doomed:  # since it was put last
+            return None
         queued = writer.queue.get(digest)
         if queued is None:
-            stored = None if digest in writer.doomed else self._stored(digest)
+            stored = self._stored(digest)
         elif queued.entry.epoch < epoch and self._is_purged(queued.entry):
             return None
         else:
@@ -193,6 +195,9 @@ class SqliteTier:
         with self._database.writing(PURGING_PATIENCE) as database:
             queued = self._writer.take_back(digest)
             return Rows(database).remove(HERE, (digest,)) > 0 or queued is not None
+
+    def doom(self, key: Key) -> None:
+        self._writer.doom(key.digest, HERE, (key.digest,))
 
     def purge(self, purge: Purge) -> int:
         return self.purges.apply(purge)

@@ -49,6 +49,10 @@ class SqlitePurges:
         # The mapped file may be younger than the store.
         database.host.raise_epoch(self._window.latest)
 
+    @property
+    def is_behind(self) -> bool:
+        return self._window.latest < self.epoch[0]
+
     def after_fork(self) -> None:
         self._lock = threading.Lock()
         self._window = PurgeWindow(most=MOST_PURGES)
@@ -72,9 +76,9 @@ class SqlitePurges:
 
     def since(self, epoch: int) -> list[Purge] | None:
         with self._lock:
-            if self._window.latest < self.epoch[0]:
+            if self.is_behind:
                 self._window = caught_up(self._window, self._database.rows)
-                if self._window.latest < self.epoch[0]:  # purged in a file that is no more
+                if self.is_behind:  # purged in a file that is no more
                     self._window = PurgeWindow(self.epoch[0], MOST_PURGES)
             return self._window.since(epoch)
 

@@ -67,6 +67,10 @@ class Tier(Protocol):
 
     def delete(self, key: Key) -> bool: ...
 
+    def doom(self, key: Key) -> None:
+        """Remove what is of no use: gone for gets at once, from a disk later. Never blocks."""
+        ...
+
     def purge(self, purge: Purge) -> int:
         """Remove what `purge` concerns, also from writes not yet carried out."""
         ...

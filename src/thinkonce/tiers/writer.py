@@ -217,14 +217,15 @@ class WriteBehind:
         window = self._window = caught_up(
             self._window, lambda *query: database.execute(*query).fetchall()
         )
-        for chosen, values in doomed.values():
-            rows.remove(chosen, values)
         for digest, item in batch.items():
             if concerned(item.entry, window.since(item.entry.epoch)):
                 removed[Reason.PURGED] += 1
                 rows.remove(REPLACED, (digest, item.entry.epoch))
             else:
                 rows.put(digest, item.entry, item.value, self.max_bytes)
+        # Last: what was put after it was doomed is doomed no longer.
+        for chosen, values in doomed.values():
+            rows.remove(chosen, values)
         for digest in list(self.uses)[:NOTES_A_BATCH]:
             rows.used(digest, self.uses.pop(digest))
         trimmed = trim(database, rows, self._clock.wall(), self.max_bytes)
