@@ -31,7 +31,7 @@ COUNTERS_AT = 4096
 COUNTERS_SIZE = 708 * 1024
 FLIGHTS_AT = COUNTERS_AT + COUNTERS_SIZE
 FLIGHTS_SIZE = 320 * 1024
-SIZE = FLIGHTS_AT + FLIGHTS_SIZE  # bytes; sparse until used
+SIZE = FLIGHTS_AT + FLIGHTS_SIZE  # bytes
 
 # What a miss may lose to a stopped process that holds the lock. A purge waits longer.
 BRIEF_SECONDS = 0.1
@@ -148,14 +148,27 @@ def prepare(fd: int) -> mmap.mmap:
         raise ValueError("not an ordinary file")
     if hasattr(os, "fchmod") and stat.S_IMODE(status.st_mode) != 0o600:
         os.fchmod(fd, 0o600)
-    if status.st_size < SIZE:
-        os.ftruncate(fd, SIZE)
+    allocate(fd, status.st_size)
     mapped = mmap.mmap(fd, SIZE)
     if status.st_size == 0:
-        HEAD.pack_into(mapped, 0, MAGIC, VERSION)  # the rest is zero: the file stays sparse
+        HEAD.pack_into(mapped, 0, MAGIC, VERSION)  # the rest is zero
     elif HEAD.unpack_from(mapped) != (MAGIC, VERSION) or status.st_size < SIZE:
         rewrite(mapped)
     return mapped
+
+
+def allocate(fd: int, size: int) -> None:
+    """Give the file its place on the disk, all of it. Raises OSError where there is none.
+
+    A hole that is touched through the mapping while the disk is full kills the process (SIGBUS).
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, SIZE)
+        return
+    os.lseek(fd, size, os.SEEK_SET)
+    missing = bytes(max(SIZE - size, 0))
+    while missing:
+        missing = missing[os.write(fd, missing) :]
 
 
 def rewrite(mapped: mmap.mmap) -> None:

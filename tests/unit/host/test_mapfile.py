@@ -1,5 +1,6 @@
 """The mapped file between real processes: epochs only rise, and nothing in it can stop a start."""
 
+import errno
 import gc
 import os
 import stat
@@ -38,6 +39,33 @@ def test_a_new_file_is_private_and_begins_at_epoch_zero(host, path):
     assert path.stat().st_size == SIZE
     if os.name == "posix":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@unix
+def test_it_has_its_place_on_the_disk_from_the_start(path):
+    """A hole touched on a full disk would kill the process."""
+    path.touch()
+    os.truncate(path, SIZE)  # as versions before this one made it
+    HostFile(path).close()
+    assert path.stat().st_blocks * 512 >= SIZE
+
+
+@pytest.mark.parametrize("size", [0, 100, SIZE - 1])
+def test_without_preallocation_it_is_written_in_full(path, size, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    path.write_bytes(bytes(size))
+    HostFile(path).close()
+    assert path.stat().st_size == SIZE
+
+
+@unix
+def test_a_full_disk_is_a_tier_error_at_the_start(path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(TierError, match="mapping"):
+        HostFile(path)
 
 
 def test_the_epoch_only_rises(host):
