@@ -48,7 +48,7 @@ class Sharing:
     ) -> None:
         self.codec, self.table = codec, FlightTable(host)
         self.troubles = 0
-        self._host, self._now, self._lease, self._linger = host, clock.monotonic, lease, linger
+        self._host, self._now, self.lease, self._linger = host, clock.monotonic, lease, linger
         self._served: dict[bytes, Flight] = {}
         self._lingering: dict[bytes, tuple[float, Flight, Claim]] = {}
         self._exchange: Exchange | None = None
@@ -77,7 +77,7 @@ class Sharing:
         if claim is not None and claim.ours:
             flight.digest, flight.claim = digest, claim
             flight.leader.claim = claim
-            flight.renew_at = now + self._lease * RENEW_SHARE
+            flight.renew_at = now + self.lease * RENEW_SHARE
             return None
         self._forget(digest, flight)
         return claim
@@ -88,7 +88,7 @@ class Sharing:
         """As `table.claim`; a call that `since` rules out loses its place, not its followers."""
         epoch = 0 if since is None else min(since.epoch + 1, LARGEST_EPOCH)
         while True:
-            claim = self.table.claim(digest, address, now, now + self._lease, epoch=epoch)
+            claim = self.table.claim(digest, address, now, now + self.lease, epoch=epoch)
             if claim is None or claim.ours or not is_from_before(epoch_of(claim), since):
                 return claim
             self.table.depose(claim)
@@ -110,9 +110,9 @@ class Sharing:
         now = self._now()
         if flight.claim is None or now < flight.renew_at:
             return
-        flight.renew_at = now + self._lease * RENEW_SHARE
+        flight.renew_at = now + self.lease * RENEW_SHARE
         try:
-            self.table.renew(flight.claim, now + self._lease)
+            self.table.renew(flight.claim, now + self.lease)
         except TierError as error:
             self._note("renew", error)
 

@@ -10,6 +10,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -169,6 +170,11 @@ class Shelf:
         held = self.memory.forget(key, purge) or held
         self.memory.catch_up()
         return held or stored > 0
+
+    def adopt(self, rules: Rules) -> None:
+        """What begins from now on begins under `rules`; what has begun keeps its `setting`."""
+        self.setting = replace(self.setting, rules=rules)
+        self.flights.adopt(rules.lease)
 
     def resize(
         self,

@@ -190,6 +190,12 @@ class Flights:
         if self.sharing is not None and flight.claim is not None:
             self.sharing.keep(flight)
 
+    def adopt(self, lease: float) -> None:
+        """Calls that begin from now on have this lease, in seconds; all waits do."""
+        self.lease = lease
+        if self.sharing is not None:
+            self.sharing.lease = lease
+
     def close(self) -> None:
         """Share no more: followers in other processes make their own call. Idempotent."""
         if self.sharing is not None:

@@ -235,6 +235,21 @@ def test_what_lingers_is_let_go_though_nothing_else_happens(path):
     host.close()
 
 
+def test_another_lease_holds_for_what_begins_from_then_on(path):
+    clock, host = FakeClock(), HostFile(path)
+    flights = Flights(host, codec=CODEC, clock=clock, lease=10.0)
+    first = join(flights)
+    flights.adopt(LONG)
+    second = join(flights, "another key")
+    leases = [claim.until - clock.monotonic() for claim in FlightTable(host).claims()]
+    assert sorted(leases) == [10.0, LONG]
+    assert second.flight.expires_at - first.flight.expires_at == LONG - 10
+    first.abandon()
+    second.abandon()
+    flights.close()
+    host.close()
+
+
 def test_an_error_crosses_with_its_name_and_message(start):
     leader, follower = start(), start()
     leader.do("join")

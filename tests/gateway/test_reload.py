@@ -90,6 +90,29 @@ async def test_pools_appear_and_go(gateway: Running, stage: Stage) -> None:
     assert await gateway.metric("thinkonce_requests_total") == 2, "counting goes on"
 
 
+async def test_a_model_named_anew_is_counted_under_its_name_before_it_answers(
+    gateway: Running, stage: Stage
+) -> None:
+    async def fails(seen: Seen, out: Out) -> None:
+        await out.json({"error": {"message": "not today"}}, status=400)
+
+    stage.upstream.script = fails
+    settings = settings_of({"gpt": known.Upstream(urls=[stage.upstream.url], models=["gpt-9"])})
+    gateway.assembly.adopt(settings, Pools.of(settings.upstreams))
+    assert (await gateway.chat(model="gpt-9")).status == 400
+    assert 'model="gpt-9"' in (await gateway.get("/metrics")).body.decode()
+
+
+async def test_leaders_get_as_long_as_the_new_timeouts_allow(
+    gateway: Running, stage: Stage
+) -> None:
+    shelf = gateway.assembly.shelf
+    before = shelf.flights.lease
+    adopt(gateway, stage.upstream.url, gateway={"read_timeout": 9999.0})
+    assert before < 9999 < shelf.flights.lease == shelf.setting.rules.lease
+    assert gateway.assembly.world.setting is shelf.setting
+
+
 async def test_the_admin_token_and_the_limits_change(gateway: Running, stage: Stage) -> None:
     assert (await gateway.get("/cache/stats")).status == 200
     limits = {"max_size": 1, "max_bytes": None}
@@ -110,6 +133,7 @@ async def test_settings_that_cannot_work_change_nothing(
         adopt(gateway, "http://127.0.0.1:1", admin={"token": "open sesame"}, cache=cache)
     assert gateway.assembly.shelf.setting.rules.ttl == 3600
     assert gateway.assembly.shelf.setting.rules.max_age < inf
+    assert gateway.assembly.shelf.flights.lease == gateway.assembly.shelf.setting.rules.lease
     assert (await gateway.get("/cache/stats")).status == 200
     assert (await gateway.chat()).status == 200
 

@@ -64,41 +64,35 @@ class Assembly:
         What answers lie in, and what is counted, stays. Settings that only a restart changes are
         not looked at. Raises ConfigError; then nothing has changed.
         """
-        rules = rules_of(settings)
-        cache, gateway = settings.cache, settings.gateway
-        self.shelf.memory.resize(cache.max_size, cache.max_bytes)  # the last that may refuse
-        if self.shelf.store is not None:
-            self.shelf.store.resize(settings.store.max_bytes)
-        # Flows under way hold the setting they began with.
-        self.shelf.setting = self.world.setting = replace(self.shelf.setting, rules=rules)
-        pools = pools.keeping(self.pools)
-        self._use(_client(settings, self.client.gateway_id, self.shelf.clock), pools)
-        self.pools = pools
+        rules, pools = rules_of(settings), pools.keeping(self.pools)
+        shelf, world, metrics = self.shelf, self.world, self.metrics
+        client = self._client_for(settings)
+        passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
+        endpoints = _endpoints(settings, pools, shelf, world, client, passing, metrics, self.prices)
+        admin = Admin(_desk(settings, shelf, world, metrics, endpoints))
+        # Everything is built. Of what changes from here on, only the first may refuse.
+        shelf.memory.resize(settings.cache.max_size, settings.cache.max_bytes)
+        if shelf.store is not None:
+            shelf.store.resize(settings.store.max_bytes)
+        shelf.adopt(rules)
+        world.setting = shelf.setting
+        self._use(client, pools)
         for model in _known_models(pools):
-            self.metrics.learn_model(model)
-        self.access_log.enabled = gateway.access_log
-        passing = Passing(self.client, pools, _lowered(gateway.forward_headers))
-        endpoints = _endpoints(
-            settings,
-            pools,
-            self.shelf,
-            self.world,
-            self.client,
-            passing,
-            self.metrics,
-            self.prices,
-        )
-        self.gateway.adopt(
-            endpoints,
-            passing,
-            Admin(_desk(settings, self.shelf, self.world, self.metrics, endpoints)),
-            gateway.body_limit,
-        )
+            metrics.learn_model(model)
+        self.access_log.enabled = settings.gateway.access_log
+        self.gateway.adopt(endpoints, passing, admin, settings.gateway.body_limit)
         self.lane.adopt(_in_lane(settings, self.gateway))
 
+    def _client_for(self, settings: Settings) -> Client:
+        """The one in use, unless it differs."""
+        client = _client(settings, self.client.gateway_id, self.shelf.clock)
+        same = (client.timeouts, client.retries) == (self.client.timeouts, self.client.retries)
+        return self.client if same else client
+
     def _use(self, client: Client, pools: Pools) -> None:
-        """Ask upstreams by `client` if it differs; calls under way keep the one they have."""
-        if (client.timeouts, client.retries) != (self.client.timeouts, self.client.retries):
+        """Ask `pools` by `client` from now on; calls under way keep the one they have."""
+        self.pools = pools
+        if client is not self.client:
             self.client.watch(())
             self.retired.append(self.client)
             self.client = client
@@ -220,7 +214,7 @@ def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]
             pools,
             shelf.keyer,
             tenants,
-            shelf.setting.rules,
+            rules_of(settings),
             forward_headers=_lowered(gateway.forward_headers),
             ignore_fields=frozenset(cache.ignore_fields),
             cache_remote_media=gateway.remote_media == "cache",
