@@ -57,7 +57,7 @@ async def test_the_second_identical_request_is_answered_by_the_probe(
         assert len(memo_of(gateway)) == 0
         return
     monkeypatch.setattr(gateway.assembly.world, "carry_out", None)
-    monkeypatch.setattr(endpoint._reader, "read", None)
+    monkeypatch.setattr(endpoint.reader, "read", None)
     for fields in ({}, {"stream": True, "seed": 1}):
         assert (await gateway.chat(**fields)).cache == "HIT", "neither reader nor flow was asked"
 

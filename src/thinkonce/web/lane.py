@@ -151,8 +151,8 @@ class LaneProtocol(LimitedProtocol):
             self.lane.learn(learnable, self.scope)
 
     def on_message_complete(self) -> None:
-        self._between = True
         super().on_message_complete()
+        self._between = not self._body_left
 
     # -- the connection ------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from thinkonce.web.exchange import HttpError, error_body, oversized_head
@@ -30,11 +31,22 @@ class LimitedProtocol(HttpToolsProtocol):
 
     header_limit = 64 * 1024
     header_setting = ""
+    rest = b""  # what came behind the head of a request that asks for another protocol
+    _body_left = 0  # bytes of such a request's body that are still to come
     _open_head = 0  # bytes of a head that has not ended yet
     _suspect = False  # so much came that its head may be too large
     _ended = False  # the latest bytes held the end of a request
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.parser = _Parser(self)
+
     def data_received(self, data: bytes) -> None:
+        while data := self._without_body(data):
+            self._feed(data)
+            data, self.rest = self.rest, b""
+
+    def _feed(self, data: bytes) -> None:
         received = self._open_head + len(data)
         self._suspect, self._ended = received > self.header_limit, False
         super().data_received(data)
@@ -53,13 +65,46 @@ class LimitedProtocol(HttpToolsProtocol):
             state[OVERSIZED] = self._refusal
         super().on_headers_complete()
         state[CYCLE] = self.cycle
+        if self.parser.should_upgrade():
+            self._body_left = _length_of(self.headers)
 
     def on_message_complete(self) -> None:
-        self._ended = True
-        super().on_message_complete()
+        if not self._body_left:
+            self._ended = True
+            super().on_message_complete()
+
+    def _without_body(self, data: bytes) -> bytes:
+        """`data` less what of it is the body of a request that asked for another protocol.
+
+        Such a request is answered as if it had not asked (RFC 9110, 7.8), but the parser knows no
+        body of it and would take it for the next request.
+        """
+        body, data = data[: self._body_left], data[self._body_left :]
+        if body:
+            self._body_left -= len(body)
+            self.on_body(body)
+            if not self._body_left:
+                self.on_message_complete()
+        return data
 
     def _refusal(self) -> HttpError:
         return oversized_head(self.header_limit, self.header_setting)
+
+
+class _Parser(HttpRequestParser):
+    """Leaves it to its protocol what comes behind a request that asks for another protocol."""
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+        # As uvicorn has it: so that the first of several requests is answered.
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def feed_data(self, data: Any) -> None:
+        try:
+            super().feed_data(data)
+        except HttpParserUpgrade as asked:
+            self._protocol.rest = data[asked.args[0] :]
 
 
 def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
@@ -84,6 +129,13 @@ def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
 
 
 _OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def _length_of(headers: list[tuple[bytes, bytes]]) -> int:
+    """Bytes of the body. Raises HttpParserError for one that comes in chunks."""
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        raise HttpParserError("a body in chunks behind a request for another protocol")
+    return next((int(value) for name, value in headers if name == b"content-length"), 0)
 
 
 def _size(headers: list[tuple[bytes, bytes]]) -> int:
