@@ -226,6 +226,20 @@ def test_a_store_that_is_corrupt_at_the_start_is_moved_aside(make, clock, caplog
     assert again.flush(10)
 
 
+def test_a_store_damaged_in_its_middle_is_moved_aside_at_the_start(make, clock, caplog):
+    tier = make()
+    fill(tier, clock)
+    tier.close()
+    damage(tier.path, 16384, tier.path.stat().st_size - 16384)  # head and tables' table are good
+    with caplog.at_level(logging.ERROR, "thinkonce"):
+        again = make()
+    assert len(moved_aside(tier.path)) == 1
+    assert len([line for line in caplog.messages if "a new one begun" in line]) == 1
+    put(again, clock, "new", "kept")
+    assert again.flush(10)
+    assert answer_of(again.get(key_of("new"))) == "kept"
+
+
 def test_two_tiers_on_a_damaged_store_end_up_on_the_same_new_one(make, clock):
     first, second = make(), make()
     fill(first, clock)

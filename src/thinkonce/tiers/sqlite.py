@@ -243,7 +243,11 @@ def opened(
     """Raises ConfigError with one line that names the store and what would work."""
     try:
         database = Database(path, NAME, host)
-        return database, SqlitePurges(database, clock, forget)
+        try:
+            return database, purge_log(database, clock, forget)
+        except BaseException:
+            database.close()
+            raise
     except apsw.BusyError:
         wants = "a store that no other process has locked; close the one that holds it"
         raise ConfigError("store", str(path), wants) from None
@@ -255,6 +259,18 @@ def opened(
     except (apsw.Error, OSError, TierError) as error:
         wants = f"a path where a database can be made ({error}), or memory://"
         raise ConfigError("store", str(path), wants) from None
+
+
+def purge_log(database: Database, clock: Clock, forget: Forget) -> SqlitePurges:
+    """The first thing read; a file found damaged by it is moved aside, and a new one begun."""
+    try:
+        return SqlitePurges(database, clock, forget)
+    except TierError:
+        if not database.damaged:
+            raise
+        with database.writing(PURGING_PATIENCE):
+            pass
+        return SqlitePurges(database, clock, forget)
 
 
 # -- the end of a process --------------------------------------------------------------------
