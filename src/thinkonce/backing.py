@@ -96,8 +96,9 @@ def open_file(path: Path, *, secret: str = "", clock: Clock, max_bytes: int) -> 
 
     `secret` "" stands for the file beside it. Raises ConfigError naming the store.
     """
-    from thinkonce.tiers.store import open_store
+    from thinkonce.tiers.store import check_store_file, open_store
 
+    check_store_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         key = _secret(secret, path)
@@ -105,7 +106,7 @@ def open_file(path: Path, *, secret: str = "", clock: Clock, max_bytes: int) -> 
     except (OSError, TierError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__ or error
         wants = f"a path that this user may write, in a folder likewise ({cause}), or memory://"
-        raise ConfigError("store", str(path), wants) from error
+        raise ConfigError("store", str(path), wants) from None
     try:
         return StoreFile(
             key, host, open_store(path, secret=key, clock=clock, max_bytes=max_bytes, host=host)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import apsw
 
 from thinkonce.cli.examine import Finding, Grade
 from thinkonce.cli.gateway_view import GatewayView
 from thinkonce.cli.output import show_bytes
 from thinkonce.cli.store_view import StoreFileView, file_of
-from thinkonce.errors import ThinkOnceError
+from thinkonce.errors import ConfigError, ThinkOnceError, TierError
 from thinkonce.request.secret import fingerprint, load_secret, secret_path
 from thinkonce.settings import Store
 from thinkonce.settings.check import check_store_url
@@ -28,21 +27,29 @@ def store_file(store: Store) -> Iterator[Finding]:
     path = file_of(store)
     if path is None:
         yield Finding("store", Grade.NOTE, "memory only: answers end with the process", "--store")
-        return
-    if not path.exists():
+    elif not path.exists():
         yield _place_for(path)
-        return
-    yield _access(path)
-    yield from _content(path, store)
+    else:
+        yield _access(path)
+        yield from _content(path, store)
 
 
 def _place_for(path: Path) -> Finding:
-    """A store that is not there yet can be made if the nearest folder above it can be written."""
+    """A store that is not there yet can be made if the nearest folder above it takes a file."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    if cause := _no_room_in(folder):
         todo = f"make {folder} a folder you can write to, or name another place with --store"
-        return Finding("store", Grade.BAD, f"{path} cannot be made", todo)
+        return Finding("store", Grade.BAD, f"{path} cannot be made ({cause})", todo)
     return Finding("store", Grade.NOTE, f"{path} is not there yet; it is made when first used")
+
+
+def _no_room_in(folder: Path) -> str:
+    """Why no file can be made in `folder`; "" if it can. Rights alone do not tell: root has all."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _access(path: Path) -> Finding:
@@ -54,35 +61,36 @@ def _access(path: Path) -> Finding:
 
 
 def _content(path: Path, store: Store) -> Iterator[Finding]:
-    aside = f"move {path} aside: a new one is made, and its answers with it"
-    try:
-        verdict = _quick_check(path)
-    except apsw.Error as error:
-        yield Finding("store integrity", Grade.BAD, f"not a database: {error}", aside)
-        return
-    good = verdict == "ok"
-    grade = Grade.GOOD if good else Grade.BAD
-    yield Finding("store integrity", grade, verdict, "" if good else aside)
-    if not good:
+    """What the file holds; nothing where it cannot be read at all, which `_access` has said."""
+    if not os.access(path, os.R_OK):
         return
     try:
         with StoreFileView(store) as view:
-            found = view.stats()
-    except ThinkOnceError as error:
-        yield Finding("store content", Grade.BAD, str(error), aside)
+            verdict = view.verdict()
+            if verdict == "ok":
+                yield Finding("store integrity", Grade.GOOD, verdict)
+                yield from _entries(view, store)
+                return
+    except ConfigError as error:
+        todo = f"name another place with --store, or move {path} elsewhere"
+        yield Finding("store integrity", Grade.BAD, str(error), todo)
         return
+    except TierError as error:
+        verdict = str(error)
+    aside = f"move {path} aside: a new, empty one is made, and what is in this one is lost"
+    yield Finding("store integrity", Grade.BAD, verdict, aside)
+
+
+def _entries(view: StoreFileView, store: Store) -> Iterator[Finding]:
+    found = view.stats()
     full = found["bytes"] / store.max_bytes
     says = f"{found['entries']} entries, {show_bytes(found['bytes'])}, {full:.0%} of max_bytes"
-    yield Finding("store content", Grade.GOOD, says)
-
-
-def _quick_check(path: Path) -> str:
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        connection.set_busy_timeout(5000)
-        return str(connection.execute("PRAGMA quick_check(1)").get)
-    finally:
-        connection.close()
+    if view.is_readable():
+        yield Finding("store content", Grade.GOOD, says)
+        return
+    ours = "THINKONCE_STORE_SECRET" if store.secret else str(secret_path(Path(view.place)))
+    todo = f"put that secret back ({ours}), or they are misses until they are evicted"
+    yield Finding("store content", Grade.BAD, f"{says}; made with another secret", todo)
 
 
 def secret(store: Store) -> Iterator[Finding]:
@@ -94,7 +102,7 @@ def secret(store: Store) -> Iterator[Finding]:
         return
     file = secret_path(path)
     if not file.exists():
-        yield Finding("secret", Grade.NOTE, f"{file} is not there yet; it is made when first used")
+        yield Finding("secret", Grade.NOTE, f"{file} is not there; it is made when first used")
         return
     mode = stat.S_IMODE(file.stat().st_mode)
     if os.name == "posix" and mode & ~OWNER_ONLY:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from itertools import islice
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,8 +16,10 @@ from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.insight.entries import EntryRow, content_of, row_of
+from thinkonce.request.secret import load_secret, secret_path
 from thinkonce.selector import MOST_ALIKE, Selector, beginning_with, only_one
 from thinkonce.settings import Store
+from thinkonce.tiers.lookout import Lookout
 from thinkonce.tiers.store import store_path
 
 __all__ = ("StoreFileView", "file_of")
@@ -41,29 +43,34 @@ def _existing(store: Store) -> Path:
     return path
 
 
+def secret_of(store: Store, path: Path) -> bytes | None:
+    """The one configured, or that beside the store; None where there is none: none is made."""
+    if store.secret:
+        return load_secret(store.secret)
+    file = secret_path(path)
+    return load_secret(path=file) if file.exists() else None
+
+
 class StoreFileView:
-    """Opening makes no new store. Raises ConfigError where it cannot be opened."""
+    """Makes and changes nothing, but for `purge`. Raises ConfigError for what is no store."""
 
     def __init__(self, store: Store) -> None:
         path = _existing(store)
-        self.place = str(path)
-        self._path = path
-        self._file = open_file(path, secret=store.secret, clock=SYSTEM, max_bytes=UNBOUNDED)
-        self._tier = self._file.tier
+        self.place, self._path, self._store = str(path), path, store
+        self._lookout = Lookout(path, secret_of(store, path), SYSTEM)
 
     def stats(self) -> dict[str, Any]:
-        counts = self._tier.stats()
         return {
-            "entries": counts.entries,
-            "bytes": counts.bytes,
+            "entries": self._lookout.count(),
+            "bytes": self._lookout.used_bytes(),
             "file_bytes": self._path.stat().st_size,
-            "purge_epoch": self._file.host.epoch[0],
+            "purge_epoch": self._lookout.purge_epoch(),
         }
 
     def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:
         now = time.time()
-        found = self._tier.entries(selector_of(chosen, now), limit)
-        return [row_of(entry, now) for entry in islice(found, limit)]
+        found = self._lookout.entries(selector_of(chosen, now), limit)
+        return [row_of(entry, now) for entry in found]
 
     def show(self, key: str, content: bool) -> dict[str, Any]:
         entry = self._one(key)
@@ -72,14 +79,29 @@ class StoreFileView:
 
     def purge(self, chosen: Chosen) -> int:
         digest = b"" if chosen.key is None else self._one(chosen.key).digest
-        _, count = self._tier.purges.append(selector_of(chosen, time.time(), digest))
+        # Without a secret beside it, the store is emptied all the same, and gets none.
+        secret = self._store.secret or ("" if secret_path(self._path).exists() else token_hex())
+        file = open_file(self._path, secret=secret, clock=SYSTEM, max_bytes=UNBOUNDED)
+        try:
+            _, count = file.tier.purges.append(selector_of(chosen, time.time(), digest))
+        finally:
+            file.close()
         return count
 
+    def verdict(self) -> str:
+        """`ok`, or what SQLite finds wrong with the file, in one line."""
+        return self._lookout.verdict()
+
+    def is_readable(self) -> bool:
+        """Whether the oldest entry was made with this store's secret."""
+        return self._lookout.is_readable()
+
     def _one(self, digits: str) -> Entry:
-        alike = self._tier.entries(beginning_with(digits), MOST_ALIKE)
+        alike = self._lookout.entries(beginning_with(digits), MOST_ALIKE)
         found = only_one(alike, digits, "KEY")
         if found is None:
-            raise RequestError("KEY", digits, f"a key of {self.place}; see `thinkonce ls`")
+            known = f"a key of {self.place}; no entry begins with {digits}, see `thinkonce ls`"
+            raise RequestError("KEY", digits, known)
         return found
 
     def __enter__(self) -> Self:
@@ -91,7 +113,7 @@ class StoreFileView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._lookout.close()
 
 
 def selector_of(chosen: Chosen, now: float, digest: bytes = b"") -> Selector:

@@ -26,7 +26,9 @@ __all__ = (
     "APPLICATION_ID",
     "FORMAT",
     "at_once",
+    "check_file",
     "connect",
+    "connect_to_look",
     "get_number",
     "open_file",
     "set_number",
@@ -84,9 +86,7 @@ def open_file(path: Path, floor: int) -> apsw.Connection:
         return patiently_prepared(path, floor)
     except (apsw.CorruptError, apsw.NotADBError):
         if not is_ours(path):
-            raise ConfigError(
-                "store", str(path), "a path of its own; this file is not a database of thinkonce"
-            ) from None
+            raise not_ours(path) from None
         move_aside(path)
         make_private(path)
         return prepared(path, floor)
@@ -138,6 +138,53 @@ def connect(path: Path) -> apsw.Connection:
     database.execute("PRAGMA synchronous=normal")
     database.execute(f"PRAGMA mmap_size={MMAP_BYTES}")
     return database
+
+
+def connect_to_look(path: Path) -> apsw.Connection:
+    """A connection that changes nothing, and makes no file: a read-only copy will do.
+
+    Whoever uses a store has its log beside it. Without one, the file alone is the store; the same
+    is taken for the truth where a log cannot be used, and lacks then what only the log has.
+    """
+    if Path(f"{path}-wal").exists():
+        with suppress(apsw.Error):
+            return looking(str(path), 0)
+    return looking(f"{path.absolute().as_uri()}?immutable=1", apsw.SQLITE_OPEN_URI)
+
+
+def looking(name: str, flags: int) -> apsw.Connection:
+    database = apsw.Connection(name, flags=apsw.SQLITE_OPEN_READONLY | flags)
+    try:
+        database.set_busy_timeout(OPENING_PATIENCE_MS)
+        database.execute("SELECT count(*) FROM sqlite_master").fetchall()  # opening reads nothing
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def check_file(path: Path) -> None:
+    """Raise ConfigError for a file that is somebody else's, before anything is put beside it.
+
+    What is ours, damaged or not, passes; so does an empty file, and none. Raises OSError and
+    apsw.Error for a file that cannot be read.
+    """
+    if not path.exists() or not path.stat().st_size or is_ours(path):
+        return
+    try:
+        # A store whose making was interrupted: its header says nothing yet.
+        database = looking(f"{path.absolute().as_uri()}?immutable=1", apsw.SQLITE_OPEN_URI)
+    except (apsw.CorruptError, apsw.NotADBError):
+        raise not_ours(path) from None
+    try:
+        check_owner(database, path)
+    finally:
+        database.close()
+
+
+def not_ours(path: Path) -> ConfigError:
+    wants = "a path of its own; this file is not a database of thinkonce"
+    return ConfigError("store", str(path), wants)
 
 
 def check_owner(database: apsw.Connection, path: Path) -> None:

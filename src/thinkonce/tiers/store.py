@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import apsw
+
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
 from thinkonce.host.mapfile import HostFile
 from thinkonce.tiers.breaker import Breaker
+from thinkonce.tiers.schema import check_file
 from thinkonce.tiers.sqlite import SqliteTier
 
-__all__ = ("Store", "open_store", "store_path")
+__all__ = ("Store", "check_store_file", "open_store", "store_path")
 
 ACCEPTS = "memory://, sqlite:///relative.db or sqlite:////absolute.db"
 LATER = ("redis", "rediss", "redis+cluster")
@@ -48,10 +51,19 @@ def store_path(url: str) -> Path:
     try:
         is_folder = path.is_dir()
     except OSError as error:  # a name too long, a folder above it that may not be entered
-        raise ConfigError("store", url, f"a path this user may look at ({error})") from error
+        raise ConfigError("store", url, f"a path this user may look at ({error})") from None
     if is_folder:
         raise ConfigError("store", url, "a file; this is a folder")
     return path.absolute()
+
+
+def check_store_file(path: Path) -> None:
+    """Raise ConfigError for a file that is not a store of ours, and leave nothing beside it."""
+    try:
+        check_file(path)
+    except (apsw.Error, OSError) as error:
+        wants = f"a file that this user may read ({error})"
+        raise ConfigError("store", str(path), wants) from None
 
 
 def open_store(

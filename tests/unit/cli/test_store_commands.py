@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import sqlite3
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import pytest
 from thinkonce import Cache, cached
 from thinkonce.cli import main
 from thinkonce.cli.store_view import StoreFileView
+from thinkonce.cli.view import Chosen
+from thinkonce.errors import ConfigError
 from thinkonce.settings import Store
 
 
@@ -141,7 +146,7 @@ def test_looking_does_not_trim_a_store_to_the_looker_s_own_bound(store: str) -> 
         for number in range(12):
             cache.set(number, "x" * 500_000)
     with StoreFileView(Store(url=store, max_bytes=2**20)) as view:
-        view._tier.tidy()  # what its writer does by itself once it has something to write
+        assert view.purge(Chosen(tags=("absent",))) == 0, "this one writes"
         assert view.stats()["entries"] == 15
 
 
@@ -186,8 +191,114 @@ def test_doctor_notices_a_damaged_page(store: str, capsys: Out) -> None:
     raw = bytearray(path.read_bytes())
     raw[16384 + 8 : 16384 + 400] = os.urandom(392)  # in the second page, past its first bytes
     path.write_bytes(raw)
-    found = findings(capsys, 1, "--store", store)
-    assert found["store integrity"]["grade"] == "fail"
+    assert main(["doctor", "--store", store]) == 1
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if "store integrity" in row]
+    assert line.startswith("FAIL")
+
+
+@pytest.fixture
+def aside(tmp_path: Path) -> Path:
+    """A folder where nobody else puts anything."""
+    folder = tmp_path / "aside"
+    folder.mkdir()
+    return folder
+
+
+WRONG = {
+    "a text": b"not a database " * 100,
+    "a short text": b"hi",
+    "a database of another program": b"",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("command", ["stats", "ls", "purge --all", "doctor", "show 00000000"])
+def test_nothing_is_left_beside_a_file_that_is_not_a_store(
+    aside: Path, capsys: Out, kind: str, command: str
+) -> None:
+    path = aside / "notes.db"
+    path.write_bytes(WRONG[kind])
+    if not WRONG[kind]:
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE theirs(x)")
+        database.close()
+    before = path.read_bytes()
+    assert main([*command.split(), "--store", f"sqlite:///{path}"]) in (1, 2)
+    assert "thinkonce" in "".join(capsys.readouterr())
+    with pytest.raises(ConfigError, match="store"):
+        Cache(store=f"sqlite:///{path}")
+    assert list(aside.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+def read_only_mount(folder: Path) -> Iterator[None]:
+    for more in (["--bind"], ["-o", "remount,ro,bind"]):
+        try:
+            done = subprocess.run(
+                ["mount", *more, str(folder), str(folder)], capture_output=True, check=False
+            )
+        except FileNotFoundError:
+            pytest.skip("there is no mount command")
+        if done.returncode:
+            pytest.skip(f"may not mount a file system: {done.stderr.decode().strip()}")
+    yield
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def copied(store: str, aside: Path) -> Iterator[str]:
+    """The store alone, with its secret, in a folder that nobody can write to."""
+    path = Path(store.removeprefix("sqlite:///"))
+    for name in (path.name, f"{path.name}.secret"):
+        shutil.copy(path.with_name(name), aside / name)
+    mounted = read_only_mount(aside)
+    next(mounted)
+    yield f"sqlite:///{aside / path.name}"
+    next(mounted, None)
+
+
+def test_a_copy_in_a_read_only_folder_can_be_looked_into(copied: str, capsys: Out) -> None:
+    assert told(capsys, "stats", "--store", copied)["entries"] == 3
+    rows = told(capsys, "ls", "--store", copied)
+    found = told(capsys, "show", rows[0]["key"], "--content", "--store", copied)
+    assert found["content"] == "hello: 你好", "the newest comes first"
+    found = findings(capsys, 1, "--store", copied)
+    assert "cannot be written" in found["store"]["says"]
+    assert found["store integrity"]["grade"] == "ok", "it is a good store"
+    assert main(["purge", "--all", "--store", copied]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_looking_makes_no_file(store: str, capsys: Out) -> None:
+    path = Path(store.removeprefix("sqlite:///"))
+    for name in (f"{path.name}.host", f"{path.name}.secret"):
+        path.with_name(name).unlink()
+    shutil.rmtree(path.with_name(f"{path.name}.host.flights"), ignore_errors=True)
+    before = sorted(path.parent.iterdir())
+    assert told(capsys, "stats", "--store", store)["entries"] == 3
+    assert told(capsys, "ls", "--store", store) == [], "its entries cannot be checked"
+    main(["doctor", "--store", store])
+    assert sorted(path.parent.iterdir()) == before
+
+
+def test_doctor_says_that_entries_were_made_with_another_secret(store: str, capsys: Out) -> None:
+    secret = Path(store.removeprefix("sqlite:///") + ".secret")
+    kept = secret.read_text()
+    secret.unlink()
+    for _ in range(2):  # none, then a new one
+        found = findings(capsys, 1, "--store", store)
+        assert "3 entries" in found["store content"]["says"]
+        assert "made with another secret" in found["store content"]["says"]
+        assert str(secret) in found["store content"]["todo"]
+        Cache(store=store).close()
+    secret.write_text(kept)
+    assert findings(capsys, 0, "--store", store)["store content"]["grade"] == "ok"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder where none can write")
+def test_doctor_knows_where_no_store_can_be_made(capsys: Out) -> None:
+    found = findings(capsys, 1, "--store", "sqlite:////proc/answers.db")
+    assert "cannot be made" in found["store"]["says"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are a POSIX matter")
@@ -268,5 +379,9 @@ def test_a_store_whose_host_file_cannot_be_opened_exits_2_with_one_line(
     host = tmp_path / "answers.db.host"
     host.unlink()
     host.mkdir()
-    assert main(["ls", "--store", store]) == 2
+    assert main(["purge", "--all", "--store", store]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert main(["ls", "--store", store]) == 0, "looking needs none"
+    with pytest.raises(ConfigError) as raised:
+        Cache(store=store)
+    assert raised.value.__suppress_context__, "one traceback: its line says it all"
