@@ -57,6 +57,7 @@ OUTSIDE = {
     "yarl": {"upstream", "gateway"},  # the same
     "uvicorn": {"web"},
     "uvloop": {"web"},
+    "httptools": {"web"},
     "prometheus_client": {"gateway"},
     "typer": {"cli"},
     "rich": {"cli"},
