@@ -24,6 +24,7 @@ from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
 from thinkonce.closure import Held, traits
+from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.request.arguments import canonical_args
 
 __all__ = ("Function", "Kind", "Receiver", "describe", "told_apart")
@@ -182,6 +183,7 @@ class Receiver:
     def __init__(self) -> None:
         self._held: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._lock = threading.Lock()
+        on_fork(self._in_child)
 
     def name(self, receiver: Any, scope: str, *, persistent: bool) -> tuple[object, ...]:
         if isinstance(receiver, type):
@@ -223,6 +225,9 @@ class Receiver:
             serial = next(self._count)
             self._held[id(receiver)] = (self._weak(receiver, scope), serial)
             return serial
+
+    def _in_child(self) -> None:
+        free_after_fork(self._lock)
 
     def _weak(self, receiver: Any, scope: str) -> weakref.ref[Any]:
         address = id(receiver)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
 from thinkonce.entry import LEFT, Entry
+from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.outcome import Outcome
 from thinkonce.steps import Answer
 
@@ -158,6 +159,7 @@ class Ledger(Generic[Owner]):
         self._most = 64  # rows before the dead are looked for
         # Re-entrant: an owner may be collected at any moment, also while this lock is held.
         self._lock = threading.RLock()
+        on_fork(self._in_child)
 
     def enter(self, owner: Owner, tally: Tally) -> None:
         """Count `tally` in `total`, for ever; `owner` is held weakly."""
@@ -174,6 +176,9 @@ class Ledger(Generic[Owner]):
             for tally in (self._past, *(tally for _, tally in self._tallies)):
                 total.add(tally)
             return total
+
+    def _in_child(self) -> None:
+        free_after_fork(self._lock)
 
     def _fold(self) -> None:
         living = []

@@ -430,6 +430,7 @@ def test_threads_that_write_read_purge_and_resize_keep_every_bound(policy):
 def test_a_forked_child_is_not_stopped_by_a_lock_of_its_parent(clock):
     tier = MemoryTier(clock=clock)
     tier.put(key("a"), entry(clock))
+    policy = tier.policy  # as a generated probe holds it
     held, go_on = threading.Event(), threading.Event()
 
     def hold():
@@ -444,7 +445,7 @@ def test_a_forked_child_is_not_stopped_by_a_lock_of_its_parent(clock):
     def child():
         tier.put(key("b"), entry(clock))
         tier.check()
-        return names(tier) == {"b"}
+        return names(tier) == {"b"} and tier.policy is policy
 
     code = forked(child)
     go_on.set()

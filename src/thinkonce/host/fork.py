@@ -7,7 +7,6 @@ parent, and no threads. Objects that own such things name a method to be called 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable
 
@@ -26,8 +25,8 @@ def on_fork(method: Callable[[], None]) -> None:
     _methods.append(weakref.WeakMethod(method))
 
 
-def free_after_fork(lock: threading.Lock) -> None:
-    """Make `lock` usable in a child where the thread that may have held it does not exist.
+def free_after_fork(lock: object) -> None:
+    """Make `lock` (an RLock too) usable in a child, where the thread that held it does not exist.
 
     In place, because others hold references to it; the standard library does the same.
     """

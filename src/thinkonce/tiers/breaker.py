@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.errors import CorruptEntry, TierError
+from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.selector import Purge, Selector
 from thinkonce.tiers.tier import Key, Tier, TierStats
 
@@ -40,6 +41,7 @@ class Circuit:
         self._failures = 0
         self._retry_at: float | None = None  # None: closed
         self._lock = threading.Lock()
+        on_fork(self._in_child)
 
     @property
     def is_open(self) -> bool:
@@ -74,6 +76,9 @@ class Circuit:
             if self._retry_at is not None:
                 log.warning("%s works again", self.what)
             self._failures, self._retry_at = 0, None
+
+    def _in_child(self) -> None:
+        free_after_fork(self._lock)
 
 
 class Breaker:

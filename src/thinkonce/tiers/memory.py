@@ -301,9 +301,10 @@ class MemoryTier:
         if self.lock.acquire(blocking=False):
             self.lock.release()
             return
-        free_after_fork(self.lock)  # type: ignore[arg-type]  # an RLock can do it too
+        free_after_fork(self.lock)
         self.map.clear()
-        self.policy = make_policy(self.policy.name, self.limits)
+        # In place: generated probes hold it.
+        vars(self.policy).update(vars(make_policy(self.policy.name, self.limits)))
         self._expiry = ExpiryBuckets()
         self._bytes = self._pinned_bytes = self._pinned = 0
 

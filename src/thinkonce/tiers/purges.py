@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from thinkonce.entry import Entry
+from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.selector import Purge, Selector
 
 __all__ = ("LocalPurges", "PurgeLog", "PurgeWindow", "concerned")
@@ -85,8 +86,9 @@ class LocalPurges:
 
     def __init__(self, most: int = 1000) -> None:
         self.epoch: list[int] = [0]
-        self._window = PurgeWindow(most=most)
+        self._most, self._window = most, PurgeWindow(most=most)
         self._lock = threading.Lock()
+        on_fork(self._in_child)
 
     def append(self, selector: Selector) -> tuple[Purge, int]:
         with self._lock:
@@ -98,6 +100,14 @@ class LocalPurges:
     def since(self, epoch: int) -> list[Purge] | None:
         with self._lock:
             return self._window.since(epoch)
+
+    def _in_child(self) -> None:
+        """After a fork. Another thread may have been adding a purge: then none is known."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+            return
+        free_after_fork(self._lock)
+        self._window = PurgeWindow(self.epoch[0], self._most)
 
 
 def concerned(entry: Entry, purges: list[Purge] | None) -> bool:
