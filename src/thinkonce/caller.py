@@ -66,7 +66,12 @@ class Caller:
         own_key = None if options.key is None else describe(options.key)
         persistent = cache.store is not None
         function = told_apart(
-            function, cache.receiver, own_key, options.ignore, persistent=persistent
+            function,
+            cache.receiver,
+            own_key,
+            options.ignore,
+            persistent=persistent,
+            has_serializer=options.serializer is not None,
         )
         self.cache, self.function, self.options = cache, function, options
         self.tally = Tally(cache.memory.lock)

@@ -92,17 +92,19 @@ def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
         if found.verdict is not Verdict.FRESH and not ask.controls.only_if_cached:
             yield Renew(ask.renewal() if ask.renewal is not None else ask)
         outcome = Outcome.STALE if found.verdict is Verdict.STALE else Outcome.HIT
-        return _from_cache(found, outcome)
+        return _from_cache(found, outcome, ask)
     if ask.controls.only_if_cached:
         raise NotCached(reason.value)
     try:
-        return (yield from _ask_the_model(ask, ask.key, setting, reason))
+        told = yield from _ask_the_model(ask, ask.key, setting, reason)
     except Exception:
         if found is None or found.verdict is not Verdict.LAST_RESORT or not ask.stale_on_error:
             raise
         if found.reason is Reason.TOO_OLD and not _allows_stale_on_error(ask, setting):
             raise
-        return _from_cache(found, Outcome.STALE)
+        return _from_cache(found, Outcome.STALE, ask)
+    told.thaw = ask.thaw
+    return told
 
 
 _SERVABLE = (Verdict.FRESH, Verdict.EARLY, Verdict.STALE)
@@ -128,8 +130,6 @@ def _look(ask: Ask, setting: Setting) -> Flow[Found[Entry] | None]:
         entry: Entry | None = yield Look(tier, ask)
         if entry is None:
             continue
-        if ask.thaw is not None:
-            entry.thaw = ask.thaw
         now = (setting.clock.wall(), setting.clock.monotonic())
         verdict, why = judge(entry, ask.controls, setting.rules, now, 1 - setting.chance())
         if verdict in _SERVABLE:
@@ -137,6 +137,8 @@ def _look(ask: Ask, setting: Setting) -> Flow[Found[Entry] | None]:
                 # Its tier has applied every purge up to this request; a nearer one must not
                 # doubt an entry that is older than the purges it still remembers.
                 entry.epoch = ask.epoch
+                if ask.thaw is not None and entry.thaw is not None:
+                    entry.thaw = ask.thaw  # nobody else has this copy yet; probes will use it
             for nearer in setting.tiers[:depth]:
                 yield from _keep(ask, entry, nearer, setting)
             return Found(entry, tier.name, verdict, why)
@@ -228,7 +230,7 @@ def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made |
     if look_again and not ask.controls.refresh and ask.controls.read:
         found = yield from _look(ask, setting)
         if found is not None and found.verdict is Verdict.FRESH:
-            return _from_cache(found, Outcome.HIT)
+            return _from_cache(found, Outcome.HIT, ask)
     started = setting.clock.monotonic() if ask.started is None else ask.started
     raw = yield CallModel(ask)
     if isinstance(raw, Live | Answer):
@@ -277,8 +279,10 @@ def _allows_stale_on_error(ask: Ask, setting: Setting) -> bool:
     return bool(setting.rules.stale_if_error if wanted is None else wanted)
 
 
-def _from_cache(found: Found[Entry], outcome: Outcome) -> Answer:
-    return Answer(outcome, found.reason, found.entry, tier=found.tier, match=Match.EXACT)
+def _from_cache(found: Found[Entry], outcome: Outcome, ask: Ask) -> Answer:
+    return Answer(
+        outcome, found.reason, found.entry, tier=found.tier, match=Match.EXACT, thaw=ask.thaw
+    )
 
 
 def _from_model(made: Made | Answer | Live, outcome: Outcome, reason: Reason) -> Answer:

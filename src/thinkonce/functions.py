@@ -256,18 +256,22 @@ def told_apart(
     ignore: Iterable[str],
     *,
     persistent: bool,
+    has_serializer: bool = False,
 ) -> Function:
-    """`function`, told apart by what it carries along and by how its arguments count.
+    """`function`, told apart by what it carries along, how its arguments count, and whether a
+    serializer of the user's made the bytes of its answers.
 
     Raises TypeError for a partial whose arguments have no canonical form, and with a persistent
     store for objects that mean nothing to another process.
     """
     bound = _bound(function, receiver, persistent=persistent)
     key_bound = own_key and (own_key.version, _bound(own_key, receiver, persistent=persistent))
-    parts = (bound, sorted(ignore), key_bound)
-    if not any(parts):
+    parts: dict[str, object] = {"self": bound, "ignore": sorted(ignore), "key": key_bound}
+    if not any(parts.values()) and not has_serializer:
         return function
-    return function.apart(canonical_args(("self", "ignore", "key"), parts))
+    if has_serializer:
+        parts["serializer"] = True
+    return function.apart(canonical_args(tuple(parts), tuple(parts.values())))
 
 
 def _bound(function: Function, receiver: Receiver, *, persistent: bool) -> tuple[object, ...]:

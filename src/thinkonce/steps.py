@@ -71,7 +71,7 @@ class Ask:
     bypass: Reason | None = None
     coalesce: bool = True
     stale_on_error: bool = True  # False: somebody else can be asked before something stale answers
-    thaw: Callable[[Any], Any] | None = None  # in place of an entry's own
+    thaw: Callable[[Any], Any] | None = None  # in place of an entry's own, where it has one
     renewal: Callable[[], Ask] | None = None
     started: float | None = None  # monotonic; when the model's work began, if before CallModel
     trouble: bool = False  # a tier failed while this request was served
@@ -113,6 +113,7 @@ class Answer:
     match: Match | None = None
     refused: Reason | None = None
     similarity: float | None = None
+    thaw: Callable[[Any], Any] | None = None  # as `Ask.thaw`
 
     @property
     def value_is_own(self) -> bool:
@@ -124,7 +125,7 @@ class Answer:
         """The answer in the caller's own copy. Raises what rebuilding it raises."""
         if self.entry is None or self.value_is_own:
             return self.raw
-        thaw = self.entry.thaw
+        thaw = self.entry.thaw and (self.thaw or self.entry.thaw)
         return self.entry.payload if thaw is None else thaw(self.entry.payload)
 
 

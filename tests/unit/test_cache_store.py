@@ -190,6 +190,68 @@ def test_a_serializer_reaches_the_other_side(opened):
     assert [ask("hi").x for _ in range(3)] == [7, 7, 7]
 
 
+class Loud:
+    """A serializer; what it rebuilds shows that it did."""
+
+    def __init__(self, sign):
+        self.sign = sign
+
+    def dumps(self, value):
+        return value.rstrip("!?").encode()
+
+    def loads(self, data):
+        return data.decode() + self.sign
+
+
+def test_answers_with_and_without_a_serializer_are_two(opened):
+    cache, asked = opened(), []
+
+    def ask(prompt):
+        asked.append(prompt)
+        return prompt
+
+    plain, loud = cached(cache=cache)(ask), cached(cache=cache, serializer=Loud("!"))(ask)
+    assert [(plain("hi"), loud("hi")) for _ in range(3)] == [("hi", "hi")] + [("hi", "hi!")] * 2
+    assert len(asked) == 2
+    assert cache.stats()["tier_errors"] == {}
+
+
+def test_an_entry_that_others_hold_keeps_what_rebuilds_it(opened):
+    cache = opened()
+    ways = {sign: asking(cache, str, serializer=Loud(sign)) for sign in "!?"}
+    ways["!"]("hi")
+    (entry,) = cache.memory.map.values()
+    entry.inline_until, made_with = 0, entry.thaw
+    assert ways["?"]("hi") == "hi?"
+    assert entry.thaw is made_with
+
+
+def test_a_call_of_another_process_is_rebuilt_by_ones_own_serializer(opened):
+    first, second = opened(), opened()
+    begun, go_on, given = threading.Event(), threading.Event(), []
+
+    def slow(prompt):
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return prompt
+
+    leads = asking(first, slow, serializer=Loud("!"))
+    follows = asking(second, lambda prompt: 1 / 0, serializer=Loud("?"))
+    threads = [threading.Thread(target=lambda: given.append(leads("hi")))]
+    threads[0].start()
+    assert begun.wait(PATIENCE)
+    threads.append(threading.Thread(target=lambda: given.append(follows("hi"))))
+    threads[1].start()
+    (flight,) = first.shelf.flights._table.values()
+    until(lambda: flight.followers, "the follower from elsewhere")
+    go_on.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(given) == ["hi", "hi?"]
+    assert second.stats()["coalesced"] == 1
+    assert second.stats()["tier_errors"] == {}
+
+
 def test_a_serializer_that_no_longer_fits_costs_a_miss(opened):
     class Versioned:
         def __init__(self, version):
