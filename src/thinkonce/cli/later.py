@@ -13,7 +13,7 @@ __all__ = ("NOT_BUILT", "NotBuilt", "register")
 NOT_BUILT = {
     "keys": ("Known clients of the gateway.", "keys list"),
     "kv": ("The prefix tree of an engine.", "kv stats"),
-    "plan": ("Replay a log under other policies, sizes and lives.", "plan log.jsonl"),
+    "plan": ("Replay a log under other policies and sizes.", "plan log.jsonl"),
     "lint": ("Prompt layouts that break prompt caching.", "lint prompts.jsonl"),
 }
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
         app.command(
             name,
             help=f"{what} Not built yet: exits 2.",
+            short_help=f"{what.removesuffix('.')} (not built yet)",
             epilog=f"Example: thinkonce {example}",
             context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         )(_refusal(name))

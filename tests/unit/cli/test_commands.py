@@ -97,6 +97,13 @@ MISTAKES = [
 ]
 
 
+def test_the_help_marks_what_is_not_built_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    marked = {words[0] for words in lines if words[-3:] == ["(not", "built", "yet)"]}
+    assert marked == set(NOT_BUILT)
+
+
 @pytest.mark.parametrize(("arguments", "named"), MISTAKES, ids=str)
 def test_a_mistake_exits_2_with_one_line_that_names_it(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], empty_folder: Path
