@@ -282,11 +282,42 @@ async def test_what_is_not_complete_and_good_is_passed_on_and_not_stored(
     upstream.script = bad
     first, second = await gateway.chat(), await gateway.chat()
     assert (first.status, second.cache, upstream.calls) == (200, "MISS", 2)
+    assert first.headers["x-cache-not-stored"] == reason, "also where bodies are not touched"
     if reason != "error":
         assert first.json["kv_cache"] | {"key": ""} == second.json["kv_cache"] | {"key": ""}
         assert first.json["kv_cache"]["not_stored"] == reason
     else:
         assert first.json == answer, "not touched"
+
+
+async def test_the_log_says_at_its_end_why_an_answer_was_not_stored(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = await stage.gateway(gateway={"access_log": True, "annotate_body": False})
+
+    async def cut_off(seen: Seen, reply: Out) -> None:
+        if seen.json.get("stream"):
+            await stream(reply, chunks("a", finish="length"))
+        else:
+            await reply.json(completion(finish="length"))
+
+    usual, stage.upstream.script = stage.upstream.script, cut_off
+    whole = await gateway.chat()
+    streamed = await gateway.chat("other", stream=True)
+    assert whole.headers["x-cache-not-stored"] == "length"
+    assert "x-cache-not-stored" not in streamed.headers, "it went out before anybody knew"
+    stage.upstream.script = usual
+    assert "x-cache-not-stored" not in (await gateway.chat("good")).headers
+    await gateway.chat("good")
+    gateway.assembly.access_log.flush()
+    lines = [line for line in capsys.readouterr().err.splitlines() if CHAT in line]
+    fields = [line.split()[6:] for line in lines]
+    assert [(reason, rest) for reason, _, *rest in fields] == [
+        ("new", ["not-stored=length"]),
+        ("new", ["not-stored=length"]),
+        ("new", []),
+        ("-", []),
+    ]
 
 
 async def test_text_that_should_be_json_and_is_not_is_not_stored(gateway: Running) -> None:

@@ -17,7 +17,7 @@ FLUSH_LINES = 500
 class AccessLog:
     """Belongs to one event loop. Lines hold no prompt, no answer and no credential.
 
-    time request-id method path status outcome reason milliseconds
+    time request-id method path status outcome reason milliseconds [not-stored=why]
 
     The time is RFC 3339 in UTC: 2026-01-31T23:59:59.999Z. `wall` gives seconds since the epoch.
     """
@@ -36,11 +36,18 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def write(
-        self, ids: str, what: str, status: int, outcome: str, reason: str, seconds: float
+        self,
+        ids: str,
+        what: str,
+        status: int,
+        outcome: str,
+        reason: str,
+        seconds: float,
+        not_stored: str = "",
     ) -> None:
         self._lines.append(
             f"{self._now()} {ids} {what} {status} {outcome or '-'} {reason or '-'} "
-            f"{seconds * 1000:.1f}ms\n"
+            f"{seconds * 1000:.1f}ms{f' not-stored={not_stored}' if not_stored else ''}\n"
         )
         if len(self._lines) >= FLUSH_LINES:
             self.flush()

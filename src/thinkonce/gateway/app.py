@@ -215,6 +215,7 @@ class Gateway:
                 call.outcome,
                 call.reason,
                 seconds,
+                call.not_stored,
             )
 
 

@@ -251,6 +251,7 @@ class EmbeddingsEndpoint:
         told = self._told(asking, found)
         call.outcome, call.reason = told.outcome, told.reason or ""
         call.match = "exact" if told.is_hit else ""
+        call.not_stored = told.refused or ""
         self._metrics.learn_model(asking.asked.model)
         self._metrics.saved(told.tokens, told.usd, told.seconds)
         key = _only_key(found)
@@ -308,6 +309,8 @@ class _Told:
         if self.hits and not self.is_hit:  # RFC 9211, 2.2: some of it came from the cache
             partial = (b"cache-status", b"thinkonce; fwd=partial")
             headers = [partial if each[0] == b"cache-status" else each for each in headers]
+        if self.refused is not None:
+            headers.append((b"x-cache-not-stored", self.refused.value.encode()))
         return headers
 
     def annotation(self, key: str, label: str) -> Annotation:

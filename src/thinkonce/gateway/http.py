@@ -51,13 +51,14 @@ class Head:
 
 
 class Call(Head):
-    """One request to the gateway. `outcome` and `reason` are filled in for the access log."""
+    """One request to the gateway. What is filled in here is for the access log."""
 
     id = b""
     status = 0
     answered = False  # the last byte was handed to the server
     outcome: str = ""
     reason: str = ""
+    not_stored: str = ""  # why what was asked for anew is not kept; of a stream, once it ended
     match: str = ""
     marks: tuple[Header, ...] = ()  # headers of its answer, whatever that will be
     endpoint = ""  # "" for pages of the gateway itself: they are not counted

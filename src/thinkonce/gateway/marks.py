@@ -3,6 +3,7 @@
 x-cache          HIT | MISS | STALE | BYPASS | REFRESH | COALESCED
 cache-status     RFC 9211: thinkonce; hit; ttl=n | fwd=miss; collapsed | fwd=request | ...
 a hit also       x-cache-match x-cache-tier age x-cache-ttl x-cache-source-id
+a miss also      x-cache-not-stored, where its answer is not kept; a stream's head goes out before
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ _REASON: dict[Reason, Header] = {
 # Of an upstream's headers, what is made anew here or would lie about this connection.
 _OURS = frozenset(
     b"age alt-svc cache-status content-type date server x-cache x-cache-key x-cache-match "
-    b"x-cache-reason x-cache-similarity x-cache-source-id x-cache-tier x-cache-ttl "
-    b"x-request-id".split()
+    b"x-cache-not-stored x-cache-reason x-cache-similarity x-cache-source-id x-cache-tier "
+    b"x-cache-ttl x-request-id".split()
 )
 
 
@@ -169,7 +170,9 @@ def hit_headers(
     return headers
 
 
-def miss_headers(outcome: Outcome, reason: Reason | None, key: str) -> list[Header]:
+def miss_headers(
+    outcome: Outcome, reason: Reason | None, key: str, not_stored: Reason | None = None
+) -> list[Header]:
     """Of an answer that is no hit. `key` is "" where there is none."""
     headers = [_X_CACHE[outcome]]
     if outcome in _FORWARDED:
@@ -178,6 +181,8 @@ def miss_headers(outcome: Outcome, reason: Reason | None, key: str) -> list[Head
         headers.append((b"x-cache-key", key.encode()))
     if reason is not None:
         headers.append(_REASON[reason])
+    if not_stored is not None:
+        headers.append((b"x-cache-not-stored", not_stored.value.encode()))
     return headers
 
 

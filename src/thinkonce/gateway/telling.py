@@ -95,7 +95,7 @@ class Teller:
             return False
         if found.refused is Reason.ERROR:
             ready = self.parts.ready(entry, self.dialect)
-            head = marks.miss_headers(found.outcome, found.reason, ready.key)
+            head = _miss_headers(call, found, ready.key)
             await self._send(call, [ready.raw_type, *head], ready.prepared.reply.body)
             return True
         serving = self.parts.serving(entry, self.dialect, asking.asked)
@@ -107,7 +107,7 @@ class Teller:
         kind = marks.STREAM_TYPE if asking.asked.stream else marks.JSON_TYPE
         self.metrics.coalesced += 1
         self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
-        head = marks.miss_headers(found.outcome, found.reason, ready.key)
+        head = _miss_headers(call, found, ready.key)
         await self._send(call, [kind, *head], body)
         return True
 
@@ -117,7 +117,7 @@ class Teller:
         if reply is None:
             raise Broken("the upstream's stream ended before its end mark")
         key = "" if asking.key is None else asking.key.digest.hex()
-        head = marks.miss_headers(found.outcome, found.reason, key)
+        head = _miss_headers(call, found, key)
         self.metrics.learn_model(asked.model)
         if found.refused is Reason.ERROR:
             body = reply.body
@@ -144,16 +144,16 @@ class Teller:
             head += marks.passed_on(ride.headers)
         head += [marks.STREAM_TYPE, (b"cache-control", b"no-cache"), (b"x-request-id", call.id)]
         try:
-            await send_pieces(call, 200, head, self._relayed(asking, found, key, ride))
+            await send_pieces(call, 200, head, self._relayed(call, asking, found, key, ride))
         finally:
             await ride.close()
         self.metrics.learn_model(asking.asked.model)
 
     async def _relayed(
-        self, asking: Asking, found: Answer, key: str, ride: Ride
+        self, call: Call, asking: Asking, found: Answer, key: str, ride: Ride
     ) -> AsyncIterator[bytes]:
         def note() -> bytes:
-            return self._note(asking, found, key, self._refusal_so_far(asking, ride.gist()))
+            return self._note(asking, found, key, self._refusal(asking, ride.gist(), so_far=True))
 
         asked = asking.asked
         relay = self.dialect.relay(
@@ -166,18 +166,21 @@ class Teller:
                 if piece := relay.pass_on(events):
                     yield piece
         except UpstreamError as error:
+            call.not_stored = Reason.ABORTED
             yield self.error_event(error)
+        else:
+            call.not_stored = self._refusal(asking, ride.gist(), so_far=False) or ""
 
     def error_event(self, error: UpstreamError) -> bytes:
         """What a client of a stream that has begun is told."""
         code = getattr(error, "code", "upstream_error")
         return self.dialect.error_event(self.dialect.error(502, str(error), code=code))
 
-    def _refusal_so_far(self, asking: Asking, gist: Gist) -> Reason | None:
+    def _refusal(self, asking: Asking, gist: Gist, *, so_far: bool) -> Reason | None:
         if not asking.controls.store:
             return Reason.NO_STORE
         finishes = self.dialect.finish_reasons
-        return refusal(asking.asked, gist, finishes, self.rules, so_far=True)
+        return refusal(asking.asked, gist, finishes, self.rules, so_far=so_far)
 
     def _note(
         self,
@@ -195,6 +198,11 @@ class Teller:
     async def _send(self, call: Call, head: list[Header], body: bytes) -> None:
         head.append((b"x-request-id", call.id))
         await send_whole(call, 200, head, body)
+
+
+def _miss_headers(call: Call, found: Answer, key: str) -> list[Header]:
+    call.not_stored = found.refused or ""
+    return marks.miss_headers(found.outcome, found.reason, key, found.refused)
 
 
 def _as_recorded(asked: Asked, reply: Reply) -> Asked:
