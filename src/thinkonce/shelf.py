@@ -152,7 +152,7 @@ class Shelf:
         """
         # Before the store's part, which may have to wait for whoever writes to it.
         held = self.memory.purge(Purge(UNNUMBERED, selector)) if self.shared else 0
-        purge, stored = self.memory.purges.append(selector)
+        purge, stored = self.backing.purges.append(selector)
         held += self.memory.purge(purge)
         self.memory.catch_up()
         return max(held, stored)
@@ -166,7 +166,7 @@ class Shelf:
         if key.local == key.digest and key.local not in self.memory.map:
             return self.purge(Selector(key=key.digest)) > 0  # memory may name it otherwise
         held = self.shared and self.memory.forget(key, Purge(UNNUMBERED, Selector()))
-        purge, stored = self.memory.purges.append(Selector(key=key.digest))
+        purge, stored = self.backing.purges.append(Selector(key=key.digest))
         held = self.memory.forget(key, purge) or held
         self.memory.catch_up()
         return held or stored > 0
@@ -201,6 +201,9 @@ class Shelf:
     def close(self) -> None:
         """Finish what is queued and let the store go; memory serves on. Idempotent."""
         self.setting.tiers = (self.memory,)
+        if self.shared:
+            self.memory.detach()
+            self.setting.purges = self.memory.purges
         self.backing.close()
 
 

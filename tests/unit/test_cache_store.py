@@ -398,6 +398,33 @@ def test_a_closed_cache_serves_from_memory_and_stores_no_more(opened):
     assert yours("ho") == {"n": 3}
 
 
+def test_a_closed_cache_hears_no_purges_and_makes_none_but_in_its_own_memory(opened):
+    model = Model()
+    mine, other = asking(opened(), model), opened()
+    mine("hi")
+    mine.cache.close()
+    other.purge(tags="another")
+    assert [mine("hi"), mine("ho"), mine("ho")] == [{"n": 1}, {"n": 2}, {"n": 2}]
+    assert mine.cache_stats()["tier_errors"] == {}
+    with pytest.raises(TierError):  # its store would still give it to others
+        mine.cache.purge(all=True)
+    assert mine("hi") == {"n": 3}
+
+
+def test_a_purge_that_could_not_be_read_before_closing_concerns_all_there_was(opened):
+    model = Model()
+    ask, other = asking(opened(), model), opened()
+    ask("hi")
+    other.purge(tags="another")
+
+    def broken(*query):
+        raise TierError("sqlite", "reading")
+
+    ask.cache.store.tier._database.rows = broken
+    ask.cache.close()
+    assert [ask("hi"), ask("hi")] == [{"n": 2}] * 2
+
+
 def test_the_context_manager_flushes(opened):
     model = Model()
     with opened() as cache:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from sys import getsizeof
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.entry import LEFT, Entry, localise
-from thinkonce.errors import ConfigError
+from thinkonce.errors import ConfigError, TierError
 from thinkonce.eviction.expiry import ExpiryBuckets
 from thinkonce.eviction.policy import Limits, Note, make_policy
 from thinkonce.host.fork import free_after_fork, on_fork
@@ -182,6 +183,13 @@ class MemoryTier:
         with self.lock:
             self._remove_concerned(purges)
             self.applied = max([self.applied, target, *(purge.epoch for purge in purges)])
+
+    def detach(self) -> None:
+        """Hear of no purges but one's own from now on; one that cannot be read empties the tier."""
+        with suppress(TierError):
+            self.catch_up()
+        with self.lock:
+            self.purges = LocalPurges(epoch=self.purges.epoch[0])
 
     def resize(self, max_entries: int | None, max_bytes: int | None) -> None:
         """Change the bounds while running; shrinking evicts at once."""

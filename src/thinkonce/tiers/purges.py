@@ -84,9 +84,9 @@ class LocalPurges:
 
     is_behind = False
 
-    def __init__(self, most: int = 1000) -> None:
-        self.epoch: list[int] = [0]
-        self._most, self._window = most, PurgeWindow(most=most)
+    def __init__(self, most: int = 1000, epoch: int = 0) -> None:
+        self.epoch: list[int] = [epoch]
+        self._most, self._window = most, PurgeWindow(epoch, most)
         self._lock = threading.Lock()
         on_fork(self._in_child)
 
