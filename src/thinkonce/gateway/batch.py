@@ -17,6 +17,7 @@ from thinkonce.entry import Form
 from thinkonce.flow import Draft
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import Fetched
+from thinkonce.gateway.pace import Pace
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.reply import encode_reply
 from thinkonce.request.storable import StoreRules, refusal
@@ -96,6 +97,7 @@ class ItemFetch:
     ) -> None:
         self.asking, self.follows = asking, follows
         self.publish: Callable[[bytes], object] | None = None
+        self.pace: Pace | None = None
         self.headers: tuple[Header, ...] = ()
         self._call, self._kept = call, kept
         self._rules, self._prices = rules, prices

@@ -15,6 +15,7 @@ import msgspec
 from thinkonce.entry import Form
 from thinkonce.flow import Draft
 from thinkonce.gateway.asking import Asking
+from thinkonce.gateway.pace import Pace
 from thinkonce.insight.prices import Prices
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Dialect, Recorder
@@ -85,6 +86,7 @@ class Fetch:
         self.asking, self.dialect = asking, dialect
         self.usage_asked, self.epoch = usage_asked, epoch
         self.publish: Callable[[bytes], object] | None = None
+        self.pace: Pace | None = None
         self.headers: tuple[Header, ...] = ()
         self._client, self._request, self._spare = client, request, spare
         self._rules, self._prices, self._took, self._kept = rules, prices, took, kept
@@ -151,6 +153,9 @@ class Fetch:
             if publish is not None:
                 for event in events:
                     publish(EventChunk.of(event, recorder))
+                if self.pace is not None:
+                    self.pace.published(sum(len(event.raw) for event in events))
+                    await self.pace.room()
         return Fetched(recorder.end(), recorder.gist(), exchange.headers)
 
 

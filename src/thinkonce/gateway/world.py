@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 import msgspec
@@ -23,6 +24,7 @@ from thinkonce.entry import Entry
 from thinkonce.flow import Ask, Follow, Live, Setting, Step
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
+from thinkonce.gateway.pace import Pace
 from thinkonce.gateway.refusals import Refusals
 from thinkonce.landing import ABANDONED
 from thinkonce.leading import leave
@@ -43,6 +45,7 @@ class Fetching(Protocol):
     asking: Asking
     headers: tuple[Header, ...]  # the upstream's, once it has answered
     publish: Callable[[bytes], object] | None  # set by whoever runs it for followers
+    pace: Pace | None  # the same
 
     def follows(self) -> None:
         """The request waits for a call of another's, and makes none for now."""
@@ -65,8 +68,10 @@ class Ride:
         ask: GatewayAsk,
         max_bytes: int,
         left: Callable[[], None],
+        pace: Pace | None,
     ) -> None:
         self._seat, self._ask, self._max_bytes, self._left = seat, ask, max_bytes, left
+        self._pace = pace  # where this process makes the call
         self._chunks = cast(AsyncGenerator[bytes, None], seat.achunks())
         self._recorder: Recorder | None = None
         self.usage_asked = False
@@ -86,6 +91,8 @@ class Ride:
         if asked.include_usage and not self.usage_asked:
             # The upstream was not asked for the counts; once complete, an answer has some.
             return await self._seat.follow_async()
+        if self._pace is not None:
+            self._pace.took(self, 0)
         return Landing(Fate.COALESCED, Live(self))
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
@@ -96,6 +103,8 @@ class Ride:
                 yield [chunk.event]
             else:
                 yield self._own_recorder().feed(chunk)
+            if self._pace is not None:
+                self._pace.took(self, len(chunk))
 
     @property
     def headers(self) -> tuple[Header, ...]:
@@ -112,6 +121,8 @@ class Ride:
         self._left()
 
     async def end(self) -> None:
+        if self._pace is not None:
+            self._pace.left(self)
         await self._chunks.aclose()
 
     def _own_recorder(self) -> Recorder:
@@ -141,6 +152,7 @@ class GatewayWorld(AsyncWorld):
         super().__init__(setting, flights, tier_failed)
         self._max_bytes, self._finish_abandoned = max_bytes, finish_abandoned
         self._leading: set[asyncio.Task[Landing]] = set()
+        self._paces: dict[Flight, Pace] = {}  # of the calls that this process makes
         self.refusals = Refusals()
         self.following = 0  # requests that wait for a call or read its stream
 
@@ -164,12 +176,16 @@ class GatewayWorld(AsyncWorld):
         assert seat.flight is not None
         leave(seat.flight.leader)
         own = seat.companion()
+        flight = seat.flight
+        lease = self.setting.rules.lease
+        pace = Pace(self.setting.clock, seat.renew, lease / 4)
+        cast(GatewayAsk, ask).fetch.pace = self._paces[flight] = pace
         loop = asyncio.get_running_loop()
         task = loop.create_task(self.lead_here(ask, seat, look_again=True))
         self._leading.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, flight))
         if not self._finish_abandoned:
-            _cancel_when_deserted(seat.flight, loop, task)
+            _cancel_when_deserted(flight, loop, task)
         return await self._wait_for(cast(GatewayAsk, ask), own)
 
     async def lead_here(self, ask: Ask, seat: Seat, *, look_again: bool) -> Landing:
@@ -206,7 +222,8 @@ class GatewayWorld(AsyncWorld):
         minds = not controls.read or (controls.max_age, controls.min_fresh) != (None, None)
         if not ask.fetch.asking.asked.stream or (minds and seat.is_led_elsewhere):
             return await seat.follow_async()
-        ride = Ride(seat, ask, self._max_bytes, self._left)
+        pace = None if seat.flight is None else self._paces.get(seat.flight)
+        ride = Ride(seat, ask, self._max_bytes, self._left, pace)
         begun = False
         try:
             landing = await ride.begin()
@@ -219,8 +236,9 @@ class GatewayWorld(AsyncWorld):
     def _left(self) -> None:
         self.following -= 1
 
-    def _done(self, task: asyncio.Task[Landing]) -> None:
+    def _done(self, flight: Flight, task: asyncio.Task[Landing]) -> None:
         self._leading.discard(task)
+        del self._paces[flight]
         with suppress(asyncio.CancelledError):
             task.exception()  # every follower was told; nobody awaits the task itself
 
