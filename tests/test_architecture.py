@@ -60,6 +60,7 @@ OUTSIDE = {
     "httptools": {"web"},
     "prometheus_client": {"gateway"},
     "typer": {"cli"},
+    "tomlkit": {"cli"},
     "rich": {"cli"},
     "torch": {"kv"},
     "transformers": {"kv"},

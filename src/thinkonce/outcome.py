@@ -56,4 +56,5 @@ class Reason(StrEnum):
     INVALID_JSON = "invalid-json"  # JSON was asked for and the text is not JSON
     INCOMPLETE = "incomplete"  # a choice has no acceptable finish reason
     TEMPERATURE = "temperature"  # above the configured max_temperature
+    QUOTA = "quota"  # the client's bytes are used up
     UNENCODABLE = "unencodable"  # the value cannot be kept without loss

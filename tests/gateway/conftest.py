@@ -181,9 +181,10 @@ def settings_of(upstreams: dict[str, known.Upstream], **sections: dict[str, Any]
     changed = {
         name: msgspec.structs.replace(getattr(settings, name), **values)
         for name, values in sections.items()
-        if name != "groups"
+        if name not in ("groups", "clients")
     }
-    return msgspec.structs.replace(settings, groups=sections.get("groups", {}), **changed)
+    tables = {name: sections.get(name, {}) for name in ("groups", "clients")}
+    return msgspec.structs.replace(settings, **tables, **changed)
 
 
 @dataclass

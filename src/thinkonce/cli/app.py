@@ -14,6 +14,7 @@ from thinkonce.cli import (
     bench,
     doctor,
     explain,
+    keys,
     later,
     look,
     model,
@@ -33,6 +34,7 @@ EXTRAS = {
     "aiohttp": "gateway",
     "httptools": "gateway",
     "prometheus_client": "gateway",
+    "tomlkit": "gateway",
     "uvicorn": "gateway",
     "gguf": "local",
     "jinja2": "local",
@@ -64,7 +66,7 @@ def version_or_help(
         typer.echo(context.get_help())
 
 
-for group in (serve, model, look, purge, explain, preload, move, doctor, bench, later):
+for group in (serve, model, look, purge, explain, preload, move, keys, doctor, bench, later):
     group.register(app)
 
 

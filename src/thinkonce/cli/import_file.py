@@ -83,7 +83,7 @@ def _begin(shelf: Shelf, line: bytes, tenant: str | None, max_bytes: int) -> Imp
 
 def tenant_named(shelf: Shelf, settings: Settings, headers: dict[str, str]) -> str | None:
     """Whom `headers` name, as the gateway reads them; None: nobody."""
-    tenants = Tenants(shelf.keyer, settings.groups)
+    tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
     if (tenant := headers.get("x-thinkonce-tenant")) is not None:
         return tenants.checked(tenant)
     if (group := headers.get("x-thinkonce-group")) is not None:

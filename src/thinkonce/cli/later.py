@@ -11,7 +11,6 @@ from thinkonce.errors import ThinkOnceError
 __all__ = ("NOT_BUILT", "NotBuilt", "register")
 
 NOT_BUILT = {
-    "keys": ("Known clients of the gateway.", "keys list"),
     "kv": ("The prefix tree of an engine.", "kv stats"),
     "plan": ("Replay a log under other policies and sizes.", "plan log.jsonl"),
     "lint": ("Prompt layouts that break prompt caching.", "lint prompts.jsonl"),

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.access_log import AccessLog
+from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.http import (
     Call,
     ClientGone,
@@ -64,6 +65,7 @@ class Gateway:
         endpoints: Mapping[str, Served],
         passing: Passing,
         admin: Handler,
+        clients: Clients,
         metrics: Metrics,
         access_log: AccessLog,
         *,
@@ -73,7 +75,7 @@ class Gateway:
         self.ready = True
         self._metrics, self._access_log = metrics, access_log
         self._id = gateway_id.encode()
-        self.adopt(endpoints, passing, admin, body_limit)
+        self.adopt(endpoints, passing, admin, clients, body_limit)
         self._pages: dict[str, Handler] = {
             "/healthz": self._health,
             "/readyz": self._readiness,
@@ -87,10 +89,12 @@ class Gateway:
         endpoints: Mapping[str, Served],
         passing: Passing,
         admin: Handler,
+        clients: Clients,
         body_limit: int,
     ) -> None:
         """Serve what comes from now on with these; what has begun ends as it began."""
         self._passing, self._admin, self._body_limit = passing, admin, body_limit
+        self.clients = clients
         self.cached: dict[str, Served] = {
             prefix + name: endpoint
             for name, endpoint in endpoints.items()
@@ -115,6 +119,7 @@ class Gateway:
             if endpoint is None or call.method != "POST":
                 await self._other(call)
                 return
+            self.clients.admit(call)
             message = await call.receive()
             plain = endpoint.answer_inline(call, message)
             if plain is None:
@@ -159,6 +164,7 @@ class Gateway:
             await self._admin(call)
         else:
             call.endpoint = "other"
+            self.clients.admit(call)
             passing = self._passing
             raw = await read_body(call, self._body_limit, decompress=False)
             await passing.forward(call, raw, Reason.ENDPOINT)

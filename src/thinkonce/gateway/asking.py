@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,6 +24,9 @@ from thinkonce.request.kept import pack
 from thinkonce.request.key import Keyer, request_parts, wanted_parts
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.pools import Pool, Pools
+
+if TYPE_CHECKING:
+    from thinkonce.gateway.clients import KnownClient
 
 __all__ = ("Asking", "Reader", "version_free")
 
@@ -49,6 +52,25 @@ class Asking:
     key: Key | None
     bypass: Reason | None
     fallback: bool = False  # the pool is asked in another's place
+    client: KnownClient | None = None
+
+    def over_quota(self, size: int) -> Reason | None:
+        """Why the client may not keep `size` bytes more; if it may, they are counted."""
+        quota = None if self.client is None else self.client.quota
+        return None if quota is None or quota.takes(size) else Reason.QUOTA
+
+    def out_of_quota(self, size: int | None) -> Reason | None:
+        """What `over_quota` would say of `size` bytes; None: what it has just said."""
+        quota = None if self.client is None else self.client.quota
+        if quota is None:
+            return None
+        refused = quota.refused if size is None else not quota.has_room(size)
+        return Reason.QUOTA if refused else None
+
+    async def measure_quota(self) -> None:
+        """To be awaited before `over_quota` is asked."""
+        if self.client is not None and self.client.quota is not None:
+            await self.client.quota.refresh()
 
     def meta(self, scope: str, rules: Rules) -> Meta:
         controls = self.controls
@@ -97,7 +119,7 @@ class Reader:
         self._keep_requests = keep_requests
 
     def read(self, call: Head, raw: bytes) -> Asking:
-        """Raises HttpError 400, 404, 415 and RequestError for what cannot be served as written."""
+        """Raises HttpError 400, 403, 404, 415 and RequestError for what cannot be served."""
         _check_content_type(call)
         parsed = _parse(raw)
         body = parsed.body
@@ -115,7 +137,15 @@ class Reader:
         pool = self._pools.for_model(asked.model)
         if pool is None:
             raise _unknown_model(asked.model, self._pools)
-        tenant = call.tenant or self._tenants.of(taken.credential)
+        client = call.client
+        tenant = call.tenant or (client.tenant if client else self._tenants.of(taken.credential))
+        if client is not None:
+            client.check_model(asked.model)
+            if client.is_limited and parsed.unkeyable:
+                raise _could_name_another()
+        if client is not None or self._tenants.knows(taken.credential):
+            # A key of this gateway's is nobody else's business.
+            taken = msgspec.structs.replace(taken, credential=())
         bypass = self._bypass(parsed, asked, controls)
         key = None
         if bypass is None:
@@ -123,7 +153,7 @@ class Reader:
                 controls = self._cap_life(controls)
             where = (self._dialect.name, pool.name, tenant, controls.namespace)
             key = self._keyer.key_of(self._parts(where, body, controls, taken, call.query))
-        return Asking(raw, body, asked, controls, taken, tenant, pool, key, bypass)
+        return Asking(raw, body, asked, controls, taken, tenant, pool, key, bypass, client=client)
 
     def instead_of(self, asking: Asking) -> Iterator[Asking]:
         """What to ask other pools for where the request's own cannot answer: under their keys.
@@ -147,7 +177,7 @@ class Reader:
             key = self._keyer.key_of(self._parts(where, body, controls, taken, b""))
         bypass = asking.bypass
         return Asking(
-            raw, body, asked, controls, taken, asking.tenant, pool, key, bypass, fallback=True
+            raw, body, asked, controls, taken, asking.tenant, pool, key, bypass, True, asking.client
         )
 
     def parts(self, query: bytes, asking: Asking) -> bytes:
@@ -262,6 +292,16 @@ def _not_built(name: str, got: object, accepts: str) -> HttpError:
         f"{name}: got {got!r}; it is not built yet in this version, which accepts {accepts}",
         code="not_implemented",
         param=name,
+    )
+
+
+def _could_name_another() -> HttpError:
+    return HttpError(
+        403,
+        "body: two members of one name, or another oddity: an upstream could read another model "
+        "than this client may use",
+        code="model_not_allowed",
+        param="body",
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from time import monotonic
 
@@ -16,6 +18,7 @@ from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.app import Gateway, Served
 from thinkonce.gateway.asking import Reader
+from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.embeddings import SPEECH, EmbeddingsEndpoint
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.fastlane import FastLane
@@ -23,6 +26,7 @@ from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.parts import LEAST, Parts, share_of
 from thinkonce.gateway.passing import Passing
+from thinkonce.gateway.quota import held_by
 from thinkonce.gateway.telling import Teller
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
@@ -64,12 +68,14 @@ class Assembly:
         What answers lie in, and what is counted, stays. Settings that only a restart changes are
         not looked at. Raises ConfigError; then nothing has changed.
         """
+        pools.take_keys(os.environ)
         rules, pools = rules_of(settings), pools.keeping(self.pools)
         shelf, world, metrics = self.shelf, self.world, self.metrics
         client = self._client_for(settings)
         passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
         endpoints = _endpoints(settings, pools, shelf, world, client, passing, metrics, self.prices)
         admin = Admin(_desk(settings, shelf, world, metrics, endpoints))
+        clients = _clients(settings, shelf).keeping(self.gateway.clients)
         # Everything is built. Of what changes from here on, only the first may refuse.
         shelf.memory.resize(settings.cache.max_size, settings.cache.max_bytes)
         if shelf.store is not None:
@@ -80,8 +86,8 @@ class Assembly:
         for model in _known_models(pools):
             metrics.learn_model(model)
         self.access_log.enabled = settings.gateway.access_log
-        self.gateway.adopt(endpoints, passing, admin, settings.gateway.body_limit)
-        self.lane.adopt(_in_lane(settings, self.gateway))
+        self.gateway.adopt(endpoints, passing, admin, clients, settings.gateway.body_limit)
+        self.lane.adopt(_in_lane(settings, self.gateway), clients)
 
     def _client_for(self, settings: Settings) -> Client:
         """The one in use, unless it differs."""
@@ -111,6 +117,7 @@ def assemble(
     settings: Settings, pools: Pools, *, clock: Clock = SYSTEM, prices: Prices | None = None
 ) -> Assembly:
     """Needs a running loop if health is checked. Raises ConfigError for an unusable store."""
+    pools.take_keys(os.environ)
     shelf = open_shelf(
         settings.store.url,
         rules_of(settings),
@@ -135,18 +142,20 @@ def assemble(
     client = _client(settings, gateway_id, clock)
     passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
     endpoints = _endpoints(settings, pools, shelf, world, client, passing, metrics, prices)
+    clients = _clients(settings, shelf)
     access_log = AccessLog(enabled=settings.gateway.access_log)
     gateway = Gateway(
         endpoints,
         passing,
         Admin(_desk(settings, shelf, world, metrics, endpoints)),
+        clients,
         metrics,
         access_log,
         gateway_id=gateway_id,
         body_limit=settings.gateway.body_limit,
     )
     lane = FastLane(gateway.ids, metrics, access_log)
-    lane.adopt(_in_lane(settings, gateway))
+    lane.adopt(_in_lane(settings, gateway), clients)
     client.watch(pools.all)
     return Assembly(gateway, pools, shelf, metrics, client, world, access_log, lane, prices)
 
@@ -191,6 +200,13 @@ def _client(settings: Settings, gateway_id: str, clock: Clock) -> Client:
     return Client(timeouts, retries=gateway.retries, gateway_id=gateway_id, clock=clock)
 
 
+def _clients(settings: Settings, shelf: Shelf) -> Clients:
+    tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
+    own_key = any(row.api_key_env for row in settings.upstreams.values())
+    measure = partial(held_by, shelf)
+    return Clients(settings.clients, tenants, shelf.clock, measure, own_key=own_key)
+
+
 def _desk(
     settings: Settings,
     shelf: Shelf,
@@ -198,7 +214,7 @@ def _desk(
     metrics: Metrics,
     endpoints: Mapping[str, Served],
 ) -> Desk:
-    tenants = Tenants(shelf.keyer, settings.groups)
+    tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
     spoken = {name: each for name, each in endpoints.items() if isinstance(each, Endpoint)}
     return Desk(settings, shelf, world, metrics, spoken, tenants)
 
@@ -206,7 +222,7 @@ def _desk(
 def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]:
     """By endpoint, what its requests are read with."""
     cache, gateway = settings.cache, settings.gateway
-    tenants = Tenants(shelf.keyer, settings.groups)
+    tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
     speeches: Mapping[str, Speech] = {SPEECH.name: SPEECH, **DIALECTS}
     return {
         name: Reader(

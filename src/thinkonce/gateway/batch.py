@@ -103,6 +103,7 @@ class ItemFetch:
         self._rules, self._prices = rules, prices
 
     async def __call__(self) -> Fetched:
+        await self.asking.measure_quota()
         return await self._call()
 
     def draft(self, fetched: Fetched, seconds: float) -> Draft:
@@ -112,6 +113,7 @@ class ItemFetch:
         if reply is None:
             return Draft(b"", Form.REPLY, refused=refused)
         payload = encode_reply(reply)
+        refused = refused or self.asking.over_quota(len(payload))
         usd = self._prices.cost((reply.model, self.asking.asked.model), reply.prompt_tokens, 0)
         return Draft(
             payload,

@@ -13,6 +13,7 @@ from typing import Any
 
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.asking import Asking
+from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.http import Head
 from thinkonce.gateway.memo import MAX_BODY, Known
@@ -60,6 +61,7 @@ class FastLane:
 
     def __init__(self, ids: RequestIds, metrics: Metrics, access_log: AccessLog) -> None:
         self._endpoints: Mapping[str, Endpoint] = {}
+        self._clients: Clients | None = None
         self._ids, self._metrics, self._access_log = ids, metrics, access_log
         self._doors: dict[bytes, Door] = {}
         self._bytes = 0
@@ -67,9 +69,11 @@ class FastLane:
         self._opening = b""  # status line and default headers
         self.door = self._doors.get
 
-    def adopt(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Answer for `endpoints`, by path, from now on."""
+    def adopt(self, endpoints: Mapping[str, Endpoint], clients: Clients | None = None) -> None:
+        """Answer for `endpoints`, by path, from now on; `clients` None: for those as before."""
         self._endpoints = endpoints
+        if clients is not None:
+            self._clients = clients
         self._doors.clear()
         self._bytes = 0
 
@@ -90,6 +94,10 @@ class FastLane:
             return
         if not _is_plain(headers) or not _is_strict(head):
             return
+        assert self._clients is not None, "there are endpoints, so there are clients"
+        client = self._clients.find(headers)
+        if self._clients.only_local or (self._clients.only_known and client is None):
+            return
         query = scope["query_string"]
         what = f"POST {scope['raw_path'].decode('latin-1')}"
         known = endpoint.memo.known(query, headers)
@@ -98,7 +106,7 @@ class FastLane:
             oldest = next(iter(self._doors))
             del self._doors[oldest]
             self._bytes -= len(oldest) + OVERHEAD
-        self._doors[head] = Door(endpoint, known, Head(headers, query), length, what)
+        self._doors[head] = Door(endpoint, known, Head(headers, query, client), length, what)
 
     # -- answering -----------------------------------------------------------------------
 
@@ -107,7 +115,10 @@ class FastLane:
     ) -> bytes | Asking | None:
         """See `web.lane.Lane`. Never raises: what fails here is tried the usual way."""
         started = perf_counter()
-        endpoint = door.endpoint
+        endpoint, client = door.endpoint, door.head.client
+        allowance = None if client is None else client.allowance
+        if allowance is not None and not allowance.has_one():
+            return None
         try:
             known = door.known.get(body)
             asking = endpoint.understood(door.head, body) if known is None else known
@@ -120,6 +131,8 @@ class FastLane:
         except Exception:
             log.exception("the fast lane failed")
             return None
+        if allowance is not None:
+            allowance.take()
         if known is None:
             endpoint.memo.put(door.known, body, asking)
         if default_headers is not self._defaults:  # a new list every second, with a new date

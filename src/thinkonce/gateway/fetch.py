@@ -94,6 +94,7 @@ class Fetch:
     async def __call__(self) -> Fetched:
         """Raises Refused for what is no 200, and other UpstreamErrors."""
         started = monotonic()
+        await self.asking.measure_quota()
         exchange = await self._client.send(self.asking.pool, self._request, spare=self._spare)
         try:
             self.headers = exchange.headers
@@ -120,6 +121,7 @@ class Fetch:
             payload = encode_reply(reply)
         except (ValueError, OverflowError):  # the answer is there all the same
             return Draft(b"", Form.REPLY, refused=refused or Reason.UNENCODABLE)
+        refused = refused or self.asking.over_quota(len(payload))
         names = (reply.model, self.asking.asked.model)
         usd = self._prices.cost(names, reply.prompt_tokens, reply.completion_tokens)
         return Draft(

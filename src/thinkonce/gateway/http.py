@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from thinkonce.web.exchange import (
     ClientGone,
@@ -18,6 +19,9 @@ from thinkonce.web.exchange import (
     too_large,
 )
 from thinkonce.web.protocol import CYCLE, send_at_once
+
+if TYPE_CHECKING:
+    from thinkonce.gateway.clients import KnownClient
 
 __all__ = (
     "Call",
@@ -40,13 +44,15 @@ _CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
 class Head:
-    """What reading a request needs of its head."""
+    """What reading a request needs of its head. `client`: whose it is, where that is known."""
 
-    __slots__ = ("head", "headers", "query")
+    __slots__ = ("client", "head", "headers", "query")
     tenant = ""  # named by an administrator, in place of the credential's
 
-    def __init__(self, headers: list[Header], query: bytes) -> None:
-        self.headers, self.query = headers, query
+    def __init__(
+        self, headers: list[Header], query: bytes, client: KnownClient | None = None
+    ) -> None:
+        self.headers, self.query, self.client = headers, query, client
         self.head: dict[bytes, bytes] = dict(headers)
 
 

@@ -9,12 +9,14 @@ from typing import Protocol
 import msgspec
 
 from thinkonce.gateway.asking import version_free
+from thinkonce.gateway.clients import KnownClient
 from thinkonce.gateway.fetch import MAX_ANSWER, MAX_ERROR, is_event_stream, upstream_request
-from thinkonce.gateway.http import Call, send_pieces, send_whole
+from thinkonce.gateway.http import Call, HttpError, send_pieces, send_whole
 from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
 from thinkonce.gateway.models import list_models
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import DIALECTS
+from thinkonce.protocols.splice import members
 from thinkonce.request.controls import strip_controls
 from thinkonce.request.headers import take_headers
 from thinkonce.upstream.client import HOPS, Client, Exchange, Request
@@ -48,15 +50,20 @@ class Passing:
         call.outcome, call.reason = Outcome.BYPASS, reason
         model = self._model(call, raw)
         pool = self._pools.for_model(model) or self._pools.all[0]
+        path = version_free(call.scope["raw_path"].decode("latin-1"))
+        taken = take_headers(call.headers, self._extra)
+        if call.client is not None:
+            _check_path(call, call.client, pool, path, model)
+            taken = msgspec.structs.replace(taken, credential=())
         names = _PASSED if decoded else (b"content-encoding", *_PASSED)
         raw = _uncontrolled(raw) if decoded else raw
         more = [*hops(call)]
         more += [(name, call.head[name]) for name in names if name in call.head]
         request = upstream_request(
             call.method,
-            version_free(call.scope["raw_path"].decode("latin-1")),
+            path,
             call.query,
-            take_headers(call.headers, self._extra),
+            taken,
             raw,
             tuple(more),
         )
@@ -113,12 +120,40 @@ class Passing:
         path = version_free(call.path)
         if path.startswith("models/"):
             return path.removeprefix("models/")
-        if len(self._pools.all) < 2 or b'"model"' not in raw:
+        limited = call.client is not None and call.client.is_limited
+        if (len(self._pools.all) < 2 and not limited) or b'"model"' not in raw:
             return ""
         try:
+            if limited and [each.name for each in members(raw)].count("model") != 1:
+                return ""  # an upstream could take another one than is looked at here
             return _peek(raw).model
         except (msgspec.DecodeError, RecursionError):
             return ""
+
+
+def _check_path(call: Call, client: KnownClient, pool: Pool, path: str, model: str) -> None:
+    """Raises HttpError 403 for what a known client may not use."""
+    odd = ".." in path or "%" in path or "\\" in path  # could be read as another path
+    listed = path == "models" or (path.startswith("models/") and not odd)
+    if call.method == "POST" and path in CALLS:
+        client.check_model(model)
+    elif call.method == "GET" and listed:
+        if path != "models":
+            client.check_model(model)
+    elif client.is_limited:  # where no model is looked for, any could be named
+        raise _not_for(call, "whose models are limited")
+    elif pool.credential and not (
+        pool.declared.account_paths or (call.method == "POST" and path in MORE_CALLS)
+    ):
+        raise _not_for(call, "of a gateway with its own key, which all share; see account_paths")
+
+
+def _not_for(call: Call, whom: str) -> HttpError:
+    return HttpError(
+        403,
+        f"{call.method} {call.path!r:.80} is not open to a client {whom}",
+        code="path_not_allowed",
+    )
 
 
 class _Named(msgspec.Struct):
@@ -130,6 +165,13 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 # Asking these twice costs time and nothing else.
 CALLS = frozenset({*DIALECTS, "embeddings", "messages/count_tokens", "moderations", "rerank"})
+# These ask a model too.
+MORE_CALLS = frozenset(
+    {
+        "audio/speech", "audio/transcriptions", "audio/translations", "images/edits",
+        "images/generations",
+    }
+)  # fmt: skip
 _HARMLESS = ("GET", "HEAD", "OPTIONS")
 
 # Headers sent on as they came, apart from the known ones.

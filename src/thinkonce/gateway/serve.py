@@ -14,6 +14,7 @@ import msgspec
 
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.assembly import assemble
+from thinkonce.gateway.clients import check_guarded
 from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
@@ -82,6 +83,7 @@ def _check_models(settings: Settings) -> None:
     if not settings.upstreams and not settings.local.enabled:
         accepts = "--upstream URL for a provider, or --local for a model on this machine"
         raise ConfigError("a model to ask", MISSING, accepts)
+    check_guarded(settings)
 
 
 def _with_local(model: LocalModel | None, settings: Settings) -> Settings:

@@ -180,7 +180,8 @@ class Teller:
         if not asking.controls.store:
             return Reason.NO_STORE
         finishes = self.dialect.finish_reasons
-        return refusal(asking.asked, gist, finishes, self.rules, so_far=so_far)
+        refused = refusal(asking.asked, gist, finishes, self.rules, so_far=so_far)
+        return refused or asking.out_of_quota(gist.size if so_far else None)
 
     def _note(
         self,

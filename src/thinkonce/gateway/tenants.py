@@ -8,33 +8,59 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from thinkonce.errors import RequestError
 from thinkonce.request.key import ANONYMOUS, Keyer
+from thinkonce.settings import Client
 
-__all__ = ("Tenants",)
+__all__ = ("SECRETS", "Tenants", "digest_of")
 
 Credential = tuple[tuple[bytes, bytes], ...]
 
 _is_tenant = re.compile(f"[0-9a-f]{{32}}|{ANONYMOUS}").fullmatch
-_SECRETS = (b"authorization", b"x-api-key", b"api-key")
+SECRETS = (b"authorization", b"x-api-key", b"api-key")
 
 
 class Tenants:
-    """`groups`: name -> SHA-256 in hex of each member's credential."""
+    """`groups`: name -> SHA-256 in hex of each member's credential.
 
-    def __init__(self, keyer: Keyer, groups: Mapping[str, Sequence[str]]) -> None:
+    Known clients are told by their key alone: whichever header it comes in, and whatever
+    organisation is named beside it.
+    """
+
+    def __init__(
+        self,
+        keyer: Keyer,
+        groups: Mapping[str, Sequence[str]],
+        clients: Mapping[str, Client] = MappingProxyType({}),
+    ) -> None:
         self._tenant = keyer.tenant
+        self._clients = {row.key_sha256 for row in clients.values()}
         self._group_of = {digest: name for name, digests in groups.items() for digest in digests}
+        self._group_of |= {row.key_sha256: row.group for row in clients.values() if row.group}
 
     def of(self, credential: Credential) -> str:
         """The tenant of a request's credential headers; "anonymous" without any."""
-        if self._group_of:
+        if self._group_of or self._clients:
             for name, value in credential:
-                group = self._group_of.get(_sha256(value)) if name in _SECRETS else None
-                if group is not None:
-                    return self._tenant(((b"group", group.encode()),))
+                digest = digest_of(value) if name in SECRETS else ""
+                if digest in self._group_of or digest in self._clients:
+                    return self.of_digest(digest)
         return self._tenant(credential)
+
+    def knows(self, credential: Credential) -> bool:
+        """Whether a known client's key is among these headers."""
+        return bool(self._clients) and any(
+            name in SECRETS and digest_of(value) in self._clients for name, value in credential
+        )
+
+    def of_digest(self, digest: str) -> str:
+        """The tenant of a known client, or of a group's member, by its key's SHA-256 in hex."""
+        group = self._group_of.get(digest)
+        if group is not None:
+            return self._tenant(((b"group", group.encode()),))
+        return self._tenant(((b"client", digest.encode()),))
 
     def checked(self, tenant: str) -> str:
         """`tenant` itself. Raises RequestError for what no tenant is called."""
@@ -51,8 +77,8 @@ class Tenants:
         return self._tenant(((b"group", name.encode()),))
 
 
-def _sha256(value: bytes) -> str:
-    """Of the credential alone, as `printf %s "$KEY" | sha256sum` gives it."""
+def digest_of(value: bytes) -> str:
+    """The SHA-256 of the credential alone, as `printf %s "$KEY" | sha256sum` gives it."""
     scheme, _, rest = value.partition(b" ")
     secret = rest.strip() if scheme.lower() == b"bearer" else value
     return hashlib.sha256(secret).hexdigest()

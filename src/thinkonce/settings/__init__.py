@@ -5,6 +5,7 @@ from thinkonce.settings.load import Sources
 from thinkonce.settings.sections import (
     Admin,
     CacheSection,
+    Client,
     Data,
     Gateway,
     Local,
@@ -19,6 +20,7 @@ from thinkonce.settings.sections import (
 __all__ = (
     "Admin",
     "CacheSection",
+    "Client",
     "Data",
     "Gateway",
     "Local",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from thinkonce.errors import ConfigError
-from thinkonce.settings.sections import Settings, Upstream
+from thinkonce.settings.sections import Client, Settings, Upstream
 
 __all__ = ("LEAST_SECRET", "check", "check_store_url", "check_upstream_url")
 
@@ -30,6 +31,7 @@ def check(settings: Settings) -> None:
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
     _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
     _check_groups(settings.groups)
+    _check_clients(settings.clients)
 
 
 def check_store_url(written: str, url: str) -> None:
@@ -71,6 +73,19 @@ def _check_upstream(name: str, upstream: Upstream) -> None:
         raise ConfigError(f"[upstreams.{name}] health_path", path, accepts)
     if not upstream.models:
         raise ConfigError(f"[upstreams.{name}] models", [], 'one pattern or more, such as "*"')
+
+
+def _check_clients(clients: Mapping[str, Client]) -> None:
+    seen: dict[str, str] = {}
+    for name, client in clients.items():
+        digest = client.key_sha256
+        if not _SHA256.fullmatch(digest):
+            accepts = "SHA-256 of a key: 64 hex digits in lower case, never the key itself"
+            raise ConfigError(f"[clients.{name}] key_sha256", "***", accepts)
+        if digest in seen:
+            accepts = f"a key of its own: [clients.{seen[digest]}] has the same"
+            raise ConfigError(f"[clients.{name}] key_sha256", "***", accepts)
+        seen[digest] = name
 
 
 def _check_groups(groups: object) -> None:

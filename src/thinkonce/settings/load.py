@@ -23,7 +23,14 @@ from thinkonce.errors import MISSING, ConfigError
 from thinkonce.settings.check import check
 from thinkonce.settings.folder import data_folder, default_store_url
 from thinkonce.settings.read import fields_of, read_value
-from thinkonce.settings.sections import Section, Settings, TtlClass, Upstream, default_classes
+from thinkonce.settings.sections import (
+    Client,
+    Section,
+    Settings,
+    TtlClass,
+    Upstream,
+    default_classes,
+)
 
 __all__ = ("FILE_NAME", "Sources", "env_name", "sections")
 
@@ -32,8 +39,12 @@ PREFIX = "THINKONCE_"
 # Between our own processes; no setting, and not for people to set.
 INTERNAL_PREFIX = "THINKONCE__"
 # Promised by the plan, read by nobody yet.
-NOT_BUILT = {"clients", "namespaces"}
-TABLES: dict[str, type[Section]] = {"upstreams": Upstream, "ttl_classes": TtlClass}
+NOT_BUILT = {"namespaces"}
+TABLES: dict[str, type[Section]] = {
+    "upstreams": Upstream,
+    "clients": Client,
+    "ttl_classes": TtlClass,
+}
 
 Written = tuple[str, object]  # the setting as its writer knows it, and the value
 
@@ -65,6 +76,7 @@ class Sources:
         }
         upstreams: Any = written.get("upstreams", ("", None))[1]
         values["upstreams"] = upstreams or _table("upstreams", tables, classes)
+        values["clients"] = _table("clients", tables, classes)
         values["groups"] = tables.get("groups", {})
         settings = Settings(ttl_classes=classes, **values)
         check(settings)

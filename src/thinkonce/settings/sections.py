@@ -11,44 +11,35 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from thinkonce.settings.peers import Client, Upstream
+from thinkonce.settings.section import (
+    DAY,
+    HOUR,
+    MIB,
+    NONE,
+    TIMES,
+    YES_NO,
+    Section,
+    about,
+    seconds,
+    size,
+)
+
 __all__ = (
     "Admin",
     "CacheSection",
+    "Client",
     "Data",
     "Gateway",
     "Local",
     "Log",
+    "Section",
     "Settings",
     "Store",
     "TtlClass",
     "Upstream",
     "default_classes",
 )
-
-HOUR, DAY, MIB = 3600.0, 86_400.0, 2**20
-TIMES = "seconds, or a text such as 90s, 5m, 24h, 7d"
-SIZES = "bytes, or a text such as 512KiB, 256MiB, 1GiB"
-
-
-def about(what: str, accepts: str, **bounds: float) -> Meta:
-    """`bounds`: `least` and `most`, both inclusive. `secret`: errors do not show the value."""
-    return Meta(description=what, extra={"accepts": accepts, **bounds})
-
-
-def seconds(what: str, more: str = "", **bounds: float) -> Meta:
-    return Meta(description=what, extra={"accepts": TIMES + more, "unit": "seconds", **bounds})
-
-
-def size(what: str, more: str = "", **bounds: float) -> Meta:
-    return Meta(description=what, extra={"accepts": SIZES + more, "unit": "bytes", **bounds})
-
-
-YES_NO = "true or false"
-NONE = ', or "none"'
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of the file. Frozen: a reload makes new settings, it never edits these."""
 
 
 class CacheSection(Section, frozen=True):
@@ -208,103 +199,6 @@ class Gateway(Section, frozen=True):
     ] = 30.0
 
 
-class Upstream(Section, frozen=True):
-    """A pool of equivalent servers. Pools never share answers."""
-
-    urls: Annotated[
-        list[str],
-        about(
-            "Base URLs as the provider's SDK takes them, with or without /v1.",
-            "a list of http:// or https:// URLs",
-        ),
-    ]
-    models: Annotated[
-        list[str],
-        about("Names this pool serves; `*` stands for any text.", "a list of patterns"),
-    ] = msgspec.field(default_factory=lambda: ["*"])
-    ask_usage: Annotated[
-        bool,
-        about("Ask for the usage chunk on streams that did not; it is taken out again.", YES_NO),
-    ] = False
-    fallback: Annotated[
-        list[str],
-        about(
-            "Pools that answer, in this order, where this one cannot: no connection, a timeout, "
-            "429 or 5xx. Theirs is the key under which such an answer is kept.",
-            "a list of names of [upstreams]",
-        ),
-    ] = msgspec.field(default_factory=list)
-    fallback_model: Annotated[
-        str,
-        about(
-            "The model to ask for where this pool answers in another's place; empty: the same.",
-            "a model's name",
-        ),
-    ] = ""
-    choice: Annotated[
-        Literal["weighted", "ordered"],
-        about(
-            "Which server is asked first: each in its share, or always the first that is well.",
-            "weighted | ordered",
-        ),
-    ] = "weighted"
-    weights: Annotated[
-        list[float],
-        about("Shares of the URLs; none: equal ones.", "a list of numbers > 0, one for each URL"),
-    ] = msgspec.field(default_factory=list)
-    max_concurrent: Annotated[
-        int | None,
-        about("Requests a server gets at a time.", "a whole number >= 1" + NONE, least=1),
-    ] = None
-    max_waiting: Annotated[
-        int,
-        about(
-            "Requests that may wait for a server to have room; beyond it 503.",
-            "0 to 100000",
-            least=0,
-            most=100_000,
-        ),
-    ] = 100
-    deadline: Annotated[
-        float | None,
-        seconds(
-            "From a request to its answer's first byte, waiting and retries included; none: what "
-            "the timeouts of [gateway] add up to.",
-            NONE,
-            least=0.01,
-        ),
-    ] = None
-    retry_budget: Annotated[
-        float,
-        about(
-            "Further attempts for each request, in the long run; ten are held in reserve.",
-            "0 to 10",
-            least=0,
-            most=10,
-        ),
-    ] = 0.2
-    breaker_failures: Annotated[
-        int,
-        about(
-            "Failures in a row after which a server is left alone for `breaker_pause`.",
-            "a whole number >= 1",
-            least=1,
-        ),
-    ] = 5
-    breaker_pause: Annotated[float, seconds("How long; then one request tries it.", least=0.01)] = (
-        5.0
-    )
-    health_path: Annotated[
-        str,
-        about(
-            "Asked for at each server's root, apart from requests; a server that does not answer "
-            "it with 2xx gets none. Empty: requests alone show who is well.",
-            "a path such as /health",
-        ),
-    ] = ""
-    health_interval: Annotated[float, seconds("Between two of these.", least=0.01)] = 10.0
-
-
 class TtlClass(Section, frozen=True):
     """A life by name, for `ttl = "warm"`."""
 
@@ -389,6 +283,7 @@ class Settings(Section, frozen=True):
     data: Data = Data()
     admin: Admin = Admin()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
+    clients: dict[str, Client] = msgspec.field(default_factory=dict)
     ttl_classes: dict[str, TtlClass] = msgspec.field(default_factory=default_classes)
     groups: Annotated[
         dict[str, list[str]],

@@ -45,6 +45,9 @@ PAGE = """
 SELECT a.digest, a.value FROM answers a JOIN entries e USING (id)
 WHERE a.digest > ? AND e.gone > ? AND {where} ORDER BY a.digest LIMIT ?
 """
+TENANT_BYTES = """
+SELECT total(bytes) FROM entries WHERE facet IN (SELECT id FROM facets WHERE tenant = ?)
+"""
 USED_BYTES = """
 SELECT (page_count - freelist_count) * page_size
 FROM pragma_page_count, pragma_freelist_count, pragma_page_size
@@ -159,6 +162,10 @@ class SqliteTier:
         entry.epoch = max(entry.epoch, epoch)
         localise(entry, self._clock)
         return entry
+
+    def bytes_of(self, tenant: str) -> int:
+        """What the entries of `tenant` take; what is queued is not counted. Raises TierError."""
+        return int(self._database.one(TENANT_BYTES, (tenant,)))
 
     def stats(self) -> TierStats:
         """Never raises: a store that cannot be read holds nothing for now."""

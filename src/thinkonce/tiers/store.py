@@ -36,6 +36,9 @@ class Store(Breaker):
     def resize(self, max_bytes: int) -> None:
         self._sized.resize(max_bytes)
 
+    def bytes_of(self, tenant: str) -> int:
+        return self._sized.bytes_of(tenant)
+
 
 def store_path(url: str) -> Path:
     """The file that `url` names, absolute. Raises ConfigError for any other kind of URL."""

@@ -36,6 +36,8 @@ log = logging.getLogger("thinkonce")
 HOPS = b"cdn-loop"
 # Connections to all upstreams together. A model's server is slow: each call holds one for seconds.
 MAX_CONNECTIONS = 1024
+# Asked for on behalf of a client of another dialect, which names none.
+ANTHROPIC_VERSION = "2023-06-01"
 # A request's body is written in one go up to here, bytes.
 MAX_WRITE = 512 * 1024
 # Some providers send long policy headers.
@@ -236,7 +238,7 @@ class Client:
     def _headers(self, pool: Pool, request: Request, raw: bool) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict()
         hops = self.gateway_id
-        for name, value in (*request.headers, *request.credential):
+        for name, value in (*request.headers, *(pool.credential or request.credential)):
             if name == HOPS:
                 hops = f"{value.decode('latin-1')}, {hops}"
             elif raw or name != b"accept-encoding":
@@ -244,6 +246,8 @@ class Client:
         if not raw:
             headers["accept-encoding"] = "identity"
         headers[HOPS.decode()] = hops
+        if pool.credential and pool.declared.dialect == "anthropic":
+            headers.setdefault("anthropic-version", ANTHROPIC_VERSION)
         return headers
 
 

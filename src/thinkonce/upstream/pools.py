@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 
+from thinkonce.errors import ConfigError
 from thinkonce.settings import Upstream
 from thinkonce.upstream.budget import Budget
+from thinkonce.upstream.failure import Header
 from thinkonce.upstream.line import Line
 from thinkonce.upstream.server import Base, Server, base_url
 
@@ -41,12 +43,31 @@ class Pool:
             )
             for url, weight in zip(declared.urls, weights, strict=True)
         )
+        self.credential: tuple[Header, ...] = ()  # the gateway's own; none: the client's is sent
         self.budget = Budget(declared.retry_budget)
         self.line = Line(name, declared.max_waiting)
         self._lead = [0.0] * len(self.servers)
 
     def __repr__(self) -> str:
         return f"Pool({self.name!r})"
+
+    def take_key(self, environ: Mapping[str, str]) -> None:
+        """Use the key that `api_key_env` names. Raises ConfigError where there is none."""
+        variable = self.declared.api_key_env
+        if not variable:
+            return
+        key = environ.get(variable, "").strip()
+        if not (key.isascii() and key.isprintable() and key):
+            where = f"[upstreams.{self.name}] api_key_env"
+            raise ConfigError(where, variable, "the name of a variable that is set to a key")
+        if self.declared.dialect == "anthropic":
+            self.credential = ((b"x-api-key", key.encode()),)
+        else:
+            self.credential = ((b"authorization", b"Bearer " + key.encode()),)
+
+    def is_as(self, other: Pool) -> bool:
+        """Whether nothing that was declared differs."""
+        return self.declared == other.declared and self.credential == other.credential
 
     def serves(self, model: str) -> bool:
         return any(fnmatchcase(model, pattern) for pattern in self.models)
@@ -85,13 +106,16 @@ class Pools:
     def of(cls, upstreams: Mapping[str, Upstream]) -> Pools:
         return cls(Pool(name, upstream) for name, upstream in upstreams.items())
 
+    def take_keys(self, environ: Mapping[str, str]) -> None:
+        """Use the keys that the environment holds for these pools. Raises ConfigError."""
+        for pool in self.all:
+            pool.take_key(environ)
+
     def keeping(self, former: Pools) -> Pools:
         """These pools; one declared as it was goes on as it is: who is down stays known."""
         kept = {pool.name: pool for pool in former.all}
         return Pools(
-            kept[pool.name]
-            if pool.name in kept and kept[pool.name].declared == pool.declared
-            else pool
+            kept[pool.name] if pool.name in kept and kept[pool.name].is_as(pool) else pool
             for pool in self.all
         )
 

@@ -154,7 +154,34 @@ MISTAKES = [
     ("[ttl_classes.x]\nttl = 'soon'", "[ttl_classes.x] ttl='soon'", "seconds"),
     ("ttl_classes = 3", "ttl_classes=3", "a table"),
     ("[groups]\nteam = 'x'", "[groups] team='x'", "a list"),
-    ("[clients.a]\ngroup = 'x'", "[clients]", "not built"),
+    ("[namespaces.a]\nx = 1", "[namespaces]", "not built"),
+    ("[clients.a]\ngroup = 'x'", "[clients.a] key_sha256 is missing", "64 hex digits"),
+    ("[clients.a]\nkey_sha256 = 'tk-secret'", "[clients.a] key_sha256='***'", "never the key"),
+    (
+        f"[clients.a]\nkey_sha256 = '{'a' * 64}'\nrate_limit = 0",
+        "[clients.a] rate_limit=0",
+        "a whole number >= 1",
+    ),
+    (
+        f"[clients.a]\nkey_sha256 = '{'a' * 64}'\n[clients.b]\nkey_sha256 = '{'a' * 64}'",
+        "[clients.b] key_sha256='***'",
+        "[clients.a] has the same",
+    ),
+    (
+        "[upstreams.a]\nurls = ['http://x']\nweights = [1, 2]",
+        "[upstreams.a] weights=[1.0, 2.0]",
+        "each of the 1 URLs",
+    ),
+    (
+        "[upstreams.a]\nurls = ['http://x']\nhealth_path = 'health'",
+        "[upstreams.a] health_path='health'",
+        "begins with a slash",
+    ),
+    (
+        "[upstreams.a]\nurls = ['http://x']\nfallback = ['local']",
+        "[upstreams.a] fallback='local'",
+        "names of other pools",
+    ),
     ("[gateway\n", "--config", "TOML"),
 ]
 

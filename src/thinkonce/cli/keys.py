@@ -1,0 +1,174 @@
+"""`keys`: known clients of the gateway, written into its configuration.
+
+A key is shown once, when it is made; the file gets its SHA-256. The rest of the file, comments
+included, stays as it was. A running gateway takes changes up at SIGHUP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from thinkonce.cli.options import AsJson, Config
+from thinkonce.cli.output import print_json, print_table, show_bytes
+from thinkonce.errors import ConfigError
+from thinkonce.settings import Sources
+from thinkonce.settings.load import FILE_NAME
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+
+__all__ = ("PREFIX", "register")
+
+# By which people and scanners of leaked secrets tell what it is.
+PREFIX = "tk-"
+_BYTES = 32  # of randomness
+
+Name = Annotated[str, typer.Argument(help="The client's name.")]
+
+keys = typer.Typer(
+    help="Known clients of the gateway.",
+    epilog="Example: thinkonce keys add alice --models 'gpt-*' --rate-limit 60",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(keys, name="keys")
+
+
+@keys.command("add", epilog="Example: thinkonce keys add alice --group team --rate-limit 60")
+def add(
+    name: Name,
+    group: Annotated[str | None, typer.Option(help="Its members share answers.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option(help="A pattern it may ask for; may be repeated.")
+    ] = None,
+    rate_limit: Annotated[int | None, typer.Option(help="Requests a minute.")] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(help="What its answers may take, such as 256MiB.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key for a client and show it, once."""
+    path = _path(config)
+    document = _read(path)
+    if name in _clients(document):
+        raise ConfigError("name", name, "one that no client has; `keys revoke` frees it")
+    key = PREFIX + secrets.token_urlsafe(_BYTES)
+    row = {
+        "key_sha256": hashlib.sha256(key.encode()).hexdigest(),
+        "group": group,
+        "models": models,
+        "rate_limit": rate_limit,
+        "max_bytes": max_bytes,
+    }
+    _append(document, name, {field: value for field, value in row.items() if value is not None})
+    _write(path, document)
+    if as_json:
+        print_json({"name": name, "key": key, "config": str(path)})
+    else:
+        print(f"{key}\n\nThis is shown once. {name} is in {path}; SIGHUP makes a gateway read it.")
+
+
+@keys.command("list", epilog="Example: thinkonce keys list --json")
+def list_clients(config: Config = None, as_json: AsJson = False) -> None:
+    """The known clients and what they may do; never a key."""
+    clients = Sources(config=_path(config) if config else None).load().clients
+    if as_json:
+        rows = {name: msgspec.structs.asdict(client) for name, client in clients.items()}
+        print_json([{"name": name, **row} for name, row in rows.items()])
+        return
+    print_table(
+        ("NAME", "GROUP", "MODELS", "RATE", "BYTES", "DIGEST"),
+        [
+            (
+                name,
+                client.group or "-",
+                ", ".join(client.models) or "all",
+                "-" if client.rate_limit is None else f"{client.rate_limit}/min",
+                show_bytes(client.max_bytes),
+                client.key_sha256[:8],
+            )
+            for name, client in clients.items()
+        ],
+    )
+
+
+@keys.command("revoke", epilog="Example: thinkonce keys revoke alice")
+def revoke(name: Name, config: Config = None) -> None:
+    """Forget a client: its key is worth nothing from the gateway's next SIGHUP on."""
+    path = _path(config)
+    document = _read(path)
+    clients = _clients(document)
+    if name not in clients:
+        known = ", ".join(clients) or "there is none"
+        raise ConfigError("name", name, f"a client's name: {known}")
+    del clients[name]
+    if not clients:
+        del document["clients"]
+    _write(path, document)
+    print(f"{name} is gone from {path}; SIGHUP makes a gateway read it")
+
+
+# -- the file ---------------------------------------------------------------------------------
+
+
+def _path(config: Path | None) -> Path:
+    # What a link points to is changed, not the link.
+    return (config or Path(FILE_NAME)).resolve()
+
+
+def _read(path: Path) -> TOMLDocument:
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        return tomlkit.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return tomlkit.document()
+    except (OSError, ValueError, TOMLKitError) as error:
+        raise ConfigError("--config", str(path), f"a readable TOML file ({error})") from None
+
+
+def _clients(document: TOMLDocument) -> dict[str, Any]:
+    clients: Any = document.get("clients", {})
+    if not isinstance(clients, dict):
+        raise ConfigError("clients", str(clients), "a table: [clients.NAME]")
+    return clients
+
+
+def _append(document: TOMLDocument, name: str, row: dict[str, Any]) -> None:
+    import tomlkit
+
+    if "clients" not in document:
+        document["clients"] = tomlkit.table(is_super_table=True)
+    table = tomlkit.table()
+    table.update(row)
+    _clients(document)[name] = table
+
+
+def _write(path: Path, document: TOMLDocument) -> None:
+    """Put the file in place in one step, once it is known to load. Raises ConfigError."""
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(document.as_string())
+            file.flush()
+            os.fsync(file.fileno())
+        Sources(config=Path(draft)).load()
+        Path(draft).chmod(mode)
+        Path(draft).replace(path)
+    finally:
+        Path(draft).unlink(missing_ok=True)

@@ -1,0 +1,168 @@
+"""Who may use the gateway, once it knows its clients: by their keys, of which it holds digests.
+
+    request ──► whose key is it? ──► nobody's: 401
+                     │
+                     ▼
+                allowance ──► used up: 429
+                     │
+                     ▼
+                model (when the body is read) ──► not this client's: 403
+
+A gateway that knows no clients serves everybody. With a key of its own it then serves only callers
+on this machine, and does not start on an address that others can reach.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from thinkonce.clock import Clock
+from thinkonce.errors import MISSING, ConfigError
+from thinkonce.gateway.admin.access import is_loopback, why_not_local
+from thinkonce.gateway.allowance import Allowance
+from thinkonce.gateway.http import Call, HttpError
+from thinkonce.gateway.quota import Quota
+from thinkonce.gateway.tenants import SECRETS, Tenants, digest_of
+from thinkonce.settings import Client, Settings
+from thinkonce.upstream.failure import Header
+
+__all__ = ("Clients", "KnownClient", "check_guarded")
+
+
+class KnownClient:
+    """One of `[clients]`. Belongs to one event loop."""
+
+    __slots__ = ("allowance", "name", "quota", "row", "tenant")
+
+    def __init__(
+        self, name: str, row: Client, tenant: str, clock: Clock, measure: Callable[[str], int]
+    ) -> None:
+        self.name, self.row, self.tenant = name, row, tenant
+        self.allowance = None if row.rate_limit is None else Allowance(row.rate_limit, clock)
+        self.quota = (
+            None if row.max_bytes is None else Quota(row.max_bytes, lambda: measure(tenant), clock)
+        )
+
+    def __repr__(self) -> str:
+        return f"KnownClient({self.name!r})"
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it may use some models only."""
+        return bool(self.row.models)
+
+    def check_model(self, model: str) -> None:
+        """Raises HttpError 403 for a model that is not this client's."""
+        patterns = self.row.models
+        if patterns and not any(fnmatchcase(model, pattern) for pattern in patterns):
+            raise HttpError(
+                403,
+                f"model: {model!r:.80} is not allowed for this client, which may use "
+                f"{', '.join(patterns)}",
+                code="model_not_allowed",
+                param="model",
+            )
+
+
+class Clients:
+    """All known clients. `own_key`: some upstream is used with a key of the gateway's.
+
+    `measure` gives the bytes that a tenant's answers take. Belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, Client],
+        tenants: Tenants,
+        clock: Clock,
+        measure: Callable[[str], int],
+        *,
+        own_key: bool = False,
+    ) -> None:
+        self._known = [
+            (
+                row.key_sha256.encode(),
+                KnownClient(name, row, tenants.of_digest(row.key_sha256), clock, measure),
+            )
+            for name, row in rows.items()
+        ]
+        self.only_known = bool(rows)
+        self.only_local = own_key and not rows
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def keeping(self, former: Clients) -> Clients:
+        """These clients; one as it was goes on with what it has left of its allowance."""
+        kept = {client.name: client for _, client in former._known}
+        for place, (digest, client) in enumerate(self._known):
+            old = kept.get(client.name)
+            if old is not None and (old.row, old.tenant) == (client.row, client.tenant):
+                self._known[place] = digest, old
+        return self
+
+    def find(self, headers: Iterable[Header]) -> KnownClient | None:
+        """The client whose key is among `headers`. Takes as long for a wrong key as for a right."""
+        if not self._known:
+            return None
+        found: KnownClient | None = None
+        for name, value in headers:
+            if name in SECRETS:
+                digest = digest_of(value).encode()
+                for known, client in self._known:
+                    if hmac.compare_digest(known, digest) and found is None:
+                        found = client
+        return found
+
+    def admit(self, call: Call) -> None:
+        """Let a request in and note whose it is. Raises HttpError 401, 403, 429."""
+        if self.only_local and (why := why_not_local(call)):
+            raise HttpError(
+                403,
+                f"{why}; a gateway with a key of its own and without [clients] serves only "
+                "callers on its machine",
+                code="forbidden",
+            )
+        if not self.only_known:
+            return
+        client = self.find(call.headers)
+        if client is None:
+            raise _unknown()
+        call.client = client
+        if client.allowance is not None and not client.allowance.take():
+            raise _too_many(client.allowance)
+
+
+def check_guarded(settings: Settings) -> None:
+    """Raises ConfigError where strangers could use a key of the gateway's."""
+    paid = [name for name, row in settings.upstreams.items() if row.api_key_env]
+    host = settings.gateway.host
+    if paid and not settings.clients and not is_loopback(host):
+        raise ConfigError(
+            "[clients]",
+            MISSING,
+            f"`thinkonce keys add NAME` for each client, or [gateway] host = 127.0.0.1: at {host} "
+            f"anybody could use the key of [upstreams.{paid[0]}]",
+        )
+
+
+def _unknown() -> HttpError:
+    error = HttpError(
+        401,
+        "the API key is missing or unknown to this gateway; ask whoever runs it for one",
+        code="invalid_api_key",
+    )
+    error.headers = ((b"www-authenticate", b"Bearer"),)
+    return error
+
+
+def _too_many(allowance: Allowance) -> HttpError:
+    error = HttpError(
+        429,
+        f"this client may make {allowance.per_minute} requests a minute",
+        code="rate_limit_exceeded",
+    )
+    error.headers = ((b"retry-after", b"%d" % allowance.seconds_to_one()),)
+    return error

@@ -1,0 +1,143 @@
+"""The gateway's own key: sent as its pool's dialect wants it, seen nowhere else."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import Any
+
+import pytest
+
+from gateway.conftest import CHAT, Running, Stage, settings_of
+from gateway.test_servers import saying
+from gateway.upstream import Upstream
+from thinkonce import settings as known
+from thinkonce.errors import ConfigError
+from thinkonce.gateway.assembly import assemble
+from thinkonce.gateway.clients import check_guarded
+from thinkonce.settings import Upstream as Pool
+from thinkonce.upstream.pools import Pools
+
+KEY = "sk-own-7f3a"
+ASKED = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.fixture(autouse=True)
+def own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVIDER_KEY", f" {KEY}\n")
+
+
+def paid(upstream: Upstream, **more: Any) -> dict[str, Pool]:
+    return {"main": Pool(urls=[upstream.url], api_key_env="PROVIDER_KEY", **more)}
+
+
+async def test_openais_way_is_a_bearer(stage: Stage) -> None:
+    gateway = await stage.gateway(upstreams=paid(stage.upstream))
+    sent = {"authorization": "Bearer mine", "x-api-key": "mine", "openai-organization": "org-1"}
+    assert (await gateway.chat(headers=sent)).status == 200
+    seen = stage.upstream.seen[0].headers
+    assert seen["authorization"] == f"Bearer {KEY}"
+    assert "mine" not in str(seen)
+    assert "openai-organization" not in seen, "it names an account of the client's"
+
+
+async def test_anthropics_way_is_a_header_of_its_own_and_a_version(stage: Stage) -> None:
+    gateway = await stage.gateway(upstreams=paid(stage.upstream, dialect="anthropic"))
+    await gateway.post("/v1/messages", ASKED)
+    await gateway.post("/v1/messages", ASKED, {"anthropic-version": "2099-01-01"})
+    first, second = (seen.headers for seen in stage.upstream.seen)
+    assert (first["x-api-key"], first["anthropic-version"]) == (KEY, "2023-06-01")
+    assert second["anthropic-version"] == "2099-01-01"
+    assert "authorization" not in first
+
+
+async def test_it_is_sent_where_nothing_is_cached_too(stage: Stage) -> None:
+    gateway = await stage.gateway(upstreams=paid(stage.upstream))
+    await gateway.get("/v1/models")
+    await gateway.chat(kv_cache={"enabled": False})
+    await gateway.post("/v1/embeddings", {"model": "m", "input": "hi"})
+    assert [seen.headers["authorization"] for seen in stage.upstream.seen] == [f"Bearer {KEY}"] * 3
+
+
+async def test_a_fallback_answers_with_its_own_key(stage: Stage) -> None:
+    spare = await stage.another_upstream()
+    stage.upstream.script = saying(503)
+    pools = {
+        "main": Pool(urls=[stage.upstream.url], fallback=["spare"]),
+        "spare": Pool(urls=[spare.url], api_key_env="PROVIDER_KEY"),
+    }
+    gateway = await stage.gateway(upstreams=pools)
+    got = await gateway.chat(headers={"authorization": "Bearer mine"})
+    assert (got.status, got.headers["x-thinkonce-fallback"]) == (200, "spare")
+    assert stage.upstream.seen[0].headers["authorization"] == "Bearer mine"
+    assert spare.seen[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_it_is_in_no_log_no_repr_no_metric_and_no_entry(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    gateway = await stage.gateway(upstreams=paid(stage.upstream), gateway={"access_log": True})
+    out = io.StringIO()
+    gateway.assembly.access_log._out = out
+    await gateway.chat()
+    stage.upstream.script = saying(500)
+    await gateway.chat("fails")
+    gateway.assembly.access_log.flush()
+    entries = list(gateway.assembly.shelf.memory.map.values())
+    told = (await gateway.get("/metrics")).body + (await gateway.get("/cache/entries")).body
+    said = [out.getvalue(), caplog.text, repr(gateway.assembly.pools.all), repr(entries)]
+    assert len(entries) == 1
+    assert KEY not in "".join([*said, told.decode(), *(repr(e.payload) for e in entries)])
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "two\nlines", "schlüssel"])
+async def test_a_variable_without_a_key_is_named_and_its_value_is_not(
+    stage: Stage, value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROVIDER_KEY")
+    if value is not None:
+        monkeypatch.setenv("PROVIDER_KEY", value)
+    settings = settings_of(paid(stage.upstream))
+    with pytest.raises(ConfigError, match=r"\[upstreams.main\] api_key_env='PROVIDER_KEY'") as e:
+        assemble(settings, Pools.of(settings.upstreams))
+    assert "lines" not in str(e.value)
+    assert "schlüssel" not in str(e.value)
+
+
+async def test_without_known_clients_only_this_machine_is_served(stage: Stage) -> None:
+    gateway = await stage.gateway(upstreams=paid(stage.upstream))
+    for headers in ({"host": "rebound.example"}, {"x-forwarded-for": "9.9.9.9"}):
+        for _ in range(2):
+            got = await gateway.chat(headers=headers)
+            assert (got.status, got.json["error"]["code"]) == (403, "forbidden")
+    assert stage.upstream.calls == 0
+    assert (await gateway.chat()).status == 200
+    got = await gateway.chat(headers={"host": "rebound.example"})
+    assert got.status == 403, "a hit is not for strangers either"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "gateway.example", "10.0.0.1", ""])
+def test_it_does_not_start_where_strangers_could_use_its_key(host: str) -> None:
+    pools = {"main": Pool(urls=["http://h"], api_key_env="PROVIDER_KEY")}
+    settings = settings_of(pools, gateway={"host": host})
+    with pytest.raises(ConfigError, match="keys add"):
+        check_guarded(settings)
+    check_guarded(settings_of(pools, gateway={"host": "127.0.0.1"}))
+    check_guarded(settings_of({"main": Pool(urls=["http://h"])}, gateway={"host": host}))
+    clients = {"a": known.Client(key_sha256="a" * 64)}
+    check_guarded(settings_of(pools, gateway={"host": host}, clients=clients))
+
+
+async def test_a_reload_without_the_key_changes_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway: Running = await stage.gateway(upstreams=paid(stage.upstream))
+    settings = settings_of(
+        {"main": Pool(urls=[stage.upstream.url], api_key_env="ANOTHER")}, cache={"ttl": 1.0}
+    )
+    with pytest.raises(ConfigError):
+        gateway.assembly.adopt(settings, Pools.of(settings.upstreams))
+    assert gateway.assembly.shelf.setting.rules.ttl == 3600
+    await gateway.post(CHAT, ASKED)
+    assert stage.upstream.seen[0].headers["authorization"] == f"Bearer {KEY}"
