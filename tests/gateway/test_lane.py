@@ -413,7 +413,7 @@ async def test_a_purge_and_an_end_of_life_hold_in_the_lane(
 async def test_heads_are_forgotten_the_oldest_first(
     gateway: Running, lane: FastLane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastlane, "MAX_BYTES", 10 * (fastlane.OVERHEAD + 200))
+    monkeypatch.setattr(fastlane, "MAX_BYTES", 10 * (fastlane.OVERHEAD + 400))
     async with line(gateway) as client:
         for number in range(30):
             await client.ask(asked(more=f"user-agent: {number:03}"))
@@ -429,7 +429,7 @@ async def test_misses_do_not_count_a_head_again(gateway: Running, lane: FastLane
         for number in range(10):
             await client.ask(asked(f"{number}"))
     assert len(lane) == 1
-    assert lane._bytes == sum(len(head) + fastlane.OVERHEAD for head in lane._doors)
+    assert lane._bytes == sum(map(fastlane._size, lane._doors))
 
 
 async def test_the_limits_of_the_gateway_hold_in_the_lane(stage: Stage) -> None:

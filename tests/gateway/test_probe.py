@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
+import tracemalloc
 
 import pytest
 
@@ -13,6 +15,9 @@ from gateway.upstream import Upstream
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.memo import MAX_BODY, MAX_KNOWN, OVERHEAD, Memo
 from thinkonce.protocols.dialect import Asked
+from thinkonce.request.controls import DEFAULTS
+from thinkonce.request.headers import Taken
+from thinkonce.tiers.tier import Key
 
 # What two answers to one question never share.
 FRESH = re.compile(rb'"chatcmpl-[0-9a-f]{30}"|"created": ?\d+|"age":[\d.]+|"ttl":[\d.]+')
@@ -104,10 +109,35 @@ async def test_the_memo_tells_apart_what_matters_and_nothing_else() -> None:
 
 
 async def test_the_memo_bounds_the_sets_of_headers_it_tells_apart() -> None:
-    memo = Memo(frozenset(), max_bytes=2**20)
+    memo = Memo(frozenset(), max_bytes=2**30)
     for n in range(3 * MAX_KNOWN):
         memo.known(b"", [(b"authorization", b"%d" % n)])
     assert len(memo._known) == MAX_KNOWN
+    small = Memo(frozenset(), max_bytes=2**20)
+    for n in range(100):
+        small.known(b"", [(b"anthropic-x", b"%060000d" % n)])
+    assert len(small._known) == 2, "an eighth of the bound, whatever their number"
+
+
+async def test_what_the_memo_holds_is_what_it_counts() -> None:
+    memo = Memo(frozenset(), max_bytes=2**24)
+    known = memo.known(b"", [])
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for n in range(500):
+            headers = ((b"anthropic-x", bytes(20_000)),)
+            local = b"%08000d" % n
+            asking = Asking(
+                b"", {}, Asked(), DEFAULTS, Taken(headers), "", None, Key(local, bytes(32)), None
+            )  # type: ignore[arg-type]
+            memo.put(known, b"%01000d" % n, asking)
+            del headers, asking, local
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(memo) == 500
+    assert taken <= memo._bytes
 
 
 async def test_pipelined_requests_are_answered_in_order(

@@ -101,11 +101,11 @@ class FastLane:
         query = scope["query_string"]
         what = f"POST {scope['raw_path'].decode('latin-1')}"
         known = endpoint.memo.known(query, headers)
-        self._bytes += len(head) + OVERHEAD
+        self._bytes += _size(head)
         while self._bytes > MAX_BYTES and self._doors:
             oldest = next(iter(self._doors))
             del self._doors[oldest]
-            self._bytes -= len(oldest) + OVERHEAD
+            self._bytes -= _size(oldest)
         self._doors[head] = Door(endpoint, known, Head(headers, query, client), length, what)
 
     # -- answering -----------------------------------------------------------------------
@@ -149,6 +149,11 @@ class FastLane:
         metrics.count(labels, seconds)
         if self._access_log.enabled:
             self._access_log.write(ids.decode("latin-1"), door.what, 200, Outcome.HIT, "", seconds)
+
+
+def _size(head: bytes) -> int:
+    """With the headers that were made of it."""
+    return 2 * len(head) + OVERHEAD
 
 
 def _length_of(headers: list[Header]) -> int:

@@ -14,15 +14,17 @@ from collections.abc import Sequence
 import msgspec
 
 from thinkonce.gateway.asking import Asking
-from thinkonce.request.headers import take_headers
+from thinkonce.request.headers import Taken, take_headers
 from thinkonce.web.exchange import Header
 
 __all__ = ("MAX_BODY", "Known", "Memo")
 
 # Larger bodies are read anew: hashing them costs a good part of reading them.
 MAX_BODY = 64 * 1024
-# Bytes an entry takes besides the body: the key, objects around it, a dict slot.
+# Bytes an entry takes besides the body and the key: objects around it, a dict slot.
 OVERHEAD = 2048
+# Of the bound, what the sets of headers may take.
+SHARE = 8
 # Clients choose these, so they are bounded: names of headers that are remembered to matter or
 # not, and how many sets of headers are told apart.
 MAX_NAMES = 1000
@@ -41,8 +43,8 @@ class Memo:
     def __init__(self, forward_headers: frozenset[bytes], max_bytes: int) -> None:
         self._extra, self._max_bytes = forward_headers, max_bytes
         self._known: dict[tuple[bytes, Pairs], Known] = {}
-        self._order: deque[tuple[Known, bytes]] = deque()
-        self._bytes = 0
+        self._order: deque[tuple[Known, bytes, int]] = deque()
+        self._bytes = self._known_bytes = 0
         self._matters: dict[bytes, bool] = {}
 
     def known(self, query: bytes, headers: Sequence[Header]) -> Known:
@@ -50,27 +52,33 @@ class Memo:
         place = query, self._said(headers)
         known = self._known.get(place)
         if known is None:
-            if len(self._known) >= MAX_KNOWN:  # who holds one goes on with it
-                del self._known[next(iter(self._known))]
             known = self._known[place] = Known()
+            self._known_bytes += _size(place)
+            most = self._max_bytes // SHARE
+            while len(self._known) > MAX_KNOWN or self._known_bytes > most:
+                oldest = next(iter(self._known))  # who holds it goes on with it
+                del self._known[oldest]
+                self._known_bytes -= _size(oldest)
         return known
 
     def put(self, known: Known, body: bytes, asking: Asking) -> None:
-        """Remember `asking`, without its body: good for answering from the cache only."""
+        """Remember `asking`, without body and headers: good for answering from the cache only."""
         if len(body) > MAX_BODY or body in known:
             return
-        self._bytes += len(body) + OVERHEAD
+        local = None if asking.key is None else asking.key.local
+        size = len(body) + OVERHEAD + (len(local) if isinstance(local, bytes) else 0)
+        self._bytes += size
         while self._bytes > self._max_bytes and self._order:
-            others, oldest = self._order.popleft()
+            others, oldest, freed = self._order.popleft()
             del others[oldest]
-            self._bytes -= len(oldest) + OVERHEAD
-        self._order.append((known, body))
+            self._bytes -= freed
+        self._order.append((known, body, size))
         known[body] = Asking(
             raw=b"",  # the memo holds it
             body={},
             asked=msgspec.structs.replace(asking.asked, body={}),
             controls=asking.controls,
-            taken=asking.taken,
+            taken=Taken(),
             tenant=asking.tenant,
             pool=asking.pool,
             key=asking.key,
@@ -97,3 +105,8 @@ class Memo:
             return True
         taken = take_headers((pair,), self._extra)
         return bool(taken.keyed or taken.credential)
+
+
+def _size(place: tuple[bytes, Pairs]) -> int:
+    query, pairs = place
+    return OVERHEAD + len(query) + sum(len(name) + len(value) for name, value in pairs)
