@@ -1,5 +1,6 @@
 # The only door: every target makes what it needs. Needs python3 (3.11+), make, sh.
 PYTHON ?= python3
+PORT ?= 8000
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install
 TESTS ?= tests
@@ -9,8 +10,8 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
 .PHONY: run test test-all lint format types docs bench bench-tools check clean
 .DELETE_ON_ERROR:
 
-run: .venv/ready  ## the gateway on 127.0.0.1:8000 with the packaged model behind it
-	$(BIN)/thinkonce serve --local --host 127.0.0.1 --port 8000
+run: .venv/ready  ## the gateway with the packaged model behind it; another port: make run PORT=8001
+	$(BIN)/thinkonce serve --local --host 127.0.0.1 --port $(PORT)
 
 test: .venv/ready  ## the default tests
 	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
@@ -48,7 +49,7 @@ clean:
 # torch goes first: whatever asks for it later finds the pinned one.
 .venv/ready: constraints.txt pyproject.toml models.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) -c constraints.txt torch==2.13.0
-	$(PIP) -c constraints.txt -e '.[gateway,local,plot,test]'
-	$(PIP) --no-deps --require-hashes -r models.txt
+	@echo "1 of 3: PyTorch, 1 to 5 minutes" && $(PIP) -c constraints.txt torch==2.13.0
+	@echo "2 of 3: all else, 1 to 3 minutes" && $(PIP) -c constraints.txt -e '.[gateway,local,plot,test]'
+	@echo "3 of 3: the model, 1 minute" && $(PIP) --no-deps --require-hashes -r models.txt
 	touch $@
