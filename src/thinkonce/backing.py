@@ -19,7 +19,7 @@ from thinkonce.entry import Form
 from thinkonce.errors import ConfigError, CorruptEntry, TierError
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.outcome import Reason
-from thinkonce.request.secret import load_secret, secret_path
+from thinkonce.request.secret import keep_secret, load_secret, secret_path
 from thinkonce.singleflight import Codec as FlightCodec
 from thinkonce.singleflight import Flights
 from thinkonce.steps import Answer, Made
@@ -108,9 +108,16 @@ def open_file(path: Path, *, secret: str = "", clock: Clock, max_bytes: int) -> 
         wants = f"a path that this user may write, in a folder likewise ({cause}), or memory://"
         raise ConfigError("store", str(path), wants) from None
     try:
-        return StoreFile(
-            key, host, open_store(path, secret=key, clock=clock, max_bytes=max_bytes, host=host)
+        tier = open_store(
+            path,
+            secret=key,
+            clock=clock,
+            max_bytes=max_bytes,
+            host=host,
+            # What is written from then on is of use only with the secret it is written with.
+            when_gone=None if secret else lambda: keep_secret(key, secret_path(path)),
         )
+        return StoreFile(key, host, tier)
     except BaseException:
         host.close()
         raise

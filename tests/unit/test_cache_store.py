@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
 
 import apsw
@@ -549,3 +550,23 @@ def test_a_secret_is_as_long_as_the_settings_want_it(tmp_path, store):
         Cache(store=url, secret="hush" * 7 + "mum")
     assert "hush" not in str(caught.value)
     Cache(store=url, secret="hush" * 8).close()
+
+
+def test_a_store_whose_folder_was_deleted_is_begun_anew_with_the_same_secret(tmp_path, caplog):
+    folder = tmp_path / "deep"
+    url = f"sqlite:///{folder / 'answers.db'}"
+    with Cache(store=url) as cache:
+        cache.set("before", "gone")
+        assert cache.store.flush(5)
+        kept = (folder / "answers.db.secret").read_text()
+        shutil.rmtree(folder)
+        with caplog.at_level("WARNING", "thinkonce"):
+            cache.set("after", "kept")
+            assert cache.store.flush(5)
+            cache.set("later", "kept too")
+            assert cache.store.flush(5)
+        assert len([line for line in caplog.messages if "was gone; a new one" in line]) == 1
+        assert (folder / "answers.db.secret").read_text() == kept
+    with Cache(store=url) as again:
+        assert again.get("after") == "kept"
+        assert again.get("before") is None

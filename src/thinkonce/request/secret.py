@@ -5,6 +5,7 @@ Losing it loses the cache, never the isolation: nothing stored under another sec
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from contextlib import suppress
@@ -14,7 +15,9 @@ from blake3 import blake3
 
 from thinkonce.errors import ConfigError
 
-__all__ = ("fingerprint", "load_secret", "others_may_read", "secret_path")
+__all__ = ("fingerprint", "keep_secret", "load_secret", "others_may_read", "secret_path")
+
+log = logging.getLogger("thinkonce.store")
 
 _BYTES = 32
 _MIN_SETTING = 16  # characters
@@ -38,11 +41,21 @@ def load_secret(setting: str = "", path: Path | None = None) -> bytes:
         return secrets.token_bytes(_BYTES)
     try:
         if not path.exists():
-            _create(path)
+            _create(path, secrets.token_hex(_BYTES))
         return _read(path)
     except OSError as error:
         accepts = f"a file that can be read and created ({error.strerror})"
         raise ConfigError("secret file", str(path), accepts) from error
+
+
+def keep_secret(secret: bytes, path: Path) -> None:
+    """Write `secret` to its file again, if that is gone. What the disk refuses is logged."""
+    if path.exists():
+        return
+    try:
+        _create(path, secret.hex())
+    except OSError as error:
+        log.warning("secret %s is gone and cannot be written again: %s", path, error)
 
 
 def fingerprint(secret: bytes) -> str:
@@ -71,12 +84,12 @@ def _read(path: Path) -> bytes:
     raise ConfigError("secret file", str(path), f"{2 * _BYTES} hex digits; it holds something else")
 
 
-def _create(path: Path) -> None:
+def _create(path: Path, text: str) -> None:
     """Write the whole file under another name, then link it: nobody sees half a secret."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(8)}")
     try:
-        _write_new(draft, secrets.token_hex(_BYTES))
+        _write_new(draft, text)
         with suppress(FileExistsError):  # another process was first: its secret counts
             _publish(draft, path)
     finally:

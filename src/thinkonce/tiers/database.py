@@ -7,10 +7,11 @@ belong to a process. A file that was replaced or found corrupt is opened anew by
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from thinkonce.host.mapfile import HostFile
 from thinkonce.tiers.schema import at_once, connect, move_aside, open_file
 
 __all__ = ("LONGEST_TURN", "Database")
+
+log = logging.getLogger("thinkonce.store")
 
 READING_PATIENCE_MS = 100  # readers of a write-ahead log wait only for recovery and the like
 LONGEST_TURN = 30.0  # seconds; a thread that waits for another one of ours is not stuck
@@ -63,6 +66,8 @@ class Database:
 
     def __init__(self, path: Path, name: str, host: HostFile) -> None:
         self.path, self.name, self.host = path, name, host
+        # Called when a file that somebody removed was begun anew: what lay beside it is gone too.
+        self.when_gone: Callable[[], None] | None = None
         self.closed = False
         self._connection: apsw.Connection | None = open_file(path, host.epoch[0])
         self._identity = identity(path)
@@ -152,6 +157,7 @@ class Database:
 
     def _reopen(self) -> None:
         self._drop_connection()
+        gone = not self.path.exists() and not self._damaged
         # What was purged before a new file began is not in its log.
         try:
             self._connection = open_file(self.path, self.host.epoch[0])
@@ -160,6 +166,10 @@ class Database:
         self._identity = identity(self.path)
         self._damaged = False
         self._generation += 1
+        if gone:
+            log.warning("store %s was gone; a new one is begun", self.path)
+            if self.when_gone is not None:
+                self.when_gone()
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

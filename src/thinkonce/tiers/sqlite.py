@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -57,7 +57,8 @@ FROM pragma_page_count, pragma_freelist_count, pragma_page_size
 class SqliteTier:
     """Thread-safe; a forked child opens the store again by itself. Raises TierError.
 
-    `host` is the mapped file beside the store and stays its owner's. Opening raises ConfigError.
+    `host` is the mapped file beside the store and stays its owner's. `when_gone` is called, in the
+    thread that writes, when a file that somebody removed was begun anew. Raises ConfigError.
     """
 
     name = NAME
@@ -72,8 +73,10 @@ class SqliteTier:
         clock: Clock = SYSTEM,
         max_bytes: int = 2**30,
         commit_within: float = COMMIT_WITHIN,
+        when_gone: Callable[[], None] | None = None,
     ) -> None:
         self._database, self.purges = opened(path, host, clock, self._forget)
+        self._database.when_gone = when_gone
         self._codec = Codec(secret, NAME)
         self._clock, self._epoch = clock, host.epoch
         self._corrupt = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -76,10 +77,14 @@ def open_store(
     host: HostFile,
     clock: Clock = SYSTEM,
     max_bytes: int = DEFAULT_BYTES,
+    when_gone: Callable[[], None] | None = None,
 ) -> Store:
     """Open the store at `path`, made if there is none; its folder too.
 
-    `host` is the mapped file beside it and stays the caller's to close. Raises ConfigError.
+    `host` is the mapped file beside it and stays the caller's to close. `when_gone` is called when
+    a store that somebody removed was begun anew. Raises ConfigError.
     """
-    tier = SqliteTier(path, secret=secret, host=host, clock=clock, max_bytes=max_bytes)
+    tier = SqliteTier(
+        path, secret=secret, host=host, clock=clock, max_bytes=max_bytes, when_gone=when_gone
+    )
     return Store(tier, clock)
