@@ -97,10 +97,10 @@ class World:
         self.renewals: dict[Hashable, object] = {}  # key -> the thread or task that renews it
         self.closed = False
 
-    def look(self, tier: Tier, ask: Ask) -> Entry | None:
+    def look(self, tier: Tier, ask: Ask, peek: bool) -> Entry | None:
         assert ask.key is not None
         try:
-            return tier.get(ask.key)
+            return tier.peek(ask.key) if peek else tier.get(ask.key)
         except Exception as error:
             self._note_failure(tier, ask, error)
             return None
@@ -147,8 +147,8 @@ class BlockingWorld(World):
 
     def carry_out(self, step: Step) -> object:
         match step:
-            case Look(tier, ask):
-                return self.look(tier, ask)
+            case Look(tier, ask, peek):
+                return self.look(tier, ask, peek)
             case Keep(tier, ask, entry):
                 self.keep(tier, ask, entry)
                 return None
@@ -222,8 +222,8 @@ class AsyncWorld(World):
 
     async def carry_out(self, step: Step) -> object:
         match step:
-            case Look(tier, ask):
-                return await self._look(tier, ask)
+            case Look(tier, ask, peek):
+                return await self._look(tier, ask, peek)
             case Keep(tier, ask, entry):
                 await self._catch_up()
                 self.keep(tier, ask, entry)
@@ -262,11 +262,11 @@ class AsyncWorld(World):
         seat.land(made)
         return Landing(Fate.COALESCED, made)
 
-    async def _look(self, tier: Tier, ask: Ask) -> Entry | None:
+    async def _look(self, tier: Tier, ask: Ask, peek: bool) -> Entry | None:
         if tier.persistent:
-            return await asyncio.to_thread(self.look, tier, ask)
+            return await asyncio.to_thread(self.look, tier, ask, peek)
         await self._catch_up()
-        return self.look(tier, ask)
+        return self.look(tier, ask, peek)
 
     async def _catch_up(self) -> None:
         purges = self.setting.purges

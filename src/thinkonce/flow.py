@@ -60,6 +60,7 @@ __all__ = (
     "Setting",
     "Step",
     "answer",
+    "examine",
     "lead",
 )
 
@@ -123,16 +124,24 @@ def _look_unless_refreshing(
     return found, setting.why_gone(key) or Reason.NEW
 
 
-def _look(ask: Ask, setting: Setting) -> Flow[Found[Entry] | None]:
+def examine(ask: Ask, setting: Setting) -> Flow[Found[Entry] | None]:
+    """What a look for `ask` would find now; nothing is noted, copied or renewed."""
+    return (yield from _look(ask, setting, peek=True))
+
+
+def _look(ask: Ask, setting: Setting, *, peek: bool = False) -> Flow[Found[Entry] | None]:
     """The first servable entry, nearest tier first, copied into nearer ones; else the best."""
     best: Found[Entry] | None = None
     for depth, tier in enumerate(setting.tiers):
-        entry: Entry | None = yield Look(tier, ask)
+        entry: Entry | None = yield Look(tier, ask, peek)
         if entry is None:
             continue
         now = (setting.clock.wall(), setting.clock.monotonic())
-        verdict, why = judge(entry, ask.controls, setting.rules, now, 1 - setting.chance())
+        chance = 1.0 if peek else 1 - setting.chance()
+        verdict, why = judge(entry, ask.controls, setting.rules, now, chance)
         if verdict in _SERVABLE:
+            if peek:
+                return Found(entry, tier.name, verdict, why)
             if depth:
                 # Its tier has applied every purge up to this request; a nearer one must not
                 # doubt an entry that is older than the purges it still remembers.

@@ -151,10 +151,14 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Gives the Entry under `ask.key` in `tier`, or None; a failing tier gives None."""
+    """Gives the Entry under `ask.key` in `tier`, or None; a failing tier gives None.
+
+    `peek`: it will not be used, so no use is noted.
+    """
 
     tier: Tier
     ask: Ask
+    peek: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
 from thinkonce.entry import PRIORITY_WEIGHT, Entry
 from thinkonce.errors import ConfigError
-from thinkonce.flow import answer, lead
+from thinkonce.flow import answer, examine, lead
 from thinkonce.freshness import Verdict, judge
 from thinkonce.functions import Receiver
 from thinkonce.host.fork import free_after_fork, on_fork
@@ -95,18 +95,15 @@ class Workings:
     def examine(self, ask: Ask) -> Explanation:
         """What `ask` would get now. Counts nothing and calls nothing."""
         assert ask.key is not None
-        now = self.setting.clock.wall()
-        for tier in self.setting.tiers:
-            entry = self._blocking.look(tier, ask)
-            if entry is None:
-                continue
-            verdict, why = self._verdict(entry, ask)
-            outcome = _PROMISES.get(verdict, Outcome.MISS)
-            age, left = now - entry.created_at, entry.expires_at - now
-            return Explanation(outcome, why, ask.key.digest.hex(), tier.name, age, left)
-        failed = Reason.TIER_ERROR if ask.trouble else None
-        reason = failed or self.memory.why_gone(ask.key) or Reason.NEW
-        return Explanation(Outcome.MISS, reason, ask.key.digest.hex())
+        name = ask.key.digest.hex()
+        found = drive(examine(ask, self.setting), self._blocking)
+        if found is None:
+            failed = Reason.TIER_ERROR if ask.trouble else None
+            reason = failed or self.memory.why_gone(ask.key) or Reason.NEW
+            return Explanation(Outcome.MISS, reason, name)
+        outcome, now = _PROMISES.get(found.verdict, Outcome.MISS), self.setting.clock.wall()
+        age, left = now - found.entry.created_at, found.entry.expires_at - now
+        return Explanation(outcome, found.reason, name, found.tier, age, left)
 
     def probe(self, local: object) -> Entry | None:
         """A memory hit that the flow has decided already; None sends the caller to the flow."""

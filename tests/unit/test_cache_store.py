@@ -368,6 +368,27 @@ async def test_an_answer_that_cannot_be_rebuilt_is_removed_without_waiting_for_w
     elsewhere.close()
 
 
+def test_explain_finds_what_a_call_would_get_and_counts_no_use(opened):
+    clock, model = FakeClock(), Model()
+    settings = {"ttl": 10, "jitter": 0, "early_refresh": 0, "stale_if_error": 1000, "clock": clock}
+    mine, yours = (asking(opened(**settings), model) for _ in range(2))
+    mine("hi")
+    mine.cache.flush()
+    clock.advance(20)  # here it has expired; the other process makes it anew
+    yours("hi")
+    yours.cache.flush()
+    told = mine.explain("hi")
+    assert (told.outcome, told.reason, told.tier) == (Outcome.HIT, None, "sqlite")
+    assert (told.age, told.life_left) == (0, 10)
+    (entry,) = mine.cache.memory.map.values()
+    assert entry.expires_at < clock.wall(), "what was looked at is not copied near"
+    (entry,) = yours.cache.memory.map.values()
+    hits, uses = entry.hits, dict(mine.cache.store.tier._writer.uses)
+    assert yours.explain("hi").tier == "memory"
+    mine.explain("hi")
+    assert (entry.hits, mine.cache.store.tier._writer.uses) == (hits, uses)
+
+
 def test_a_broken_file_costs_misses_and_nothing_else(opened):
     model = Model()
     ask = asking(opened(), model)
@@ -376,7 +397,7 @@ def test_a_broken_file_costs_misses_and_nothing_else(opened):
     def broken(*args):
         raise TierError("sqlite", "reading")
 
-    store.get = store.put = broken
+    store.get = store.peek = store.put = broken
     assert ask("hi") == {"n": 1}
     assert ask("hi") == {"n": 1}, "memory serves on"
     assert ask("ho") == {"n": 2}

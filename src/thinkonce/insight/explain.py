@@ -79,7 +79,7 @@ def look(shelf: Shelf, key: Key, controls: Controls) -> Looked:
     now = (setting.clock.wall(), setting.clock.monotonic())
     for tier in setting.tiers:
         try:
-            entry = tier.get(key)
+            entry = tier.peek(key)
         except TierError:
             best = best or Looked(Outcome.MISS, Reason.TIER_ERROR)
             continue

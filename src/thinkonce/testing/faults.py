@@ -27,6 +27,10 @@ class _Around:
         self.before("get")
         return self.tier.get(key)
 
+    def peek(self, key: Key) -> Entry | None:
+        self.before("peek")
+        return self.tier.peek(key)
+
     def put(self, key: Key, entry: Entry) -> None:
         self.before("put")
         self.tier.put(key, entry)

@@ -166,6 +166,17 @@ class TierContract(Durability):
     # -- delete ------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("flushed", [False, True], ids=["still queued", "stored"])
+    def test_a_peek_sees_what_a_get_would(
+        self, tier: PurgeableTier, clock: FakeClock, flushed: bool
+    ) -> None:
+        assert tier.peek(key_of("a")) is None
+        tier.put(key_of("a"), entry_of(clock, "seen", ttl=10))
+        assert not flushed or tier.flush(FLUSHING)
+        assert answer_of(tier.peek(key_of("a"))) == "seen"
+        clock.advance(10)
+        assert tier.peek(key_of("a")) is None
+
+    @pytest.mark.parametrize("flushed", [False, True], ids=["still queued", "stored"])
     def test_delete_removes_one_entry_for_good(
         self, tier: PurgeableTier, clock: FakeClock, flushed: bool
     ) -> None:

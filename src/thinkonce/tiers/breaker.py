@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
@@ -95,10 +95,16 @@ class Breaker:
         self.writing = Circuit(f"tier {tier.name!r} (writing)", clock)
 
     def get(self, key: Key) -> Entry | None:
+        return self._read(self.tier.get, key)
+
+    def peek(self, key: Key) -> Entry | None:
+        return self._read(self.tier.peek, key)
+
+    def _read(self, read: Callable[[Key], Entry | None], key: Key) -> Entry | None:
         if not self.reading.allows():
             raise TierError(self.name, "being switched off after failures")
         try:
-            entry = self.tier.get(key)
+            entry = read(key)
         except TierError as error:
             _note(self.reading, error)
             raise

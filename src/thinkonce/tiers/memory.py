@@ -79,16 +79,19 @@ class MemoryTier:
     # -- reading -----------------------------------------------------------------------
 
     def get(self, key: Key) -> Entry | None:
+        entry = self.peek(key)
+        if entry is not None and self._clock.monotonic() < entry.fresh_until:
+            self.note(entry)
+        return entry
+
+    def peek(self, key: Key) -> Entry | None:
         self.catch_up()
         entry = self.map.get(key.local)
         if entry is None:
             return None
-        now = self._clock.monotonic()
-        if entry.forget_at <= now:
+        if entry.forget_at <= self._clock.monotonic():
             self._drop_if_same(entry, Reason.EXPIRED)
             return None
-        if now < entry.fresh_until:
-            self.note(entry)
         return entry
 
     def why_gone(self, key: Key) -> Reason | None:

@@ -90,6 +90,12 @@ class SqliteTier:
     # -- reading -----------------------------------------------------------------------
 
     def get(self, key: Key) -> Entry | None:
+        entry = self.peek(key)
+        if entry is not None:
+            self._writer.note_use(key.digest)
+        return entry
+
+    def peek(self, key: Key) -> Entry | None:
         digest, epoch, writer = key.digest, self._epoch[0], self._writer
         if digest in writer.doomed:  # since it was put last
             return None
@@ -100,12 +106,7 @@ class SqliteTier:
             return None
         else:
             stored = queued.value
-        if stored is None:
-            return None
-        entry = self._read(key, stored, epoch)
-        if entry is not None:
-            writer.note_use(digest)
-        return entry
+        return None if stored is None else self._read(key, stored, epoch)
 
     def _stored(self, digest: bytes) -> bytes | None:
         try:
