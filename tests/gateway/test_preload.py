@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from gateway.anthropic_upstream import answers
 from gateway.conftest import Got, Running, Stage
+from gateway.test_embeddings import embed
 from gateway.upstream import Out as ScriptOut
 from gateway.upstream import Seen, answer
 from thinkonce.cli import main
@@ -239,6 +242,14 @@ async def test_results_come_while_the_batch_is_still_being_sent(gateway: Running
     assert (await gateway.chat("two")).cache == "HIT"
 
 
+async def test_a_compressed_batch_is_refused_before_anything_is_said(gateway: Running) -> None:
+    for path in ("preload", "import"):
+        got = await gateway.send(
+            "POST", f"/cache/{path}", b"x", ANONYMOUS | {"content-encoding": "gzip"}
+        )
+        assert got.status == 415, got.body
+
+
 async def test_a_pace_gives_turns_evenly_and_saves_none_up() -> None:
     now, slept = 100.0, []
 
@@ -254,6 +265,43 @@ async def test_a_pace_gives_turns_evenly_and_saves_none_up() -> None:
     await pace.turn()
     assert slept == [0.5, 1.0, 0.5], "a pause before is no reason to hurry after it"
     await Pace(None, lambda: now, sleep).turn()
+
+
+async def test_a_batch_of_embeddings_is_stored_input_by_input(
+    gateway: Running, stage: Stage
+) -> None:
+    stage.upstream.script = embed
+
+    def inputs(*given: str) -> str:
+        body = {"model": "priced", "input": list(given)}
+        return json.dumps({"method": "POST", "url": "/v1/embeddings", "body": body})
+
+    _, sums = await send(gateway, [inputs("a", "b")])
+    assert sums["stored"] == 1
+    rows, _ = await send(gateway, [inputs("b", "a"), inputs("b", "c")], query="?concurrency=1")
+    assert [row["outcome"] for row in rows] == ["hit", "miss"]
+    told = await gateway.post("/cache/explain", json.loads(inputs("a", "z", "b")), ANONYMOUS)
+    assert (told.json["would"], told.json["note"]) == (
+        "miss",
+        "2 of 3 inputs would be hits; this is number 2",
+    )
+    assert told.json["nearest"]["differences"][0]["field"] == "input"
+    told = await gateway.post("/cache/explain", json.loads(inputs("a", "b")), ANONYMOUS)
+    assert told.json["would"] == "hit"
+
+
+async def test_an_organisation_and_a_project_are_part_of_whose_they_are(
+    gateway: Running, stage: Stage
+) -> None:
+    project = {"openai-organization": "org", "openai-project": "p1"}
+    mine = LINES | {"x-thinkonce-client-authorization": "Bearer sk-a"} | project
+    await send(gateway, [line("one")], mine)
+    assert stage.upstream.seen[0].headers["openai-project"] == "p1"
+    assert (await gateway.chat("one", headers=SK | project)).cache == "HIT"
+    body = json.loads(line("one"))["body"]
+    for headers in (mine, SK | project):
+        assert (await gateway.post("/cache/explain", body, headers)).json["would"] == "hit"
+    assert (await gateway.chat("one", headers=SK)).cache == "MISS"
 
 
 # -- the command ----------------------------------------------------------------------------
@@ -295,6 +343,34 @@ async def test_the_command_names_lines_that_fail_and_exits_1(
     said = capsys.readouterr()
     assert "line 31" in said.err
     assert "30 stored" in said.out
+
+
+async def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(
+    gateway: Running, stage: Stage, batch: Path, capsys: Out
+) -> None:
+    stuck = asyncio.Event()
+
+    async def script(seen: Seen, out: ScriptOut) -> None:
+        if stage.upstream.calls == 3:
+            stuck.set()
+            await asyncio.Event().wait()
+        await answer(seen, out)
+
+    stage.upstream.script = script
+    arguments = ("preload", str(batch), "--url", gateway.url, "--tenant", "anonymous")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "thinkonce", *arguments, "--concurrency", "1"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await asyncio.wait_for(stuck.wait(), 30)
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, b"goes on with" in err) == (1, True), err
+    assert out.startswith(b"2 lines: 2 stored")
+    stage.upstream.script = answer
+    assert await run(*arguments) == 0
+    assert "28 stored, 2 there already" in capsys.readouterr().out
 
 
 async def test_the_command_asks_whose_entries_they_shall_be(

@@ -30,7 +30,8 @@ def explain_in_store(
     asked = asked_in(raw, endpoint, sent)
     with opened_shelf(settings, rules_of(settings)) as shelf:
         reads = readers(settings, _pools(settings, shelf, asked.endpoint), shelf)
-        tenant = tenant_named(shelf, settings, headers) or ""
+        named = tenant_named(shelf, settings, headers)
+        tenant = "" if named is None else named(asked.endpoint)
         return explain_request(reads, shelf, asked, sent, tenant)
 
 

@@ -16,7 +16,7 @@ from thinkonce.cli.line_file import pieces
 from thinkonce.cli.whose import WHOSE
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.tenants import Tenants
-from thinkonce.insight.moving import ForeignSecret, Importer, read_opening
+from thinkonce.insight.moving import ForeignSecret, Importer, Into, read_opening
 from thinkonce.request.headers import take_headers
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
@@ -53,12 +53,12 @@ def into_gateway(view: GatewayView, file: Path, headers: dict[str, str]) -> Rows
 
 def into_store(shelf: Shelf, settings: Settings, file: Path, headers: dict[str, str]) -> Rows:
     """Raises ConfigError as `into_gateway`, RequestError for a file that is no export."""
-    tenant = tenant_named(shelf, settings, headers)
+    into = tenant_named(shelf, settings, headers)
     importer: Importer | None = None
     for first, lines in pieces(file, MOST_LINES, MOST_BYTES):
         for number, line in enumerate(lines, start=first):
             if importer is None:
-                importer = _begin(shelf, line, tenant, settings.cache.max_entry_bytes)
+                importer = _begin(shelf, line, into, settings.cache.max_entry_bytes)
             elif line.strip():
                 if why := importer.take(number, line.rstrip(b"\n")):
                     yield {"line": number, "error": why}
@@ -74,27 +74,30 @@ def _lost(importer: Importer) -> Rows:
     return ({"line": number, "error": why} for number, why in importer.settle())
 
 
-def _begin(shelf: Shelf, line: bytes, tenant: str | None, max_bytes: int) -> Importer:
+def _begin(shelf: Shelf, line: bytes, into: Into | None, max_bytes: int) -> Importer:
     try:
-        return Importer(shelf, read_opening(line), tenant, max_bytes)
+        return Importer(shelf, read_opening(line), into, max_bytes)
     except ForeignSecret as error:
         raise ConfigError("whose entries", MISSING, f"{WHOSE} ({error})") from None
 
 
-def tenant_named(shelf: Shelf, settings: Settings, headers: dict[str, str]) -> str | None:
-    """Whom `headers` name, as the gateway reads them; None: nobody."""
+def tenant_named(shelf: Shelf, settings: Settings, headers: dict[str, str]) -> Into | None:
+    """Whom `headers` name, by endpoint, as the gateway reads them; None: nobody."""
     tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
     if (tenant := headers.get("x-thinkonce-tenant")) is not None:
-        return tenants.checked(tenant)
+        named = tenants.checked(tenant)
+        return lambda _: named
     if (group := headers.get("x-thinkonce-group")) is not None:
-        return tenants.of_group(group)
-    key = headers.get("x-thinkonce-client-authorization")
+        named = tenants.of_group(group)
+        return lambda _: named
+    key = headers.get("x-thinkonce-client-api-key")
     if key is None:
         return None
-    sent = [(b"authorization", key.encode())]
-    sent += [
-        (name.encode(), value.encode())
-        for name, value in headers.items()
-        if name.startswith("openai-")
-    ]
-    return tenants.of(take_headers(sent).credential)
+    openai = [(name, value) for name, value in headers.items() if name.startswith("openai-")]
+
+    def of(endpoint: str) -> str:
+        own = ("x-api-key", key) if endpoint == "messages" else ("authorization", f"Bearer {key}")
+        sent = [(name.encode(), value.encode("latin-1")) for name, value in (own, *openai)]
+        return tenants.of(take_headers(sent).credential)
+
+    return of

@@ -213,15 +213,21 @@ class Reader:
 
         `members`: what each has besides what all have in common.
         """
+        keep = pack if self._keep_requests else _kept_not
+        made = self.item_parts(query, asking, members)
+        return [(self._keyer.key_of(parts), partial(keep, parts)) for parts in made]
+
+    def item_parts(
+        self, query: bytes, asking: Asking, members: Sequence[dict[str, Any]]
+    ) -> list[bytes]:
+        """What the keys of `items` are made of."""
         controls = asking.controls
         where = (self._dialect.name, asking.pool.name, asking.tenant, controls.namespace)
         common = self._dialect.identity(
             asking.body, context_aware=controls.context_aware, ignore=self._ignore
         )
         wanted, keyed = wanted_parts(controls), asking.taken.keyed
-        made = [request_parts(where, wanted, common | own, keyed, query) for own in members]
-        keep = pack if self._keep_requests else _kept_not
-        return [(self._keyer.key_of(parts), partial(keep, parts)) for parts in made]
+        return [request_parts(where, wanted, common | own, keyed, query) for own in members]
 
     def _bypass(self, parsed: Parsed, asked: Asked, controls: Controls) -> Reason | None:
         if not controls.enabled:

@@ -74,7 +74,7 @@ class Assembly:
         client = self._client_for(settings)
         passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
         endpoints = _endpoints(settings, pools, shelf, world, client, passing, metrics, self.prices)
-        admin = Admin(_desk(settings, shelf, world, metrics, endpoints))
+        admin = Admin(_desk(settings, pools, shelf, world, metrics, endpoints))
         clients = _clients(settings, shelf).keeping(self.gateway.clients)
         # Everything is built. Of what changes from here on, only the first may refuse.
         shelf.memory.resize(settings.cache.max_size, settings.cache.max_bytes)
@@ -147,7 +147,7 @@ def assemble(
     gateway = Gateway(
         endpoints,
         passing,
-        Admin(_desk(settings, shelf, world, metrics, endpoints)),
+        Admin(_desk(settings, pools, shelf, world, metrics, endpoints)),
         clients,
         metrics,
         access_log,
@@ -209,14 +209,15 @@ def _clients(settings: Settings, shelf: Shelf) -> Clients:
 
 def _desk(
     settings: Settings,
+    pools: Pools,
     shelf: Shelf,
     world: GatewayWorld,
     metrics: Metrics,
     endpoints: Mapping[str, Served],
 ) -> Desk:
     tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
-    spoken = {name: each for name, each in endpoints.items() if isinstance(each, Endpoint)}
-    return Desk(settings, shelf, world, metrics, spoken, tenants)
+    reads = readers(settings, pools, shelf)
+    return Desk(settings, shelf, world, metrics, endpoints, reads, tenants)
 
 
 def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]:

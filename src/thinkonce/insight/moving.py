@@ -10,7 +10,7 @@ same file twice changes nothing: what is there already, or newer, stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = (
     "End",
     "ForeignSecret",
     "Importer",
+    "Into",
     "Opening",
     "end_in",
     "export_lines",
@@ -38,6 +39,9 @@ FORMAT = 1
 PAGE = 25  # entries read at a time: each may take a megabyte
 BATCH_ENTRIES, BATCH_BYTES = 200, 8 * 2**20  # between two waits for the store
 FLUSH_SECONDS = 30.0
+
+
+Into = Callable[[str], str]
 
 
 class ForeignSecret(ThinkOnceError):
@@ -120,11 +124,12 @@ class _Batch:
 class Importer:
     """Takes the lines of one export. Blocks on the store's disk, so it belongs in a thread.
 
-    `into`: the tenant whose entries they become; None: whoever had them, which takes the same
-    secret. Larger answers than `max_bytes` are refused.
+    `into`: by endpoint, the tenant whose entries they become (one key in two headers is two
+    tenants); None: whoever had them, which takes the same secret. Larger answers than `max_bytes`
+    are refused.
     """
 
-    def __init__(self, shelf: Shelf, opening: Opening, into: str | None, max_bytes: int) -> None:
+    def __init__(self, shelf: Shelf, opening: Opening, into: Into | None, max_bytes: int) -> None:
         if into is None and opening.secret != shelf.fingerprint:
             raise ForeignSecret(
                 f"secret: the file was written under the one with fingerprint {opening.secret}, "
@@ -177,7 +182,8 @@ class Importer:
         key = self._key_of(item)
         if self._has(key, item.created_at):
             return "present"
-        self._put(key, entry_from(item, key.digest, self._into))
+        tenant = None if self._into is None else self._into(item.meta.scope)
+        self._put(key, entry_from(item, key.digest, tenant))
         self._batch.keys.append((number, key))
         self._batch.bytes += len(item.payload)
         return "imported"
@@ -190,7 +196,7 @@ class Importer:
                 raise RequestError("request", None, accepts)
             return Key(written, written)
         if self._into is not None:
-            request = msgspec.structs.replace(request, tenant=self._into)
+            request = msgspec.structs.replace(request, tenant=self._into(request.endpoint))
         try:
             key = self._shelf.keyer.key_of(request.parts())
         except (ValueError, OverflowError) as error:  # a number or a text that no request holds

@@ -12,8 +12,8 @@ import msgspec
 
 from thinkonce.entry import Entry
 from thinkonce.errors import RequestError
-from thinkonce.gateway.endpoint import Endpoint
-from thinkonce.gateway.http import Call, HttpError, read_body, send_whole
+from thinkonce.gateway.asking import Reader
+from thinkonce.gateway.http import Call, HttpError, Message, read_body, send_whole
 from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.tenants import Tenants
@@ -22,7 +22,7 @@ from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, beginning_with, key_digit
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
 
-__all__ = ("BODY_LIMIT", "Desk", "Handler", "decoded")
+__all__ = ("BODY_LIMIT", "Desk", "Handler", "Served", "decoded")
 
 log = logging.getLogger("thinkonce.audit")
 
@@ -30,20 +30,22 @@ BODY_LIMIT = 1024 * 1024
 T = TypeVar("T")
 
 Handler = Callable[[Call], Awaitable[None]]
+Served = Callable[[Call, Message], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
     """Belongs to one event loop; what a disk may delay runs in a thread.
 
-    `endpoints` by their path without /v1.
+    `endpoints` by their path without /v1, and what their requests are read with.
     """
 
     settings: Settings
     shelf: Shelf
     world: GatewayWorld
     metrics: Metrics
-    endpoints: Mapping[str, Endpoint]
+    endpoints: Mapping[str, Served]
+    readers: Mapping[str, Reader]
     tenants: Tenants
 
     async def found(self, name: str) -> Entry:

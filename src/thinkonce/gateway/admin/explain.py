@@ -11,11 +11,22 @@ import msgspec
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import BODY_LIMIT, Desk
 from thinkonce.gateway.admin.preload import ANTHROPIC_VERSION
-from thinkonce.gateway.admin.whose import API_KEY, AUTHORIZATION, GROUP, TENANT, named, only_tenant
-from thinkonce.gateway.asking import Reader, version_free
+from thinkonce.gateway.admin.questions import parts_of
+from thinkonce.gateway.admin.whose import (
+    API_KEY,
+    AUTHORIZATION,
+    GROUP,
+    OF_OPENAI,
+    TENANT,
+    named,
+    only_tenant,
+)
+from thinkonce.gateway.asking import Asking, Reader, version_free
 from thinkonce.gateway.http import Call, Head, read_body
 from thinkonce.gateway.refusals import Refusals
+from thinkonce.insight.explain import look
 from thinkonce.insight.explained import Explained, bypassed, explained
+from thinkonce.outcome import Outcome, Reason
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.failure import Header
 
@@ -54,11 +65,11 @@ async def explain(desk: Desk, call: Call) -> None:
     headers = [pair for pair in call.headers if pair[0] not in _OURS]
     if given is not None:
         tenant = given.tenant
+        headers = [pair for pair in headers if pair[0] not in OF_OPENAI]
         headers += given.credential(asked.endpoint)
-    readers = {name: endpoint.reader for name, endpoint in desk.endpoints.items()}
     refusals = desk.world.refusals
     told = await asyncio.to_thread(
-        explain_request, readers, desk.shelf, asked, headers, tenant, refusals
+        explain_request, desk.readers, desk.shelf, asked, headers, tenant, refusals
     )
     await desk.send(call, told)
 
@@ -105,11 +116,11 @@ def explain_request(
         tenant = only_tenant(shelf) or ""
     head.tenant = tenant
     asking = reader.read(head, asked.raw)
-    if asking.key is None:
-        return bypassed(str(asking.bypass))
-    parts = reader.parts(asked.query, asking)
-    told = explained(shelf, parts, asking.asked.model, asking.controls)
-    refusal = None if refusals is None else refusals.of(asking.key.digest)
+    questions = parts_of(reader, asked.endpoint, asked.query, asking)
+    if not questions:
+        return bypassed(str(asking.bypass or Reason.UNKEYABLE))
+    told = _first_miss(shelf, questions, asking)
+    refusal = None if refusals is None else refusals.of(bytes.fromhex(told.key))
     if refusal is not None:
         told.not_stored = {
             "reason": str(refusal.reason),
@@ -117,6 +128,19 @@ def explain_request(
             "at": refusal.at,
             "ago": shelf.clock.wall() - refusal.at,
         }
+    return told
+
+
+def _first_miss(shelf: Shelf, questions: list[bytes], asking: Asking) -> Explained:
+    """Of a batch, the first input that would not be a hit, or the last one."""
+    model, controls = asking.asked.model, asking.controls
+    keys = [shelf.keyer.key_of(parts) for parts in questions]
+    hits = [look(shelf, key, controls).outcome is Outcome.HIT for key in keys]
+    place = hits.index(False) if False in hits else -1
+    told = explained(shelf, questions[place], model, controls)
+    if len(questions) > 1:
+        told.note = f"{sum(hits)} of {len(hits)} inputs would be hits; this is number "
+        told.note += str(place % len(hits) + 1)
     return told
 
 

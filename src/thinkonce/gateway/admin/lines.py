@@ -2,27 +2,86 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
 
-from thinkonce.gateway.http import Call, ClientGone, HttpError
+from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, Receive
 
-__all__ = ("Line", "lines_of")
+__all__ = ("Ahead", "Line", "lines_of")
 
 Line = tuple[int, bytes | None]  # number from 1; None: longer than the limit
 
 
-async def lines_of(call: Call, limit: int) -> AsyncIterator[Line]:
+class Ahead:
+    """Reads a request a bounded way ahead of whoever takes its messages, so that a client that
+    leaves is noticed while nobody does.
+
+    `gone` is done once the client has left: at once if less than `most` bytes were waiting.
+    """
+
+    def __init__(self, call: Call, most: int = 8 * 2**20) -> None:
+        self._call, self._most = call, most
+        self._waiting: deque[Message] = deque()
+        self._bytes = 0
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self.gone: asyncio.Task[None] = asyncio.ensure_future(self._read())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.gone.cancel()
+        await asyncio.gather(self.gone, return_exceptions=True)
+
+    async def receive(self) -> Message:
+        """In place of the call's own."""
+        while not self._waiting:
+            await self._change()
+        message = self._waiting.popleft()
+        self._bytes -= len(message.get("body", b""))
+        self._changed.set()
+        return message
+
+    async def _read(self) -> None:
+        message: Message = {"type": ""}
+        while message["type"] != "http.disconnect":
+            while self._bytes >= self._most:
+                await self._change()
+            message = await self._call.receive()
+            self._waiting.append(message)
+            self._bytes += len(message.get("body", b""))
+            self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def lines_of(call: Call, limit: int, receive: Receive | None = None) -> AsyncIterator[Line]:
     """Lines that are not blank, without their newline. `limit`: bytes of one line.
 
-    Raises ClientGone, HttpError 415 for a body that is compressed.
+    `receive`: where the body comes from, if not from the call. Raises HttpError 415 at once for a
+    body that is compressed, and ClientGone while it is read.
     """
     coding = call.head.get(b"content-encoding", b"identity")
     if coding.lower() != b"identity":
         got = coding.decode("latin-1")
         raise HttpError(415, f"content-encoding: got {got!r}; lines are accepted as they are")
+    return _lines(receive or call.receive, limit)
+
+
+async def _lines(receive: Receive, limit: int) -> AsyncIterator[Line]:
     number, rest, skipping, more = 0, b"", False, True
     while more:
-        message = await call.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         more = bool(message.get("more_body"))

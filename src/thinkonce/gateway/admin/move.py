@@ -14,7 +14,7 @@ from thinkonce.gateway.admin.lines import lines_of
 from thinkonce.gateway.admin.look import chosen
 from thinkonce.gateway.admin.whose import named
 from thinkonce.gateway.http import Call, HttpError
-from thinkonce.insight.moving import ForeignSecret, Importer, export_lines, read_opening
+from thinkonce.insight.moving import ForeignSecret, Importer, Into, export_lines, read_opening
 
 __all__ = ("export", "import_")
 
@@ -44,12 +44,12 @@ async def export(desk: Desk, call: Call) -> None:
 
 async def import_(desk: Desk, call: Call) -> None:
     """POST import: JSON lines back for what was not taken and for progress, then sums."""
-    tenant = _into(desk, call)
+    into = _into(desk, call)
     limit = 2 * desk.settings.cache.max_entry_bytes + ROOM_FOR_LINE
     lines = lines_of(call, limit)
     first = await anext(lines, None)
     opening = (first and first[1]) or b""
-    importer = await asyncio.to_thread(_begin, desk, opening, tenant)
+    importer = await asyncio.to_thread(_begin, desk, opening, into)
     call.status = 200
     await call.send(
         {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
@@ -63,11 +63,12 @@ async def import_(desk: Desk, call: Call) -> None:
     call.answered = True
     await call.send({"type": "http.response.body", "body": b""})
     counts = ", ".join(f"{count} {name}" for name, count in importer.counts.items())
-    desk.audit(call, f"import: {counts}{f', into tenant {tenant}' if tenant else ''}")
+    whose = f", into tenant {into('chat/completions')}" if into else ""
+    desk.audit(call, f"import: {counts}{whose}")
 
 
-def _into(desk: Desk, call: Call) -> str | None:
-    """The tenant that entries shall belong to; None: whoever had them."""
+def _into(desk: Desk, call: Call) -> Into | None:
+    """The tenant that entries of an endpoint shall belong to; None: whoever had them."""
     query = parse_qs(call.query.decode("latin-1"), keep_blank_values=True)
     if unknown := sorted(query.keys() - {"into_tenant"}):
         raise RequestError(unknown[0], query[unknown[0]][0], "into_tenant")
@@ -75,14 +76,12 @@ def _into(desk: Desk, call: Call) -> str | None:
     if into:
         call.head[b"x-thinkonce-tenant"] = into.encode("latin-1", "replace")
     given = named(desk, call)
-    return None if given is None else given.of(desk, "chat/completions")
+    return None if given is None else lambda endpoint: given.of(desk, endpoint)
 
 
-def _begin(desk: Desk, first: bytes, tenant: str | None) -> Importer:
+def _begin(desk: Desk, first: bytes, into: Into | None) -> Importer:
     try:
-        return Importer(
-            desk.shelf, read_opening(first), tenant, desk.settings.cache.max_entry_bytes
-        )
+        return Importer(desk.shelf, read_opening(first), into, desk.settings.cache.max_entry_bytes)
     except ForeignSecret as error:
         accepts = "into_tenant, x-thinkonce-group or x-thinkonce-client-authorization"
         raise HttpError(409, f"{error} ({accepts})", code="foreign_secret") from error

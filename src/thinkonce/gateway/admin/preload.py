@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,15 +21,16 @@ import msgspec
 
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.admin.lines import Line, lines_of
+from thinkonce.gateway.admin.lines import Ahead, Line, lines_of
+from thinkonce.gateway.admin.questions import parts_of
 from thinkonce.gateway.admin.whose import Whose, whose
-from thinkonce.gateway.asking import version_free
-from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.asking import Asking, version_free
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, Scope
 from thinkonce.insight.explain import look
-from thinkonce.outcome import Outcome
+from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS, Controls
 from thinkonce.request.headers import take_headers
+from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import Key
 
 __all__ = (
@@ -97,17 +99,18 @@ async def preload(desk: Desk, call: Call) -> None:
     """POST preload?concurrency=8&rate=5: one JSON line back for each, as it is done; then sums."""
     concurrency, pace = _limits(call)
     batch = Batch(desk, call, await whose(desk, call), pace)
-    lines = lines_of(call, desk.settings.gateway.body_limit)
-    call.status, call.outcome = 200, "admin"
-    await call.send(
-        {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
-    )
+    limit = desk.settings.gateway.body_limit
     counts = dict.fromkeys(("lines", "stored", "already", "failed"), 0)
-    async for result in batch.results(lines, concurrency):
-        counts["lines"] += 1
-        name = "failed" if not result.stored else "already" if result.outcome == "hit" else "stored"
-        counts[name] += 1
-        await _send(call, result)
+    async with Ahead(call) as ahead:
+        lines = lines_of(call, limit, ahead.receive)
+        results = batch.results(lines, concurrency, ahead.gone)
+        await _begin(desk, call)
+        async with aclosing(results):
+            async for result in results:
+                counts["lines"] += 1
+                there = "already" if result.outcome == "hit" else "stored"
+                counts[there if result.stored else "failed"] += 1
+                await _send(call, result)
     await _send(call, {"done": True, **counts})
     call.answered = True
     await call.send({"type": "http.response.body", "body": b""})
@@ -120,29 +123,33 @@ class Batch:
     def __init__(self, desk: Desk, call: Call, whose: Whose, pace: Pace) -> None:
         self._desk, self._call, self._whose, self._pace = desk, call, whose, pace
 
-    async def results(self, lines: AsyncIterator[Line], concurrency: int) -> AsyncIterator[Result]:
+    async def results(
+        self, lines: AsyncIterator[Line], concurrency: int, gone: asyncio.Task[None]
+    ) -> AsyncGenerator[Result, None]:
         """In the order in which they are done; at most `concurrency` lines are held at a time.
 
-        Raises ClientGone; what is under way is then given up.
+        Raises ClientGone once `gone` is done; what is under way is then given up.
         """
-        under_way: set[asyncio.Task[Any]] = set()
-        following: asyncio.Task[Any] | None = _next(lines)
+        under_way: set[asyncio.Task[Result]] = set()
+        reading: asyncio.Task[Line | None] | None = _next(lines)
         try:
-            while following or under_way:
-                reading = {following} if following and len(under_way) < concurrency else set()
-                done, _ = await asyncio.wait(
-                    under_way | reading, return_when=asyncio.FIRST_COMPLETED
-                )
-                if following in done:
-                    line = following.result()
-                    following = _next(lines) if line else None
-                    if line:
+            while reading or under_way:
+                awaited: set[asyncio.Task[Any]] = {*under_way, gone}
+                if reading and len(under_way) < concurrency:
+                    awaited.add(reading)
+                done, _ = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if gone in done:
+                    raise ClientGone
+                if reading in done:
+                    line = reading.result()
+                    reading = None if line is None else _next(lines)
+                    if line is not None:
                         under_way.add(asyncio.ensure_future(self.one(*line)))
-                for task in done & under_way:
+                for task in [each for each in under_way if each in done]:
                     under_way.discard(task)
                     yield task.result()
         finally:
-            await _end([*under_way, *([following] if following else [])])
+            await _end([*under_way, *([reading] if reading else [])])
 
     async def one(self, number: int, raw: bytes | None) -> Result:
         """Raises nothing: whatever goes wrong is the line's own."""
@@ -159,32 +166,35 @@ class Batch:
         return result
 
     async def _ask(self, line: BatchLine, result: Result) -> None:
-        endpoint, query = endpoint_of(self._desk, line)
-        raw = bytes(line.body)
-        inner = call_for(self._call, endpoint, query, self._whose)
-        asking = endpoint.reader.read(inner, raw)
-        if asking.key is None or not asking.controls.store:
-            raise HttpError(400, f"it would not be stored: {asking.bypass or 'no-store'}")
-        result.key = asking.key.digest.hex()
-        if asking.controls.read and await self._is_stored(asking.key, asking.controls):
+        name, query = endpoint_of(self._desk, line)
+        reader, raw = self._desk.readers[name], bytes(line.body)
+        inner = call_for(self._call, name, query, self._whose, reader.forward_headers)
+        asking = reader.read(inner, raw)
+        questions = parts_of(reader, name, query, asking)
+        if not questions or not asking.controls.store:
+            raise HttpError(400, f"it would not be stored: {_why_never(asking)}")
+        keys = [self._desk.shelf.keyer.key_of(parts) for parts in questions]
+        result.key = keys[0].digest.hex() if len(keys) == 1 else ""
+        if asking.controls.read and await self._missing(keys, asking.controls) is None:
             result.outcome, result.stored, result.status = "hit", True, 200
             return
         await self._pace.turn()
         began = self._desk.shelf.clock.wall()
         capture = Capture()
         inner.send = capture
-        await endpoint(inner, {"type": "http.request", "body": raw, "more_body": False})
+        message = {"type": "http.request", "body": raw, "more_body": False}
+        await self._desk.endpoints[name](inner, message)
         result.status, result.outcome = capture.status, str(inner.outcome)
         if capture.status != 200:
             raise HttpError(capture.status, capture.error())
-        result.stored = await self._is_stored(asking.key)
-        if not result.stored:
-            result.error = self._why_not(asking.key, began)
+        missing = await self._missing(keys)
+        result.stored = missing is None
+        if missing is not None:
+            result.error = self._why_not(missing, began)
 
-    async def _is_stored(self, key: Key, controls: Controls = DEFAULTS) -> bool:
-        shelf = self._desk.shelf
-        found = await asyncio.to_thread(look, shelf, key, controls)
-        return found.outcome is Outcome.HIT
+    async def _missing(self, keys: Sequence[Key], controls: Controls = DEFAULTS) -> Key | None:
+        """The first that would not be a hit."""
+        return await asyncio.to_thread(_first_missing, self._desk.shelf, keys, controls)
 
     def _why_not(self, key: Key, began: float) -> str:
         refusal = self._desk.world.refusals.of(key.digest)
@@ -205,25 +215,34 @@ def read_line(raw: bytes | None) -> BatchLine:
         raise RequestError("line", raw[:60].decode(errors="replace"), accepts) from error
 
 
-def endpoint_of(desk: Desk, line: BatchLine) -> tuple[Endpoint, bytes]:
+def _first_missing(shelf: Shelf, keys: Sequence[Key], controls: Controls) -> Key | None:
+    hit = Outcome.HIT
+    return next((key for key in keys if look(shelf, key, controls).outcome is not hit), None)
+
+
+def _why_never(asking: Asking) -> str:
+    return str(asking.bypass or (Reason.UNKEYABLE if asking.controls.store else Reason.NO_STORE))
+
+
+def endpoint_of(desk: Desk, line: BatchLine) -> tuple[str, bytes]:
     """Where the line goes, and its URL's query. Raises RequestError for what is never cached."""
     parts = urlsplit(line.url)
-    endpoint = desk.endpoints.get(version_free(parts.path))
-    if endpoint is None or line.method.upper() != "POST":
+    name = version_free(parts.path)
+    if name not in desk.endpoints or line.method.upper() != "POST":
         known = ", ".join(f"/v1/{name}" for name in sorted(desk.endpoints))
         raise RequestError("url", f"{line.method} {line.url}"[:200], f"POST to one of {known}")
-    return endpoint, parts.query.encode("latin-1", "replace")
+    return name, parts.query.encode("latin-1", "replace")
 
 
-def call_for(outer: Call, endpoint: Endpoint, query: bytes, whose: Whose) -> Call:
+def call_for(
+    outer: Call, name: str, query: bytes, whose: Whose, forwarded: frozenset[bytes]
+) -> Call:
     """The request as the client itself would send it.
 
     Headers that count are those of the administrator's call: `anthropic-beta`, say.
     """
-    name = endpoint.dialect.name
-    taken = take_headers(outer.headers, endpoint.reader.forward_headers)
+    taken = take_headers(outer.headers, forwarded)
     headers = [pair for pair in taken.forward if pair[0] not in (b"content-type", b"accept")]
-    headers += [pair for pair in taken.credential if pair[0].startswith(b"openai-")]
     headers += [(b"content-type", b"application/json"), *whose.credential(name)]
     if name == "messages" and all(pair[0] != ANTHROPIC_VERSION[0] for pair in headers):
         headers.append(ANTHROPIC_VERSION)
@@ -260,6 +279,13 @@ async def _end(tasks: list[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _begin(desk: Desk, call: Call) -> None:
+    call.status = 200
+    await call.send(
+        {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
+    )
 
 
 async def _send(call: Call, row: Any) -> None:

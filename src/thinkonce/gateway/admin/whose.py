@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import Desk
@@ -16,6 +17,7 @@ __all__ = ("Whose", "only_tenant", "whose")
 
 TENANT, GROUP = b"x-thinkonce-tenant", b"x-thinkonce-group"
 AUTHORIZATION, API_KEY = b"x-thinkonce-client-authorization", b"x-thinkonce-client-api-key"
+OF_OPENAI = (b"openai-organization", b"openai-project")
 CHOICES = "x-thinkonce-tenant, x-thinkonce-group or x-thinkonce-client-authorization"
 PAGE, MOST_LOOKED_AT = 200, 10_000
 
@@ -23,14 +25,22 @@ PAGE, MOST_LOOKED_AT = 200, 10_000
 class Whose:
     """`tenant` "": that of the credential, which also goes to upstreams that take the client's."""
 
-    def __init__(self, tenant: str, authorization: bytes = b"", api_key: bytes = b"") -> None:
+    def __init__(
+        self,
+        tenant: str,
+        authorization: bytes = b"",
+        api_key: bytes = b"",
+        more: Sequence[Header] = (),
+    ) -> None:
         self.tenant, self._authorization, self._api_key = tenant, authorization, api_key
+        self._more = more  # organisation and project, which tell clients of one key apart
 
     def credential(self, endpoint: str) -> list[Header]:
         """As the client's SDK would send it: Anthropic's has a header of its own."""
         if self._api_key and (endpoint == "messages" or not self._authorization):
-            return [(b"x-api-key", self._api_key)]
-        return [(b"authorization", self._authorization)] if self._authorization else []
+            return [(b"x-api-key", self._api_key), *self._more]
+        own = [(b"authorization", self._authorization)] if self._authorization else []
+        return [*own, *self._more]
 
     def of(self, desk: Desk, endpoint: str) -> str:
         """The tenant whose entry a request to `endpoint` makes."""
@@ -54,6 +64,7 @@ async def whose(desk: Desk, call: Call) -> Whose:
 def named(desk: Desk, call: Call) -> Whose | None:
     """Whom the headers name; None where they name nobody."""
     authorization, api_key = call.head.get(AUTHORIZATION, b""), call.head.get(API_KEY, b"")
+    more = [pair for pair in call.headers if pair[0] in OF_OPENAI]
     tenant, group = call.head.get(TENANT), call.head.get(GROUP)
     if tenant is not None:
         desk.tenants.checked(tenant.decode("latin-1"))
@@ -62,10 +73,10 @@ def named(desk: Desk, call: Call) -> Whose | None:
             raise RequestError(
                 GROUP.decode(), group.decode("latin-1"), "a group or a tenant, not both"
             )
-        return Whose(desk.tenants.of_group(group.decode("latin-1")), authorization, api_key)
+        tenant = desk.tenants.of_group(group.decode("latin-1")).encode()
     if tenant is None and not authorization and not api_key:
         return None
-    return Whose((tenant or b"").decode(), authorization, api_key)
+    return Whose((tenant or b"").decode(), authorization, api_key, more)
 
 
 def only_tenant(shelf: Shelf) -> str | None:

@@ -1,0 +1,22 @@
+"""Which keys a request asks for: one as a rule, and one an input where it is a batch."""
+
+from __future__ import annotations
+
+from thinkonce.gateway.asking import Asking, Reader
+from thinkonce.protocols.openai_embeddings import batch_of
+
+__all__ = ("parts_of",)
+
+_TAKEN_APART = "embeddings"
+
+
+def parts_of(reader: Reader, endpoint: str, query: bytes, asking: Asking) -> list[bytes]:
+    """What each key is made of; none where the request goes around the cache."""
+    if asking.key is None:
+        return []
+    if endpoint != _TAKEN_APART:
+        return [reader.parts(query, asking)]
+    batch = batch_of(asking.body)
+    if batch is None:
+        return []
+    return reader.item_parts(query, asking, [{"input": item} for item in batch.items])
