@@ -95,6 +95,9 @@ def serve_model(
     kv_store: Annotated[
         Path | None, typer.Option(help="Folder for attention state. Not built yet.")
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No line a request; the others say `model` first.")
+    ] = False,
     config: Config = None,
 ) -> int:
     """An OpenAI-compatible server for one local model."""
@@ -107,8 +110,10 @@ def serve_model(
 
     end_with_parent()
     from thinkonce.kv.server import run
+    from thinkonce.web.log_lines import log_to_stderr
     from thinkonce.web.server import print_line
 
+    log_to_stderr(settings.log.level, "model" if quiet else "")
     with ExitStack() as bar:
         report = bar.enter_context(reporting("loading the model"))
 
@@ -122,7 +127,7 @@ def serve_model(
             port=MODEL_PORT if port is None else port,
             threads=settings.local.threads,
             max_waiting=settings.local.queue,
-            access_log=True,
+            access_log=not quiet,
             progress=report,
             say=say,
         )

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +19,7 @@ from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind
+from thinkonce.web.log_lines import log_to_stderr
 from thinkonce.web.server import Say, Server, Terms, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
 
@@ -41,7 +41,7 @@ def run(
     _check_models(settings)
     if settings.gateway.workers != 1:
         raise ConfigError("workers", settings.gateway.workers, "1; more are not built yet")
-    _log_to_stderr(settings)
+    log_to_stderr(settings.log.level)
     listener = bind(settings.gateway.host, settings.gateway.port)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -180,15 +180,6 @@ class _Server(Server):
         """Calls that outlive their answers get what is left of the time; all is flushed."""
         await self.unless_forced(self._assembly.world.close(self.seconds_left))
         await self._assembly.close(0.0)
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    _set_level(settings)
-    logger = logging.getLogger("thinkonce")
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
 
 
 def _set_level(settings: Settings) -> None:

@@ -106,7 +106,7 @@ class Client:
                 exchange = await self._try(pool, server, request, headers, raw, turn.seconds_left)
             except (aiohttp.ClientConnectionError, UpstreamError) as error:
                 failure = error
-                log.warning("upstream %s: %s", server.name, say(error))
+                log.info("upstream %s: %s", server.name, say(error))
             except BaseException:
                 _close(refusal)
                 raise
