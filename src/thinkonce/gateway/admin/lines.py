@@ -79,21 +79,41 @@ def lines_of(call: Call, limit: int, receive: Receive | None = None) -> AsyncIte
 
 
 async def _lines(receive: Receive, limit: int) -> AsyncIterator[Line]:
-    number, rest, skipping, more = 0, b"", False, True
+    number, held, more = 1, _Held(limit), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         more = bool(message.get("more_body"))
-        *whole, rest = (rest + message.get("body", b"")).split(b"\n")
-        if not more and rest:
-            whole, rest = [*whole, rest], b""
-        for line in whole:
-            number += 1
-            if skipping or len(line) > limit:
-                yield number, None
-                skipping = False
-            elif line.strip():
+        *whole, rest = message.get("body", b"").split(b"\n")
+        for piece in whole:
+            held.add(piece)
+            line = held.taken()
+            if line is None or line.strip():
                 yield number, line
-        if len(rest) > limit:  # the rest of this line is read and let go
-            rest, skipping = b"", True
+            number += 1
+        held.add(rest)
+    line = held.taken()
+    if line is None or line.strip():
+        yield number, line
+
+
+class _Held:
+    """The pieces of one line; a line beyond the limit is let go as it comes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._limit:
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    def taken(self) -> bytes | None:
+        """The whole line, None if it was too long; the next one begins."""
+        line = b"".join(self._pieces) if self._size <= self._limit else None
+        self._pieces, self._size = [], 0
+        return line
