@@ -62,7 +62,7 @@ async def pair(stage: Stage, gateway: dict[str, Any] | None = None, **pool: Any)
 async def test_another_server_answers_where_nothing_of_an_answer_has_come(
     stage: Stage, script: Script, streaming: bool
 ) -> None:
-    two = await pair(stage, {"first_byte_timeout": 0.05})
+    two = await pair(stage, {"first_byte_timeout": 0.5 if script is silent else 60.0})
     two.first.script = script
     got = await two.gateway.chat(stream=streaming)
     text = got.streamed_text if streaming else got.text
@@ -176,13 +176,13 @@ async def test_retries_are_a_share_of_the_requests(stage: Stage) -> None:
 
 
 async def test_the_deadline_is_for_all_attempts_together(stage: Stage) -> None:
-    two = await pair(stage, {"first_byte_timeout": 0.04}, deadline=0.06)
+    two = await pair(stage, {"first_byte_timeout": 0.4}, deadline=0.6)
     two.first.script = two.second.script = silent
-    started = asyncio.get_running_loop().time()
     got = await two.gateway.chat()
     assert (got.status, got.json["error"]["code"]) == (504, "upstream_timeout")
-    assert asyncio.get_running_loop().time() - started < 5
     assert two.calls == (1, 1)
+    said = got.json["error"]["message"]
+    assert float(said.split()[-2]) <= 0.2, f"the second gets what the first has left: {said}"
 
 
 async def test_shares_follow_the_weights(stage: Stage) -> None:
@@ -217,7 +217,7 @@ async def test_a_server_gets_no_more_requests_at_a_time_than_it_takes(stage: Sta
 
 
 async def test_who_waits_for_a_place_waits_no_longer_than_the_deadline(stage: Stage) -> None:
-    declared = Pool(urls=[stage.upstream.url], max_concurrent=1, deadline=0.1)
+    declared = Pool(urls=[stage.upstream.url], max_concurrent=1, deadline=0.5)
     gateway = await stage.gateway(upstreams={"main": declared})
     gate = asyncio.Event()
 
