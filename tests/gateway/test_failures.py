@@ -328,7 +328,7 @@ async def test_a_cache_that_fails_in_itself_is_passed_by(
     broken: dict[str, Callable[[], Any]] = {
         "probe": lambda: object.__setattr__(endpoint._shelf, "memory", None),
         "answer": lambda: setattr(gateway.assembly.world, "carry_out", None),
-        "read": lambda: setattr(endpoint._reader, "_keyer", None),
+        "read": lambda: setattr(endpoint.reader, "_keyer", None),
     }
     broken[what]()
     # The probe fails on what it remembers, the rest on what it does not.
@@ -344,7 +344,7 @@ async def test_a_packed_request_with_controls_goes_upstream_as_plain_json_where_
 ) -> None:
     endpoint = gateway.assembly.gateway.cached["/v1/chat/completions"]
     if what == "read":
-        endpoint._reader._keyer = None  # type: ignore[assignment]
+        endpoint.reader._keyer = None  # type: ignore[assignment]
     else:
         gateway.assembly.world.carry_out = None  # type: ignore[assignment, method-assign]
     asked = {"model": "priced", "messages": [{"role": "user", "content": "hi"}]}

@@ -29,6 +29,18 @@ async def test_the_models_of_all_pools_are_one_list_and_the_first_pool_wins(stag
         assert listed == [("a", "first"), ("shared", "first"), ("b", "second")]
 
 
+async def test_the_list_of_the_only_pool_comes_as_it_is(stage: Stage) -> None:
+    theirs = b'{"data": [{"type": "model", "id": "claude-x"}], "has_more": false, "first_id": "a"}'
+
+    async def script(seen: Seen, out: Out) -> None:
+        await out.whole(theirs)
+
+    stage.upstream.script = script
+    gateway = await stage.gateway()
+    got = await gateway.get("/v1/models", {"anthropic-version": "2023-06-01"})
+    assert (got.status, got.cache, got.body) == (200, "BYPASS", theirs)
+
+
 async def test_a_pool_that_is_down_or_refuses_or_talks_nonsense_is_left_out(stage: Stage) -> None:
     other, gone = await stage.another_upstream(), await stage.another_upstream()
     await gone.stop()
