@@ -344,6 +344,7 @@ async def test_a_stream_that_breaks_raises_in_the_client(stage: Stage, gateway: 
     got = await gateway.post(PATH, BODY | {"stream": True})
     assert got.body.rpartition(b"event: ")[2].startswith(b"error\ndata: ")
     assert got.events[-1]["type"] == "error"
+    assert [event["sequence_number"] for event in got.events] == list(range(6))
 
 
 async def test_a_stream_that_ends_without_its_end_is_not_kept(

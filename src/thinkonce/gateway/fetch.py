@@ -151,14 +151,18 @@ class Fetch:
         if publish is not None:
             publish(msgspec.msgpack.encode(Preamble(self.usage_asked)))
         while piece := await exchange.read():
-            events = recorder.feed(piece)
-            if publish is not None:
-                for event in events:
-                    publish(EventChunk.of(event, recorder))
-                if self.pace is not None:
-                    self.pace.published(sum(len(event.raw) for event in events))
-                    await self.pace.room()
+            await self._tell(recorder, recorder.feed(piece))
+        await self._tell(recorder, recorder.rest())
         return Fetched(recorder.end(), recorder.gist(), exchange.headers)
+
+    async def _tell(self, recorder: Recorder, events: list[Event]) -> None:
+        if self.publish is None:
+            return
+        for event in events:
+            self.publish(EventChunk.of(event, recorder))
+        if self.pace is not None:
+            self.pace.published(sum(len(event.raw) for event in events))
+            await self.pace.room()
 
 
 def is_event_stream(content_type: str) -> bool:

@@ -167,14 +167,14 @@ class Teller:
                     yield piece
         except UpstreamError as error:
             call.not_stored = Reason.ABORTED
-            yield self.error_event(error)
+            yield relay.fail(self.error(error))
         else:
             call.not_stored = self._refusal(asking, ride.gist(), so_far=False) or ""
 
-    def error_event(self, error: UpstreamError) -> bytes:
+    def error(self, error: UpstreamError) -> bytes:
         """What a client of a stream that has begun is told."""
         code = getattr(error, "code", "upstream_error")
-        return self.dialect.error_event(self.dialect.error(502, str(error), code=code))
+        return self.dialect.error(502, str(error), code=code)
 
     def _refusal(self, asking: Asking, gist: Gist, *, so_far: bool) -> Reason | None:
         if not asking.controls.store:
@@ -242,5 +242,7 @@ class Marking:
             while piece := await exchange.read():
                 if passed := relay.pass_on(recorder.feed(piece)):
                     yield passed
+            if passed := relay.pass_on(recorder.rest()):
+                yield passed
         except UpstreamError as error:
-            yield self.teller.error_event(error)
+            yield relay.fail(self.teller.error(error))

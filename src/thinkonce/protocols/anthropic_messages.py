@@ -31,7 +31,6 @@ from thinkonce.protocols.messages_request import (
 )
 from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.protocols.splice import add
-from thinkonce.protocols.sse import frame
 from thinkonce.protocols.usage import estimate_usage, usage_text
 
 __all__ = ("AnthropicMessages",)
@@ -165,9 +164,6 @@ class AnthropicMessages:
         message = message.encode("utf-8", "backslashreplace").decode()
         error = {"type": _ERROR_TYPES.get(status, other), "message": message}
         return _encode({"type": "error", "error": error})
-
-    def error_event(self, error: bytes) -> bytes:
-        return frame(error, "error")
 
 
 def _read(body: bytes) -> _Whole | None:

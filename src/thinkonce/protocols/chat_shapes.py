@@ -12,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from thinkonce.protocols.chunk_shapes import Shapes, assemble_chunks, split_chunks
-from thinkonce.protocols.merging import Object, agree, joined, merge_lists, pieces_of
+from thinkonce.protocols.merging import (
+    Object,
+    Unmergeable,
+    agree,
+    joined,
+    merge_lists,
+    parse_chunk,
+    pieces_of,
+)
 
 __all__ = ("CHAT_SHAPES", "REASONING", "assemble", "split")
 
@@ -57,12 +65,30 @@ def _merge_delta(message: Object, delta: Object) -> None:
 def _merge_calls(calls: dict[int, Object], deltas: list[Object]) -> dict[int, Object]:
     for position, delta in enumerate(deltas):
         call = calls.setdefault(delta.get("index", position), {})
+        if _may_begin_another(call, delta):
+            raise Unmergeable
         for name, value in delta.items():
             if name in _TEXT_OF_CALL and isinstance(value, dict):
                 call[name] = _merge_function(call.get(name) or {}, value, _TEXT_OF_CALL[name])
             elif name != "index":
                 call[name] = agree(call.get(name), value)
     return calls
+
+
+def _may_begin_another(call: Object, delta: Object) -> bool:
+    """Whether, after a name or arguments, a name or an id comes that may be of the next call.
+
+    Some servers give parallel calls one index, and no ids. Others repeat both with each piece.
+    """
+    begun = any(_says(call, kind, "name", text) for kind, text in _TEXT_OF_CALL.items())
+    if delta.get("id"):
+        return begun and bool(delta["id"] != call.get("id"))
+    return begun and any(_says(delta, kind, "name") for kind in _TEXT_OF_CALL)
+
+
+def _says(call: Object, kind: str, *names: str) -> bool:
+    function = call.get(kind) or {}
+    return any(function.get(name) for name in names)
 
 
 def _merge_function(function: Object, delta: Object, text: str) -> Object:
@@ -79,8 +105,21 @@ def _finished(choice: Object) -> Object:
     calls = message.get("tool_calls")
     if isinstance(calls, dict):
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
+        for call in calls.values():
+            _check_arguments(call.get("function"))
+    _check_arguments(message.get("function_call"))
     choice.setdefault("finish_reason", None)
     return choice
+
+
+def _check_arguments(function: Object | None) -> None:
+    """Pieces that amount to no JSON may be those of two calls."""
+    arguments = function.get("arguments") if function else None
+    if isinstance(arguments, str) and arguments:
+        try:
+            parse_chunk(arguments.encode("utf-8", "surrogatepass"))
+        except (ValueError, RecursionError):
+            raise Unmergeable from None
 
 
 # -- object to chunks ------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from thinkonce.protocols.dialect import Asked, Received
 from thinkonce.protocols.openai_error import openai_error
 from thinkonce.protocols.reply import Reply, Shape
 from thinkonce.protocols.splice import add, without
-from thinkonce.protocols.sse import frame
 
 __all__ = ("ChunkDialect",)
 
@@ -75,6 +74,3 @@ class ChunkDialect:
         self, status: int, message: str, *, type: str = "", code: str = "", param: str = ""
     ) -> bytes:
         return openai_error(status, message, type, code, param)
-
-    def error_event(self, error: bytes) -> bytes:
-        return frame(error)

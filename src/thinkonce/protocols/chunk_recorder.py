@@ -47,8 +47,7 @@ class ChunkRecorder(Intake):
         )
 
     def end(self) -> Reply | None:
-        # Some servers end without the blank line after the mark; anything else is cut off.
-        self.done = self.done or any(event.data == DONE for event in self.rest())
+        self.rest()
         if not self.done or self.failed or self._reader.failed or self.oversized:
             return None
         reader = self._reader

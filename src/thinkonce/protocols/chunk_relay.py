@@ -29,6 +29,9 @@ class ChunkRelay:
             return b"".join([event.raw for event in events])
         return b"".join([self._passed(event) for event in events])
 
+    def fail(self, error: bytes) -> bytes:
+        return frame(error)
+
     def _passed(self, event: Event) -> bytes:
         data = event.data
         if data is None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from thinkonce.protocols.bounds import all_keepable
 from thinkonce.protocols.merging import Object, Unmergeable, agree, parse_chunk
 
 __all__ = ("Shapes", "assemble_chunks", "split_chunks")
@@ -52,7 +53,7 @@ def assemble_chunks(
         whole["choices"] = [finish(choices[index]) for index in sorted(choices)]
     except (Unmergeable, AttributeError, TypeError):  # the last two: not a chunk as we know it
         return None
-    return whole
+    return whole if all_keepable((whole,)) else None
 
 
 def _merge_chunk(
@@ -80,12 +81,20 @@ def split_chunks(
 ) -> list[bytes] | None:
     """Chunks (`kind` names them) that assemble to `body`, without any usage.
 
-    `pieces` gives a choice piece by piece. None if `body` is no such answer.
+    `pieces` gives a choice piece by piece. None if `body` is no such answer, or what it holds
+    cannot be written down again.
     """
     try:
+        if not all_keepable((body,)) or not _are_apart(body["choices"]):
+            return None
         return [_encode(chunk) for chunk in _chunks(body, kind, pieces)]
     except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
         return None
+
+
+def _are_apart(choices: list[Object]) -> bool:
+    """Whether no two choices have one index, by which clients would put them together."""
+    return len({choice.get("index", at) for at, choice in enumerate(choices)}) == len(choices)
 
 
 def _chunks(

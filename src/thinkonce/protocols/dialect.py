@@ -64,6 +64,10 @@ class Recorder(Protocol):
         """The events `chunk` completed, comments included, for the relays."""
         ...
 
+    def rest(self) -> list[Event]:
+        """The event a stream ended in without a blank line, for the relays: once, at its end."""
+        ...
+
     def gist(self) -> Gist:
         """What is known so far."""
         ...
@@ -80,6 +84,10 @@ class Relay(Protocol):
     """Passes a live stream on to one client. No event is held back for another one."""
 
     def pass_on(self, events: Sequence[Event]) -> bytes: ...
+
+    def fail(self, error: bytes) -> bytes:
+        """An error body as the event that ends the stream."""
+        ...
 
 
 class Prepared(Protocol):
@@ -171,8 +179,4 @@ class Dialect(Speech, Protocol):
         self, status: int, message: str, *, type: str = "", code: str = "", param: str = ""
     ) -> bytes:
         """An error in the protocol's shape. An empty `type` is chosen by `status`."""
-        ...
-
-    def error_event(self, error: bytes) -> bytes:
-        """An error body as the event of a stream that has begun."""
         ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from thinkonce.protocols.sse import Event, EventParser
+from thinkonce.protocols.merging import parse_chunk
+from thinkonce.protocols.sse import DONE, Event, EventParser
 
 __all__ = ("Intake",)
 
@@ -29,20 +30,25 @@ class Intake:
 
     def feed(self, chunk: bytes) -> list[Event]:
         self.size += len(chunk)
-        events = self._parser.feed(chunk)
-        for event in events:
-            if event.data is not None and not self.done:
-                self.note(event, event.data)
-        self._keep(events)
-        return events
+        return self._took(self._parser.feed(chunk))
 
     def note(self, event: Event, data: bytes) -> None:
         """Look at an event that has data. Never raises."""
         raise NotImplementedError
 
     def rest(self) -> list[Event]:
-        """What the stream ended in, if it ended without a blank line."""
-        return self._parser.finish()
+        """What the stream ended in without a blank line, if whole: it is an event, and gets one.
+
+        What was cut off in the middle is none, for clients as for the record.
+        """
+        return self._took([_closed(event) for event in self._parser.finish() if _is_whole(event)])
+
+    def _took(self, events: list[Event]) -> list[Event]:
+        for event in events:
+            if event.data is not None and not self.done:
+                self.note(event, event.data)
+        self._keep(events)
+        return events
 
     def _keep(self, events: list[Event]) -> None:
         if self.size > self._max_bytes or self._parser.oversized:
@@ -50,3 +56,18 @@ class Intake:
             self.events = []
         else:
             self.events += events
+
+
+def _is_whole(event: Event) -> bool:
+    data = event.data
+    if data is None or data == DONE:
+        return data == DONE
+    try:
+        parse_chunk(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _closed(event: Event) -> Event:
+    return Event(event.raw.rstrip(b"\n") + b"\n\n", event.data, event.name)

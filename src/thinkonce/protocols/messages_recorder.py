@@ -57,7 +57,7 @@ class MessagesRecorder(Intake):
         )
 
     def end(self) -> Reply | None:
-        self._take_rest()
+        self.rest()
         if not self.done or self.failed or self.oversized:
             return None
         reader = self._reader
@@ -78,13 +78,6 @@ class MessagesRecorder(Intake):
             prompt_tokens=tokens.prompt_tokens,
             completion_tokens=tokens.completion_tokens,
         )
-
-    def _take_rest(self) -> None:
-        """An end mark without the blank line after it counts, as long as it is whole."""
-        for event in self.rest():
-            if event.data is not None and not self.done:
-                self.note(event, event.data)
-                self.events.append(event)
 
     def _data(self) -> list[bytes]:
         data: list[bytes] = []
@@ -108,6 +101,9 @@ class MessagesRelay:
 
     def pass_on(self, events: Sequence[Event]) -> bytes:
         return b"".join([self._passed(event) for event in events])
+
+    def fail(self, error: bytes) -> bytes:
+        return frame(error, "error")
 
     def _passed(self, event: Event) -> bytes:
         if event.flags != _STOP or self._annotate is None or event.data is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from thinkonce.protocols.openai_request import is_live
+
 __all__ = ("has_remote_media", "is_question", "stateful_field", "wants_json")
 
 # Fields that tie the answer to something kept by the provider or by others.
@@ -22,14 +24,19 @@ def stateful_field(body: dict[str, Any]) -> str:
         if body.get(name):
             return name
     tools = body.get("tools")
-    if isinstance(tools, list) and any(map(_runs_elsewhere, tools)):
+    if tools and not (isinstance(tools, list) and all(map(_is_the_clients, tools))):
         return "tools"
-    return ""
+    return "model" if is_live(body.get("model")) else ""
 
 
-def _runs_elsewhere(tool: Any) -> bool:
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    return kind is not None and _PURE_TOOL.fullmatch(str(kind)) is None
+def _is_the_clients(tool: Any) -> bool:
+    """Whatever has a shape that is not known here may be run anywhere."""
+    if not isinstance(tool, dict):
+        return False
+    kind = tool.get("type")
+    if kind is None:
+        return "input_schema" in tool
+    return _PURE_TOOL.fullmatch(str(kind)) is not None
 
 
 def wants_json(body: dict[str, Any]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
 __all__ = (
     "has_remote_media",
     "identity_of",
+    "is_live",
     "live_field",
     "number_or_none",
     "runs_elsewhere",
@@ -17,6 +19,10 @@ __all__ = (
 
 _NOT_IDENTITY = ("stream", "kv_cache", "cache")
 _JSON_FORMATS = ("json_object", "json_schema")
+# OpenRouter's `:online` (also before another variant), `-online`, OpenAI's models that search.
+_LIVE_MODEL = re.compile(
+    r"[:-]online(?=:|$)|-search-(preview|api)(?=-\d|:|$)|-deep-research(?=-|:|$)"
+)
 # Fields that let live data in (web search of OpenAI, xAI, OpenRouter, Qwen).
 _LIVE_FIELDS = ("web_search_options", "search_parameters", "plugins", "enable_search")
 
@@ -54,16 +60,32 @@ def number_or_none(value: Any) -> float | None:
 
 def live_field(body: dict[str, Any]) -> str:
     """The field that lets live data into the answer; "" for none."""
+    if is_live(body.get("model")):
+        return "model"
     return next((name for name in _LIVE_FIELDS if body.get(name)), "")
 
 
+def is_live(model: Any) -> bool:
+    """Whether a model's name says that it searches before it answers."""
+    return isinstance(model, str) and _LIVE_MODEL.search(model) is not None
+
+
 def runs_elsewhere(tools: Any, pure: Collection[str]) -> bool:
-    """Whether some tool is of another kind than `pure`, those the client runs itself."""
-    if not isinstance(tools, list):
-        return False
-    return any(
-        isinstance(tool, dict) and tool.get("type", "function") not in pure for tool in tools
-    )
+    """Whether some tool is of another kind than `pure`, those the client runs itself.
+
+    Whatever has a shape that is not known here may be run anywhere.
+    """
+    if not tools or not isinstance(tools, list):
+        return bool(tools)
+    return any(not isinstance(tool, dict) or _kind_of(tool) not in pure for tool in tools)
+
+
+def _kind_of(tool: dict[str, Any]) -> str:
+    """What says who runs it; "" for nothing."""
+    kind = tool.get("type")
+    if kind is None and isinstance(tool.get("function"), dict):
+        return "function"
+    return kind if isinstance(kind, str) else ""
 
 
 def has_remote_media(items: Any) -> bool:

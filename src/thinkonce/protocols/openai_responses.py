@@ -7,8 +7,6 @@ from random import getrandbits
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
-
 from thinkonce.outcome import Reason
 from thinkonce.protocols.annotation import unmarked
 from thinkonce.protocols.context import without_context
@@ -27,14 +25,11 @@ from thinkonce.protocols.responses_answer import described, gist_of, read_respon
 from thinkonce.protocols.responses_prepared import ResponsesPrepared
 from thinkonce.protocols.responses_recorder import ResponsesRecorder, ResponsesRelay
 from thinkonce.protocols.splice import add
-from thinkonce.protocols.sse import frame
 
 __all__ = ("OpenAIResponses",)
 
 # The client runs these; any other kind runs at the provider, where it meets live data or acts.
 _PURE_TOOLS = ("function", "custom", "local_shell", "apply_patch")
-
-_encode = msgspec.json.Encoder().encode
 
 
 class OpenAIResponses:
@@ -125,12 +120,6 @@ class OpenAIResponses:
     ) -> bytes:
         return openai_error(status, message, type, code, param)
 
-    def error_event(self, error: bytes) -> bytes:
-        """With the members the reference names, and the object that servers and clients use."""
-        told = msgspec.json.decode(error)["error"]
-        named = {name: told.get(name) for name in ("code", "message", "param")}
-        return frame(_encode({"type": "error", **named, "error": told}), "error")
-
 
 def _stateful(body: dict[str, Any]) -> str:
     """The field that ties the answer to something that changes elsewhere, or changes it."""
@@ -138,7 +127,7 @@ def _stateful(body: dict[str, Any]) -> str:
         if body.get(name):
             return name
     prompt = body.get("prompt")
-    if isinstance(prompt, dict) and not prompt.get("version"):
+    if prompt and not (isinstance(prompt, dict) and prompt.get("version")):
         return "prompt"  # whichever version is the current one
     if runs_elsewhere(body.get("tools"), _PURE_TOOLS):
         return "tools"

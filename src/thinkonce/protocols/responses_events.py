@@ -17,7 +17,7 @@ from thinkonce.protocols.annotation import unmarked
 from thinkonce.protocols.merging import parse_chunk
 from thinkonce.protocols.splice import members
 
-__all__ = ("END", "Brief", "brief", "cut_for_marks", "response_in")
+__all__ = ("END", "Brief", "brief", "cut_for_marks", "number_after", "response_in")
 
 # The types of the last event, which holds the whole answer.
 END = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -40,6 +40,16 @@ def brief(data: bytes) -> Brief:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.convert(parse_chunk(data), Brief)
+
+
+def number_after(data: bytes) -> int:
+    """The `sequence_number` of what follows the event with this data; 0 where it has none."""
+    try:
+        event = parse_chunk(data)
+    except (ValueError, RecursionError):
+        return 0
+    number = event.get("sequence_number") if isinstance(event, dict) else None
+    return number + 1 if type(number) is int else 0
 
 
 def response_in(data: bytes) -> bytes:

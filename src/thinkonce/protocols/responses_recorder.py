@@ -14,13 +14,21 @@ from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.intake import Intake
 from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.protocols.responses_answer import Response, described, gist_of, read_response
-from thinkonce.protocols.responses_events import END, brief, cut_for_marks, response_in
+from thinkonce.protocols.responses_events import (
+    END,
+    brief,
+    cut_for_marks,
+    number_after,
+    response_in,
+)
 from thinkonce.protocols.sse import DONE, Event, frame
 
 __all__ = ("ResponsesRecorder", "ResponsesRelay")
 
 _ENDED = 1  # flag of the event that holds the whole answer
 _THOUGHT = "response.reasoning"  # how the types of events begin that bring no answer yet
+
+_encode = msgspec.json.Encoder().encode
 
 
 class ResponsesRecorder(Intake):
@@ -47,7 +55,7 @@ class ResponsesRecorder(Intake):
         if read.type == "error" or event.name == "error" or (read.error and not read.type):
             self.failed = True
         elif read.type in END:
-            self._response = read_response(response_in(data))
+            self._response = _ended_as(read.type, read_response(response_in(data)))
             event.flags = _ENDED
             self.done = True
         elif read.delta and not read.type.startswith(_THOUGHT):
@@ -67,6 +75,7 @@ class ResponsesRecorder(Intake):
         )
 
     def end(self) -> Reply | None:
+        self.rest()
         response = self._response
         if response is None or response.failed or self.failed or self.oversized:
             return None
@@ -89,13 +98,32 @@ class ResponsesRecorder(Intake):
             ended = ended or bool(event.flags & _ENDED)
 
 
+def _ended_as(kind: str, response: Response) -> Response:
+    """Where the type of the event and the object in it disagree, the worse end counts."""
+    status = kind.removeprefix("response.")
+    if status == "failed" or response.status == "completed":
+        response.status = status
+    return response
+
+
 class ResponsesRelay:
     """See `dialect.Relay`. Only the event with the whole answer is changed."""
 
     def __init__(self, annotate: Callable[[], bytes] | None) -> None:
         self._annotate = annotate
+        self._last = b""  # data of the last event
+
+    def fail(self, error: bytes) -> bytes:
+        """With the members the reference names, and the object that servers and clients use."""
+        told = msgspec.json.decode(error)["error"]
+        named = {name: told.get(name) for name in ("code", "message", "param")}
+        number = number_after(self._last)
+        event = {"type": "error", **named, "error": told, "sequence_number": number}
+        return frame(_encode(event), "error")
 
     def pass_on(self, events: Sequence[Event]) -> bytes:
+        for event in events:
+            self._last = event.data or self._last
         if self._annotate is None:
             return b"".join([event.raw for event in events])
         return b"".join([self._passed(event) for event in events])

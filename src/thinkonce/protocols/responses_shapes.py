@@ -8,23 +8,28 @@
                     response.output_item.done               whole
     response.completed                                      the object, whole
 
-From events to the object nothing is assembled: the last event holds it. It is checked against
-what the events before it said. An item whose events are not known here makes no stream.
+From events to the object nothing is assembled: the last event holds it. It is handed out where
+the events before it said all of it and nothing else. An item whose
+events are not known here makes no stream.
 Source: the reference of streaming events in OpenAI's API documentation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from thinkonce.protocols.bounds import all_keepable
 from thinkonce.protocols.merging import Object, parse_chunk, pieces_of
 from thinkonce.protocols.responses_events import END, brief, response_in
 
 __all__ = ("split", "whole_of")
+
+# What may differ between the event that ends an item and the object. Providers encrypt anew.
+_CHANGING = frozenset({"status", "encrypted_content"})
 
 _encode = msgspec.json.Encoder().encode
 
@@ -43,21 +48,46 @@ def whole_of(events: Sequence[bytes]) -> bytes | None:
 
 def _agrees(whole: Object, events: Sequence[bytes]) -> bool:
     texts: dict[tuple[Any, ...], list[str]] = {}
+    items: dict[int, Object] = {}
     try:
         for data in events:
             event = parse_chunk(data) if data.startswith(b"{") else {}
             if event.get("type") == "response.output_item.done":
-                if not _same_item(event["item"], whole["output"][event["output_index"]]):
-                    return False
+                items[event["output_index"]] = event["item"]
             elif place := _PLACES.get(event.get("type", "")):
                 texts.setdefault(place(event), []).append(event["delta"])
-        return all(_at(whole["output"], path) == "".join(said) for path, said in texts.items())
+        output = whole["output"]
+        said = [
+            _same_item(items[index], item) if index in items else _is_in(texts, index, item)
+            for index, item in enumerate(output)
+        ]
+        return (
+            all(said)
+            and all(index < len(said) for index in items)
+            and all(_at(output, path) == "".join(pieces) for path, pieces in texts.items())
+        )
     except (AttributeError, IndexError, KeyError, TypeError):  # not events as we know them
         return False
 
 
 def _same_item(done: Object, kept: Object) -> bool:
-    return (done["type"], done.get("id")) == (kept["type"], kept.get("id"))
+    return _lasting(done) == _lasting(kept)
+
+
+def _lasting(item: Object) -> Object:
+    return {name: value for name, value in item.items() if name not in _CHANGING}
+
+
+def _is_in(texts: Collection[tuple[Any, ...]], index: int, item: Object) -> bool:
+    """Whether the pieces of text, for want of the item's own event, were all there is to it."""
+    if item["type"] != "message" or not item["content"]:
+        return False
+    for number, part in enumerate(item["content"]):
+        name, empty = _PARTS[part["type"]]
+        more = any(part.get(each) for each in empty if each != name)
+        if more or (index, "content", number, name) not in texts:
+            return False
+    return True
 
 
 def _at(value: Any, path: tuple[Any, ...]) -> Any:
@@ -101,6 +131,8 @@ def split(body: bytes) -> list[bytes] | None:
     """
     try:
         whole = parse_chunk(body)
+        if not all_keepable((whole,)):
+            return None
         events = [_numbered(event, number) for number, event in enumerate(_events(whole))]
         head = {"type": f"response.{whole['status']}", "sequence_number": len(events)}
         # A line end inside JSON is white space, and an event is one line.

@@ -241,6 +241,22 @@ def test_what_cannot_change_its_shape_is_a_miss_for_the_other_one() -> None:
         replay.render(PLAIN, STAMP)
 
 
+@pytest.mark.parametrize("number", ["1E400", "-1e999", "NaN", "-Infinity", "1" * 40])
+@pytest.mark.parametrize("place", ['"id"', '"role"', '"finish_reason"'])
+def test_a_number_that_could_not_be_written_again_stays_where_it_is(
+    number: str, place: str
+) -> None:
+    def with_it(text: bytes) -> bytes:
+        return text.replace(place.encode(), b'"x":' + number.encode() + b"," + place.encode(), 1)
+
+    prepared = from_json(with_it(BODY))
+    assert not prepared.serves(STREAM)
+    assert prepared.render(PLAIN, None) == with_it(BODY)
+    replayed = from_stream(*map(with_it, CHUNKS))
+    assert not replayed.serves(PLAIN)
+    assert replayed.render(STREAM, None).count(number.encode()) > 0
+
+
 def test_what_is_held_ready_is_counted() -> None:
     replay = from_stream(*CHUNKS)
     assert replay.size == 0  # type: ignore[attr-defined]

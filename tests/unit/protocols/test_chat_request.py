@@ -98,6 +98,23 @@ def test_without_context_earlier_turns_do_not_count_but_all_that_follows_does() 
         ({"tools": [{"function": {"name": "f"}}]}, ""),
         ({"tools": [{"type": "function"}, {"type": "web_search"}]}, "tools"),
         ({"tools": [{"type": "mcp"}]}, "tools"),
+        ({"tools": [{"google_search": {}}]}, "tools"),
+        ({"tools": ["web_search"]}, "tools"),
+        ({"tools": {"type": "web_search"}}, "tools"),
+        ({"tools": [{"type": ["function"]}]}, "tools"),
+        ({"tools": [{"type": "function"}, None]}, "tools"),
+        ({"tools": []}, ""),
+        ({"tools": None}, ""),
+        ({"model": "openai/gpt-4o:online"}, "model"),
+        ({"model": "some/model:free:online"}, "model"),
+        ({"model": "some/model:online:free"}, "model"),
+        ({"model": "llama-3-sonar-small-32k-online"}, "model"),
+        ({"model": "gpt-4o-search-preview-2025-03-11"}, "model"),
+        ({"model": "gpt-5-search-api"}, "model"),
+        ({"model": "o3-deep-research"}, "model"),
+        ({"model": "some/model:free"}, ""),
+        ({"model": "online-shop"}, ""),
+        ({"model": "non-onlineable"}, ""),
         ({"web_search_options": {"search_context_size": "low"}}, "web_search_options"),
         ({"search_parameters": {"mode": "auto"}}, "search_parameters"),
         ({"plugins": [{"id": "web"}]}, "plugins"),
@@ -165,7 +182,8 @@ def test_errors_have_the_shape_the_client_reads(status: int, kind: str) -> None:
 
 
 def test_an_error_in_a_stream_is_an_event() -> None:
-    assert CHAT.error_event(b'{"error":{}}') == b'data: {"error":{}}\n\n'
+    relay = CHAT.relay(CHAT.asks(BODY), None)
+    assert relay.fail(b'{"error":{}}') == b'data: {"error":{}}\n\n'
 
 
 def test_the_marks_hold_every_promised_member() -> None:

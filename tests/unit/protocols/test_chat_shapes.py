@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import Any
 
 import pytest
@@ -27,6 +28,17 @@ def message(*deltas: dict[str, Any]) -> Any:
     whole = merged(*(chunk(delta) for delta in deltas))
     assert whole is not None
     return whole["choices"][0]["message"]
+
+
+def call_of(name: str, arguments: str, **more: Any) -> dict[str, Any]:
+    kind = {"custom": "custom"}.get(more.get("type", ""), "function")
+    text = {"function": "arguments", "custom": "input"}[kind]
+    return {"index": 0, **more, kind: {"name": name, text: arguments}}
+
+
+def called(name: str, arguments: str, **more: Any) -> dict[str, Any]:
+    """A chunk with a piece of a call, the only one for all its index says."""
+    return chunk({"tool_calls": [call_of(name, arguments, **more)]})
 
 
 def test_texts_are_joined_whatever_they_are_called() -> None:
@@ -64,6 +76,20 @@ def test_tool_calls_are_joined_by_index() -> None:
         {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
         {"id": "c", "type": "custom", "custom": {"name": "h", "input": "pq"}},
     ]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [call_of("f", '{"x"', id="a"), call_of("f", ":1}", id="a")],
+        [call_of("f", "", id="a"), call_of("", '{"x":1}', id="")],
+        [{"index": 0, "id": "a"}, call_of("f", '{"x":1}')],
+        [{"index": 0, "id": ""}, call_of("f", '{"x":1}', id="a")],
+    ],
+)
+def test_a_call_that_is_named_by_its_id_or_once_is_one_call(pieces: list[dict[str, Any]]) -> None:
+    (only,) = message(*({"tool_calls": [piece]} for piece in pieces))["tool_calls"]
+    assert only == {"id": "a", "function": {"name": "f", "arguments": '{"x":1}'}}
 
 
 def test_calls_without_an_index_are_told_apart_by_their_place() -> None:
@@ -124,6 +150,16 @@ def test_padding_is_dropped_and_the_last_usage_counts() -> None:
             chunk({"tool_calls": [{"index": 0, "id": "a"}]}),
             chunk({"tool_calls": [{"index": 0, "id": "b"}]}),
         ],
+        [called("f", '{"c":"a"}', id=""), called("f", '{"c":"b"}', id="")],
+        [called("f", '{"c":"a"}'), called("g", '{"c":"b"}')],
+        [called("f", ""), called("f", "")],
+        [called("f", ""), called("f", "", id="b")],
+        [called("f", "{}", type="custom"), called("f", "")],
+        [called("f", '{"a"'), called("", ":1}"), called("", '{"b":1}')],
+        [called("f", '{"a":1')],
+        [chunk({"function_call": {"name": "f", "arguments": "{}{}"}})],
+        [chunk({"tool_calls": [call_of("f", "{}"), call_of("f", "{}")]})],
+        [chunk({"custom_tool": {"x": 1}}), {**chunk(), "most": 10**40}],
         [chunk({"tool_calls": ["odd"]})],
         [["odd"]],
         [{**HEAD, "choices": "odd"}],
@@ -184,19 +220,29 @@ def test_reasoning_is_said_before_the_content() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"choices": 5}, {"choices": [{}]}, {"choices": [{"message": 1}]}]
+    "body",
+    [
+        {},
+        {"choices": 5},
+        {"choices": [{}]},
+        {"choices": [{"message": 1}]},
+        {"choices": [{"index": 0, "message": {"content": text}} for text in "ab"]},
+        {"choices": [{"message": {"content": "a"}}], "limit": inf},
+        {"choices": [{"message": {"content": "a", "score": -inf}}]},
+    ],
 )
 def test_what_is_no_chat_answer_is_not_split(body: dict[str, Any]) -> None:
     assert split(body) is None
 
 
 words = st.text(max_size=300)
+arguments = st.just("") | words.map(json.dumps)
 plain = st.none() | st.booleans() | st.integers(-9, 9) | st.just([]) | st.just([{"a": 1}])
 calls = st.fixed_dictionaries(
     {
         "id": st.text(max_size=5),
         "type": st.just("function"),
-        "function": st.fixed_dictionaries({"name": st.text(max_size=5), "arguments": words}),
+        "function": st.fixed_dictionaries({"name": st.text(max_size=5), "arguments": arguments}),
     }
 )
 messages = st.fixed_dictionaries(
@@ -207,7 +253,7 @@ messages = st.fixed_dictionaries(
         "annotations": plain,
         "unknown": plain | words,
         "tool_calls": st.none() | st.lists(calls, max_size=3),
-        "function_call": st.fixed_dictionaries({"name": words, "arguments": words}),
+        "function_call": st.fixed_dictionaries({"name": words, "arguments": arguments}),
     },
 )
 tokens = st.lists(st.fixed_dictionaries({"token": words, "logprob": st.just(-0.25)}), max_size=3)

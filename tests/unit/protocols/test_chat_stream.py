@@ -182,6 +182,21 @@ def test_half_a_character_in_a_chunk_is_kept_as_it_came() -> None:
 # -- passing on ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("missing", [b"\n", b"\n\n"])
+def test_a_last_event_without_its_blank_line_is_told_to_all_or_to_nobody(missing: bytes) -> None:
+    stream = b"".join(map(frame, STREAM))
+    recorder = CHAT.recorder(asked(), usage_asked=False, max_bytes=1 << 20)
+    events = recorder.feed(stream.removesuffix(missing))
+    events += recorder.rest()
+    assert CHAT.relay(asked(), None).pass_on(events) == stream
+    assert recorder.end() is not None
+    for cut in (b"data: [DON", b'data: {"choices":[', b": note", b"event: x\n"):
+        recorder = CHAT.recorder(asked(), usage_asked=False, max_bytes=1 << 20)
+        recorder.feed(stream.removesuffix(frame(DONE)) + cut)
+        assert recorder.rest() == []
+        assert recorder.end() is None
+
+
 def relayed(
     data: list[bytes], request: Asked, *, strip: bool = False, marks: bytes | None = MARKS
 ) -> list[bytes]:

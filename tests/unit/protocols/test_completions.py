@@ -377,4 +377,4 @@ def test_errors_have_openais_shape_whole_and_in_a_stream() -> None:
         "param": "model",
         "code": "model_not_found",
     }
-    assert TEXT.error_event(error) == frame(error)
+    assert TEXT.relay(STREAM, None).fail(error) == frame(error)

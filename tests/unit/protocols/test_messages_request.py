@@ -40,11 +40,11 @@ def test_what_is_asked_for_is_read_from_the_body() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"stream": "true", "temperature": "hot", "model": 5, "tools": {"type": "web_search"}},
+        {"stream": "true", "temperature": "hot", "model": 5, "tools": {}},
         {"stream": 1, "temperature": True, "messages": "hi", "output_config": "x"},
-        {"messages": [1, None, {"content": [2]}, {"role": "user", "content": 5}], "tools": [1]},
+        {"messages": [1, None, {"content": [2]}, {"role": "user", "content": 5}], "tools": []},
         {"messages": [{"role": "user", "content": [None, {"source": 3}]}], "output_format": []},
-        {"messages": {"role": "user"}, "tools": [{"type": None}], "container": None},
+        {"messages": {"role": "user"}, "tools": "", "container": None},
         {},
     ],
 )
@@ -162,7 +162,14 @@ def test_keys_are_what_they_were_when_this_version_was_released() -> None:
         ({"tools": [{"type": "text_editor_20250728", "name": "e"}]}, ""),
         ({"tools": [{"type": "memory_20250818", "name": "memory"}]}, ""),
         ({"tools": [{"type": "tool_search_tool_bm25_20251119", "name": "s"}]}, ""),
-        ({"tools": [{"name": "f"}, {"type": "web_search_20250305"}]}, "tools"),
+        ({"tools": [{"type": None, "name": "f", "input_schema": {}}]}, ""),
+        ({"tools": [{"type": "custom"}, {"type": "web_search_20250305"}]}, "tools"),
+        ({"tools": [{"name": "web_search"}]}, "tools"),
+        ({"tools": [{"google_search": {}}]}, "tools"),
+        ({"tools": ["web_search"]}, "tools"),
+        ({"tools": {"type": "web_search"}}, "tools"),
+        ({"tools": [{"type": None}]}, "tools"),
+        ({"model": "some/model:online"}, "model"),
         ({"tools": [{"type": "web_fetch_20250910"}]}, "tools"),
         ({"tools": [{"type": "code_execution_20250825"}]}, "tools"),
         ({"tools": [{"type": "bash_code_execution_20250825"}]}, "tools"),
@@ -269,7 +276,8 @@ def test_the_field_and_the_code_are_told_in_the_message() -> None:
 
 
 def test_an_error_is_told_whatever_its_text() -> None:
-    event = MESSAGES.error_event(MESSAGES.error(400, "got '\ud800\n'"))
+    relay = MESSAGES.relay(MESSAGES.asks(BODY), None)
+    event = relay.fail(MESSAGES.error(400, "got '\ud800\n'"))
     name, data = event.rstrip(b"\n").split(b"\n")
     assert name == b"event: error"
     assert json.loads(data.removeprefix(b"data: "))["error"]["message"] == "got '\\ud800\n'"

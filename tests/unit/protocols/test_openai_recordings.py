@@ -138,7 +138,8 @@ def test_a_stream_cut_off_anywhere_is_never_kept() -> None:
     for row in STREAMS[::4]:
         asked = RESPONSES.asks(row["request_body"])
         raw = row["response_body"].encode()
-        for length in {*range(0, len(raw), 211), *range(len(raw) - 12, len(raw))}:
+        whole = len(raw.rstrip())  # only the line ends may be missing
+        for length in {*range(0, whole, 211), *range(whole - 12, whole)}:
             recorder = RESPONSES.recorder(asked, usage_asked=True, max_bytes=1 << 24)
             recorder.feed(raw[:length])
             assert recorder.end() is None

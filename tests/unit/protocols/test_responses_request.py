@@ -10,7 +10,7 @@ from responses_samples import REQUEST
 
 from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.openai_responses import OpenAIResponses
-from thinkonce.protocols.sse import EventParser
+from thinkonce.protocols.sse import Event, EventParser
 
 RESPONSES = OpenAIResponses()
 DATA_URL = "data:image/png;base64,iVBORw0KGgo="
@@ -41,6 +41,11 @@ def test_the_request_is_read_and_never_fails() -> None:
         ({"previous_response_id": "resp_0"}, ""),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"prompt": {"id": "pmpt_1", "version": "2"}}, ""),
+        ({"prompt": "pmpt_1"}, "prompt"),
+        ({"tools": {"type": "web_search"}}, "tools"),
+        ({"tools": ["web_search"]}, "tools"),
+        ({"tools": [{"name": "f", "parameters": {}}]}, "tools"),
+        ({"model": "some/model:online"}, "model"),
         ({"tools": [{"type": "function", "name": "f"}, {"type": "custom"}]}, ""),
         ({"tools": [{"type": "local_shell"}, {"type": "apply_patch"}]}, ""),
         ({"plugins": [{"id": "web"}]}, "plugins"),
@@ -141,7 +146,9 @@ def test_errors_have_openais_shape_whole_and_in_a_stream() -> None:
         "param": "model",
         "code": "rate",
     }
-    (sent,) = EventParser().feed(RESPONSES.error_event(error))
+    relay = RESPONSES.relay(asked(), None)
+    relay.pass_on([Event(b"", b'{"type":"response.created","sequence_number":6}'), Event(b":\n\n")])
+    (sent,) = EventParser().feed(relay.fail(error))
     assert sent.name == "error"
     assert json.loads(sent.data or b"") == {
         "type": "error",
@@ -149,4 +156,13 @@ def test_errors_have_openais_shape_whole_and_in_a_stream() -> None:
         "message": "slow down",
         "param": "model",
         "error": told,
+        "sequence_number": 7,
     }
+
+
+@pytest.mark.parametrize("last", [b"", b"{", b"[1]", b'{"type":"x"}', b'{"sequence_number":"6"}'])
+def test_an_error_after_events_without_a_number_has_the_first(last: bytes) -> None:
+    relay = RESPONSES.relay(asked(), None)
+    relay.pass_on([Event(b"", last)])
+    (sent,) = EventParser().feed(relay.fail(RESPONSES.error(502, "gone")))
+    assert json.loads(sent.data or b"")["sequence_number"] == 0

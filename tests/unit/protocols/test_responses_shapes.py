@@ -118,7 +118,15 @@ def said(kind: str, text: str, **place: Any) -> bytes:
 
 
 def item_done(done: dict[str, Any]) -> bytes:
-    return event("response.output_item.done", 3, output_index=0, item=done)
+    return done_at(0, done)
+
+
+def done_at(index: int, done: dict[str, Any]) -> bytes:
+    return event("response.output_item.done", 3, output_index=index, item=done)
+
+
+def with_refusal(words: dict[str, Any]) -> dict[str, Any]:
+    return words | {"content": [*words["content"], {"type": "refusal", "refusal": "no"}]}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,19 @@ def item_done(done: dict[str, Any]) -> bytes:
         ([said("refusal", "a", content_index=0)], [message()]),
         ([item_done(call())], [message()]),
         ([item_done(item("message", "msg_2"))], [message()]),
+        ([delta("hello"), item_done(message("hello"))], [message("hello"), call()]),
+        ([delta("hello")], [message("hello"), call()]),
+        ([delta("hello")], [message("hello"), reasoning("hm")]),
+        ([item_done(message("hello"))], [message("bye")]),
+        ([item_done(message("hello"))], [message("hello", annotations=[{"type": "url"}])]),
+        ([delta("hello")], [message("hello", annotations=[{"type": "url"}])]),
+        ([delta("hello")], [with_refusal(message("hello"))]),
+        ([delta("hello"), item_done(message("hello"))], [with_refusal(message("hello"))]),
+        ([], [message("hello")]),
+        ([], [item("message", "msg_1", role="assistant", content=[])]),
+        ([item_done(call())], [call('{"city":"Rome"}')]),
+        ([item_done(call())], [call() | {"name": "other"}]),
+        ([delta("hello"), item_done(message("hello")), done_at(1, call())], [message("hello")]),
     ],
 )
 def test_an_object_that_contradicts_its_events_is_not_handed_out(
@@ -145,6 +166,13 @@ def test_an_object_that_contradicts_its_events_is_not_handed_out(
     assert not prepared.serves(PLAIN)
     with pytest.raises(ValueError, match="serves"):
         prepared.render(PLAIN, STAMP)
+
+
+def test_an_item_may_differ_in_what_providers_make_anew_each_time() -> None:
+    done = reasoning("hm") | {"encrypted_content": "gBBB", "status": "in_progress"}
+    last = event("response.completed", 4, response=answer(reasoning("hm")))
+    prepared = from_stream([*stream()[:2], item_done(done), last])
+    assert json.loads(prepared.render(PLAIN, None)) == answer(reasoning("hm"))
 
 
 def test_an_answer_left_out_of_the_last_event_was_said_all_the_same() -> None:
@@ -241,6 +269,13 @@ def test_a_body_over_several_lines_becomes_one_and_a_byte_order_mark_none() -> N
     made = events_of(from_json(pretty).render(STREAM, STAMP, MARKS))
     assert made[-1]["response"] == answer() | MARKED
     assert not from_json(b"\xef\xbb\xbf" + pretty).serves(STREAM)
+
+
+@pytest.mark.parametrize("number", ["1E400", "-Infinity", "1" * 40])
+def test_a_number_that_could_not_be_written_again_makes_no_stream(number: str) -> None:
+    body = encoded(answer()).replace(b'"status"', b'"x":' + number.encode() + b',"status"', 1)
+    assert not from_json(body).serves(STREAM)
+    assert from_json(body).render(PLAIN, None) == body
 
 
 def test_logprobs_stay_with_the_text_they_belong_to() -> None:

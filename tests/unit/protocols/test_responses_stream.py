@@ -90,7 +90,7 @@ def test_the_borders_of_chunks_may_fall_anywhere(texts: list[str], data: st.Data
     [
         (b"", Reason.ABORTED),
         (framed(stream()[:-1]), Reason.ABORTED),
-        (framed(stream())[:-1], Reason.ABORTED),
+        (framed(stream())[:-3], Reason.ABORTED),
         (framed(stream()[:-1]) + frame(DONE), Reason.ABORTED),
         (framed([*stream()[:3], event("error", 3, code="x", message="y")]), Reason.ERROR),
         (framed(stream()[:3]) + frame(b'{"error":{"message":"busy"}}'), Reason.ERROR),
@@ -114,10 +114,24 @@ def test_what_is_not_complete_is_no_reply(raw: bytes, reason: Reason) -> None:
 
 def test_a_stream_cut_off_anywhere_is_never_kept() -> None:
     raw = framed(stream())
-    for length in range(len(raw)):
+    for length in range(len(raw) - 2):
         recorder = recorded(raw[:length])
         assert recorder.end() is None
         assert why(recorder) is Reason.ABORTED
+
+
+@pytest.mark.parametrize("missing", [b"\n", b"\n\n"])
+def test_a_last_event_without_its_blank_line_is_recorded_and_passed_on(missing: bytes) -> None:
+    raw = framed(stream())
+    recorder = recorded(raw.removesuffix(missing))
+    (last,) = recorder.rest()
+    assert recorder.rest() == []
+    assert last.raw == named(stream()[-1])
+    assert RESPONSES.relay(STREAM, None).pass_on(recorder.events) == raw
+    reply = recorder.end()
+    assert reply is not None
+    assert list(reply.events) == stream()
+    assert why(recorder) is None
 
 
 def cut_short(reason: Any) -> dict[str, Any]:
@@ -152,11 +166,31 @@ def test_an_incomplete_answer_is_not_kept_but_still_serves_followers(
         ("half \ud83d", Reason.UNENCODABLE),
     ],
 )
-def test_the_status_inside_decides_whatever_the_event_is_called(
+def test_an_odd_status_inside_decides_where_the_event_says_completed(
     status: str | None, reason: Reason
 ) -> None:
     last = event("response.completed", 4, response=answer(status=status))
     assert why(recorded(framed([*stream()[:-1], last]))) is reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "reason"),
+    [
+        ("failed", "completed", Reason.ERROR),
+        ("failed", "incomplete", Reason.ERROR),
+        ("incomplete", "completed", Reason.INCOMPLETE),
+        ("incomplete", "failed", Reason.ERROR),
+        ("completed", "failed", Reason.ERROR),
+        ("completed", "incomplete", Reason.INCOMPLETE),
+    ],
+)
+def test_of_an_event_and_a_status_that_disagree_the_worse_counts(
+    kind: str, status: str, reason: Reason
+) -> None:
+    last = event(f"response.{kind}", 4, response=answer(status=status))
+    recorder = recorded(framed([*stream()[:-1], last]))
+    assert why(recorder) is reason
+    assert (recorder.end() is None) is (reason is Reason.ERROR)
 
 
 def test_what_says_nothing_is_not_kept() -> None:
