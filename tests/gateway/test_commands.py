@@ -69,6 +69,28 @@ async def test_purge_takes_effect_before_it_returns(filled: Running, capsys: Out
     assert (await filled.chat("two", kv_cache={"namespace": "v2"})).cache == "MISS"
 
 
+async def test_purge_by_age_expiry_model_and_key(stage: Stage, capsys: Out) -> None:
+    gateway = await stage.gateway(clock=stage.moving.clock)
+    await gateway.chat("old")
+    await gateway.chat("short", kv_cache={"ttl": 5000})
+    stage.moving.move(4000)
+    await gateway.chat("expired", kv_cache={"ttl": 10})
+    await gateway.chat("other", model="b")
+    key = (await gateway.chat("keyed")).headers["x-cache-key"]
+    await gateway.chat("young")
+    stage.moving.move(20)
+    for chosen, left in (
+        (("--expired",), 4),
+        (("--older-than", "1h"), 3),
+        (("--model", "b"), 2),
+        (("--key", key[:9]), 1),
+    ):
+        before = len(await told(capsys, "ls", "--url", gateway.url))
+        purged = (await told(capsys, "purge", *chosen, "--url", gateway.url))["purged"]
+        assert len(await told(capsys, "ls", "--url", gateway.url)) == before - purged == left
+    assert (await gateway.chat("young")).cache == "HIT"
+
+
 async def test_what_a_gateway_refuses_is_said_in_one_line(filled: Running, capsys: Out) -> None:
     assert await run("show", "0" * 16, "--url", filled.url) == 1
     said = capsys.readouterr().err
