@@ -42,6 +42,7 @@ async def test_what_is_not_json_is_a_400_that_says_where(
 ) -> None:
     got = await gateway.send("POST", CHAT, body, KIND)
     assert got.status == 400
+    assert (got.cache, got.reason) == ("BYPASS", "error")
     assert where in names(got.body)["message"]
     assert upstream.calls == 0
 

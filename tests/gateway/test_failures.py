@@ -100,6 +100,7 @@ async def test_nobody_there_is_a_502_that_names_the_upstream(stage: Stage) -> No
     got = await gateway.chat()
     assert (got.status, got.json["error"]["code"]) == (502, "upstream_unreachable")
     assert "'main'" in got.json["error"]["message"]
+    assert (got.cache, got.reason) == ("MISS", "error")
     await stage.upstream.start()
 
 

@@ -32,10 +32,10 @@ from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import CONTENT_TYPE, Metrics
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
-from thinkonce.outcome import Reason
+from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import spoken_at
 from thinkonce.upstream.client import HOPS
-from thinkonce.upstream.failure import Refused
+from thinkonce.upstream.failure import Header, Refused
 from thinkonce.web.exchange import is_request_id
 from thinkonce.web.protocol import OVERSIZED
 
@@ -194,7 +194,7 @@ class Gateway:
         body = spoken_at(call.path).error(
             error.status, error.message, type=error.type, code=error.code, param=error.param
         )
-        head = [JSON_TYPE, *error.headers, (b"x-request-id", call.id)]
+        head = [JSON_TYPE, *_marks_of(call, error), *error.headers, (b"x-request-id", call.id)]
         await send_whole(call, error.status, head, body)
 
     async def _send_upstream_error(self, call: Call, error: UpstreamError) -> None:
@@ -223,6 +223,14 @@ class Gateway:
                 seconds,
                 call.not_stored,
             )
+
+
+def _marks_of(call: Call, error: HttpError) -> list[Header]:
+    """What an answer of the gateway's own says of the cache: that it stood aside, or was asked."""
+    if not call.endpoint or any(name == b"x-cache" for name, _ in error.headers):
+        return []
+    outcome = (call.outcome or Outcome.BYPASS).upper().encode()
+    return [(b"x-cache", outcome), (b"x-cache-reason", Reason.ERROR.encode())]
 
 
 async def _not_built(call: Call) -> None:
