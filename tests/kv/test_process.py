@@ -77,7 +77,8 @@ def test_a_port_in_use_is_named_before_the_model_is_loaded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "named"), [("no.such.host.invalid", 0, "host"), ("127.0.0.1", 70_000, "port")]
+    ("host", "port", "named"),
+    [("no.such.host.invalid", 0, "--host"), ("127.0.0.1", 70_000, "--port")],
 )
 def test_an_address_that_cannot_work_is_named(host: str, port: int, named: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -69,6 +69,9 @@ class GatewayView:
     def __init__(self, url: str, token: str = "") -> None:
         check_upstream_url("--url", url)
         parts = urlsplit(url)
+        if parts.path.rstrip("/").removesuffix("/v1"):
+            accepts = "a gateway's address, with /v1 or without, such as http://127.0.0.1:8000"
+            raise ConfigError("--url", url, accepts)
         secure = parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self.place = f"{parts.scheme}://{parts.netloc}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -15,12 +17,14 @@ from thinkonce.cli.later import NotBuilt
 from thinkonce.cli.options import Config, StoreUrl
 from thinkonce.cli.output import reporting
 from thinkonce.errors import MISSING, ConfigError
-from thinkonce.settings import Settings, Sources, Upstream
+from thinkonce.settings import Local, Settings, Sources, Upstream
 from thinkonce.settings.check import check_upstream_url
+from thinkonce.settings.load import FILE_NAME
 
-__all__ = ("pools_of", "register", "with_optional_model")
+__all__ = ("pools_of", "register", "to_read_again", "with_optional_model")
 
 MODEL_PORT = 8001
+LOCAL_NEEDS = ("torch", "transformers", "tokenizers", "aiohttp", "uvicorn")
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
 
 
@@ -75,9 +79,11 @@ def serve(
         accepts = "--upstream URL for a provider, or --local for a model on this machine"
         raise ConfigError("a model to ask", MISSING, accepts)
     _share_data_folder(settings)
+    if settings.local.enabled:
+        _check_local("[local] model" if local is None else "--local", settings.local)
     from thinkonce.gateway.serve import run
 
-    return run(settings, sources.load)
+    return run(settings, to_read_again(sources).load)
 
 
 def serve_model(
@@ -152,6 +158,27 @@ def pools_of(urls: Sequence[str]) -> dict[str, Upstream]:
             name += "+"
         pools[name] = Upstream(urls=[url])
     return pools
+
+
+def to_read_again(sources: Sources) -> Sources:
+    """For a reload: a file that is gone by then is a mistake, not a wish for the defaults."""
+    found = sources.config is None and Path(FILE_NAME).exists()
+    return replace(sources, config=Path(FILE_NAME)) if found else sources
+
+
+def _check_local(written: str, local: Local) -> None:
+    """Say at once what the model's server would say once it has loaded its libraries."""
+    for needed in LOCAL_NEEDS:
+        if find_spec(needed) is None:
+            raise ModuleNotFoundError(
+                f"a local model needs {needed}; pip install 'thinkonce[local]' brings it"
+            )
+    from thinkonce.cli.examine import Grade, models
+
+    for found in models(local):
+        if found.grade is Grade.BAD:
+            accepts = f"a model that is here ({found.says}{found.todo and '; '}{found.todo})"
+            raise ConfigError(written, local.model, accepts)
 
 
 def _share_data_folder(settings: Settings) -> None:

@@ -57,9 +57,8 @@ class LocalModel:
         if not await self._spawn(0):
             assert self._process is not None
             code = await self._process.wait()
-            raise ConfigError(
-                "--local", " ".join(self._command(0)), f"a model that starts (it exited {code})"
-            )
+            accepts = "a model whose server starts; the line above says why this one did not"
+            raise ConfigError("the local model", f"exit code {code}", accepts)
         self._keeper = asyncio.create_task(self._keep())
         return self.url
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from thinkonce.errors import ConfigError
@@ -14,19 +15,23 @@ __all__ = ("LEAST_SECRET", "check", "check_store_url", "check_upstream_url")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 LEAST_SECRET = 32  # characters
 _LEAST_TOKEN = 8
+NOBODY_SAID: Mapping[str, str] = MappingProxyType({})
 _STORES = "memory:// or sqlite:///relative.db or sqlite:////absolute.db"
 
 
-def check(settings: Settings) -> None:
-    """Raise ConfigError for the first thing that cannot work."""
+def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
+    """Raise ConfigError for the first thing that cannot work.
+
+    `names`: "section.name" -> what its writer calls it, a flag or a variable say.
+    """
     if settings.store.url:
-        check_store_url("[store] url", settings.store.url)
-    names = [*settings.upstreams, *(["local"] if settings.local.enabled else [])]
+        check_store_url(names.get("store.url", "[store] url"), settings.store.url)
+    pools = [*settings.upstreams, *(["local"] if settings.local.enabled else [])]
     for name, upstream in settings.upstreams.items():
         _check_upstream(name, upstream)
         for other in upstream.fallback:
-            if other == name or other not in names:
-                accepts = f"names of other pools: {', '.join(n for n in names if n != name)}"
+            if other == name or other not in pools:
+                accepts = f"names of other pools: {', '.join(n for n in pools if n != name)}"
                 raise ConfigError(f"[upstreams.{name}] fallback", other, accepts)
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
     _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
@@ -37,6 +42,8 @@ def check(settings: Settings) -> None:
 def check_store_url(written: str, url: str) -> None:
     if url.startswith(("redis://", "rediss://", "redis+cluster://")):
         raise ConfigError(written, url, f"{_STORES}; Redis stores are not built yet")
+    if url and "://" not in url:
+        raise ConfigError(written, url, f"{_STORES}; did you mean sqlite:///{url}?")
     if url != "memory://" and not (url.startswith("sqlite:///") and url[10:].strip("/")):
         raise ConfigError(written, url, _STORES)
 

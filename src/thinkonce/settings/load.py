@@ -46,6 +46,9 @@ TABLES: dict[str, type[Section]] = {
     "ttl_classes": TtlClass,
 }
 
+# Flags that are not called as their setting is.
+FLAGS = {"store.url": "--store", "local.model": "--local", "local.enabled": "--local"}
+
 Written = tuple[str, object]  # the setting as its writer knows it, and the value
 
 
@@ -79,7 +82,7 @@ class Sources:
         values["clients"] = _table("clients", tables, classes)
         values["groups"] = tables.get("groups", {})
         settings = Settings(ttl_classes=classes, **values)
-        check(settings)
+        check(settings, {path: name for path, (name, _) in written.items()})
         return _with_store(settings)
 
 
@@ -140,7 +143,8 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Written]]:
 def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, Written]]:
     for path, value in flags.items():
         if value is not None:
-            yield path, (f"--{path.split('.')[-1].replace('_', '-')}", value)
+            name = FLAGS.get(path) or f"--{path.split('.')[-1].replace('_', '-')}"
+            yield path, (name, value)
 
 
 def _unknown(written: str, value: object, name: str, known: Collection[str]) -> NoReturn:

@@ -45,7 +45,8 @@ def store_path(url: str) -> Path:
     """The file that `url` names, absolute. Raises ConfigError for any other kind of URL."""
     scheme, separator, rest = url.partition("://")
     if not separator:
-        raise ConfigError("store", url, ACCEPTS)
+        meant = f"; did you mean sqlite:///{url}?" if url else ""
+        raise ConfigError("store", url, ACCEPTS + meant)
     if scheme in LATER:
         raise ConfigError("store", url, f"{ACCEPTS}; Redis stores are not built yet")
     name = rest.removeprefix("/")

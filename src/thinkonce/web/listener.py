@@ -14,7 +14,7 @@ __all__ = ("bind", "url_of")
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet; port 0 takes a free one. Raises ConfigError."""
     if not 0 <= port <= 65_535:
-        raise ConfigError("port", port, "0 (any free one) to 65535")
+        raise ConfigError("--port", port, "0 (any free one) to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -30,12 +30,12 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         if wrong.errno == errno.EADDRNOTAVAIL:
             raise _no_address(host, wrong) from wrong
-        raise ConfigError("port", port, f"a port that is free on {host} ({wrong})") from wrong
+        raise ConfigError("--port", port, f"a port that is free on {host} ({wrong})") from wrong
     return listener
 
 
 def _no_address(host: str, wrong: OSError) -> ConfigError:
-    return ConfigError("host", host, f"an address of this machine ({wrong})")
+    return ConfigError("--host", host, f"an address of this machine ({wrong})")
 
 
 def url_of(listener: socket.socket) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from thinkonce.cli.serve import pools_of, with_optional_model
+from thinkonce.cli.serve import pools_of, to_read_again, with_optional_model
 from thinkonce.errors import ConfigError
+from thinkonce.settings import Sources
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,17 @@ def test_two_paths_of_one_host_never_share_a_name_whatever_their_order() -> None
     first, second = "https://host/team-a/v1", "https://host/team-b/v1"
     assert list(pools_of([first, second])) == ["host/team-a", "host/team-b"]
     assert list(pools_of([second])) == ["host/team-b"]
+
+
+def test_a_reload_misses_the_file_that_was_there_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert to_read_again(Sources()).load().cache.ttl is not None, "there was none, and need be none"
+    file = tmp_path / "thinkonce.toml"
+    file.write_text("[cache]\nttl = 5\n")
+    sources = to_read_again(Sources())
+    assert sources.load().cache.ttl == 5
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"thinkonce\.toml.*a TOML file that exists"):
+        sources.load()
