@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -14,8 +15,13 @@ import pytest
 from gateway.conftest import Got, Running, Stage
 from thinkonce import Cache, cached
 from thinkonce.cli import main
+from thinkonce.entry import Entry, Form, Meta
+from thinkonce.freshness import Rules
 from thinkonce.insight.carried import carried
+from thinkonce.insight.moving import Importer, export_lines, read_opening
 from thinkonce.selector import Selector
+from thinkonce.shelf import Shelf, open_shelf
+from thinkonce.tiers.tier import Key
 
 LINES = {"content-type": "application/jsonl"}
 MINE, OTHER = "m" * 32, "o" * 32
@@ -195,6 +201,59 @@ async def test_an_older_answer_does_not_replace_a_newer_one(stage: Stage) -> Non
     assert (await put_in(other, await exported(one)))[1]["present"] == 1
     assert (await put_in(one, await exported(other)))[1]["imported"] == 1
     assert held(one) == held(other)
+
+
+async def test_every_change_is_one_audit_line_without_secrets(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await stage.gateway(store={"url": "memory://", "secret": MINE})
+    key = (await gateway.chat("one")).headers["x-cache-key"]
+    line = {"url": "/v1/chat/completions", "body": {"model": "priced", "messages": []}}
+    credential = LINES | {"x-thinkonce-client-authorization": "Bearer sk-hidden"}
+    with caplog.at_level(logging.INFO, "thinkonce.audit"):
+        lines = await exported(gateway, "?tag=a%0Ab")
+        await put_in(gateway, lines, query="?into_tenant=anonymous")
+        await gateway.send("POST", "/cache/preload", json.dumps(line).encode(), credential)
+        await gateway.post(f"/cache/entries/{key}/feedback", {"wrong": True})
+        await gateway.post("/cache/limits", {"max_size": 10})
+        await gateway.post("/cache/explain", line)
+    said = [record.getMessage() for record in caplog.records if record.name == "thinkonce.audit"]
+    assert [text.split(": ")[1] for text in said] == [
+        "exported",
+        "import",
+        "preload",
+        f"feedback on {key}",
+        "limits set",
+    ]
+    assert "into tenant anonymous" in said[1]
+    assert not [text for text in said if "sk-hidden" in text or "\n" in text]
+
+
+def test_lines_that_the_store_does_not_keep_are_named(tmp_path: Path) -> None:
+    def opened(name: str, max_bytes: int) -> Shelf:
+        url = f"sqlite:///{tmp_path / name}.db"
+        return open_shelf(
+            url, Rules(), secret=MINE, max_bytes=2**24, store_max_bytes=max_bytes, policy="cost"
+        )
+
+    one, other = opened("one", 2**30), opened("other", 2**20)
+    for n, size in enumerate((10, 400_000, 20)):
+        digest = bytes([n]) * 32
+        entry = Entry(None, b"x" * size, Meta(), payload_size=size, form=Form.ENCODED)
+        one.setting.tiers[1].put(Key(digest, digest), entry)
+    lines = list(export_lines(one, Selector()))
+    importer = Importer(other, read_opening(lines[0]), None, 2**20)
+    assert [importer.take(n, line) for n, line in enumerate(lines[1:], start=2)] == [""] * 4
+    assert [number for number, _ in importer.settle()] == [3]
+    assert importer.told() == {
+        "imported": 2,
+        "present": 0,
+        "expired": 0,
+        "failed": 1,
+        "complete": True,
+    }
+    one.close()
+    other.close()
 
 
 # -- the commands ---------------------------------------------------------------------------

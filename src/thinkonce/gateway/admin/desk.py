@@ -27,6 +27,7 @@ __all__ = ("BODY_LIMIT", "Desk", "Handler", "Served", "decoded")
 log = logging.getLogger("thinkonce.audit")
 
 BODY_LIMIT = 1024 * 1024
+LINES_TYPE = (b"content-type", b"application/jsonl")
 T = TypeVar("T")
 
 Handler = Callable[[Call], Awaitable[None]]
@@ -73,6 +74,20 @@ class Desk:
 
     async def send(self, call: Call, answer: Any) -> None:
         await send_whole(call, 200, self.head(call), msgspec.json.encode(answer))
+
+    async def begin_lines(self, call: Call) -> None:
+        """The head of an answer that is lines of JSON, as they come."""
+        call.status = 200
+        head = self.head(call, LINES_TYPE)
+        await call.send({"type": "http.response.start", "status": 200, "headers": head})
+
+    async def send_line(self, call: Call, row: Any) -> None:
+        line = msgspec.json.encode(row) + b"\n"
+        await call.send({"type": "http.response.body", "body": line, "more_body": True})
+
+    async def end_lines(self, call: Call) -> None:
+        call.answered = True
+        await call.send({"type": "http.response.body", "body": b""})
 
     def head(self, call: Call, kind: tuple[bytes, bytes] = JSON_TYPE) -> list[tuple[bytes, bytes]]:
         return [kind, (b"x-request-id", call.id), (b"cache-control", b"no-store")]

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
-import msgspec
-
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.admin.lines import lines_of
@@ -18,7 +16,6 @@ from thinkonce.insight.moving import ForeignSecret, Importer, Into, export_lines
 
 __all__ = ("export", "import_")
 
-LINES_TYPE = (b"content-type", b"application/jsonl")
 PIECE = 256 * 1024  # bytes sent at a time, but for longer lines
 TELL_EVERY = 500  # lines
 # A line holds its answer in base64, the request, and the rest.
@@ -30,16 +27,12 @@ async def export(desk: Desk, call: Call) -> None:
     selector, after = chosen(call)
     lines = export_lines(desk.shelf, selector, after)
     piece = await asyncio.to_thread(_piece, lines)  # before the head: it may fail
-    call.status = 200
-    await call.send(
-        {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
-    )
+    await desk.begin_lines(call)
     while piece:
         await call.send({"type": "http.response.body", "body": piece, "more_body": True})
         piece = await asyncio.to_thread(_piece, lines)
-    call.answered = True
-    await call.send({"type": "http.response.body", "body": b""})
-    desk.audit(call, f"exported: {call.query.decode('latin-1') or 'everything'}")
+    await desk.end_lines(call)
+    desk.audit(call, f"exported: {call.query.decode('latin-1')!r:.200}")
 
 
 async def import_(desk: Desk, call: Call) -> None:
@@ -50,21 +43,19 @@ async def import_(desk: Desk, call: Call) -> None:
     first = await anext(lines, None)
     opening = (first and first[1]) or b""
     importer = await asyncio.to_thread(_begin, desk, opening, into)
-    call.status = 200
-    await call.send(
-        {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
-    )
-    async for number, line in lines:
-        await _tell(call, await asyncio.to_thread(_take, importer, number, line, limit))
-        if number % TELL_EVERY == 0:
-            await _send(call, {"line": number, **importer.told()})
-    await _tell(call, await asyncio.to_thread(importer.settle))
-    await _send(call, {"done": True, **importer.told()})
-    call.answered = True
-    await call.send({"type": "http.response.body", "body": b""})
-    counts = ", ".join(f"{count} {name}" for name, count in importer.counts.items())
-    whose = f", into tenant {into('chat/completions')}" if into else ""
-    desk.audit(call, f"import: {counts}{whose}")
+    try:
+        await desk.begin_lines(call)
+        async for number, line in lines:
+            await _tell(desk, call, await asyncio.to_thread(_take, importer, number, line, limit))
+            if number % TELL_EVERY == 0:
+                await desk.send_line(call, {"line": number, **importer.told()})
+        await _tell(desk, call, await asyncio.to_thread(importer.settle))
+        await desk.send_line(call, {"done": True, **importer.told()})
+    finally:  # an import that was broken off has changed something too
+        counts = ", ".join(f"{count} {name}" for name, count in importer.counts.items())
+        whose = f", into tenant {into('chat/completions')}" if into else ""
+        desk.audit(call, f"import: {counts}{whose}")
+    await desk.end_lines(call)
 
 
 def _into(desk: Desk, call: Call) -> Into | None:
@@ -108,11 +99,6 @@ def _piece(lines: Iterator[bytes]) -> bytes:
     return b"".join(parts)
 
 
-async def _tell(call: Call, wrong: list[tuple[int, str]]) -> None:
+async def _tell(desk: Desk, call: Call, wrong: list[tuple[int, str]]) -> None:
     for number, why in wrong:
-        await _send(call, {"line": number, "error": why})
-
-
-async def _send(call: Call, row: object) -> None:
-    line = msgspec.json.encode(row) + b"\n"
-    await call.send({"type": "http.response.body", "body": line, "more_body": True})
+        await desk.send_line(call, {"line": number, "error": why})

@@ -45,7 +45,6 @@ __all__ = (
 )
 
 MOST_SAID = 300  # characters of an error
-LINES_TYPE = (b"content-type", b"application/jsonl")
 DEFAULT_CONCURRENCY, MOST_CONCURRENCY = 8, 256
 # What Anthropic's SDKs send; it is in the key.
 ANTHROPIC_VERSION = (b"anthropic-version", b"2023-06-01")
@@ -101,20 +100,21 @@ async def preload(desk: Desk, call: Call) -> None:
     batch = Batch(desk, call, await whose(desk, call), pace)
     limit = desk.settings.gateway.body_limit
     counts = dict.fromkeys(("lines", "stored", "already", "failed"), 0)
-    async with Ahead(call) as ahead:
-        lines = lines_of(call, limit, ahead.receive)
-        results = batch.results(lines, concurrency, ahead.gone)
-        await _begin(desk, call)
-        async with aclosing(results):
-            async for result in results:
-                counts["lines"] += 1
-                there = "already" if result.outcome == "hit" else "stored"
-                counts[there if result.stored else "failed"] += 1
-                await _send(call, result)
-    await _send(call, {"done": True, **counts})
-    call.answered = True
-    await call.send({"type": "http.response.body", "body": b""})
-    desk.audit(call, "preload: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    try:
+        async with Ahead(call) as ahead:
+            lines = lines_of(call, limit, ahead.receive)
+            results = batch.results(lines, concurrency, ahead.gone)
+            await desk.begin_lines(call)
+            async with aclosing(results):
+                async for result in results:
+                    counts["lines"] += 1
+                    there = "already" if result.outcome == "hit" else "stored"
+                    counts[there if result.stored else "failed"] += 1
+                    await desk.send_line(call, result)
+        await desk.send_line(call, {"done": True, **counts})
+    finally:  # a batch that was broken off has changed something too
+        desk.audit(call, "preload: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    await desk.end_lines(call)
 
 
 class Batch:
@@ -279,18 +279,6 @@ async def _end(tasks: list[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _begin(desk: Desk, call: Call) -> None:
-    call.status = 200
-    await call.send(
-        {"type": "http.response.start", "status": 200, "headers": desk.head(call, LINES_TYPE)}
-    )
-
-
-async def _send(call: Call, row: Any) -> None:
-    line = msgspec.json.encode(row) + b"\n"
-    await call.send({"type": "http.response.body", "body": line, "more_body": True})
 
 
 def _limits(call: Call) -> tuple[int, Pace]:

@@ -59,9 +59,9 @@ class Admin:
 
 
 def _not_reached(call: Call, error: TierError) -> HttpError:
-    """The store's part failed; what memory held and was meant is gone all the same."""
+    """The store's part failed; of what was to go, memory's part is gone all the same."""
     what = f"{error} ({error.__cause__ or error.doing})"
-    if call.method != "GET":
+    if call.method == "DELETE" or call.path.endswith(("/purge", "/feedback")):
         what += "; memory is purged, the store is not: try again once it can be written"
     wrong = HttpError(503, what, code="store_unavailable")
     wrong.headers = ((b"retry-after", b"10"),)
