@@ -281,3 +281,37 @@ def test_a_key_is_compared_whole_and_in_constant_time(monkeypatch: pytest.Monkey
         got = found.find([(b"authorization", b"Bearer " + key.encode())])
         assert (got and got.name) == (None if key == "tk-9" else key[-1])
         assert len(compared) == 5, "the place of a key is not told by the time it takes"
+
+
+async def test_what_a_stranger_had_stored_before_is_not_given_to_it_any_more(stage: Stage) -> None:
+    upstreams = {"main": Pool(urls=[stage.upstream.url])}
+    gateway = await stage.gateway(upstreams=upstreams)
+    assert (await gateway.chat(headers=bearer("sk-old"))).status == 200
+    settings = settings_of(upstreams, clients={"alice": client("tk-a")})
+    gateway.assembly.adopt(settings, Pools.of(upstreams))
+    for _ in range(3):  # the lane knows its head by then
+        assert (await gateway.chat(headers=bearer("sk-old"))).status == 401
+
+
+async def test_vectors_count_in_the_quota_and_in_the_rate_limit(stage: Stage) -> None:
+    async def embed(seen: Seen, out: Out) -> None:
+        inputs = seen.json["input"]
+        rows = [
+            {"object": "embedding", "index": place, "embedding": [0.5] * 300}
+            for place in range(len(inputs))
+        ]
+        usage = {"prompt_tokens": 2, "total_tokens": 2}
+        await out.json({"object": "list", "data": rows, "model": "e", "usage": usage})
+
+    stage.upstream.script = embed
+    gateway = await guarded(
+        stage,
+        alice=client("tk-a", max_bytes=1),
+        bob=client("tk-b", rate_limit=1),
+    )
+    asked = {"model": "e", "input": ["one", "two"]}
+    for _ in range(2):
+        assert (await gateway.post("/v1/embeddings", asked, bearer("tk-a"))).status == 200
+    assert stage.upstream.calls == 2, "nothing was kept"
+    statuses = [(await gateway.post("/v1/embeddings", asked, bearer("tk-b"))).status for _ in "ab"]
+    assert statuses == [200, 429]
