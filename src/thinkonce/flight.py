@@ -165,9 +165,12 @@ class Flight:
         return True
 
     def draw_from(self, source: Source) -> None:
-        """From now on `source` is asked for what followers want."""
-        self.source = source
-        self.poke()
+        """From now on `source` is asked for what followers want; of no use after the end."""
+        with self._lock:
+            if self.landing is not None:
+                return
+            self.source = source
+        self.poke()  # who already waits has asked nobody yet
 
     def begin_work(self) -> None:
         """The leader works on the next chunk from now on: its lease begins."""

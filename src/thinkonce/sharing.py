@@ -101,9 +101,10 @@ class Sharing:
             return
         flight.digest, flight.epoch = claim.digest, epoch_of(claim)
         replay = FlightReplay(self, claim, flight, pilot)
+        # First: what is wanted from here on is told to a leader who is followed already.
+        exchange.follow(claim.address, claim.digest, replay)
         flight.draw_from(replay)
         replay.watch()
-        exchange.follow(claim.address, claim.digest, replay)
 
     def keep(self, flight: Flight) -> None:
         """Renew the claim of a flight that shows life, now and then."""
@@ -225,7 +226,9 @@ class Sharing:
                 try:
                     path = socket_path(self._host.path, socket_name(next(_numbers)))
                     sweep(path.parent)
-                    self._exchange = Exchange(path, self._open_feed, self._let_go_in_time)
+                    self._exchange = Exchange(
+                        path, self._open_feed, self._let_go_in_time, self.close
+                    )
                 except OSError as error:
                     self._works = False  # once, with a line in the log; not at every miss
                     log.warning("flights.not_shared error=%s", error)

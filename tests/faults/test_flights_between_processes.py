@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from leaks import nothing_left, until
+from standins import PATIENCE
 from thinkonce.errors import UpstreamError
 from thinkonce.host.flights import FlightTable
 from thinkonce.host.frames import HEAD, Kind, Unframer, frame, hello
@@ -25,7 +26,7 @@ from thinkonce.host.mapfile import HostFile
 from thinkonce.host.process import is_pid_taken, this_process
 from thinkonce.host.unix_socket import connect, is_available, listen
 from thinkonce.replay import raised, told
-from thinkonce.singleflight import Codec, Fate, Flights, Role
+from thinkonce.singleflight import Codec, Fate, Flight, Flights, Role, Since
 from thinkonce.testing.clock import FakeClock
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs Unix sockets")
@@ -215,7 +216,9 @@ def test_who_asks_after_that_is_not_given_the_answer(path):
     here = Flights(host, codec=CODEC, clock=clock, lease=LONG, linger=LONG / 2)
     elsewhere = Flights(other, codec=CODEC, clock=clock, lease=LONG)
     join(here).land("the answer")
+    here.sharing._open_feed(DIGEST).close()
     clock.advance(LONG / 2)
+    assert here.sharing._open_feed(DIGEST) is None
     late = join(elsewhere)
     assert late.follow(LONG).fate is Fate.LEAD
     late.land("a newer one")
@@ -227,10 +230,11 @@ def test_who_asks_after_that_is_not_given_the_answer(path):
 def test_what_lingers_is_let_go_though_nothing_else_happens(path):
     clock, host = FakeClock(), HostFile(path)
     here = Flights(host, codec=CODEC, clock=clock, lease=LONG, linger=0.02)
-    join(here).land("the answer")
-    assert claims(path)
-    clock.advance(0.03)
-    until(lambda: not claims(path), "the end of what lingers")
+    for _ in range(3):  # from the second time on, its thread sleeps until something happens
+        join(here).land("the answer")
+        assert claims(path)
+        clock.advance(0.03)
+        until(lambda: not claims(path), "the end of what lingers")
     here.close()
     host.close()
 
@@ -462,6 +466,102 @@ def test_a_refused_wait_leaves_no_trace(here, path):
     theirs.land(1)
     mine.land(1)
     others.close()
+    host.close()
+
+
+def test_what_goes_wrong_in_one_job_stops_no_other(here, caplog):
+    join(here).land(1)
+    exchange, done = here.sharing._exchange, threading.Event()
+    exchange.call(lambda: 1 / 0)
+    exchange.call(done.set)
+    assert done.wait(PATIENCE)
+    assert "flights.job_failed" in caplog.text
+
+
+def test_nor_what_goes_wrong_in_giving_a_peer_up(here, monkeypatch, caplog):
+    monkeypatch.setattr("thinkonce.host.flight_socket.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("thinkonce.host.flight_peers.HELLO_SECONDS", 0.0)
+    monkeypatch.setattr("thinkonce.host.flight_peers.Serving.give_up", lambda peer: 1 / 0)
+    join(here).land(1)
+    exchange, done = here.sharing._exchange, threading.Event()
+    silent = connect(exchange.address)
+    silent.settimeout(PATIENCE)
+    assert silent.recv(1) == b"", "it was dropped"
+    exchange.call(done.set)
+    assert done.wait(PATIENCE)
+    assert "flights.peer_failed" in caplog.text
+    silent.close()
+
+
+def test_should_the_thread_end_its_calls_go_on_unshared(here, path, caplog):
+    host, mine, ran = HostFile(path), join(here), threading.Event()
+    elsewhere = Flights(host, codec=CODEC, lease=LONG)
+    exchange = here.sharing._exchange
+    exchange._upkeep = lambda: 1 / 0
+    exchange.call(lambda: None)
+    until(lambda: not exchange._thread.is_alive(), "the end of the thread")
+    assert claims(path) == []
+    assert not exchange.path.exists()
+    theirs = contextvars.Context().run(join, elsewhere)
+    assert theirs.role is Role.LEAD, "nobody follows a call that nobody serves"
+    exchange.call(ran.set)
+    assert ran.is_set(), "what still comes to it does not wait for ever"
+    for seat in (mine, theirs):
+        seat.land(1)
+    assert "flights.thread_ended" in caplog.text
+    elsewhere.close()
+    host.close()
+
+
+def test_a_copy_of_a_call_begun_before_a_purge_is_joined_by_nobody_who_asks_after_it(here, path):
+    def asking(flights, since=None):
+        return contextvars.Context().run(flights.join, "k", lambda: DIGEST, since)
+
+    host = HostFile(path)
+    elsewhere = Flights(host, codec=CODEC, lease=LONG)
+    leader = asking(here, Since(0, lambda epoch: False))
+    unconcerned = asking(elsewhere)
+    assert unconcerned.role is Role.FOLLOW
+    after = asking(elsewhere, Since(1, lambda epoch: epoch < 1))
+    assert after.role is Role.LEAD, "the copy is as old as the call it copies"
+    until(lambda: leader.followers, "the follower from elsewhere")
+    leader.land("from before")
+    after.land("from after")
+    assert unconcerned.follow(LONG).unwrap() == "from before"
+    elsewhere.close()
+    host.close()
+
+
+class Demand:
+    """A source of chunks that notes what is wanted of it."""
+
+    def __init__(self):
+        self.count, self.told = 0, threading.Event()
+
+    def want(self, count):
+        self.count = count
+        self.told.set()
+
+    def deserted(self):
+        pass
+
+
+def test_what_is_wanted_at_once_of_a_leader_elsewhere_reaches_him(here, path, monkeypatch):
+    def impatient(flight, source):
+        draw_from(flight, source)
+        source.want(7)  # as a reader does that draw_from has woken
+
+    leader, demand, draw_from = join(here), Demand(), Flight.draw_from
+    leader.flight.draw_from(demand)
+    monkeypatch.setattr(Flight, "draw_from", impatient)
+    host = HostFile(path)
+    elsewhere = Flights(host, codec=CODEC, lease=LONG)
+    follower = contextvars.Context().run(join, elsewhere)
+    assert demand.told.wait(PATIENCE)
+    assert demand.count == 7
+    leader.land("the answer")
+    assert follower.follow(LONG).unwrap() == "the answer"
+    elsewhere.close()
     host.close()
 
 

@@ -768,3 +768,34 @@ def test_a_loop_that_stops_while_somebody_waits_is_noticed(monkeypatch):
     thread.join(20.0)
     assert fates == [Fate.LEAD]
     leader.abandon()
+
+
+# -- chunks made on demand -----------------------------------------------------------------------
+
+
+class Demand:
+    """A source of chunks that is asked for none."""
+
+    def want(self, count):
+        raise AssertionError("nobody wants anything here")
+
+    def deserted(self):
+        pass
+
+
+def test_who_waits_already_looks_again_once_there_is_somebody_to_ask():
+    flight = Flight()
+    reading = started(flight.read, 0)
+    until(lambda: flight._readers, "a reader that waits")
+    flight.draw_from(Demand())
+    try:
+        assert reading.result(20) == [], "it has asked nobody, so it must not sleep on"
+    finally:
+        flight.land(1)
+
+
+def test_a_flight_that_has_ended_takes_no_source():
+    flight = Flight()
+    flight.land(1)
+    flight.draw_from(Demand())
+    assert flight.source is None

@@ -118,8 +118,15 @@ class Peer:
             self._interest = interest
             self.exchange.selector.modify(self.socket, interest, self.ready)
 
+    def overdue(self) -> None:
+        """It is past `due`: give it up, whatever goes wrong with that."""
+        try:
+            self.give_up()
+        except Exception:
+            log.exception("flights.peer_failed")
+            self.close()
+
     def give_up(self) -> None:
-        """It is past `due`."""
         self.close()
 
     def close(self) -> None:

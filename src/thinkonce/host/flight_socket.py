@@ -38,7 +38,8 @@ class Exchange:
     """The thread and its sockets. `follow`, `reconsider` and `close` may be called by anyone.
 
     The thread calls `upkeep` before it sleeps; that says in how many seconds to call it again.
-    Raises OSError if the socket at `path` cannot be made.
+    `broken` is called should it end by itself. Raises OSError if the socket at `path` cannot be
+    made.
     """
 
     def __init__(
@@ -46,14 +47,16 @@ class Exchange:
         path: Path,
         open_feed: Callable[[bytes], Feed | None],
         upkeep: Callable[[], float] = lambda: inf,
+        broken: Callable[[], None] = lambda: None,
     ) -> None:
-        self.path, self.open_feed, self._upkeep = path, open_feed, upkeep
+        self.path, self.open_feed = path, open_feed
+        self._upkeep, self._broken = upkeep, broken
         self.address = os.fsencode(path)
         self._server = listen(path)
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._ear.setblocking(False)
-        self._rung = self._closing = False
+        self._rung = self._closing = self._is_over = False
         self._jobs: deque[Callable[[], None]] = deque()
         self._accepts_at = inf  # when to listen again after a failure
         self.selector = DefaultSelector()
@@ -76,9 +79,11 @@ class Exchange:
         self.call(lambda: self._want(replay, count))
 
     def call(self, job: Callable[[], None]) -> None:
-        """Have `job` done by the thread of the exchange."""
+        """Have `job` done by the thread of the exchange; here and now if that has ended."""
         self._jobs.append(job)
-        if not self._rung:
+        if self._is_over:
+            self._do_jobs()
+        elif not self._rung:
             self._rung = True
             try:
                 self._bell.send(b"!")
@@ -109,18 +114,32 @@ class Exchange:
             while not self._closing:
                 for key, events in self.selector.select(self._next_look()):
                     key.data(events)
-                while self._jobs:
-                    self._jobs.popleft()()
+                self._do_jobs()
                 self._look_after_peers()
+        except Exception:
+            log.exception("flights.thread_ended")
+            self._broken()
         finally:
             self._tidy_up()
+
+    def _do_jobs(self) -> None:
+        """Whatever goes wrong with one job ends that job, not the thread."""
+        while True:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                return
+            try:
+                job()
+            except Exception:
+                log.exception("flights.job_failed")
 
     def _tidy_up(self) -> None:
         # First the name: who finds no socket knows at once that nobody listens.
         self.path.unlink(missing_ok=True)
         self._server.close()
-        while self._jobs:
-            self._jobs.popleft()()
+        self._is_over = True
+        self._do_jobs()
         for peer in list(self.peers):
             peer.close()
         for handle in (self._bell, self._ear, self.selector):
@@ -137,7 +156,7 @@ class Exchange:
             self._accepts_at = inf
             self.selector.register(self._server, EVENT_READ, self._accept)
         for peer in [peer for peer in self.peers if now >= peer.due]:
-            peer.give_up()
+            peer.overdue()
 
     def _hear_bell(self, events: int) -> None:
         self._ear.recv(4096)
