@@ -170,8 +170,8 @@ class Cache(Workings):
         """Remove entries that match everything given, in every process of the host at once.
 
         `older_than` is an age (seconds or `1h`); `key` a key in hex or its first digits, 8 or
-        more. Returns how many were removed. Raises ValueError when nothing is given, or when
-        several keys begin with `key`.
+        more. Returns how many were removed, at least: of two tiers, the greater number. Raises
+        ValueError when nothing is given, or when several keys begin with `key`.
         """
         now = self.setting.clock.wall()
         digest = None if key is None else self.shelf.digest_of(key_digits(key))

@@ -146,15 +146,15 @@ class Shelf:
     def purge(self, selector: Selector) -> int:
         """Remove what `selector` means, at once in every process of the host.
 
-        Returns how many entries went; one in two tiers counts once. Raises TierError where the
-        store could not be purged (locked for longer than 10 s, say): then only what this
-        process held in memory is gone, and the store would give it back.
+        Returns how many entries went, at least: most lie in two tiers and count once, so the
+        greater of the tiers' numbers is told. Raises TierError where the store could not be
+        purged (locked for longer than 10 s, say): then only what this process held in memory is
+        gone, and the store would give it back.
         """
         # Before the store's part, which may have to wait for whoever writes to it.
         held = self.memory.purge(Purge(UNNUMBERED, selector)) if self.shared else 0
         purge, stored = self.backing.purges.append(selector)
         held += self.memory.purge(purge)
-        self.memory.catch_up()
         return max(held, stored)
 
     def discard(self, key: Key) -> bool:
@@ -168,7 +168,6 @@ class Shelf:
         held = self.shared and self.memory.forget(key, Purge(UNNUMBERED, Selector()))
         purge, stored = self.backing.purges.append(Selector(key=key.digest))
         held = self.memory.forget(key, purge) or held
-        self.memory.catch_up()
         return held or stored > 0
 
     def adopt(self, rules: Rules) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from thinkonce.errors import RequestError, ThinkOnceError
-from thinkonce.protocols.registry import DIALECTS
+from thinkonce.protocols.openai_error import openai_error
 
 __all__ = (
     "ClientGone",
@@ -63,9 +63,7 @@ class ClientGone(ThinkOnceError):
 
 def error_body(error: HttpError) -> bytes:
     """In OpenAI's shape; a dialect with a shape of its own makes it itself."""
-    return DIALECTS["chat/completions"].error(
-        error.status, error.message, type=error.type, code=error.code, param=error.param
-    )
+    return openai_error(error.status, error.message, error.type, error.code, error.param)
 
 
 def too_large(limit: int, setting: str = "") -> HttpError:
