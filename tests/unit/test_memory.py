@@ -16,7 +16,7 @@ from thinkonce.entry import Entry, Form, Meta
 from thinkonce.errors import ConfigError
 from thinkonce.eviction.policy import POLICIES
 from thinkonce.outcome import Reason
-from thinkonce.selector import Selector
+from thinkonce.selector import Purge, Selector
 from thinkonce.testing.clock import FakeClock
 from thinkonce.tiers.memory import ENTRY_OVERHEAD, PINNED, MemoryTier
 from thinkonce.tiers.purges import LocalPurges
@@ -424,6 +424,15 @@ def test_threads_that_write_read_purge_and_resize_keep_every_bound(policy):
     in_threads([work(seed) for seed in range(8)])
     tier.check()
     assert tier.stats().entries == len(tier)
+
+
+def test_forgetting_a_key_leaves_an_answer_asked_for_after_that_purge(clock):
+    tier = MemoryTier(clock=clock)
+    tier.put(key("a"), entry(clock, epoch=5))
+    assert tier.forget(key("a"), Purge(5, Selector())) is False
+    assert names(tier) == {"a"}
+    assert tier.forget(key("a"), Purge(6, Selector())) is True
+    assert names(tier) == set()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -640,3 +640,15 @@ def test_a_stream_that_is_over_leaves_nothing_to_the_garbage_collector(whole):
         assert len(copies) == 0
     finally:
         gc.enable()
+
+
+def test_a_stream_that_rests_longer_than_a_lease_is_still_joined(clock):
+    source = Source("a", "b")
+    cache = Cache(clock=clock)
+    ask = cached(cache=cache)(streaming(source))
+    first = ask("hi")
+    assert next(first) == "a"
+    clock.advance(2 * cache.shelf.flights.lease)  # nobody has asked the source for more
+    assert list(ask("hi")) == ["a", "b"]
+    assert list(first) == ["b"]
+    assert source.begun == 1
