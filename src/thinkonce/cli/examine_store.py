@@ -11,7 +11,7 @@ from pathlib import Path
 
 from thinkonce.cli.examine import Finding, Grade
 from thinkonce.cli.gateway_view import GatewayView
-from thinkonce.cli.output import show_bytes
+from thinkonce.cli.output import show_bytes, show_count
 from thinkonce.cli.store_view import StoreFileView, file_of
 from thinkonce.errors import ConfigError, ThinkOnceError, TierError
 from thinkonce.request.secret import fingerprint, load_secret, secret_path
@@ -84,7 +84,7 @@ def _content(path: Path, store: Store) -> Iterator[Finding]:
 def _entries(view: StoreFileView, store: Store) -> Iterator[Finding]:
     found = view.stats()
     full = found["bytes"] / store.max_bytes
-    says = f"{found['entries']} entries, {show_bytes(found['bytes'])}, {full:.0%} of max_bytes"
+    says = f"{show_count(found['entries'])}, {show_bytes(found['bytes'])}, {full:.0%} of max_bytes"
     if view.is_readable():
         yield Finding("store content", Grade.GOOD, says)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,16 @@ COLUMNS = (
     "AGE",
     "TTL",
 )
+# What `stats` calls a number, where that is not the name it has for programs.
+LABELS = {
+    "bytes": "size",
+    "file_bytes": "size of the file",
+    "purge_epoch": "purges so far",
+    "saved_seconds": "time saved",
+    "saved_tokens": "tokens saved",
+    "saved_usd": "money saved",
+    "dropped_writes": "writes dropped",
+}
 # Digits of a key in a table: unique among a million entries but for one chance in 10^7.
 SHOWN_DIGITS = 16
 
@@ -47,7 +57,7 @@ def stats(
     if as_json:
         print_json(found)
     else:
-        print_pairs({"store": view.place, **found})
+        print_pairs({"store": view.place, **for_people(found)})
 
 
 def ls(
@@ -60,10 +70,10 @@ def ls(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List entries."""
+    """List entries, the newest first."""
     chosen = Chosen(tags=tuple(tag or ()), namespace=namespace, model=model)
     with open_view(store, url, config) as view:
-        rows = view.entries(chosen, limit)
+        rows = sorted(view.entries(chosen, limit), key=lambda row: row.age)
     if as_json:
         print_json(rows)
     elif rows:
@@ -92,6 +102,30 @@ def show(
     if content:
         print()
         print(answer) if isinstance(answer, str) else print_json(answer)
+
+
+def for_people(found: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of a store or a gateway with their units, under names that say what they are."""
+    told: dict[str, Any] = {}
+    for name, value in found.items():
+        label = LABELS.get(name, name)
+        if isinstance(value, dict):
+            told[label] = for_people(value)
+        else:
+            told[label] = _with_unit(name, value)
+    return told
+
+
+def _with_unit(name: str, value: object) -> object:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return value
+    if name.endswith("bytes"):
+        return show_bytes(value)
+    if name.endswith("seconds"):
+        return show_seconds(value)
+    if name.endswith("usd"):
+        return f"${value:.2f}" if value >= 1 else f"${value:.6f}"
+    return f"{value:.1%}" if name.endswith("rate") else value
 
 
 def _cells(row: EntryRow) -> tuple[str, ...]:

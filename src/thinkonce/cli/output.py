@@ -21,6 +21,7 @@ __all__ = (
     "progress",
     "reporting",
     "show_bytes",
+    "show_count",
     "show_seconds",
 )
 
@@ -92,6 +93,11 @@ def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def show_count(number: int) -> str:
+    """1 -> "1 entry", 20 -> "20 entries"."""
+    return f"{number:,} {'entry' if number == 1 else 'entries'}"
 
 
 def show_seconds(seconds: float | None) -> str:

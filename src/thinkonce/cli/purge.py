@@ -8,7 +8,7 @@ import typer
 
 from thinkonce.cli.open_view import open_view
 from thinkonce.cli.options import AsJson, Config, StoreUrl, Url
-from thinkonce.cli.output import print_json
+from thinkonce.cli.output import print_json, show_count
 from thinkonce.cli.view import Chosen
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.selector import key_digits
@@ -51,4 +51,4 @@ def purge(
     if as_json:
         print_json({"purged": count, "store": view.place})
     else:
-        print(f"purged {count} {'entry' if count == 1 else 'entries'} from {view.place}")
+        print(f"purged {show_count(count)} from {view.place}")

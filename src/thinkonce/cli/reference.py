@@ -21,7 +21,11 @@ def command_help() -> Iterator[tuple[str, str]]:
 
 def _walk(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
     context = typer.Context(
-        command, info_name=name.split()[-1], parent=parent, max_content_width=WIDTH
+        command,
+        info_name=name.split()[-1],
+        parent=parent,
+        max_content_width=WIDTH,
+        help_option_names=["-h", "--help"],  # as the program itself has them
     )
     # The width of a terminal must not show in a file.
     context.terminal_width = WIDTH

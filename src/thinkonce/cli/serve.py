@@ -177,7 +177,8 @@ def _check_local(written: str, local: Local) -> None:
 
     for found in models(local):
         if found.grade is Grade.BAD:
-            accepts = f"a model that is here ({found.says}{found.todo and '; '}{found.todo})"
+            then = f": {found.todo}" if found.todo.startswith("thinkonce") else ""
+            accepts = f"a model that is here ({found.says}{then})"
             raise ConfigError(written, local.model, accepts)
 
 

@@ -51,6 +51,14 @@ def secret_of(store: Store, path: Path) -> bytes | None:
     return load_secret(path=file) if file.exists() else None
 
 
+class NoEntry(RequestError):
+    """No key begins with the digits given."""
+
+    def __init__(self, digits: str, place: str) -> None:
+        super().__init__("KEY", digits, "a key that is there")
+        self.args = (f"no entry begins with {digits} in {place}; see `thinkonce ls`",)
+
+
 class StoreFileView:
     """Makes and changes nothing, but for `purge`. Raises ConfigError for what is no store."""
 
@@ -100,8 +108,7 @@ class StoreFileView:
         alike = self._lookout.entries(beginning_with(digits), MOST_ALIKE)
         found = only_one(alike, digits, "KEY")
         if found is None:
-            known = f"a key of {self.place}; no entry begins with {digits}, see `thinkonce ls`"
-            raise RequestError("KEY", digits, known)
+            raise NoEntry(digits, self.place)
         return found
 
     def __enter__(self) -> Self:

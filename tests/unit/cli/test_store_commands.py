@@ -17,6 +17,7 @@ import pytest
 
 from thinkonce import Cache, cached
 from thinkonce.cli import main
+from thinkonce.cli.look import for_people
 from thinkonce.cli.store_view import StoreFileView
 from thinkonce.cli.view import Chosen
 from thinkonce.errors import ConfigError
@@ -62,7 +63,21 @@ def test_stats_count_what_lies_in_the_store(store: str, capsys: Out) -> None:
     assert found["entries"] == 3
     assert 0 < found["bytes"] <= found["file_bytes"]
     assert main(["stats", "--store", store]) == 0
-    assert "entries" in capsys.readouterr().out
+    rows = dict(row.split(maxsplit=1) for row in capsys.readouterr().out.splitlines())
+    assert rows["entries"] == "3"
+    assert rows["size"].endswith("KiB")
+
+
+def test_numbers_of_a_gateway_have_units_for_people() -> None:
+    shown = for_people(
+        {"hit_rate": 0.5, "saved_usd": 0.00012, "saved_seconds": 90.0, "tiers": {"m": {"bytes": 9}}}
+    )
+    assert shown == {
+        "hit_rate": "50.0%",
+        "money saved": "$0.000120",
+        "time saved": "1.5m",
+        "tiers": {"m": {"size": "9B"}},
+    }
 
 
 def test_ls_lists_by_tag_and_namespace(store: str, capsys: Out) -> None:
@@ -98,7 +113,7 @@ def test_show_takes_a_prefix_and_gives_the_answer_only_when_asked(store: str, ca
 
 def test_show_of_an_unknown_key_exits_2(store: str, capsys: Out) -> None:
     assert main(["show", "0" * 12, "--store", store]) == 2
-    assert "thinkonce ls" in capsys.readouterr().err
+    assert f"no entry begins with {'0' * 12} in " in capsys.readouterr().err
 
 
 def test_purge_forgets_what_matches_and_nothing_else(store: str, capsys: Out) -> None:
