@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import places
 from leaks import nothing_left, until
 from standins import PATIENCE
 from thinkonce.errors import UpstreamError
@@ -151,7 +152,7 @@ def join(flights, key="k"):
 
 def claims(path):
     host = HostFile(path)
-    found = [claim.digest for claim in FlightTable(host).claims()]
+    found = [claim.digest for claim in places.claims(FlightTable(host))]
     host.close()
     return found
 
@@ -245,7 +246,7 @@ def test_another_lease_holds_for_what_begins_from_then_on(path):
     first = join(flights)
     flights.adopt(LONG)
     second = join(flights, "another key")
-    leases = [claim.until - clock.monotonic() for claim in FlightTable(host).claims()]
+    leases = [claim.until - clock.monotonic() for claim in places.claims(FlightTable(host))]
     assert sorted(leases) == [10.0, LONG]
     assert second.flight.expires_at - first.flight.expires_at == LONG - 10
     first.abandon()
@@ -624,7 +625,7 @@ def test_whoever_is_killed_everybody_else_gets_an_answer_and_nothing_is_left(
         assert worker.do("table")["flights"] == 0
     mine = {worker.pid for worker in stay}
     host = HostFile(path)
-    left = [claim.owner.pid for claim in FlightTable(host).claims()]
+    left = [claim.owner.pid for claim in places.claims(FlightTable(host))]
     host.close()
     assert mine.isdisjoint(left), "the living have given back what they claimed"
 
@@ -727,10 +728,10 @@ def test_a_dead_socket_means_a_dead_leader(here, false_leader):
     seat = join(here)
     assert seat.role is Role.FOLLOW
     assert seat.follow().fate is Fate.LEAD
-    found = table.find(DIGEST, 0.0)
+    found = places.find(table, DIGEST, 0.0)
     assert found.sequence != claim.sequence, "the place is ours now"
     seat.land(1)
-    assert table.find(DIGEST, 0.0) is None
+    assert places.find(table, DIGEST, 0.0) is None
 
 
 def test_a_leader_that_dies_in_the_middle_of_a_frame_is_taken_over(here, false_leader):

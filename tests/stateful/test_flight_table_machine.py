@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import places
 from thinkonce.host import flights as module
 from thinkonce.host.flights import BUCKETS, WAYS, FlightTable, bucket_of
 from thinkonce.host.mapfile import HostFile
@@ -110,7 +111,7 @@ class FlightTableMachine(RuleBasedStateMachine):
         if digest in bucket:
             self.forget(digest)
         elif len(bucket) == WAYS:
-            left = {claim.digest for claim in self.table.claims()}
+            left = {claim.digest for claim in places.claims(self.table)}
             (evicted,) = [d for d in bucket if d not in left]
             assert evicted in stale, "only the dead and the expired make room"
             self.forget(evicted)
@@ -148,7 +149,7 @@ class FlightTableMachine(RuleBasedStateMachine):
 
     @rule(digest=st.sampled_from(DIGESTS))
     def find(self, digest):
-        found = self.table.find(digest, self.now)
+        found = places.find(self.table, digest, self.now)
         if digest in self.model and self.is_live(digest):
             assert found.sequence == self.model[digest][0].sequence
         else:
@@ -188,7 +189,7 @@ class FlightTableMachine(RuleBasedStateMachine):
     def table_and_dict_agree(self):
         if not hasattr(self, "model"):
             return
-        written = {claim.digest: claim for claim in self.table.claims()}
+        written = {claim.digest: claim for claim in places.claims(self.table)}
         assert written.keys() == self.model.keys()
         for digest, (held, who, until) in self.model.items():
             claim = written[digest]

@@ -19,7 +19,7 @@ from thinkonce.insight.prices import Prices
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import Annotation
 from thinkonce.protocols.dialect import Dialect, Prepared
-from thinkonce.protocols.reply import Shape, decode_reply
+from thinkonce.protocols.reply import decode_reply
 from thinkonce.upstream.failure import Header
 
 __all__ = (
@@ -244,12 +244,6 @@ def annotation_of_miss(
         stored=refused is None,
         not_stored=refused,
     ).members()
-
-
-def recorded_type(ready: Ready) -> Header:
-    """The content type for bytes that are handed out as the upstream gave them."""
-    stream = ready.prepared.reply.shape is Shape.STREAM
-    return STREAM_TYPE if stream else ready.raw_type
 
 
 def _safe(text: str) -> bytes:

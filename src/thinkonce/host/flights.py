@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -95,11 +95,6 @@ class FlightTable:
             self._write(bucket, way, claim)
             return claim
 
-    def find(self, digest: bytes, now: float) -> Claim | None:
-        """Who makes the call for `digest`, if anybody alive within his lease does."""
-        with self._host.brief_lock:
-            return self._live(digest, now)
-
     def renew(self, claim: Claim, until: float) -> bool:
         """Prolong the lease; False if the claim is no longer ours."""
         with self._host.brief_lock:
@@ -155,14 +150,6 @@ class FlightTable:
             for claim in ours:
                 if self._holds(claim):
                     self._note_wait(claim, NOBODY)
-
-    def claims(self) -> Iterator[Claim]:
-        """All that is written down, the dead and the expired too. For looking, not for acting."""
-        for bucket in range(BUCKETS):
-            for way, tag in enumerate(self._tags(bucket)):
-                claim = self._read(bucket, way) if tag else None
-                if claim is not None:
-                    yield claim
 
     # -- under the lock ------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class HostFile:
 
     `epoch` is a one-element view of the purge epoch: `host.epoch[0]` is what every inline hit
     compares. It may be read by anyone at any time, also after `close`. It is written only by
-    `raise_epoch` and `next_epoch`. `counters` and `flights` are the other parts, for their
+    `raise_epoch`. `counters` and `flights` are the other parts, for their
     modules; they are changed only under `lock`, unless those modules say otherwise. `brief_lock` is
     the same lock for those who can do without.
 
@@ -94,12 +94,6 @@ class HostFile:
         with self.lock:
             if epoch > self.epoch[0]:
                 self.epoch[0] = epoch
-            return self.epoch[0]
-
-    def next_epoch(self) -> int:
-        """Raise the purge epoch by one and return it: no other purge gets the same number."""
-        with self.lock:
-            self.epoch[0] += 1
             return self.epoch[0]
 
     def next_sequence(self) -> int:

@@ -11,7 +11,7 @@ from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.openai_completions import OpenAICompletions
 from thinkonce.protocols.openai_responses import OpenAIResponses
 
-__all__ = ("DIALECTS", "dialect_for", "spoken_at")
+__all__ = ("DIALECTS", "spoken_at")
 
 _ALL: tuple[Dialect, ...] = (
     OpenAIChat(),
@@ -22,11 +22,6 @@ _ALL: tuple[Dialect, ...] = (
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})
 _PATHS = {prefix + name: each for name, each in DIALECTS.items() for prefix in ("/v1/", "/")}
-
-
-def dialect_for(path: str) -> Dialect | None:
-    """The dialect of `/v1/chat/completions` or `/chat/completions`; None: forward untouched."""
-    return _PATHS.get(path)
 
 
 def spoken_at(path: str) -> Dialect:

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+import places
 from thinkonce.errors import TierError
 from thinkonce.host.flights import FIXED, MAX_ADDRESS_BYTES, TAGS, FlightTable, bucket_of, slot_at
 from thinkonce.host.mapfile import HostFile
@@ -41,7 +42,7 @@ def test_an_owner_that_outlives_its_lease_is_replaced_and_cannot_release_the_new
     assert new.ours, "a lease is over at its end, not after it"
     assert not table.release(old)
     assert not table.renew(old, 999.0)
-    assert table.find(DIGEST, 61.0).address == b"/b"
+    assert places.find(table, DIGEST, 61.0).address == b"/b"
 
 
 @forks
@@ -53,7 +54,7 @@ def test_a_killed_owner_is_replaced_even_while_nobody_has_collected_it(table):
     # WNOWAIT leaves the zombie: its id is taken, but it runs no more.
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     try:
-        assert next(iter(table.claims())).owner.pid == child
+        assert next(iter(places.claims(table))).owner.pid == child
         claim = table.claim(DIGEST, b"/parent", now=1.0, until=60.0)
         assert claim.ours
     finally:
@@ -88,7 +89,7 @@ def test_a_forked_child_does_not_release_its_parents_claim(table):
     if child == 0:
         os._exit(int(table.release(claim)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert table.find(DIGEST, 1.0) is not None
+    assert places.find(table, DIGEST, 1.0) is not None
 
 
 def test_a_full_bucket_is_counted_and_no_error(table):
@@ -113,10 +114,10 @@ def test_a_wait_ends_with_the_claim_that_waited(table):
 
 def test_noise_in_the_table_is_free_space(host, table):
     host.flights[:] = os.urandom(len(host.flights))
-    assert list(table.claims()) == []
+    assert list(places.claims(table)) == []
     claim = table.claim(DIGEST, b"/a", now=0.0, until=60.0)
     assert claim.ours
-    assert table.find(DIGEST, 1.0).address == b"/a"
+    assert places.find(table, DIGEST, 1.0).address == b"/a"
 
 
 def test_a_changed_slot_is_not_believed(host, table):
@@ -124,16 +125,16 @@ def test_a_changed_slot_is_not_believed(host, table):
     at = slot_at(bucket_of(DIGEST), 0)
     for offset in (0, 33, FIXED.size - 5):
         host.flights[at + offset] ^= 1
-        assert table.find(DIGEST, 1.0) is None
+        assert places.find(table, DIGEST, 1.0) is None
         host.flights[at + offset] ^= 1
-    assert table.find(DIGEST, 1.0) is not None
+    assert places.find(table, DIGEST, 1.0) is not None
 
 
 def test_a_slot_whose_tag_was_never_written_does_not_count(host, table):
     table.claim(DIGEST, b"/a", now=0.0, until=60.0)
     bucket = slot_at(bucket_of(DIGEST), 0) - TAGS.size
     host.flights[bucket : bucket + 8] = bytes(8)
-    assert table.find(DIGEST, 1.0) is None
+    assert places.find(table, DIGEST, 1.0) is None
     assert table.claim(DIGEST, b"/b", now=1.0, until=60.0).ours
 
 
