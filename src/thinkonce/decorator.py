@@ -147,6 +147,8 @@ def cached(
         raise ConfigError("semantic", semantic, "None; matching by meaning is not built yet")
     own = {"max_size": max_size, "max_bytes": max_bytes, "policy": policy, "store": store}
     holder = _cache_for(cache, {name: value for name, value in own.items() if value is not None})
+    if tags is None:
+        raise ConfigError("tags", tags, 'texts, such as ["faq"]; () for none')
     tags = (tags,) if isinstance(tags, str) else tuple(tags)
     controls = holder.controls(ttl, tags, namespace, priority)
     if stale_while_revalidate is not None:

@@ -909,3 +909,8 @@ def test_life_without_expiry_is_shown_as_such(way, model):
     ask = way.cached(asking(model))
     way.call(ask, "hi")
     assert ask.explain("hi").life_left == inf
+
+
+def test_tags_that_are_none_are_a_mistake_with_a_message():
+    with pytest.raises(ConfigError, match=r"tags=None.*\(\) for none"):
+        cached(tags=None)
