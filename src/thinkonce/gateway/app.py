@@ -73,6 +73,8 @@ class Gateway:
         body_limit: int,
     ) -> None:
         self.ready = True
+        # What to say in place of an upstream's failure, by whoever knows more of it.
+        self.excuse: Callable[[UpstreamError], HttpError | None] = lambda _: None
         self._metrics, self._access_log = metrics, access_log
         self._id = gateway_id.encode()
         self.adopt(endpoints, passing, admin, clients, body_limit)
@@ -203,7 +205,7 @@ class Gateway:
         else:
             log.warning("request %s: %s", call.id.decode("latin-1"), error)
             status, code = getattr(error, "status", 502), getattr(error, "code", "upstream_error")
-            wrong = HttpError(status, str(error), code=code)
+            wrong = self.excuse(error) or HttpError(status, str(error), code=code)
         await self._send_error(call, wrong)
 
     def _note(self, call: Call) -> None:

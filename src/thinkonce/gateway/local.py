@@ -50,6 +50,7 @@ class LocalModel:
         self._keeper: asyncio.Task[None] | None = None
         self.url = ""
         self.restarts = 0
+        self.restarting = False  # from its death until it answers again
 
     async def start(self) -> str:
         """Start it and wait until it answers; its base URL. Raises ConfigError if it cannot."""
@@ -103,6 +104,7 @@ class LocalModel:
             assert self._process is not None
             started = asyncio.get_running_loop().time()
             code = await self._drained()
+            self.restarting = True
             if asyncio.get_running_loop().time() - started > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             log.error("the local model exited %s; it is started again in %.1f s", code, pause)
@@ -110,6 +112,7 @@ class LocalModel:
             pause = min(pause * 2, LONGEST_PAUSE)
             self.restarts += 1
             if await self._spawn(port):
+                self.restarting = False
                 log.warning("the local model is back on %s", self.url)
 
     async def _drained(self) -> int:

@@ -11,12 +11,14 @@ from functools import partial
 
 import msgspec
 
-from thinkonce.errors import MISSING, ConfigError
+from thinkonce.errors import MISSING, ConfigError, UpstreamError
 from thinkonce.gateway.assembly import assemble
 from thinkonce.gateway.clients import check_guarded
+from thinkonce.gateway.http import HttpError
 from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
+from thinkonce.upstream.failure import Unreachable
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind
 from thinkonce.web.log_lines import log_to_stderr
@@ -28,6 +30,7 @@ __all__ = ("run",)
 log = logging.getLogger("thinkonce")
 
 LOCAL_POOL = "local"
+RETRY_AFTER = b"5"  # seconds; the packaged model takes about as long to load
 
 
 def run(
@@ -65,7 +68,7 @@ async def _serve(
                     return 0
                 await starting
             complete = partial(_with_local, model)
-            server = _Server(listener, complete(settings), say)
+            server = _Server(listener, complete(settings), say, model)
             asked.ends(server)
             asked.reload = Reload(settings, read, lambda new: server.adopt(complete(new)))
             try:
@@ -147,11 +150,14 @@ def _too_early() -> None:
 class _Server(Server):
     """Serves one gateway, and says what to try."""
 
-    def __init__(self, listener: socket.socket, settings: Settings, say: Say) -> None:
+    def __init__(
+        self, listener: socket.socket, settings: Settings, say: Say, model: LocalModel | None
+    ) -> None:
         """Raises ConfigError for a store that cannot be used."""
         gateway = settings.gateway
         terms = Terms(gateway.drain_timeout, gateway.header_limit, "[gateway] header_limit")
         self._assembly = assemble(settings, Pools.of(settings.upstreams))
+        self._assembly.gateway.excuse = partial(_excuse, model)
         self._settings = settings
         super().__init__(self._assembly.gateway, listener, terms, say, self._assembly.lane)
 
@@ -180,6 +186,20 @@ class _Server(Server):
         """Calls that outlive their answers get what is left of the time; all is flushed."""
         await self.unless_forced(self._assembly.world.close(self.seconds_left))
         await self._assembly.close(0.0)
+
+
+def _excuse(model: LocalModel | None, error: UpstreamError) -> HttpError | None:
+    """A 503 for whoever asks the local model while it is being started again."""
+    if model is None or not model.restarting or not isinstance(error, Unreachable):
+        return None
+    if not str(error).startswith(f"upstream {LOCAL_POOL!r} "):  # another pool is down as well
+        return None
+    return HttpError(
+        503,
+        "the local model is being restarted",
+        code="model_restarting",
+        headers=((b"retry-after", RETRY_AFTER),),
+    )
 
 
 def _set_level(settings: Settings) -> None:
