@@ -229,7 +229,8 @@ class Cache(Workings):
     # -- inside --------------------------------------------------------------------------
 
     def _value_key(self, request: object, namespace: str) -> Key:
-        raw = canonical_args(("request",), (request,))
+        serial = self.receiver.class_serial if self.store is None else None
+        raw = canonical_args(("request",), (request,), serial)
         return self.keyer.call_key(VALUE_SCOPE, "", namespace, raw)
 
     def _value_ask(self, request: object, controls: Controls) -> Ask:

@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 
 from thinkonce.async_streams import AsyncReader
+from thinkonce.call_keys import CallKeys
+from thinkonce.copies import Alone, Values
 from thinkonce.entry import Meta
 from thinkonce.functions import Function, describe, told_apart
 from thinkonce.outcome import Outcome, Reason
-from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
 from thinkonce.singleflight import Role, Seat, Since
 from thinkonce.steps import Answer, Ask, Draft, Live
@@ -35,12 +36,11 @@ from thinkonce.values import (
     thaw_with,
 )
 from thinkonce.workings import Workings
-from thinkonce.wrapper import bind_invoke, bind_values, scalar_key, slots_of, takes_containers
+from thinkonce.wrapper import bind_invoke, bind_values
 
 __all__ = ("Caller", "Options")
 
 log = logging.getLogger("thinkonce")
-Values = tuple[Any, ...]
 NOTHING = object()
 
 
@@ -78,20 +78,17 @@ class Caller:
         self.bind = bind_values(function)
         self.invoke = bind_invoke(function.call, function.parameters, function.scope)
         self.meta = _meta(function, options.controls)
-        self.identity = function.identity + self.meta.namespace.encode()
-        counted = [
-            (i, p) for i, p in enumerate(function.parameters) if p.name not in options.ignore
-        ]
-        self._places = tuple(i for i, _ in counted)
-        self._names = tuple(p.name for _, p in counted)
-        self._slots = slots_of(function.parameters, options.ignore)
-        self._user_key = options.key and bind_invoke(
-            options.key, function.parameters, f"key of {function.scope}"
+        self.keys = CallKeys(
+            cache,
+            function,
+            self.meta.namespace,
+            options.ignore,
+            options.key
+            and bind_invoke(options.key, function.parameters, f"key of {function.scope}"),
+            self._warn,
         )
+        self.identity, self.key = self.keys.identity, self.keys.key
         self._refreshing = msgspec.structs.replace(options.controls, refresh=True)
-        self._receiver = cache.receiver if function.is_method and 0 in self._places else None
-        # The key must be the one that the generated probe looks under.
-        self._scalars = not (self._receiver or self._user_key or takes_containers(function))
         self._thaw = thaw_with(options.serializer) if options.serializer else None
         self._take = partial(keep, serializer=options.serializer)
         self._warned: set[Reason] = set()
@@ -102,45 +99,7 @@ class Caller:
         own = self.options.controls.ttl
         return self.cache.setting.rules.ttl if own is None else own
 
-    # -- keys ----------------------------------------------------------------------------
-
-    def key(self, values: Values) -> Key | None:
-        """The key of a call, or None when its arguments have no canonical form.
-
-        Raises TypeError for a method of a nameless object over a persistent store: without a
-        key of its own, two objects would get each other's answers after a restart.
-        """
-        counted = self._counted(values)
-        if self._scalars:
-            scalars = scalar_key(self.identity, counted, self._slots)
-            if scalars is not None:
-                return self._key_of(scalars, lambda: canonical_args(self._names, counted))
-        try:
-            raw = canonical_args(("key",) if self._user_key else self._names, counted)
-        except TypeError as error:
-            self._warn(Reason.UNKEYABLE, error)
-            return None
-        return self._key_of((self.identity, raw), lambda: raw)
-
-    def _counted(self, values: Values) -> Values:
-        """The values that make the identity."""
-        if self._user_key is not None:
-            return (self._user_key(values),)
-        counted = tuple([values[place] for place in self._places])
-        if self._receiver is None:
-            return counted
-        persistent = self.cache.store is not None
-        name = self._receiver.name(values[0], self.function.scope, persistent=persistent)
-        return (name, *counted[1:])
-
-    def _key_of(self, local: tuple[object, ...], raw: Callable[[], bytes]) -> Key:
-        keyer, function, namespace = self.cache.keyer, self.function, self.meta.namespace
-        return Key(
-            local,
-            lambda: keyer.call_digest(function.scope, function.version, namespace, raw()),
-        )
-
-    def _warn(self, why: Reason, error: TypeError) -> None:
+    def _warn(self, why: Reason, error: object) -> None:
         if why not in self._warned:
             self._warned.add(why)
             log.warning("%s runs uncached: %s", self.function.scope, error)
@@ -202,7 +161,7 @@ class Caller:
 
     def ask(self, values: Values, key: Key | None, *, refresh: bool = False) -> Ask:
         """The request that the flow sees for a call with `values`."""
-        return Ask(
+        ask = Ask(
             key=key,
             meta=self.meta,
             controls=self._refreshing if refresh else self.options.controls,
@@ -211,6 +170,25 @@ class Caller:
             epoch=self.cache.epoch,
             bypass=Reason.UNKEYABLE if key is None else None,
             thaw=self._thaw,
+        )
+        if key is not None:
+            ask.intact = lambda: self.keys.is_intact(values, key)
+            ask.renewal = partial(self._renewal, values, self.invoke)
+        return ask
+
+    def _renewal(self, values: Values, call: Callable[[Values], Any], ask: Ask) -> Ask | None:
+        """`ask` with arguments of its own, since nobody waits for it with those it has now."""
+        key = ask.key
+        assert key is not None
+        own, complete = self.keys.copies(values, key)
+        if own is None or not complete:
+            return None
+        return replace(
+            ask,
+            call=lambda: call(own),
+            intact=lambda: self.keys.is_intact(own, key),
+            coalesce=True,
+            renewal=None,
         )
 
     def _told(self, answer: Answer) -> Any:
@@ -301,9 +279,7 @@ class Caller:
         ask = self.ask(values, key, refresh=refresh)
         ask.draft = self._draft_stream
         ask.coalesce = False  # readers share the stream itself
-        ask.renewal = lambda: replace(
-            ask, call=lambda: collect(self.invoke(values)), coalesce=True, renewal=None
-        )
+        ask.renewal = partial(self._renewal, values, lambda own: collect(self.invoke(own)))
         return ask
 
     def _draft_stream(self, raw: Any, seconds: float) -> Draft:
@@ -332,12 +308,21 @@ class Caller:
     def _live(
         self, reader: type[Reader | AsyncReader], place: Hashable, values: Values, ask: Ask
     ) -> Live | Answer:
-        """The stream under way, or a new one; what is stored, if it has come in meanwhile."""
+        """The stream under way, or a new one; what is stored, if it has come in meanwhile.
+
+        It runs with copies of what can change: between two items its caller goes on.
+        """
+        key = ask.key
+        assert key is not None
+        own, _ = self.keys.copies(values, key)
+        if own is None:
+            return Live(Alone(partial(self.invoke, values)))
+        ask.intact = lambda: self.keys.is_intact(own, key)
         seat = self._seat(place, ask)
         if seat.role is Role.LEAD and (stored := self.cache.recheck(ask)) is not None:
             seat.abandon()
             return stored
-        source: Callable[[], Any] = partial(self.invoke, values)
+        source: Callable[[], Any] = partial(self.invoke, own)
         stored_now = partial(self.cache.recheck, ask)
         spring = Spring(source, self._take, self._keeper(ask), stored_now, self._thaw)
         return Live(reader(seat, spring))

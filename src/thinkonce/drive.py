@@ -21,6 +21,7 @@ from typing import Any, TypeVar, assert_never
 from thinkonce.entry import Entry
 from thinkonce.errors import TierError
 from thinkonce.flow import lead
+from thinkonce.outcome import Reason
 from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
 from thinkonce.steps import (
     Ask,
@@ -31,6 +32,7 @@ from thinkonce.steps import (
     Keep,
     Lead,
     Look,
+    Made,
     Renew,
     Setting,
     Step,
@@ -161,8 +163,7 @@ class BlockingWorld(World):
             case Follow(_, seat):
                 return seat.follow(self.setting.rules.lease)
             case Renew(ask):
-                self._renew(ask)
-                return None
+                return self._renew(ask)
             case _:
                 assert_never(step)
 
@@ -175,23 +176,29 @@ class BlockingWorld(World):
         except BaseException:
             seat.abandon()
             raise
-        seat.land(made)
+        _land(seat, made)
         return Landing(Fate.COALESCED, made)
 
-    def _renew(self, ask: Ask) -> None:
+    def _renew(self, ask: Ask) -> bool:
         if not self.may_renew(ask):
-            return
+            return False
+        renewed = _renewal_of(ask)
+        if renewed is None:
+            return True
         assert ask.key is not None
         # A thread of its own begins with an empty context; the model may read the caller's.
         run = contextvars.copy_context().run
         name = "thinkonce-renewal"
-        thread = threading.Thread(target=run, args=(self._renew_now, ask), name=name, daemon=True)
+        thread = threading.Thread(
+            target=run, args=(self._renew_now, renewed), name=name, daemon=True
+        )
         self.renewals[ask.key.local] = thread
         try:
             thread.start()
         except RuntimeError as error:  # no more threads: the old answer stays a little longer
             self.renewals.pop(ask.key.local, None)
             log.warning("renewal not begun: %s", error)
+        return False
 
     def _renew_now(self, ask: Ask) -> None:
         assert ask.key is not None
@@ -237,8 +244,7 @@ class AsyncWorld(World):
             case Follow(_, seat):
                 return await seat.follow_async(self.setting.rules.lease)
             case Renew(ask):
-                self._renew(ask)
-                return None
+                return self._renew(ask)
             case _:
                 assert_never(step)
 
@@ -259,7 +265,7 @@ class AsyncWorld(World):
         except BaseException:
             seat.abandon()
             raise
-        seat.land(made)
+        _land(seat, made)
         return Landing(Fate.COALESCED, made)
 
     async def _look(self, tier: Tier, ask: Ask, peek: bool) -> Entry | None:
@@ -274,15 +280,19 @@ class AsyncWorld(World):
             with suppress(TierError):  # whichever tier needs it fails likewise, and is counted
                 await asyncio.to_thread(purges.since, purges.epoch[0])
 
-    def _renew(self, ask: Ask) -> None:
+    def _renew(self, ask: Ask) -> bool:
         self._forget_closed_loops()
         if not self.may_renew(ask):
-            return
+            return False
+        renewed = _renewal_of(ask)
+        if renewed is None:
+            return True
         assert ask.key is not None
         local = ask.key.local
-        task = asyncio.get_running_loop().create_task(self._renew_now(ask))
+        task = asyncio.get_running_loop().create_task(self._renew_now(renewed))
         self.renewals[local] = task
         task.add_done_callback(lambda _: self.renewals.pop(local, None))
+        return False
 
     async def _renew_now(self, ask: Ask) -> None:
         seat = self.join(ask)
@@ -325,6 +335,20 @@ class AsyncWorld(World):
         for key, task in self._tasks().items():
             if task.get_loop().is_closed():
                 self.renewals.pop(key, None)
+
+
+def _renewal_of(ask: Ask) -> Ask | None:
+    """What to ask in the background in place of `ask`; None if that needs its caller."""
+    return ask if ask.renewal is None else ask.renewal(ask)
+
+
+def _land(seat: Seat, made: object) -> None:
+    """End the call that `seat` leads. An answer to something else is no follower's: one of them
+    leads then."""
+    if isinstance(made, Made) and made.refused is Reason.CHANGED:
+        seat.abandon()
+    else:
+        seat.land(made)
 
 
 def _renew_outcome(landing: Landing) -> None:

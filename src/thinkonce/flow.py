@@ -19,6 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+import msgspec
+
 from thinkonce.entry import Entry
 from thinkonce.errors import NotCached
 from thinkonce.freshness import Verdict, inline_until, is_fresh_for, judge, life_of
@@ -90,10 +92,11 @@ def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
     found, reason = yield from _look_unless_refreshing(ask, ask.key, setting)
     if found is not None and found.verdict in _SERVABLE:
         # Only-if-cached forbids the model, in the background too: `Cache.get` has none.
-        if found.verdict is not Verdict.FRESH and not ask.controls.only_if_cached:
-            yield Renew(ask.renewal() if ask.renewal is not None else ask)
-        outcome = Outcome.STALE if found.verdict is Verdict.STALE else Outcome.HIT
-        return _from_cache(found, outcome, ask)
+        must_renew = found.verdict is not Verdict.FRESH and not ask.controls.only_if_cached
+        is_stale = found.verdict is Verdict.STALE
+        if not (must_renew and (yield Renew(ask)) and is_stale):
+            return _from_cache(found, Outcome.STALE if is_stale else Outcome.HIT, ask)
+        found = _without_renewal(found, ask, setting)
     if ask.controls.only_if_cached:
         raise NotCached(reason.value)
     try:
@@ -109,6 +112,14 @@ def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
 
 
 _SERVABLE = (Verdict.FRESH, Verdict.EARLY, Verdict.STALE)
+
+
+def _without_renewal(found: Found[Entry], ask: Ask, setting: Setting) -> Found[Entry]:
+    """What an expired entry is good for where nobody makes a new one in the background."""
+    now = (setting.clock.wall(), setting.clock.monotonic())
+    controls = msgspec.structs.replace(ask.controls, max_stale=0.0)
+    verdict, why = judge(found.entry, controls, setting.rules, now, 1.0)
+    return replace(found, verdict=verdict, reason=why)
 
 
 def _look_unless_refreshing(
@@ -244,9 +255,10 @@ def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made |
     raw = yield CallModel(ask)
     if isinstance(raw, Live | Answer):
         return raw
+    changed = Reason.CHANGED if ask.intact is not None and not ask.intact() else None
     seconds = setting.clock.monotonic() - started
     entry = _entry_of(ask, draft := ask.draft(raw, seconds), setting, seconds)
-    refused = draft.refused or _refusal(ask, entry)
+    refused = changed or draft.refused or _refusal(ask, entry)
     if refused is None:
         for tier in setting.tiers:
             yield from _keep(ask, entry, tier, setting)

@@ -217,6 +217,10 @@ class Receiver:
         except TypeError:  # no weak references: it shares with nobody, itself decorated again
             return ("serial", next(self._count))
 
+    def class_serial(self, kind: type) -> int:
+        """The serial of a class that shares its name with others; see `canonical_args`."""
+        return self._serial(kind, kind.__qualname__)
+
     def _serial(self, receiver: Any, scope: str) -> int:
         with self._lock:
             known = self._held.get(id(receiver))
@@ -271,13 +275,16 @@ def told_apart(
         return function
     if has_serializer:
         parts["serializer"] = True
-    return function.apart(canonical_args(tuple(parts), tuple(parts.values())))
+    serial = None if persistent else receiver.class_serial
+    return function.apart(canonical_args(tuple(parts), tuple(parts.values()), serial))
 
 
 def _bound(function: Function, receiver: Receiver, *, persistent: bool) -> tuple[object, ...]:
     """What `function` carries along, by names that may enter a key; empty if it is nothing."""
     scope = function.scope
     owners = [receiver.name(owner, scope, persistent=persistent) for owner in function.owners]
-    canonical_args(("partial",), (list(function.fixed),))  # names the partial if it has no form
+    serial = None if persistent else receiver.class_serial
+    # Names the partial if it has no form.
+    canonical_args(("partial",), (list(function.fixed),), serial)
     held = [receiver.name_held(one, scope, persistent=persistent) for one in function.held]
     return (owners, held, list(function.fixed)) if owners or held or function.fixed else ()

@@ -58,3 +58,4 @@ class Reason(StrEnum):
     TEMPERATURE = "temperature"  # above the configured max_temperature
     QUOTA = "quota"  # the client's bytes are used up
     UNENCODABLE = "unencodable"  # the value cannot be kept without loss
+    CHANGED = "changed"  # an argument was changed while the call ran: it answers something else

@@ -58,8 +58,10 @@ class Ask:
     `key` is None when the cache must not be used; `bypass` then says why. `draft` turns what
     the model returned into something that can be kept; it gets the seconds the model took.
     `epoch` is the purge epoch now: what a purge removes later, this request cannot bring back.
-    `renewal` makes the request to ask in place of this one where nobody waits for the answer: a
-    stream that nobody reads must be drained.
+    `renewal` makes of this request the one to ask in its place where nobody waits for the answer:
+    a stream that nobody reads is drained, a list that the caller goes on filling is copied. None
+    of it if only the caller can make the call. `intact` says, once the model has answered, whether
+    what it was given is still what `key` was made of.
     """
 
     key: Key | None
@@ -72,7 +74,8 @@ class Ask:
     coalesce: bool = True
     stale_on_error: bool = True  # False: somebody else can be asked before something stale answers
     thaw: Callable[[Any], Any] | None = None  # in place of an entry's own, where it has one
-    renewal: Callable[[], Ask] | None = None
+    renewal: Callable[[Ask], Ask | None] | None = None
+    intact: Callable[[], bool] | None = None
     started: float | None = None  # monotonic; when the model's work began, if before CallModel
     trouble: bool = False  # a tier failed while this request was served
 
@@ -203,7 +206,10 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Carry out `lead(ask)` in the background, unless somebody already does. Gives nothing."""
+    """Carry out `lead(ask.renewal(ask))` in the background, unless somebody already does.
+
+    Gives True if only the caller could make that call.
+    """
 
     ask: Ask
 

@@ -179,20 +179,6 @@ def test_the_function_cannot_change_what_was_stored(way):
     assert way.call(ask, "hi") == ["a"]
 
 
-def test_arguments_changed_during_the_call_do_not_change_its_key(way):
-    runs = []
-
-    def ask(messages):
-        runs.append(1)
-        messages.append("changed by the function")
-        return len(messages)
-
-    ask = way.cached(ask)
-    assert way.call(ask, ["hi"]) == 2
-    assert way.call(ask, ["hi"]) == 2
-    assert len(runs) == 1
-
-
 class Uncopied:
     def __deepcopy__(self, memo):
         raise RuntimeError("one of a kind")

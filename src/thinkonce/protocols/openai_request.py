@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 __all__ = (
@@ -18,6 +18,7 @@ __all__ = (
 )
 
 _NOT_IDENTITY = ("stream", "kv_cache", "cache")
+_LONGEST_SCHEME = 32  # characters
 _JSON_FORMATS = ("json_object", "json_schema")
 # OpenRouter's `:online` (also before another variant), `-online`, OpenAI's models that search.
 _LIVE_MODEL = re.compile(
@@ -109,4 +110,18 @@ def _is_remote(part: Any) -> bool:
         url = media.get("url") if isinstance(media, dict) else media
         if isinstance(url, str) and not url.startswith("data:"):
             return True
-    return False
+    return any(map(_is_link, _data_of(part)))
+
+
+def _data_of(part: dict[str, Any]) -> Iterator[Any]:
+    """What stands where a file's own bytes are expected; some servers take a link there."""
+    yield part.get("file_data")
+    for name, inside in (("file", "file_data"), ("input_audio", "data")):
+        media = part.get(name)
+        if isinstance(media, dict):
+            yield media.get(inside)
+
+
+def _is_link(data: Any) -> bool:
+    # No base64 text holds a colon, and a data URL no "//" behind its own.
+    return isinstance(data, str) and "://" in data[:_LONGEST_SCHEME]

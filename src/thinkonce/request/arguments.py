@@ -12,6 +12,7 @@ Both give the same bytes for plain values, so the fast path needs no flag in the
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time, timedelta
@@ -26,7 +27,7 @@ from uuid import UUID
 
 import msgspec
 
-__all__ = ("canonical_args", "plain_args")
+__all__ = ("LocalClass", "Serial", "canonical_args", "plain_args")
 
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
 _NAMES = frozenset({str})
@@ -35,21 +36,34 @@ _TYPED = 1  # a type's name and its parts, in order
 _UNORDERED = 2  # a type's name and its parts, sorted by their bytes
 _BIG = 3  # an integer beyond 64 bits, as decimal digits
 _SURROGATE = 4  # a text with lone surrogates
+_FIELDS = 5  # the names of a named tuple's members
+_BUILT_IN = frozenset({dict, set, frozenset})  # built in, and not in the table below
 
 Parts = Iterable[Any]
+Serial = Callable[[type], int]
 
 
-def canonical_args(names: Sequence[str], values: Sequence[Any]) -> bytes:
+class LocalClass(TypeError):
+    """A value of a class made inside a function, where only a name could tell its class."""
+
+
+def canonical_args(
+    names: Sequence[str], values: Sequence[Any], serial: Serial | None = None
+) -> bytes:
     """Bytes for bound arguments, in the order of the parameters; every type is told apart.
 
-    `names` serve the error only: TypeError naming the argument and `key=` / `ignore=`, for a
+    A type counts by its name. A class that its name does not lead to has it in common with
+    others, so it counts by `serial` too, a number that no other class of this process has. Without
+    `serial` a class made inside a function raises LocalClass; others count by their names.
+    `names` serve the errors only: TypeError naming the argument and `key=` / `ignore=`, for a
     value that has no canonical form.
     """
     try:
         return plain_args(values)
     except (OverflowError, TypeError, UnicodeEncodeError):
         pass  # not plain, a big integer, a name that is no text, a lone surrogate: told apart below
-    return _encode([_argument(name, value) for name, value in zip(names, values, strict=True)])
+    pairs = zip(names, values, strict=True)
+    return _encode([_argument(name, value, serial) for name, value in pairs])
 
 
 def plain_args(values: Sequence[Any]) -> bytes:
@@ -105,9 +119,15 @@ _MAX_DEPTH = 100  # far from Python's own limit, whatever the caller's stack
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
 
 
-def _argument(name: str, value: Any) -> Any:
+def _argument(name: str, value: Any, serial: Serial | None) -> Any:
     try:
-        return _tagged(value, 0)
+        return _tagged(value, 0, serial)
+    except _Local as error:
+        raise LocalClass(
+            f"argument {name!r}: {error} is of a class made inside a function, which a name alone "
+            "cannot tell from others made there; define the class in its module, "
+            f"leave it out of the key with ignore=[{name!r}], or compute the key with key="
+        ) from None
     except _NoForm as error:
         raise TypeError(
             f"argument {name!r}: {error} has no canonical form; "
@@ -119,7 +139,18 @@ class _NoForm(Exception):
     """Carries words for the value that is in the way."""
 
 
-def _tagged(value: Any, depth: int) -> Any:
+class _Local(Exception):
+    """The same."""
+
+
+class _Fields(tuple[str, ...]):
+    """The names of a named tuple's members. They count: another version of the class may have
+    put its members in another order."""
+
+    __slots__ = ()
+
+
+def _tagged(value: Any, depth: int, serial: Serial | None) -> Any:
     """`value` with everything that is not plain wrapped, ready to encode."""
     if depth > _MAX_DEPTH:
         raise _NoForm(f"a value nested deeper than {_MAX_DEPTH} levels (or within itself)")
@@ -127,14 +158,20 @@ def _tagged(value: Any, depth: int) -> Any:
     if kind in _ATOMS:
         return _tagged_atom(value)
     if kind is list:
-        return [_tagged(item, depth + 1) for item in value]
+        return [_tagged(item, depth + 1, serial) for item in value]
     if kind is dict and all(type(name) is str for name in value):
-        return {_tagged_name(name): _tagged(item, depth + 1) for name, item in value.items()}
+        return {
+            _tagged_name(name): _tagged(item, depth + 1, serial) for name, item in value.items()
+        }
     if kind is dict or kind is set or kind is frozenset:
-        parts = value.items() if kind is dict else value
-        return _wrap(_UNORDERED, kind, sorted(_encode(_tagged(part, depth + 1)) for part in parts))
+        loose = value.items() if kind is dict else value
+        packed = sorted(_encode(_tagged(part, depth + 1, serial)) for part in loose)
+        return _wrap(_UNORDERED, _name_of(kind, serial), packed)
+    if kind is _Fields:
+        return msgspec.msgpack.Ext(_FIELDS, _encode(value))
     parts_of = _PARTS.get(kind) or _parts_of(value)
-    return _wrap(_TYPED, kind, [_tagged(part, depth + 1) for part in parts_of(value)])
+    parts = [_tagged(part, depth + 1, serial) for part in parts_of(value)]
+    return _wrap(_TYPED, _name_of(kind, serial), parts)
 
 
 def _tagged_atom(value: Any) -> Any:
@@ -159,8 +196,27 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _wrap(code: int, kind: type, parts: list[Any]) -> Any:
-    return msgspec.msgpack.Ext(code, _encode([f"{kind.__module__}.{kind.__qualname__}", parts]))
+def _wrap(code: int, name: str, parts: list[Any]) -> Any:
+    return msgspec.msgpack.Ext(code, _encode([name, parts]))
+
+
+def _name_of(kind: type, serial: Serial | None) -> str:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind in _PARTS or kind in _BUILT_IN:
+        return name
+    if serial is not None:
+        return name if _is_found(kind) else f"{name} {serial(kind)}"
+    if "<locals>" in name:
+        raise _Local(f"a value of type {name}")
+    return name
+
+
+def _is_found(kind: type) -> bool:
+    """Whether the name of `kind` leads to it: two classes may share one, as those of factories."""
+    found: Any = sys.modules.get(kind.__module__)
+    for part in kind.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is kind
 
 
 # -- what a value of each type is made of ----------------------------------------------------
@@ -200,7 +256,7 @@ def _parts_of(value: Any) -> Callable[[Any], Parts]:
     if hasattr(kind, "__pydantic_fields_set__"):
         return _pydantic_parts
     if isinstance(value, tuple) and hasattr(kind, "_fields") and not _has_state(value):
-        return tuple
+        return lambda named: (_Fields(named._fields), *named)
     for base in (str, bytes, int, float):
         if isinstance(value, base) and not _has_state(value):
             return lambda derived, base=base: (_base_value(derived, base),)  # type: ignore[misc]
@@ -279,4 +335,5 @@ def _pydantic_parts(value: Any) -> Parts:
     names = type(value).model_fields
     _refuse_further(value, names)
     fields = {name: vars(value)[name] for name in names if name in vars(value)}
-    return (fields, extra, private, sorted(value.model_fields_set))
+    # The order of the names too: `model_dump_json()` keeps it.
+    return (fields, extra, private, sorted(value.model_fields_set), list(names))

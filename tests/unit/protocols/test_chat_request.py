@@ -132,6 +132,13 @@ def test_what_brings_live_data_in_is_named(fields: dict[str, Any], field: str) -
         ({"type": "image_url", "image_url": "http://example.com/a.png"}, True),
         ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, False),
         ({"type": "image_url", "image_url": {}}, False),
+        ({"type": "file", "file": {"file_data": "https://example.com/a.pdf"}}, True),
+        ({"type": "file", "file": {"file_data": "gs://bucket/a.pdf"}}, True),
+        ({"type": "file", "file": {"file_data": "data:application/pdf;base64,AA//"}}, False),
+        ({"type": "file", "file": {"file_data": "AA//", "filename": "https://a"}}, False),
+        ({"type": "file", "file": {"file_id": "file-1"}}, False),
+        ({"type": "input_audio", "input_audio": {"data": "https://example.com/a.mp3"}}, True),
+        ({"type": "input_audio", "input_audio": {"data": "AA//", "format": "mp3"}}, False),
     ],
 )
 def test_a_picture_by_url_may_change(part: dict[str, Any], remote: bool) -> None:

@@ -83,6 +83,7 @@ def test_tools_that_the_provider_runs_are_state(kind: str) -> None:
         ({"type": "input_image", "file_id": "file-1"}, False),
         ({"type": "input_file", "file_url": "https://example.com/a.pdf"}, True),
         ({"type": "input_file", "filename": "a.pdf", "file_data": DATA_URL}, False),
+        ({"type": "input_file", "file_data": "https://example.com/a.pdf"}, True),
         ({"type": "input_text", "text": "https://example.com"}, False),
     ],
 )

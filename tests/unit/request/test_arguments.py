@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkonce.request.canonical import canonical_args
+from thinkonce.request.arguments import LocalClass, canonical_args
 
 
 class Colour(enum.StrEnum):
@@ -238,7 +238,69 @@ def test_a_base_value_is_read_past_what_a_subclass_overrides() -> None:
         def __str__(self) -> str:
             return "always the same"
 
-    assert form(Sly("a")) != form(Sly("b"))
+    a, b = (canonical_args(["a0"], [Sly(text)], lambda kind: 1) for text in "ab")
+    assert a != b
+
+
+def named(fields: str) -> Any:
+    return collections.namedtuple("P", fields)  # type: ignore[misc]
+
+
+def local_data() -> type:
+    @dataclasses.dataclass
+    class Local:
+        a: int = 1
+
+    return Local
+
+
+def test_named_tuples_of_one_name_differ_by_the_names_of_their_members() -> None:
+    account_first, amount_first = named("account amount"), named("amount account")
+    assert form(account_first(1, 2)) != form(amount_first(1, 2))
+    assert form(account_first(1, 2)) == form(named("account amount")(1, 2))
+    # What an earlier version of the class held in a first member of its own.
+    assert form(named("a b")(1, 2)) != form(named("x y z")(["a", "b"], 1, 2))
+
+
+def test_models_of_one_name_differ_by_the_order_of_their_fields() -> None:
+    one = pydantic.create_model("M", a=(int, 1), b=(int, 1))
+    other = pydantic.create_model("M", b=(int, 1), a=(int, 1))
+    assert form(one()) != form(other())
+    assert form(one()) == form(pydantic.create_model("M", a=(int, 1), b=(int, 1))())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        local_data,
+        lambda: type("Derived", (str,), {"__slots__": (), "__module__": __name__}),
+        lambda: dataclasses.make_dataclass("Made", [("a", int, 1)]),
+    ],
+    ids=["local", "derived", "made"],
+)
+def test_two_classes_of_one_name_differ_by_their_serials(make: Any) -> None:
+    one, other = make(), make()
+    serials = {one: 1, other: 2}
+
+    def numbered(value: Any) -> bytes:
+        return canonical_args(["a"], [value], serials.__getitem__)
+
+    assert numbered(one()) == numbered(one())
+    assert numbered(one()) != numbered(other())
+    assert numbered([{"deep": one()}]) != numbered([{"deep": other()}])
+
+
+def test_a_class_that_its_name_leads_to_needs_no_serial() -> None:
+    def never(kind: type) -> int:
+        raise AssertionError(kind)
+
+    for value in ALL_DIFFERENT:
+        assert canonical_args(["a0"], [value], never) == form(value)
+
+
+def test_a_class_made_inside_a_function_is_refused_where_only_names_tell() -> None:
+    with pytest.raises(LocalClass, match=r"argument 'p'.*<locals>.Local.*ignore=.'p'.*key="):
+        canonical_args(["p"], [[local_data()()]])
 
 
 plain = st.recursive(
