@@ -42,13 +42,14 @@ class Line:
         await self.writer.drain()
 
     async def answer(self) -> tuple[str, bytes]:
-        """The value of x-cache, else the status; the body."""
+        """The value of x-cache, or the status if it is not 200; the body."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         length = re.search(r"content-length: (\d+)", head)
         assert length is not None, head
         body = await self.reader.readexactly(int(length[1]))
         cache = re.search(r"x-cache: (\w+)", head)
-        return (cache[1] if cache else head.split(" ")[1]), body
+        status = head.split(" ")[1]
+        return (cache[1] if cache and status == "200" else status), body
 
     async def ask(self, data: bytes) -> str:
         await self.send(data)
