@@ -145,7 +145,11 @@ logprobs = st.none() | st.fixed_dictionaries(
 )
 choices = st.fixed_dictionaries(
     {"text": texts, "finish_reason": st.sampled_from(["stop", "length", None])},
-    optional={"logprobs": logprobs, "stop_reason": texts | st.integers(), "content_filter": texts},
+    optional={
+        "logprobs": logprobs,
+        "stop_reason": texts | st.integers(-(2**63), 2**63),
+        "content_filter": texts,
+    },
 )
 
 
