@@ -234,9 +234,9 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["lane", "asgi", "flow"])
+@pytest.fixture(params=["lane", pytest.param("asgi", marks=pytest.mark.slow), "flow"])
 def all_ways(request: pytest.FixtureRequest) -> str:
-    """`way = all_ways` in a module: its tests are run all three ways by default."""
+    """`way = all_ways` in a module: its tests are run in the lane and by the flow by default."""
     return str(request.param)
 
 
