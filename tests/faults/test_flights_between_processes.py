@@ -268,7 +268,7 @@ def test_an_error_crosses_with_its_name_and_message(start):
     assert follower.do("join")["role"] == Role.LEAD, "the next asker begins a new call"
 
 
-class Overloaded(UpstreamError, crosses=True):
+class TooBusy(UpstreamError, crosses=True):
     """Made of plain values."""
 
     def __init__(self, status, headers):
@@ -281,8 +281,8 @@ class Overloaded(UpstreamError, crosses=True):
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
-        (Overloaded(529, [[b"retry-after", b"7"]]), Overloaded, "(529, [[b'retry-after', b'7']])"),
-        (Overloaded(529, object), UpstreamError, "Overloaded: (529, <class 'object'>)"),
+        (TooBusy(529, [[b"retry-after", b"7"]]), TooBusy, "(529, [[b'retry-after', b'7']])"),
+        (TooBusy(529, object), UpstreamError, "TooBusy: (529, <class 'object'>)"),
         (UpstreamError("x" * 20_000), UpstreamError, "UpstreamError: " + "x" * 10_000),
     ],
     ids=["as itself", "not of plain values", "long"],
@@ -303,9 +303,9 @@ def test_an_error_of_a_class_that_crosses_arrives_as_what_it_is(path, error, kin
 
 
 def test_arguments_that_no_longer_fit_leave_an_error_in_words():
-    error = Overloaded(529, [])
+    error = TooBusy(529, [])
     error.args = ("many", [])
-    assert str(raised(told(error))) == "Overloaded: ('many', [])"
+    assert str(raised(told(error))) == "TooBusy: ('many', [])"
 
 
 def test_when_the_leader_is_killed_one_of_all_followers_leads(start):
