@@ -8,8 +8,6 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import Counter
@@ -24,11 +22,12 @@ from thinkonce.errors import UpstreamError
 from thinkonce.host.flights import FlightTable
 from thinkonce.host.frames import HEAD, Kind, Unframer, frame, hello
 from thinkonce.host.mapfile import HostFile
-from thinkonce.host.process import is_pid_taken, this_process
+from thinkonce.host.process import this_process
 from thinkonce.host.unix_socket import connect, is_available, listen
 from thinkonce.replay import raised, told
 from thinkonce.singleflight import Codec, Fate, Flight, Flights, Role, Since
 from thinkonce.testing.clock import FakeClock
+from workers import Worker, nursery_of
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs Unix sockets")
 
@@ -38,67 +37,38 @@ LONG = 3600.0  # a lease that no test outlives
 CODEC = Codec(lambda value: json.dumps(value).encode(), json.loads)
 
 
-class Process:
+class Process(Worker):
     """A worker, and the answers it has given so far."""
 
     def __init__(self, nursery, path, lease):
         self.given, self.number = {}, 0
-        folder = Path(tempfile.mkdtemp(dir=path.parent))
         order = {"path": str(path), "lease": lease, "runtime": os.environ["XDG_RUNTIME_DIR"]}
-        for pipe in ("commands", "answers"):
-            os.mkfifo(folder / pipe)
-            order[pipe] = str(folder / pipe)
-        nursery.stdin.write(json.dumps(order) + "\n")
-        nursery.stdin.flush()
-        # In this order, as the worker does: each waits for the other end.
-        self.commands = open(order["commands"], "w")  # noqa: SIM115  # closed by `end`
-        self.answers = open(order["answers"])  # noqa: SIM115
+        super().__init__(nursery, path.parent, order)
         self.pid = self.answer("pid")["pid"]
 
     def tell(self, do, **command):
         """Have it begin something; the number to ask for the answer with."""
         self.number += 1
-        self.commands.write(json.dumps({"id": self.number, "do": do, **command}) + "\n")
-        self.commands.flush()
+        self.send({"id": self.number, "do": do, **command})
         return self.number
 
     def answer(self, number):
         while number not in self.given:
-            line = self.answers.readline()
-            assert line, f"worker {self.pid} is gone"
-            answer = json.loads(line)
+            answer = self.receive()
             self.given[answer.pop("id")] = answer
         return self.given.pop(number)
 
     def do(self, do, **command):
         return self.answer(self.tell(do, **command))
 
-    def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
-        until(lambda: not is_pid_taken(self.pid), "the end of a killed process")
-
     def end(self):
-        if is_pid_taken(self.pid):
-            os.kill(self.pid, signal.SIGCONT)
-            self.commands.close()
-            self.answer("end")
-            until(lambda: not is_pid_taken(self.pid), "the end of a worker")
-        self.commands.close()
-        self.answers.close()
+        super().end(lambda: self.answer("end"))
 
 
 @pytest.fixture(scope="module")
 def nursery():
-    """A process that has imported everything and forks workers."""
-    process = subprocess.Popen(
-        [sys.executable, str(WORKER)],
-        stdin=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    yield process
-    process.stdin.close()
-    assert process.wait(20) == 0
+    with nursery_of(WORKER) as process:
+        yield process
 
 
 @pytest.fixture(autouse=True)

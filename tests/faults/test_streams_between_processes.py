@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from leaks import until
-from thinkonce.host.process import is_pid_taken
 from thinkonce.host.unix_socket import is_available
+from workers import Worker, nursery_of
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs Unix sockets")
 
 WORKER = Path(__file__).with_name("stream_worker.py")
 
 
-class Process:
+class Process(Worker):
     """A worker, and the answers it has given so far."""
 
     def __init__(self, nursery, folder, name, kind):
         self.name, self.number, self.given = name, 0, {}
         order = {"url": f"sqlite:///{folder / 'answers.db'}", "name": name, "kind": kind}
-        for pipe in ("commands", "answers"):
-            order[pipe] = str(folder / f"{name}.{pipe}")
-            os.mkfifo(order[pipe])
-        nursery.stdin.write(json.dumps(order) + "\n")
-        nursery.stdin.flush()
-        # In this order, as the worker does: each waits for the other end.
-        self.commands = open(order["commands"], "w")  # noqa: SIM115  # closed by `end`
-        self.answers = open(order["answers"])  # noqa: SIM115
+        super().__init__(nursery, folder, order)
         self.pid = self.answer(0)
 
     def tell(self, *command):
         """Have it begin something; the number to ask for the answer with."""
         self.number += 1
-        self.commands.write(json.dumps([self.number, *command]) + "\n")
-        self.commands.flush()
+        self.send([self.number, *command])
         return self.number
 
     def answer(self, number):
         while number not in self.given:
-            line = self.answers.readline()
-            assert line, f"worker {self.name} is gone"
-            said = json.loads(line)
+            said = self.receive()
             self.given[said["id"]] = said["gave"]
         return self.given.pop(number)
 
@@ -57,30 +42,11 @@ class Process:
     def told(self, what):
         return self("told")[what]
 
-    def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
-        until(lambda: not is_pid_taken(self.pid), "the end of a killed process")
-
-    def end(self):
-        if is_pid_taken(self.pid):
-            self.commands.close()
-            until(lambda: not is_pid_taken(self.pid), "the end of a worker")
-        self.commands.close()
-        self.answers.close()
-
 
 @pytest.fixture(scope="module")
 def nursery():
-    """A process that has imported everything and forks workers."""
-    process = subprocess.Popen(
-        [sys.executable, str(WORKER)],
-        stdin=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    yield process
-    process.stdin.close()
-    assert process.wait(20) == 0
+    with nursery_of(WORKER) as process:
+        yield process
 
 
 @pytest.fixture(params=["sync", "async"])
