@@ -151,7 +151,8 @@ class GatewayView:
     def _refuse(self, path: str, status: int, raw: bytes) -> NoReturn:
         message, code = reason_in(raw), code_in(raw)
         if code in ("tenant_needed", "foreign_secret"):
-            raise ConfigError("whose entries", MISSING, f"{WHOSE} ({message})")
+            why = message if code == "foreign_secret" else "there is not exactly one tenant here"
+            raise ConfigError("the tenant of the entries", MISSING, f"{WHOSE} ({why})")
         if status in (401, 403):
             message = f"{message}; set THINKONCE_ADMIN_TOKEN to the gateway's [admin] token"
         raise GatewayError(f"{self.place}{path} answered {status}: {message}")

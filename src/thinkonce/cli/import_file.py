@@ -78,7 +78,7 @@ def _begin(shelf: Shelf, line: bytes, into: Into | None, max_bytes: int) -> Impo
     try:
         return Importer(shelf, read_opening(line), into, max_bytes)
     except ForeignSecret as error:
-        raise ConfigError("whose entries", MISSING, f"{WHOSE} ({error})") from None
+        raise ConfigError("the tenant of the entries", MISSING, f"{WHOSE} ({error})") from None
 
 
 def tenant_named(shelf: Shelf, settings: Settings, headers: dict[str, str]) -> Into | None:

@@ -28,7 +28,7 @@ def whose_headers(api_key_env: str | None, tenant: str | None, group: str | None
     """
     given = [name for name in (api_key_env, tenant, group) if name is not None]
     if len(given) > 1:
-        raise ConfigError("whose entries", ", ".join(given), f"one of {WHOSE}")
+        raise ConfigError("the tenant of the entries", ", ".join(given), f"one of {WHOSE}")
     if tenant is not None:
         return {"x-thinkonce-tenant": tenant}
     if group is not None:
