@@ -13,6 +13,7 @@ from thinkonce.entry import Meta
 from thinkonce.errors import RequestError
 from thinkonce.freshness import Rules
 from thinkonce.gateway.http import Head, HttpError
+from thinkonce.gateway.samples import Draw, Samples, is_sampled
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Asked, Speech
@@ -40,7 +41,10 @@ _READ: Mapping[str, tuple[tuple[type, ...], str]] = {
 
 @dataclass(slots=True)
 class Asking:
-    """One understood request. `key` is None where the cache is not asked; `bypass` says why."""
+    """One understood request. `key` is None where the cache is not asked; `bypass` says why.
+
+    `key` is that of sample number `sample`; `draw` is there where the request has several.
+    """
 
     raw: bytes
     body: dict[str, Any]
@@ -53,6 +57,17 @@ class Asking:
     bypass: Reason | None
     fallback: bool = False  # the pool is asked in another's place
     client: KnownClient | None = None
+    draw: Draw | None = None
+    sample: int = 0
+
+    def take(self, sample: int | None = None) -> None:
+        """Ask for the sample whose turn it is, which ends the turn, or for the one named."""
+        if self.draw is None:
+            return
+        if sample is None:
+            sample = self.draw.turn()
+            self.draw.advance()
+        self.sample, self.key = sample, self.draw.keys[sample]
 
     def over_quota(self, size: int) -> Reason | None:
         """Why the client may not keep `size` bytes more; if it may, they are counted."""
@@ -110,6 +125,7 @@ class Reader:
         ignore_fields: frozenset[str] = frozenset(),
         cache_remote_media: bool = True,
         keep_requests: bool = True,
+        samples: Samples | None = None,
     ) -> None:
         self._dialect, self._pools, self._keyer = dialect, pools, keyer
         self._tenants, self._rules = tenants, rules
@@ -117,6 +133,7 @@ class Reader:
         self.forward_headers, self._ignore = forward_headers, ignore_fields
         self._cache_remote_media = cache_remote_media
         self._keep_requests = keep_requests
+        self._samples = Samples() if samples is None else samples
 
     def read(self, call: Head, raw: bytes) -> Asking:
         """Raises HttpError 400, 403, 404, 415 and RequestError for what cannot be served."""
@@ -147,13 +164,22 @@ class Reader:
             # A key of this gateway's is nobody else's business.
             taken = msgspec.structs.replace(taken, credential=())
         bypass = self._bypass(parsed, asked, controls)
-        key = None
+        if bypass is None and asked.remote_media:
+            controls = self._cap_life(controls)
+        asking = Asking(raw, body, asked, controls, taken, tenant, pool, None, bypass)
+        asking.client = client
         if bypass is None:
-            if asked.remote_media:
-                controls = self._cap_life(controls)
-            where = (self._dialect.name, pool.name, tenant, controls.namespace)
-            key = self._keyer.key_of(self._parts(where, body, controls, taken, call.query))
-        return Asking(raw, body, asked, controls, taken, tenant, pool, key, bypass, client=client)
+            asking.key = self._keyer.key_of(self._parts(asking, call.query))
+            asking.draw = self._draw(asking, call.query)
+        return asking
+
+    def _draw(self, asking: Asking, query: bytes) -> Draw | None:
+        most = self._samples.most
+        if most == 1 or asking.controls.override or not is_sampled(asking.asked):
+            return None
+        assert asking.key is not None
+        others = [self._keyer.key_of(self._parts(asking, query, n)) for n in range(1, most)]
+        return Draw(self._samples, (asking.key, *others))
 
     def instead_of(self, asking: Asking) -> Iterator[Asking]:
         """What to ask other pools for where the request's own cannot answer: under their keys.
@@ -171,14 +197,11 @@ class Reader:
             raw, body = put(raw, "model", msgspec.json.encode(model)), {**body, "model": model}
             asked = self._dialect.asks(body)
         taken = msgspec.structs.replace(asking.taken, credential=())
-        key = None
+        other = Asking(raw, body, asked, controls, taken, asking.tenant, pool, None, asking.bypass)
+        other.fallback, other.client, other.sample = True, asking.client, asking.sample
         if asking.key is not None:
-            where = (self._dialect.name, pool.name, asking.tenant, controls.namespace)
-            key = self._keyer.key_of(self._parts(where, body, controls, taken, b""))
-        bypass = asking.bypass
-        return Asking(
-            raw, body, asked, controls, taken, asking.tenant, pool, key, bypass, True, asking.client
-        )
+            other.key = self._keyer.key_of(self._parts(other, b"", other.sample))
+        return other
 
     def parts(self, query: bytes, asking: Asking) -> bytes:
         """What the key of `asking` is made of."""
@@ -186,25 +209,26 @@ class Reader:
         local = asking.key.local
         if isinstance(local, bytes) and local is not asking.key.digest:
             return local  # a large request's key keeps its digest alone
-        where = (self._dialect.name, asking.pool.name, asking.tenant, asking.controls.namespace)
-        return self._parts(where, asking.body, asking.controls, asking.taken, query)
+        return self._parts(asking, query, asking.sample)
+
+    def sample_parts(self, query: bytes, asking: Asking) -> list[bytes]:
+        """What the keys of all samples are made of: one where the request has no more."""
+        if asking.draw is None:
+            return [self.parts(query, asking)]
+        return [self._parts(asking, query, n) for n in range(len(asking.draw.keys))]
 
     def kept(self, query: bytes, asking: Asking) -> bytes:
         """The request as it is kept beside its answer; b"" where it is not kept."""
         return pack(self.parts(query, asking)) if self._keep_requests else b""
 
-    def _parts(
-        self,
-        where: tuple[str, str, str, str],
-        body: dict[str, Any],
-        controls: Controls,
-        taken: Taken,
-        query: bytes,
-    ) -> bytes:
+    def _parts(self, asking: Asking, query: bytes, sample: int = 0) -> bytes:
+        controls = asking.controls
+        where = (self._dialect.name, asking.pool.name, asking.tenant, controls.namespace)
         identity = self._dialect.identity(
-            body, context_aware=controls.context_aware, ignore=self._ignore
+            asking.body, context_aware=controls.context_aware, ignore=self._ignore
         )
-        return request_parts(where, wanted_parts(controls), identity, taken.keyed, query)
+        wanted, keyed = wanted_parts(controls), asking.taken.keyed
+        return request_parts(where, wanted, identity, keyed, query, sample)
 
     def items(
         self, query: bytes, asking: Asking, members: Sequence[dict[str, Any]]

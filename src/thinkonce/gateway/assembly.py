@@ -27,6 +27,7 @@ from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.parts import LEAST, Parts, share_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
+from thinkonce.gateway.samples import Samples
 from thinkonce.gateway.telling import Teller
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
@@ -236,6 +237,7 @@ def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]
             ignore_fields=frozenset(cache.ignore_fields),
             cache_remote_media=gateway.remote_media == "cache",
             keep_requests=cache.keep_requests,
+            samples=Samples(cache.samples, cache.sampling),
         )
         for name, speech in speeches.items()
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
@@ -84,9 +85,14 @@ class Endpoint:
 
         `asking` has a key and no controls.
         """
-        assert asking.key is not None
-        entry = self._shelf.probe(asking.key.local)
-        return None if entry is None else self._teller.inline(asking, entry, request_id)
+        draw = asking.draw
+        key = asking.key if draw is None else draw.key()
+        assert key is not None
+        entry = self._shelf.probe(key.local)
+        plain = None if entry is None else self._teller.inline(asking, entry, request_id)
+        if draw is not None and plain is not None:
+            draw.advance()
+        return plain
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
         """The answer to a request that came before and that the flow has decided already.
@@ -120,6 +126,7 @@ class Endpoint:
             await self._despite_failure(call, raw)
             return
         call.model = asking.asked.model
+        asking.take(call.sample)
         async with Watch(call):
             if asking.key is None:
                 await self._bypass(call, asking)
@@ -128,7 +135,7 @@ class Endpoint:
 
     async def _ask(self, call: Call, asking: Asking) -> None:
         try:
-            if await self._answer_along(call, asking):
+            if await self._answer_somehow(call, asking):
                 return
         except NotCached as error:
             raise self._not_cached(call, Reason(str(error))) from error
@@ -148,6 +155,32 @@ class Endpoint:
             await self._despite_failure(call, asking.raw)
             return
         await self._bypass(call, asking)
+
+    async def _answer_somehow(self, call: Call, asking: Asking) -> bool:
+        """As `_answer_along`; where that fails, another sample of the request will do."""
+        try:
+            return await self._answer_along(call, asking)
+        except (NotCached, UpstreamError) as error:
+            if not await self._answer_another_sample(call, asking, error):
+                raise
+        return True
+
+    async def _answer_another_sample(
+        self, call: Call, asking: Asking, error: NotCached | UpstreamError
+    ) -> bool:
+        draw, controls = asking.draw, asking.controls
+        if draw is None or not controls.read or controls.refresh or call.status:
+            return False
+        if isinstance(error, UpstreamError) and not may_others_do_better(error):
+            return False
+        stored_only = msgspec.structs.replace(controls, only_if_cached=True)
+        for sample in range(len(draw.keys)):
+            other = replace(asking, controls=stored_only)
+            other.take(sample)
+            with suppress(NotCached):
+                _mark(call, other)
+                return await self._answer(call, other, self._ask_of(call, other))
+        return False
 
     async def _answer_along(self, call: Call, asking: Asking) -> bool:
         """Answer from the request's own pool, else from its fallbacks, else with something stale.

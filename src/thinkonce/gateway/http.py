@@ -48,6 +48,7 @@ class Head:
 
     __slots__ = ("client", "head", "headers", "query")
     tenant = ""  # named by an administrator, in place of the credential's
+    sample: int | None = None  # named by an administrator, in place of whose turn it is
 
     def __init__(
         self, headers: list[Header], query: bytes, client: KnownClient | None = None

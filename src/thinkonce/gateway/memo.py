@@ -65,8 +65,7 @@ class Memo:
         """Remember `asking`, without body and headers: good for answering from the cache only."""
         if len(body) > MAX_BODY or body in known:
             return
-        local = None if asking.key is None else asking.key.local
-        size = len(body) + OVERHEAD + (len(local) if isinstance(local, bytes) else 0)
+        size = len(body) + OVERHEAD + _size_of_keys(asking)
         self._bytes += size
         while self._bytes > self._max_bytes and self._order:
             others, oldest, freed = self._order.popleft()
@@ -83,6 +82,7 @@ class Memo:
             pool=asking.pool,
             key=asking.key,
             bypass=asking.bypass,
+            draw=asking.draw,
         )
 
     def __len__(self) -> int:
@@ -105,6 +105,11 @@ class Memo:
             return True
         taken = take_headers((pair,), self._extra)
         return bool(taken.keyed or taken.credential)
+
+
+def _size_of_keys(asking: Asking) -> int:
+    keys = (asking.key,) if asking.draw is None else asking.draw.keys
+    return sum(len(key.local) for key in keys if key and isinstance(key.local, bytes))
 
 
 def _size(place: tuple[bytes, Pairs]) -> int:

@@ -110,7 +110,7 @@ def nearest(asked: KeptRequest, entries: Iterable[Entry]) -> Compared | None:
     best: tuple[float, Entry, KeptRequest] | None = None
     for entry in entries:
         stored = request_of(entry)
-        if stored is None or stored == asked:
+        if stored is None or msgspec.structs.replace(stored, sample=asked.sample) == asked:
             continue
         apart = _distance(ours, dict(leaves(stored)))
         if best is None or apart < best[0]:

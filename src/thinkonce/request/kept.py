@@ -50,6 +50,7 @@ class KeptRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     identity: dict[str, Any] = {}
     headers: tuple[tuple[str, str], ...] = ()
     query: str = ""
+    sample: int = 0
 
     def parts(self) -> bytes:
         """What the key is made of; `read_parts` undoes it."""
@@ -62,6 +63,7 @@ class KeptRequest(msgspec.Struct, frozen=True, omit_defaults=True):
             self.identity,
             headers,
             self.query.encode("latin-1"),
+            self.sample,
         )
 
 
@@ -106,6 +108,8 @@ def _read(parts: list[Any]) -> KeptRequest:
         found = replace(where, label=label, override=True, identity=identity)
     else:
         label, mode, identity, headers, *query = rest
+        if len(query) == 2:
+            where = replace(where, sample=int(query.pop()))
         pairs = tuple((_text(name), _text(value)) for name, value in headers)
         found = replace(where, label=label, mode=mode, identity=identity, headers=pairs)
     return replace(found, query=_text(query[0])) if query else found

@@ -1,6 +1,7 @@
 """Keys: who asks whom for what, as one hash that tells nothing of the prompt.
 
-    request   version, endpoint, pool, tenant, namespace, label, mode, identity, headers [, query]
+    request   version, endpoint, pool, tenant, namespace, label, mode, identity, headers
+              [, query [, sample]]
     override  version, endpoint, pool, tenant, namespace, label, model [, query]
     call      version, function, its version, namespace, arguments
 
@@ -109,13 +110,16 @@ def request_parts(
     identity: dict[str, Any],
     headers: Sequence[tuple[bytes, bytes]] = (),
     query: bytes = b"",
+    sample: int = 0,
 ) -> bytes:
     """What the key of an HTTP request is made of.
 
-    `where` is (endpoint, pool, tenant, namespace), `wanted` what `wanted_parts` gave.
+    `where` is (endpoint, pool, tenant, namespace), `wanted` what `wanted_parts` gave; `sample`
+    counts the answers kept to one request, and there is one where the label is the key.
     """
     label, mode, override = wanted
-    asked = (query,) if query else ()  # its absence is the older form of the key
+    # What is not there is left out: the older form of the key.
+    asked = (query, sample) if sample else (query,) if query else ()
     if override:
         model = identity.get("model")
         return _encode((KEY_VERSION, "request", *where, "override", label, model, *asked))

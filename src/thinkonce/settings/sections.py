@@ -111,6 +111,20 @@ class CacheSection(Section, frozen=True):
         float | None,
         about("Requests above this temperature are not kept.", "a number >= 0" + NONE, least=0),
     ] = None
+    samples: Annotated[
+        int,
+        about(
+            "Answers kept to one request whose temperature is above 0 and that has no `seed`; "
+            "until there are as many, the model is asked.",
+            "1 to 100",
+            least=1,
+            most=100,
+        ),
+    ] = 1
+    sampling: Annotated[
+        Literal["turn", "random"],
+        about("Which of several answers to one request is given next.", "turn | random"),
+    ] = "turn"
     ignore_fields: Annotated[
         list[str],
         about(

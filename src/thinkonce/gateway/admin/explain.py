@@ -132,14 +132,16 @@ def explain_request(
 
 
 def _first_miss(shelf: Shelf, questions: list[bytes], asking: Asking) -> Explained:
-    """Of a batch, the first input that would not be a hit, or the last one."""
+    """Of a batch the first input, of a sampled request the first sample, that would not be a hit;
+    or the last one."""
     model, controls = asking.asked.model, asking.controls
     keys = [shelf.keyer.key_of(parts) for parts in questions]
     hits = [look(shelf, key, controls).outcome is Outcome.HIT for key in keys]
     place = hits.index(False) if False in hits else -1
     told = explained(shelf, questions[place], model, controls)
     if len(questions) > 1:
-        told.note = f"{sum(hits)} of {len(hits)} inputs would be hits; this is number "
+        what = "inputs" if asking.draw is None else "samples"
+        told.note = f"{sum(hits)} of {len(hits)} {what} would be hits; this is number "
         told.note += str(place % len(hits) + 1)
     return told
 

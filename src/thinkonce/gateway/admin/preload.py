@@ -175,10 +175,19 @@ class Batch:
             raise HttpError(400, f"it would not be stored: {_why_never(asking)}")
         keys = [self._desk.shelf.keyer.key_of(parts) for parts in questions]
         result.key = keys[0].digest.hex() if len(keys) == 1 else ""
-        if asking.controls.read and await self._missing(keys, asking.controls) is None:
-            result.outcome, result.stored, result.status = "hit", True, 200
-            return
-        await self._pace.turn()
+        result.outcome, result.stored, result.status = "hit", True, 200
+        wanted = [(None, keys)] if asking.draw is None else [*enumerate([key] for key in keys)]
+        for sample, mine in wanted:
+            if asking.controls.read and await self._missing(mine, asking.controls) is None:
+                continue
+            await self._pace.turn()
+            inner = call_for(self._call, name, query, self._whose, reader.forward_headers)
+            inner.sample = sample
+            await self._ask_endpoint(name, inner, raw, mine, result)
+
+    async def _ask_endpoint(
+        self, name: str, inner: Call, raw: bytes, keys: Sequence[Key], result: Result
+    ) -> None:
         began = self._desk.shelf.clock.wall()
         capture = Capture()
         inner.send = capture
@@ -186,11 +195,11 @@ class Batch:
         await self._desk.endpoints[name](inner, message)
         result.status, result.outcome = capture.status, str(inner.outcome)
         if capture.status != 200:
+            result.stored = False
             raise HttpError(capture.status, capture.error())
         missing = await self._missing(keys)
-        result.stored = missing is None
         if missing is not None:
-            result.error = self._why_not(missing, began)
+            result.stored, result.error = False, self._why_not(missing, began)
 
     async def _missing(self, keys: Sequence[Key], controls: Controls = DEFAULTS) -> Key | None:
         """The first that would not be a hit."""

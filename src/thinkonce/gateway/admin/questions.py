@@ -1,4 +1,4 @@
-"""Which keys a request asks for: one as a rule, and one an input where it is a batch."""
+"""Which keys a request asks for: one as a rule, more where it is a batch or has samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parts_of(reader: Reader, endpoint: str, query: bytes, asking: Asking) -> lis
     if asking.key is None:
         return []
     if endpoint != _TAKEN_APART:
-        return [reader.parts(query, asking)]
+        return reader.sample_parts(query, asking)
     batch = batch_of(asking.body)
     if batch is None:
         return []
