@@ -22,7 +22,7 @@ from thinkonce.gateway.endpoint import _as_read_before
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.http import Head
 from thinkonce.web import lane as web_lane
-from thinkonce.web.lane import READ
+from thinkonce.web.exchange import READ
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Protocol
 
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.access_log import AccessLog
@@ -20,7 +19,6 @@ from thinkonce.gateway.http import (
     Call,
     ClientGone,
     HttpError,
-    Message,
     Receive,
     Scope,
     Send,
@@ -32,14 +30,14 @@ from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import CONTENT_TYPE, Metrics
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
+from thinkonce.gateway.served import Served
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import spoken_at
-from thinkonce.upstream.client import HOPS
 from thinkonce.upstream.failure import Header, Refused
-from thinkonce.web.exchange import is_request_id
-from thinkonce.web.protocol import OVERSIZED
+from thinkonce.upstream.request import HOPS
+from thinkonce.web.exchange import OVERSIZED, is_request_id
 
-__all__ = ("Gateway", "Served")
+__all__ = ("Gateway",)
 
 log = logging.getLogger("thinkonce")
 
@@ -47,14 +45,6 @@ CLIENT_GONE = 499  # nginx's number for it; in the log only
 _NOT_BUILT = ("openapi.json", "dashboard")
 
 Handler = Callable[[Call], Awaitable[None]]
-
-
-class Served(Protocol):
-    """What answers on one path, by way of the cache. Raises as `endpoint.Endpoint` does."""
-
-    def answer_inline(self, call: Call, message: Message) -> tuple[bytes, bytes] | None: ...
-
-    async def __call__(self, call: Call, message: Message) -> None: ...
 
 
 class Gateway:

@@ -6,41 +6,33 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
 
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.freshness import Rules, TtlClass
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.app import Gateway, Served
-from thinkonce.gateway.asking import Reader
+from thinkonce.gateway.app import Gateway
 from thinkonce.gateway.clients import Clients
-from thinkonce.gateway.embeddings import SPEECH, EmbeddingsEndpoint
 from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.endpoints import endpoints_of, lowered, readers, rules_of
 from thinkonce.gateway.fastlane import FastLane
-from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.metrics import Metrics
-from thinkonce.gateway.parts import LEAST, Parts, share_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
-from thinkonce.gateway.samples import Samples
-from thinkonce.gateway.telling import Teller
+from thinkonce.gateway.served import Served
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
-from thinkonce.protocols.dialect import Speech
-from thinkonce.protocols.registry import DIALECTS
-from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf, open_shelf
 from thinkonce.upstream.client import Client, Timeouts
 from thinkonce.upstream.pools import Pools
 
-__all__ = ("Assembly", "assemble", "readers")
+__all__ = ("Assembly", "assemble")
 
 log = logging.getLogger("thinkonce")
 
@@ -73,8 +65,10 @@ class Assembly:
         rules, pools = rules_of(settings), pools.keeping(self.pools)
         shelf, world, metrics = self.shelf, self.world, self.metrics
         client = self._client_for(settings)
-        passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
-        endpoints = _endpoints(settings, pools, shelf, world, client, passing, metrics, self.prices)
+        passing = Passing(client, pools, lowered(settings.gateway.forward_headers))
+        endpoints = endpoints_of(
+            settings, pools, shelf, world, client, passing, metrics, self.prices
+        )
         admin = Admin(_desk(settings, pools, shelf, world, metrics, endpoints))
         clients = _clients(settings, shelf).keeping(self.gateway.clients)
         # Everything is built. Of what changes from here on, only the first may refuse.
@@ -141,8 +135,8 @@ def assemble(
     )
     gateway_id = f"thinkonce-{secrets.token_hex(8)}"
     client = _client(settings, gateway_id, clock)
-    passing = Passing(client, pools, _lowered(settings.gateway.forward_headers))
-    endpoints = _endpoints(settings, pools, shelf, world, client, passing, metrics, prices)
+    passing = Passing(client, pools, lowered(settings.gateway.forward_headers))
+    endpoints = endpoints_of(settings, pools, shelf, world, client, passing, metrics, prices)
     clients = _clients(settings, shelf)
     access_log = AccessLog(enabled=settings.gateway.access_log)
     gateway = Gateway(
@@ -167,32 +161,6 @@ def _in_lane(settings: Settings, gateway: Gateway) -> Mapping[str, Endpoint]:
     if not chosen:
         return {}
     return {path: each for path, each in gateway.cached.items() if isinstance(each, Endpoint)}
-
-
-def rules_of(settings: Settings) -> Rules:
-    """How long answers live, as the flow wants to know it."""
-    cache, gateway = settings.cache, settings.gateway
-    rules = Rules(
-        max_age=inf if cache.max_age is None else cache.max_age,
-        jitter=cache.jitter,
-        stale_while_revalidate=cache.stale_while_revalidate,
-        stale_if_error=cache.stale_if_error,
-        retention=cache.stale_retention,
-        early_refresh=cache.early_refresh,
-        # Nobody may give a leader up while its own timeouts still allow it to wait.
-        lease=gateway.connect_timeout * (gateway.retries + 1)
-        + max(gateway.first_byte_timeout, gateway.read_timeout, *_deadlines(settings))
-        + 5.0,
-        ttl_classes={
-            name: TtlClass(row.ttl, row.priority) for name, row in settings.ttl_classes.items()
-        },
-    )
-    ttl, _ = rules.parse_ttl(cache.ttl)
-    return replace(rules, ttl=ttl)
-
-
-def _deadlines(settings: Settings) -> list[float]:
-    return [row.deadline for row in settings.upstreams.values() if row.deadline is not None]
 
 
 def _client(settings: Settings, gateway_id: str, clock: Clock) -> Client:
@@ -221,72 +189,6 @@ def _desk(
     return Desk(settings, shelf, world, metrics, endpoints, reads, tenants)
 
 
-def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]:
-    """By endpoint, what its requests are read with."""
-    cache, gateway = settings.cache, settings.gateway
-    tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
-    speeches: Mapping[str, Speech] = {SPEECH.name: SPEECH, **DIALECTS}
-    return {
-        name: Reader(
-            speech,
-            pools,
-            shelf.keyer,
-            tenants,
-            rules_of(settings),
-            forward_headers=_lowered(gateway.forward_headers),
-            ignore_fields=frozenset(cache.ignore_fields),
-            cache_remote_media=gateway.remote_media == "cache",
-            keep_requests=cache.keep_requests,
-            samples=Samples(cache.samples, cache.sampling),
-        )
-        for name, speech in speeches.items()
-    }
-
-
-def _endpoints(
-    settings: Settings,
-    pools: Pools,
-    shelf: Shelf,
-    world: GatewayWorld,
-    client: Client,
-    passing: Passing,
-    metrics: Metrics,
-    prices: Prices | None,
-) -> dict[str, Served]:
-    cache, gateway = settings.cache, settings.gateway
-    reads = readers(settings, pools, shelf)
-    stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
-    known_prices = prices or Prices()
-    parts = Parts(known_prices, share_of(cache.max_bytes, least=LEAST))
-    forwarded = _lowered(gateway.forward_headers)
-    dialects = {
-        name: Endpoint(
-            reads[name],
-            shelf,
-            world,
-            client,
-            passing,
-            Teller(
-                dialect,
-                known_prices,
-                parts,
-                metrics,
-                shelf.clock,
-                stored,
-                gateway.annotate_body,
-            ),
-            Memo(forwarded, share_of(cache.max_bytes) // len(DIALECTS)),
-            gateway.body_limit,
-            inline=gateway.inline,
-        )
-        for name, dialect in DIALECTS.items()
-    }
-    embeddings = EmbeddingsEndpoint(
-        reads[SPEECH.name], shelf, world, client, passing, metrics, known_prices, stored, gateway
-    )
-    return {SPEECH.name: embeddings, **dialects}
-
-
 class _Complaints:
     """Counts every failure of a tier, and logs one now and then."""
 
@@ -304,7 +206,3 @@ class _Complaints:
 
 def _known_models(pools: Pools) -> Iterable[str]:
     return (pattern for pattern in pools.patterns() if not set(pattern) & set("*?["))
-
-
-def _lowered(names: Iterable[str]) -> frozenset[bytes]:
-    return frozenset(name.lower().encode() for name in names)

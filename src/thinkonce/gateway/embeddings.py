@@ -19,10 +19,10 @@ from thinkonce.errors import NotCached, RequestError, UpstreamError
 from thinkonce.flow import Answer, answer
 from thinkonce.gateway.asking import Asking, Reader
 from thinkonce.gateway.batch import ItemFetch, Together
+from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.fetch import MAX_ANSWER, MAX_ERROR, Fetched, upstream_request
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body, send_whole
 from thinkonce.gateway.marks import JSON_TYPE, batch_headers, miss_headers, passed_on
-from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.passing import Passing, hops, send_refusal
 from thinkonce.gateway.telling import Plain
 from thinkonce.gateway.watch import Watch
@@ -45,8 +45,9 @@ from thinkonce.request.storable import StoreRules
 from thinkonce.settings.sections import Gateway
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import Key
-from thinkonce.upstream.client import Client, Exchange
+from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header, Refused
+from thinkonce.upstream.request import Sender
 
 __all__ = ("EmbeddingsEndpoint",)
 
@@ -83,9 +84,9 @@ class EmbeddingsEndpoint:
         reader: Reader,
         shelf: Shelf,
         world: GatewayWorld,
-        client: Client,
+        client: Sender,
         passing: Passing,
-        metrics: Metrics,
+        metrics: Counts,
         prices: Prices,
         rules: StoreRules,
         settings: Gateway,

@@ -31,7 +31,6 @@ from thinkonce.gateway.world import GatewayAsk, GatewayWorld
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.shelf import Shelf
-from thinkonce.upstream.client import Client, Request
 from thinkonce.upstream.failure import (
     Header,
     Refused,
@@ -39,7 +38,8 @@ from thinkonce.upstream.failure import (
     may_others_do_better,
     says_try_elsewhere,
 )
-from thinkonce.web.lane import READ
+from thinkonce.upstream.request import Request, Sender
+from thinkonce.web.exchange import READ
 
 __all__ = ("Endpoint",)
 
@@ -57,7 +57,7 @@ class Endpoint:
         reader: Reader,
         shelf: Shelf,
         world: GatewayWorld,
-        client: Client,
+        client: Sender,
         passing: Passing,
         teller: Teller,
         memo: Memo,

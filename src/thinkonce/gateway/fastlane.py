@@ -20,9 +20,8 @@ from thinkonce.gateway.memo import MAX_BODY, Known
 from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.outcome import Match, Outcome
-from thinkonce.upstream.client import HOPS
-from thinkonce.web.exchange import Header
-from thinkonce.web.protocol import OVERSIZED
+from thinkonce.upstream.request import HOPS
+from thinkonce.web.exchange import OVERSIZED, Header
 
 __all__ = ("FastLane",)
 

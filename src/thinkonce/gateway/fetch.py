@@ -23,8 +23,9 @@ from thinkonce.protocols.reply import Gist, Reply, encode_reply
 from thinkonce.protocols.sse import Event
 from thinkonce.request.headers import Taken
 from thinkonce.request.storable import StoreRules, refusal
-from thinkonce.upstream.client import Client, Exchange, Request
+from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header, Refused
+from thinkonce.upstream.request import Request, Sender
 
 __all__ = ("EventChunk", "Fetch", "Fetched", "Preamble", "is_event_stream", "upstream_request")
 
@@ -72,7 +73,7 @@ class Fetch:
         self,
         asking: Asking,
         dialect: Dialect,
-        client: Client,
+        client: Sender,
         request: Request,
         *,
         rules: StoreRules,

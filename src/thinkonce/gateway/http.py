@@ -6,6 +6,7 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from thinkonce.web.at_once import CYCLE, send_at_once
 from thinkonce.web.exchange import (
     ClientGone,
     Header,
@@ -18,7 +19,6 @@ from thinkonce.web.exchange import (
     read_whole,
     too_large,
 )
-from thinkonce.web.protocol import CYCLE, send_at_once
 
 if TYPE_CHECKING:
     from thinkonce.gateway.clients import KnownClient

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from thinkonce.errors import UpstreamError
-from thinkonce.upstream.client import Client, Request
 from thinkonce.upstream.failure import Broken, Refused
 from thinkonce.upstream.pools import Pool, Pools
+from thinkonce.upstream.request import Request, Sender
 
 __all__ = ("list_models",)
 
@@ -30,7 +30,7 @@ class _List(msgspec.Struct):
 _decode = msgspec.json.Decoder(_List).decode
 
 
-async def list_models(client: Client, pools: Pools, request: Request) -> bytes:
+async def list_models(client: Sender, pools: Pools, request: Request) -> bytes:
     """An OpenAI list, in the order of the pools. Raises UpstreamError if none of them answers.
 
     Only the first pool is shown the client's credential (a query may hold one too): the pools
@@ -51,7 +51,7 @@ async def list_models(client: Client, pools: Pools, request: Request) -> bytes:
     return msgspec.json.encode({"object": "list", "data": list(merged.values())})
 
 
-async def _models_of(client: Client, pool: Pool, request: Request) -> Listed | UpstreamError:
+async def _models_of(client: Sender, pool: Pool, request: Request) -> Listed | UpstreamError:
     try:
         return await _asked(client, pool, request)
     except UpstreamError as error:
@@ -59,7 +59,7 @@ async def _models_of(client: Client, pool: Pool, request: Request) -> Listed | U
         return error
 
 
-async def _asked(client: Client, pool: Pool, request: Request) -> Listed:
+async def _asked(client: Sender, pool: Pool, request: Request) -> Listed:
     exchange = await client.send(pool, request)
     try:
         body = await exchange.read_all(MAX_LIST)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from thinkonce.gateway.asking import version_free
-from thinkonce.gateway.clients import KnownClient
 from thinkonce.gateway.fetch import MAX_ANSWER, MAX_ERROR, is_event_stream, upstream_request
 from thinkonce.gateway.http import Call, HttpError, send_pieces, send_whole
 from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
@@ -19,9 +18,13 @@ from thinkonce.protocols.registry import DIALECTS
 from thinkonce.protocols.splice import members
 from thinkonce.request.controls import strip_controls
 from thinkonce.request.headers import take_headers
-from thinkonce.upstream.client import HOPS, Client, Exchange, Request
+from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header, Refused
 from thinkonce.upstream.pools import Pool, Pools
+from thinkonce.upstream.request import HOPS, Request, Sender
+
+if TYPE_CHECKING:
+    from thinkonce.gateway.clients import KnownClient
 
 __all__ = ("Dress", "Passing")
 
@@ -37,7 +40,7 @@ class Dress(Protocol):
 class Passing:
     """Belongs to one event loop. `forward_headers`: names sent on besides the known ones."""
 
-    def __init__(self, client: Client, pools: Pools, forward_headers: frozenset[bytes]) -> None:
+    def __init__(self, client: Sender, pools: Pools, forward_headers: frozenset[bytes]) -> None:
         self._client, self._pools, self._extra = client, pools, forward_headers
 
     async def forward(

@@ -13,9 +13,9 @@ from thinkonce.errors import UpstreamError
 from thinkonce.flow import Answer
 from thinkonce.gateway import marks
 from thinkonce.gateway.asking import Asking
+from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.fetch import Fetched
 from thinkonce.gateway.http import Call, send_pieces, send_ready, send_whole
-from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.parts import Parts
 from thinkonce.gateway.passing import answer_headers
 from thinkonce.gateway.world import Ride
@@ -24,7 +24,7 @@ from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.dialect import Asked, Dialect, Recorder, Stamp
 from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.request.storable import StoreRules, refusal
-from thinkonce.upstream.client import Exchange
+from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header
 
 __all__ = ("Marking", "Plain", "Teller")
@@ -39,7 +39,7 @@ class Teller:
     dialect: Dialect
     prices: Prices
     parts: Parts
-    metrics: Metrics
+    metrics: Counts
     clock: Clock
     rules: StoreRules
     annotate: bool

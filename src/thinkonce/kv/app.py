@@ -22,8 +22,7 @@ from thinkonce.kv.model import Model
 from thinkonce.kv.prompt import called_tools, chat_tokens, text_tokens
 from thinkonce.kv.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.scheduler import Scheduler
-from thinkonce.web.exchange import ClientGone, HttpError, Receive, Scope, Send
-from thinkonce.web.protocol import OVERSIZED
+from thinkonce.web.exchange import OVERSIZED, ClientGone, HttpError, Receive, Scope, Send
 
 __all__ = ("Limits", "ModelApp")
 

@@ -22,18 +22,18 @@ from yarl import URL
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import UpstreamError
 from thinkonce.upstream.checks import Checks, Pause
-from thinkonce.upstream.exchange import Exchange, end_to_end, say
-from thinkonce.upstream.failure import Header, TimedOut, Unreachable, says_try_elsewhere
+from thinkonce.upstream.exchange import Exchange, say
+from thinkonce.upstream.failure import TimedOut, Unreachable, says_try_elsewhere
 from thinkonce.upstream.pools import Pool
+from thinkonce.upstream.received import Received
+from thinkonce.upstream.request import HOPS, Request
 from thinkonce.upstream.server import Server, retry_after
 from thinkonce.upstream.turn import Turn
 
-__all__ = ("HOPS", "Client", "Exchange", "Request", "Timeouts", "end_to_end")
+__all__ = ("Client", "Timeouts")
 
 log = logging.getLogger("thinkonce")
 
-# RFC 8586: every gateway a request has passed is named here, so that one met twice is a loop.
-HOPS = b"cdn-loop"
 # Connections to all upstreams together. A model's server is slow: each call holds one for seconds.
 MAX_CONNECTIONS = 1024
 # Asked for on behalf of a client of another dialect, which names none.
@@ -51,22 +51,6 @@ class Timeouts:
     connect: float = 10.0
     first_byte: float = 600.0
     read: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to send. `path` is relative to a pool's base URLs, without /v1.
-
-    `repeatable`: asking twice does nothing that asking once does not.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: tuple[Header, ...]
-    body: bytes
-    credential: tuple[Header, ...] = ()
-    repeatable: bool = True
 
 
 class Client:
@@ -179,7 +163,7 @@ class Client:
                 server.failed(now())
             pool.line.give_back(server)
             raise
-        exchange = Exchange(response, self.timeouts.read, raw, lambda: pool.line.give_back(server))
+        exchange = Received(response, self.timeouts.read, raw, lambda: pool.line.give_back(server))
         if exchange.status >= 500:
             server.failed(now())
         elif exchange.status != 429:

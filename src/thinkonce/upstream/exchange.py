@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Protocol
 
-import aiohttp
+from thinkonce.upstream.failure import Broken, Header
 
-from thinkonce.upstream.failure import Broken, Header, Stalled
-
-__all__ = ("Exchange", "end_to_end", "say")
+__all__ = ("Exchange", "say")
 
 # Most that one piece of a compressed answer may unfold to at once, bytes.
 MAX_PIECE = 1024 * 1024
@@ -22,32 +20,21 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-class Exchange:
+class Exchange(ABC):
     """Close it, whether or not it was read to its end.
 
-    `gap`: most seconds between two pieces. `raw`: hand out the body in the encoding it comes in.
-    `closed` is called once, when the server is done with it.
+    `raw`: hand out the body in the encoding it comes in. `opaque`: nobody here can decode it.
     """
 
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        gap: float,
-        raw: bool,
-        closed: Callable[[], object],
-    ) -> None:
-        self.status = response.status
-        self.headers = end_to_end(response.raw_headers)
-        self.content_type = response.headers.get("content-type", "")
-        self._response, self._gap, self._closed = response, gap, closed
-        encoding = response.headers.get("content-encoding", "identity").lower()
+    def __init__(self, status: int, headers: Iterable[Header], *, raw: bool) -> None:
+        self.status = status
+        self.headers = _end_to_end(headers)
+        self.content_type = self._first(b"content-type")
+        encoding = self._first(b"content-encoding").lower()
         self.opaque = not raw and encoding not in ("", "identity", "gzip", "x-gzip", "deflate")
         self._decoder = None if raw or self.opaque else _decoder_for(encoding)
         if self._decoder is not None:
             self.headers = tuple(h for h in self.headers if h[0] != b"content-encoding")
-        self._due = float("inf")
-        self._late = False
-        self._watch: asyncio.TimerHandle | None = None
 
     async def read(self) -> bytes:
         """The next piece as soon as there is one; b"" at the end. Raises Broken, Stalled."""
@@ -73,41 +60,16 @@ class Exchange:
             pieces.append(piece)
         return b"".join(pieces)
 
+    @abstractmethod
     def close(self) -> None:
         """Give the connection back if the answer was read to its end, else end it."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
-        closed, self._closed = self._closed, _nothing
-        closed()
 
+    @abstractmethod
     async def _read(self) -> bytes:
-        content = self._response.content
-        loop = asyncio.get_running_loop()
-        self._due = loop.time() + self._gap
-        if self._watch is None:
-            self._watch = loop.call_later(self._gap, self._check, loop)
-        try:
-            return await content.readany()
-        except (aiohttp.ClientError, ConnectionError) as error:
-            if self._late:
-                raise Stalled(f"the upstream paused for more than {self._gap:g} s") from error
-            raise Broken(f"the upstream's answer broke off: {say(error)}") from error
-        finally:
-            self._due = float("inf")
+        """The next piece as it comes; b"" at the end. Raises Broken, Stalled."""
 
-    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look now and then instead of setting a timer for each piece of a stream."""
-        left = min(self._due - loop.time(), self._gap)
-        if left > 0:
-            self._watch = loop.call_later(left, self._check, loop)
-            return
-        self._late = True
-        self._response.close()
+    def _first(self, name: bytes) -> str:
+        return next((value.decode("latin-1") for each, value in self.headers if each == name), "")
 
 
 class _Decoder(Protocol):
@@ -117,17 +79,13 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-def _nothing() -> None:
-    pass
-
-
 def _decoder_for(encoding: str) -> _Decoder | None:
     if encoding in ("gzip", "x-gzip"):
         return zlib.decompressobj(wbits=31)
     return zlib.decompressobj() if encoding == "deflate" else None
 
 
-def end_to_end(headers: Iterable[Header]) -> tuple[Header, ...]:
+def _end_to_end(headers: Iterable[Header]) -> tuple[Header, ...]:
     """`headers` in lower case without those that concern one connection only (RFC 9110, 7.6.1)."""
     lowered = [(name.lower(), value) for name, value in headers]
     named = {

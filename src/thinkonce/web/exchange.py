@@ -10,6 +10,8 @@ from thinkonce.errors import RequestError, ThinkOnceError
 from thinkonce.protocols.openai_error import openai_error
 
 __all__ = (
+    "OVERSIZED",
+    "READ",
     "ClientGone",
     "Header",
     "HttpError",
@@ -29,6 +31,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
+
+# In a scope's `state`: makes the HttpError for its head, which is larger than allowed.
+OVERSIZED = "thinkonce.oversized"
+# In a scope's `state`: what the lane made of a request that it could not answer.
+READ = "thinkonce.read"
 
 # What a client may call its request: it is repeated in a header and in the log.
 is_request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch

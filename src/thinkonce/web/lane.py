@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from thinkonce.web.exchange import READ
 from thinkonce.web.protocol import LimitedProtocol
 
-__all__ = ("READ", "Door", "Lane", "LaneProtocol", "protocol_of")
+__all__ = ("Door", "Lane", "LaneProtocol", "protocol_of")
 
-# In a scope's `state`: what the lane made of a request that it could not answer.
-READ = "thinkonce.read"
 # A client may take this long to send the body that its head has announced, seconds.
 BODY_SECONDS = 60.0
 HEAD_END = b"\r\n\r\n"

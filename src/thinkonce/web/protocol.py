@@ -10,16 +10,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from thinkonce.web.exchange import HttpError, error_body, oversized_head
+from thinkonce.web.at_once import CYCLE
+from thinkonce.web.exchange import OVERSIZED, HttpError, error_body, oversized_head
 
-__all__ = ("CYCLE", "OVERSIZED", "LimitedProtocol", "send_at_once")
-
-# In a scope's `state`: makes the HttpError for its head, which is larger than allowed.
-OVERSIZED = "thinkonce.oversized"
-# In a scope's `state`: what `send_at_once` takes.
-CYCLE = "thinkonce.cycle"
+__all__ = ("LimitedProtocol",)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -105,30 +101,6 @@ class _Parser(HttpRequestParser):
             super().feed_data(data)
         except HttpParserUpgrade as asked:
             self._protocol.rest = data[asked.args[0] :]
-
-
-def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
-    """Answer 200 with `head` (lines, each with its end) and `body`; False: do it the usual way.
-
-    Does what `RequestResponseCycle.send` does for a whole answer on a connection that stays open.
-    """
-    if (
-        cycle.response_started
-        or cycle.disconnected
-        or not cycle.keep_alive
-        or cycle.flow.write_paused
-    ):
-        return False
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    lines = [b"%b: %b\r\n" % header for header in cycle.default_headers]
-    cycle.transport.write(b"".join((_OK, *lines, head, b"\r\n", body)))
-    cycle.message_event.set()
-    cycle.on_response()
-    return True
-
-
-_OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def _length_of(headers: list[tuple[bytes, bytes]]) -> int:

@@ -1,0 +1,129 @@
+"""The cached endpoints, made of settings: the same for the gateway and for transports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from math import inf
+
+from thinkonce.freshness import Rules, TtlClass
+from thinkonce.gateway.asking import Reader
+from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.embeddings import SPEECH, EmbeddingsEndpoint
+from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.memo import Memo
+from thinkonce.gateway.parts import LEAST, Parts, share_of
+from thinkonce.gateway.passing import Passing
+from thinkonce.gateway.samples import Samples
+from thinkonce.gateway.served import Served
+from thinkonce.gateway.telling import Teller
+from thinkonce.gateway.tenants import Tenants
+from thinkonce.gateway.world import GatewayWorld
+from thinkonce.insight.prices import Prices
+from thinkonce.protocols.dialect import Speech
+from thinkonce.protocols.registry import DIALECTS
+from thinkonce.request.storable import StoreRules
+from thinkonce.settings import Settings
+from thinkonce.shelf import Shelf
+from thinkonce.upstream.pools import Pools
+from thinkonce.upstream.request import Sender
+
+__all__ = ("endpoints_of", "lowered", "readers", "rules_of")
+
+
+def rules_of(settings: Settings) -> Rules:
+    """How long answers live, as the flow wants to know it."""
+    cache, gateway = settings.cache, settings.gateway
+    rules = Rules(
+        max_age=inf if cache.max_age is None else cache.max_age,
+        jitter=cache.jitter,
+        stale_while_revalidate=cache.stale_while_revalidate,
+        stale_if_error=cache.stale_if_error,
+        retention=cache.stale_retention,
+        early_refresh=cache.early_refresh,
+        # Nobody may give a leader up while its own timeouts still allow it to wait.
+        lease=gateway.connect_timeout * (gateway.retries + 1)
+        + max(gateway.first_byte_timeout, gateway.read_timeout, *_deadlines(settings))
+        + 5.0,
+        ttl_classes={
+            name: TtlClass(row.ttl, row.priority) for name, row in settings.ttl_classes.items()
+        },
+    )
+    ttl, _ = rules.parse_ttl(cache.ttl)
+    return replace(rules, ttl=ttl)
+
+
+def _deadlines(settings: Settings) -> list[float]:
+    return [row.deadline for row in settings.upstreams.values() if row.deadline is not None]
+
+
+def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]:
+    """By endpoint, what its requests are read with."""
+    cache, gateway = settings.cache, settings.gateway
+    tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
+    speeches: Mapping[str, Speech] = {SPEECH.name: SPEECH, **DIALECTS}
+    return {
+        name: Reader(
+            speech,
+            pools,
+            shelf.keyer,
+            tenants,
+            rules_of(settings),
+            forward_headers=lowered(gateway.forward_headers),
+            ignore_fields=frozenset(cache.ignore_fields),
+            cache_remote_media=gateway.remote_media == "cache",
+            keep_requests=cache.keep_requests,
+            samples=Samples(cache.samples, cache.sampling),
+        )
+        for name, speech in speeches.items()
+    }
+
+
+def endpoints_of(
+    settings: Settings,
+    pools: Pools,
+    shelf: Shelf,
+    world: GatewayWorld,
+    client: Sender,
+    passing: Passing,
+    metrics: Counts,
+    prices: Prices | None,
+) -> dict[str, Served]:
+    """By name; one Endpoint for each dialect. `client` asks the pools."""
+    cache, gateway = settings.cache, settings.gateway
+    reads = readers(settings, pools, shelf)
+    stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
+    known_prices = prices or Prices()
+    parts = Parts(known_prices, share_of(cache.max_bytes, least=LEAST))
+    forwarded = lowered(gateway.forward_headers)
+    dialects = {
+        name: Endpoint(
+            reads[name],
+            shelf,
+            world,
+            client,
+            passing,
+            Teller(
+                dialect,
+                known_prices,
+                parts,
+                metrics,
+                shelf.clock,
+                stored,
+                gateway.annotate_body,
+            ),
+            Memo(forwarded, share_of(cache.max_bytes) // len(DIALECTS)),
+            gateway.body_limit,
+            inline=gateway.inline,
+        )
+        for name, dialect in DIALECTS.items()
+    }
+    embeddings = EmbeddingsEndpoint(
+        reads[SPEECH.name], shelf, world, client, passing, metrics, known_prices, stored, gateway
+    )
+    return {SPEECH.name: embeddings, **dialects}
+
+
+def lowered(names: Iterable[str]) -> frozenset[bytes]:
+    """Names of headers as they are compared."""
+    return frozenset(name.lower().encode() for name in names)

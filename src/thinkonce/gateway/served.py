@@ -1,0 +1,17 @@
+"""What a cached path is to whoever routes requests to it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from thinkonce.gateway.http import Call, Message
+
+__all__ = ("Served",)
+
+
+class Served(Protocol):
+    """What answers on one path, by way of the cache. Raises as `endpoint.Endpoint` does."""
+
+    def answer_inline(self, call: Call, message: Message) -> tuple[bytes, bytes] | None: ...
+
+    async def __call__(self, call: Call, message: Message) -> None: ...

@@ -1,0 +1,69 @@
+"""An answer of an upstream as `aiohttp` brings it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+
+from thinkonce.upstream.exchange import Exchange, say
+from thinkonce.upstream.failure import Broken, Stalled
+
+__all__ = ("Received",)
+
+
+class Received(Exchange):
+    """`gap`: most seconds between two pieces. `closed` is called once, when the server is done."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        gap: float,
+        raw: bool,
+        closed: Callable[[], object],
+    ) -> None:
+        super().__init__(response.status, response.raw_headers, raw=raw)
+        self._response, self._gap, self._closed = response, gap, closed
+        self._due = float("inf")
+        self._late = False
+        self._watch: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+        closed, self._closed = self._closed, _nothing
+        closed()
+
+    async def _read(self) -> bytes:
+        content = self._response.content
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + self._gap
+        if self._watch is None:
+            self._watch = loop.call_later(self._gap, self._check, loop)
+        try:
+            return await content.readany()
+        except (aiohttp.ClientError, ConnectionError) as error:
+            if self._late:
+                raise Stalled(f"the upstream paused for more than {self._gap:g} s") from error
+            raise Broken(f"the upstream's answer broke off: {say(error)}") from error
+        finally:
+            self._due = float("inf")
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look now and then instead of setting a timer for each piece of a stream."""
+        left = min(self._due - loop.time(), self._gap)
+        if left > 0:
+            self._watch = loop.call_later(left, self._check, loop)
+            return
+        self._late = True
+        self._response.close()
+
+
+def _nothing() -> None:
+    pass

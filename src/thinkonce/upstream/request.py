@@ -1,0 +1,45 @@
+"""What is asked of an upstream, and whoever asks: over aiohttp, or through a client's transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from thinkonce.upstream.exchange import Exchange
+from thinkonce.upstream.failure import Header
+from thinkonce.upstream.pools import Pool
+
+__all__ = ("HOPS", "Request", "Sender")
+
+# RFC 8586: every gateway a request has passed is named here, so that one met twice is a loop.
+HOPS = b"cdn-loop"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send. `path` is relative to a pool's base URLs, without /v1.
+
+    `repeatable`: asking twice does nothing that asking once does not.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[Header, ...]
+    body: bytes
+    credential: tuple[Header, ...] = ()
+    repeatable: bool = True
+
+
+class Sender(Protocol):
+    """Belongs to one event loop."""
+
+    async def send(
+        self, pool: Pool, request: Request, *, raw: bool = False, spare: bool = False
+    ) -> Exchange:
+        """The beginning of the answer of one of the pool's servers, whatever its status.
+
+        `raw`: hand out the body in the encoding it comes in. `spare`: another pool can be asked.
+        Raises UpstreamError.
+        """
+        ...
