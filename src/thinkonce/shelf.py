@@ -128,9 +128,12 @@ class Shelf:
         return {
             "tiers": {name: msgspec.structs.asdict(stats) for name, stats in tiers.items()},
             **self.bounds(),
-            "epoch": self.epoch,
-            "secret": self.fingerprint,
+            **self.identity(),
         }
+
+    def identity(self) -> dict[str, int | str]:
+        """The purge epoch now, and a fingerprint of the secret."""
+        return {"epoch": self.epoch, "secret": self.fingerprint}
 
     def bounds(self) -> dict[str, int | None]:
         """In entries and bytes; None: no such bound."""

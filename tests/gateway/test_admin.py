@@ -286,12 +286,12 @@ async def test_metrics_count_what_happened(gateway: Running) -> None:
 
 
 async def test_what_was_asked_and_saved_is_summed_up(gateway: Running) -> None:
-    metrics = gateway.assembly.metrics
-    assert metrics.summary()["hit_rate"] == 0.0
+    counted = gateway.assembly.metrics.counted
+    assert counted.summary()["hit_rate"] == 0.0
     for content in ("one", "one", "one", "two"):
         await gateway.chat(content)
     await gateway.chat("one", headers={"cache-control": "no-cache"})
-    told = metrics.summary()
+    told = counted.summary()
     assert told["requests"] == {"miss": 2, "hit": 2, "refresh": 1}
     assert (told["hit_rate"], told["saved_tokens"]) == (0.5, 36)
     assert told["saved_usd"] == pytest.approx(2 * 5.85e-6)
@@ -312,7 +312,7 @@ async def test_a_scrape_does_not_wait_on_the_loop_for_the_store(
         return count()
 
     store.tier.stats = stats
-    assert b'thinkonce_entries{tier="sqlite"} 0.0' in await gateway.assembly.metrics.page()
+    assert b'thinkonce_entries{tier="sqlite"} 0.0' in (await gateway.get("/metrics")).body
     assert (await gateway.get("/cache/stats")).json["tiers"]["sqlite"]["entries"] == 0
     assert len(threads) == 2
     assert threading.current_thread() not in threads

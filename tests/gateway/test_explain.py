@@ -35,7 +35,7 @@ async def test_what_would_hit_is_said_and_nothing_is_counted_or_called(
     gateway: Running, stage: Stage
 ) -> None:
     key = (await gateway.chat()).headers["x-cache-key"]
-    before = gateway.assembly.metrics.summary()
+    before = gateway.assembly.metrics.counted.summary()
     told = await explained(gateway, asked())
     assert (told["would"], told["key"], told["tier"]) == ("hit", key, "memory")
     assert told["nearest"] is None
@@ -43,7 +43,7 @@ async def test_what_would_hit_is_said_and_nothing_is_counted_or_called(
     assert (await explained(gateway, batch))["key"] == key
     assert (await explained(gateway, asked(stream=True)))["would"] == "hit"
     assert (await explained(gateway, asked("other")))["would"] == "miss"
-    assert gateway.assembly.metrics.summary() == before
+    assert gateway.assembly.metrics.counted.summary() == before
     assert stage.upstream.calls == 1
 
 

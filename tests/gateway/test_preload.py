@@ -64,8 +64,8 @@ async def test_sent_again_it_asks_for_what_is_missing_only(gateway: Running, sta
     rows, sums = await send(gateway, lines)
     assert [row["outcome"] for row in rows] == ["hit", "hit", "miss", "miss"]
     assert (sums["already"], sums["stored"], stage.upstream.calls) == (2, 2, 4)
-    assert gateway.assembly.metrics.requests == {}, "no client asked"
-    assert gateway.assembly.metrics.saved_tokens == 0
+    assert gateway.assembly.metrics.counted.requests == {}, "no client asked"
+    assert gateway.assembly.metrics.counted.saved_tokens == 0
 
 
 async def test_a_bad_line_is_named_and_the_rest_goes_on(gateway: Running, stage: Stage) -> None:

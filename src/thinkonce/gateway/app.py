@@ -15,6 +15,7 @@ from time import perf_counter
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.clients import Clients
+from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.http import (
     Call,
     ClientGone,
@@ -27,10 +28,11 @@ from thinkonce.gateway.http import (
     send_whole,
 )
 from thinkonce.gateway.marks import JSON_TYPE
-from thinkonce.gateway.metrics import CONTENT_TYPE, Metrics
+from thinkonce.gateway.metrics import CONTENT_TYPE, exposition
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.served import Served
+from thinkonce.gateway.team import Team
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import spoken_at
 from thinkonce.upstream.failure import Header, Refused
@@ -56,7 +58,8 @@ class Gateway:
         passing: Passing,
         admin: Handler,
         clients: Clients,
-        metrics: Metrics,
+        metrics: Counts,
+        team: Team,
         access_log: AccessLog,
         *,
         gateway_id: str,
@@ -65,7 +68,7 @@ class Gateway:
         self.ready = True
         # What to say in place of an upstream's failure, by whoever knows more of it.
         self.excuse: Callable[[UpstreamError], HttpError | None] = lambda _: None
-        self._metrics, self._access_log = metrics, access_log
+        self._metrics, self._team, self._access_log = metrics, team, access_log
         self._id = gateway_id.encode()
         self.adopt(endpoints, passing, admin, clients, body_limit)
         self._pages: dict[str, Handler] = {
@@ -173,7 +176,8 @@ class Gateway:
             await self._send_json(call, 503, b'{"status":"draining"}')
 
     async def _numbers(self, call: Call) -> None:
-        await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], await self._metrics.page())
+        page = exposition(await self._team.numbers())
+        await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], page)
 
     async def _send_json(self, call: Call, status: int, body: bytes) -> None:
         await send_whole(call, status, [JSON_TYPE, (b"x-request-id", call.id)], body)

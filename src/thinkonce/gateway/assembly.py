@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -17,13 +17,14 @@ from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.app import Gateway
 from thinkonce.gateway.clients import Clients
+from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.endpoints import endpoints_of, lowered, readers, rules_of
 from thinkonce.gateway.fastlane import FastLane
-from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
 from thinkonce.gateway.served import Served
+from thinkonce.gateway.team import Alone, Team
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
@@ -47,7 +48,8 @@ class Assembly:
     gateway: Gateway
     pools: Pools
     shelf: Shelf
-    metrics: Metrics
+    metrics: Counts
+    team: Team
     client: Client
     world: GatewayWorld
     access_log: AccessLog
@@ -69,7 +71,7 @@ class Assembly:
         endpoints = endpoints_of(
             settings, pools, shelf, world, client, passing, metrics, self.prices
         )
-        admin = Admin(_desk(settings, pools, shelf, world, metrics, endpoints))
+        admin = Admin(_desk(settings, pools, shelf, world, metrics, self.team, endpoints))
         clients = _clients(settings, shelf).keeping(self.gateway.clients)
         # Everything is built. Of what changes from here on, only the first may refuse.
         shelf.memory.resize(settings.cache.max_size, settings.cache.max_bytes)
@@ -109,9 +111,17 @@ class Assembly:
 
 
 def assemble(
-    settings: Settings, pools: Pools, *, clock: Clock = SYSTEM, prices: Prices | None = None
+    settings: Settings,
+    pools: Pools,
+    *,
+    clock: Clock = SYSTEM,
+    prices: Prices | None = None,
+    join: Callable[[Alone], Team] | None = None,
 ) -> Assembly:
-    """Needs a running loop if health is checked. Raises ConfigError for an unusable store."""
+    """Needs a running loop if health is checked. Raises ConfigError for an unusable store.
+
+    `join` makes one of several workers of it; None: it is the only one.
+    """
     pools.take_keys(os.environ)
     shelf = open_shelf(
         settings.store.url,
@@ -123,7 +133,7 @@ def assemble(
         policy=settings.cache.policy,
         clock=clock,
     )
-    metrics = Metrics(shelf.tier_stats, _known_models(pools))
+    metrics = Counts(_known_models(pools))
     complaints = _Complaints(metrics)
     shelf.tier_failed = complaints.tier_failed
     world = GatewayWorld(
@@ -133,6 +143,8 @@ def assemble(
         max_bytes=settings.cache.max_entry_bytes,
         finish_abandoned=settings.gateway.finish_abandoned,
     )
+    alone = Alone(shelf, world, metrics)
+    team = alone if join is None else join(alone)
     gateway_id = f"thinkonce-{secrets.token_hex(8)}"
     client = _client(settings, gateway_id, clock)
     passing = Passing(client, pools, lowered(settings.gateway.forward_headers))
@@ -142,9 +154,10 @@ def assemble(
     gateway = Gateway(
         endpoints,
         passing,
-        Admin(_desk(settings, pools, shelf, world, metrics, endpoints)),
+        Admin(_desk(settings, pools, shelf, world, metrics, team, endpoints)),
         clients,
         metrics,
+        team,
         access_log,
         gateway_id=gateway_id,
         body_limit=settings.gateway.body_limit,
@@ -152,7 +165,7 @@ def assemble(
     lane = FastLane(gateway.ids, metrics, access_log)
     lane.adopt(_in_lane(settings, gateway), clients)
     client.watch(pools.all)
-    return Assembly(gateway, pools, shelf, metrics, client, world, access_log, lane, prices)
+    return Assembly(gateway, pools, shelf, metrics, team, client, world, access_log, lane, prices)
 
 
 def _in_lane(settings: Settings, gateway: Gateway) -> Mapping[str, Endpoint]:
@@ -181,18 +194,19 @@ def _desk(
     pools: Pools,
     shelf: Shelf,
     world: GatewayWorld,
-    metrics: Metrics,
+    metrics: Counts,
+    team: Team,
     endpoints: Mapping[str, Served],
 ) -> Desk:
     tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
     reads = readers(settings, pools, shelf)
-    return Desk(settings, shelf, world, metrics, endpoints, reads, tenants)
+    return Desk(settings, shelf, world, metrics, team, endpoints, reads, tenants)
 
 
 class _Complaints:
     """Counts every failure of a tier, and logs one now and then."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Counts) -> None:
         self._metrics = metrics
         self._said: dict[str, float] = {}
 

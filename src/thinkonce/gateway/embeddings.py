@@ -135,7 +135,7 @@ class EmbeddingsEndpoint:
             call.outcome, call.reason = Outcome.MISS, Reason.ERROR
             raise
         except Exception:
-            self._metrics.cache_failures += 1
+            self._metrics.counted.cache_failures += 1
             log.exception("request %s is forwarded uncached: the cache failed", call.id)
             raw = request.asking.raw
             await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
@@ -242,7 +242,7 @@ class EmbeddingsEndpoint:
             asking.pool,
             upstream_request("POST", SPEECH.name, call.query, asking.taken, body, more),
         )
-        self._metrics.upstream.add(monotonic() - started)
+        self._metrics.counted.upstream.add(monotonic() - started)
         return exchange
 
     # -- telling -------------------------------------------------------------------------

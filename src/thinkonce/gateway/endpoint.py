@@ -272,7 +272,7 @@ class Endpoint:
             usage_asked=asked.include_usage or on_behalf,
             epoch=self._shelf.epoch,
             kept=lambda: self.reader.kept(_query(call, asking), asking),
-            took=self._teller.metrics.upstream.add,
+            took=self._teller.metrics.counted.upstream.add,
             spare=spare,
         )
 
@@ -347,7 +347,7 @@ class Endpoint:
 
     async def _despite_failure(self, call: Call, raw: bytes) -> None:
         """The cache itself has failed: count it, and serve as if it were not there."""
-        self._teller.metrics.cache_failures += 1
+        self._teller.metrics.counted.cache_failures += 1
         log.exception("request %s is forwarded uncached: the cache failed", call.id)
         await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
 

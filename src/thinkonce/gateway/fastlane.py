@@ -14,10 +14,10 @@ from typing import Any
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.clients import Clients
+from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.http import Head
 from thinkonce.gateway.memo import MAX_BODY, Known
-from thinkonce.gateway.metrics import Metrics
 from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.outcome import Match, Outcome
 from thinkonce.upstream.request import HOPS
@@ -58,7 +58,7 @@ class FastLane:
     It answers for the endpoints it was given last, and learns heads anew for them.
     """
 
-    def __init__(self, ids: RequestIds, metrics: Metrics, access_log: AccessLog) -> None:
+    def __init__(self, ids: RequestIds, metrics: Counts, access_log: AccessLog) -> None:
         self._endpoints: Mapping[str, Endpoint] = {}
         self._clients: Clients | None = None
         self._ids, self._metrics, self._access_log = ids, metrics, access_log

@@ -1,12 +1,8 @@
-"""Counters of the gateway in Prometheus' text form.
-
-What is counted is in `counts`; the Prometheus objects are made when they are scraped.
-"""
+"""What was counted, in Prometheus' text form."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -17,48 +13,36 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from thinkonce.gateway.counts import Counts, Timings
-from thinkonce.tiers.tier import TierStats
+from thinkonce.gateway.numbers import Numbers, Timings
 
-__all__ = ("CONTENT_TYPE", "Metrics")
+__all__ = ("CONTENT_TYPE", "exposition")
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-class Metrics(Counts, Collector):
-    """`tiers` are asked for their numbers at a scrape."""
+def exposition(numbers: Numbers) -> bytes:
+    """`numbers` in Prometheus' text form."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(numbers))
+    return generate_latest(registry)
 
-    def __init__(
-        self,
-        tiers: Callable[[], Mapping[str, TierStats]] = dict,
-        models: Iterable[str] = (),
-    ) -> None:
-        super().__init__(models)
-        self._tiers = tiers
-        self._counted: Mapping[str, TierStats] = {}
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
-    async def page(self) -> bytes:
-        """`text`, with the tiers asked in a thread: counting a large store's rows takes long."""
-        return self.text(await asyncio.to_thread(self._tiers))
-
-    def text(self, tiers: Mapping[str, TierStats] | None = None) -> bytes:
-        """`tiers`: their numbers, where they were asked already."""
-        self._counted = self._tiers() if tiers is None else tiers
-        return generate_latest(self._registry)
+class _Families(Collector):
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers, self._counted = numbers, numbers.counted
 
     def collect(self) -> Iterator[Metric]:
         yield self._requests()
         yield self._seconds()
-        yield _histogram("upstream_seconds", "Time upstreams took to answer.", self.upstream)
+        about = "Time upstreams took to answer."
+        yield _histogram("upstream_seconds", about, self._counted.upstream)
         yield from self._savings()
         yield from self._tier_numbers()
 
     def _requests(self) -> Metric:
         names = ("endpoint", "model", "outcome", "match")
         family = CounterMetricFamily("thinkonce_requests_total", "Requests answered.", labels=names)
-        for labels, count in self.requests.items():
+        for labels, count in self._counted.requests.items():
             family.add_metric(labels, count)
         return family
 
@@ -66,32 +50,33 @@ class Metrics(Counts, Collector):
         family = HistogramMetricFamily(
             "thinkonce_request_seconds", "Time to answer a request.", labels=("outcome",)
         )
-        for outcome, timings in self.seconds.items():
+        for outcome, timings in self._counted.seconds.items():
             family.add_metric((outcome,), timings.buckets(), timings.sum)
         return family
 
     def _savings(self) -> Iterator[Metric]:
-        yield _counter("saved_tokens_total", "Tokens that hits did not cost.", self.saved_tokens)
-        yield _counter("saved_usd_total", "US dollars that hits did not cost.", self.saved_usd)
-        yield _counter("saved_seconds_total", "Model time hits did not take.", self.saved_seconds)
-        yield _counter("coalesced_total", "Requests that joined another's call.", self.coalesced)
-        yield _counter(
-            "cache_failures_total",
-            "Requests forwarded untouched because the cache itself failed.",
-            self.cache_failures,
-        )
+        counted = self._counted
+        yield _counter("saved_tokens_total", "Tokens that hits did not cost.", counted.saved_tokens)
+        yield _counter("saved_usd_total", "US dollars that hits did not cost.", counted.saved_usd)
+        about = "Model time hits did not take."
+        yield _counter("saved_seconds_total", about, counted.saved_seconds)
+        about = "Requests that joined another's call."
+        yield _counter("coalesced_total", about, counted.coalesced)
+        about = "Requests forwarded untouched because the cache itself failed."
+        yield _counter("cache_failures_total", about, counted.cache_failures)
         feedback = CounterMetricFamily(
             "thinkonce_feedback_total", "Answers that people judged.", labels=("verdict",)
         )
-        for verdict, count in self.feedback.items():
+        for verdict, count in counted.feedback.items():
             feedback.add_metric((verdict,), count)
         yield feedback
+        inflight = self._numbers.inflight
         yield GaugeMetricFamily(
-            "thinkonce_inflight", "Requests being answered now.", value=self.inflight
+            "thinkonce_inflight", "Requests being answered now.", value=inflight
         )
 
     def _tier_numbers(self) -> Iterator[Metric]:
-        stats = self._counted
+        stats = self._numbers.tiers
         entries = GaugeMetricFamily("thinkonce_entries", "Entries held.", labels=("tier",))
         size = GaugeMetricFamily("thinkonce_bytes", "Bytes held.", labels=("tier",))
         evictions = CounterMetricFamily(
@@ -107,9 +92,10 @@ class Metrics(Counts, Collector):
             for reason, count in stat.evictions.items():
                 reasons[reason] = reasons.get(reason, 0) + count
         # Not every name is a tier's: the flight table fails under one of its own.
-        for name in {**stats, **self.tier_errors}:
+        failed = self._counted.tier_errors
+        for name in {**stats, **failed}:
             unheard = stats[name].errors if name in stats else 0
-            errors.add_metric((name,), self.tier_errors.get(name, 0) + unheard)
+            errors.add_metric((name,), failed.get(name, 0) + unheard)
         for reason, count in reasons.items():
             evictions.add_metric((reason,), count)
         dropped = sum(stat.dropped_writes for stat in stats.values())

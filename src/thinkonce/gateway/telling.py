@@ -105,7 +105,7 @@ class Teller:
         note = self._note(asking, found, ready.key, found.refused, ready)
         body = ready.prepared.render(asking.asked, None, note)
         kind = marks.STREAM_TYPE if asking.asked.stream else marks.JSON_TYPE
-        self.metrics.coalesced += 1
+        self.metrics.counted.coalesced += 1
         self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
         head = _miss_headers(call, found, ready.key)
         await self._send(call, [kind, *head], body)
@@ -139,7 +139,7 @@ class Teller:
         key = "" if asking.key is None else asking.key.digest.hex()
         head = marks.miss_headers(found.outcome, found.reason, key)
         if found.outcome is Outcome.COALESCED:
-            self.metrics.coalesced += 1
+            self.metrics.counted.coalesced += 1
         else:
             head += marks.passed_on(ride.headers)
         head += [marks.STREAM_TYPE, (b"cache-control", b"no-cache"), (b"x-request-id", call.id)]

@@ -68,15 +68,17 @@ async def purge(desk: Desk, call: Call) -> None:
 async def limits(desk: Desk, call: Call) -> None:
     wanted = await desk.body(call, _Limits)
     try:
-        desk.shelf.resize(
-            wanted.max_size,
-            _bytes("max_bytes", wanted.max_bytes),
-            _bytes("store_max_bytes", wanted.store_max_bytes),
+        await desk.team.resize(
+            {
+                "max_size": wanted.max_size,
+                "max_bytes": _bytes("max_bytes", wanted.max_bytes),
+                "store_max_bytes": _bytes("store_max_bytes", wanted.store_max_bytes),
+            }
         )
     except ConfigError as error:
         raise RequestError(error.setting, error.got, error.accepts) from error
     desk.audit(call, f"limits set: {_said(wanted)}")
-    await desk.send(call, desk.shelf.bounds())
+    await desk.send(call, desk.team.bounds())
 
 
 async def remove(desk: Desk, call: Call, name: str) -> None:
@@ -95,7 +97,7 @@ async def feedback(desk: Desk, call: Call, name: str) -> None:
     if said.wrong:
         await asyncio.to_thread(desk.shelf.discard, Key(found.digest, found.digest))
     key, verdict = found.digest.hex(), "wrong" if said.wrong else "right"
-    desk.metrics.feedback[verdict] += 1
+    desk.metrics.counted.feedback[verdict] += 1
     desk.audit(call, f"feedback on {key}: {verdict}{', removed' if said.wrong else ''}")
     await desk.send(call, {"key": key, "removed": said.wrong, "learned": False})
 

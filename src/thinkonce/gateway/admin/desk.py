@@ -13,9 +13,10 @@ import msgspec
 from thinkonce.entry import Entry
 from thinkonce.errors import RequestError
 from thinkonce.gateway.asking import Reader
+from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.http import Call, HttpError, Message, read_body, send_whole
 from thinkonce.gateway.marks import JSON_TYPE
-from thinkonce.gateway.metrics import Metrics
+from thinkonce.gateway.team import Team
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, beginning_with, key_digits, only_one
@@ -44,7 +45,8 @@ class Desk:
     settings: Settings
     shelf: Shelf
     world: GatewayWorld
-    metrics: Metrics
+    metrics: Counts
+    team: Team
     endpoints: Mapping[str, Served]
     readers: Mapping[str, Reader]
     tenants: Tenants

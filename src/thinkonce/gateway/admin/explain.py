@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -23,7 +23,7 @@ from thinkonce.gateway.admin.whose import (
 )
 from thinkonce.gateway.asking import Asking, Reader, version_free
 from thinkonce.gateway.http import Call, Head, read_body
-from thinkonce.gateway.refusals import Refusals
+from thinkonce.gateway.refusals import Refusal
 from thinkonce.insight.explain import look
 from thinkonce.insight.explained import Explained, bypassed, explained
 from thinkonce.outcome import Outcome, Reason
@@ -67,9 +67,8 @@ async def explain(desk: Desk, call: Call) -> None:
         tenant = given.tenant
         headers = [pair for pair in headers if pair[0] not in OF_OPENAI]
         headers += given.credential(asked.endpoint)
-    refusals = desk.world.refusals
     told = await asyncio.to_thread(
-        explain_request, desk.readers, desk.shelf, asked, headers, tenant, refusals
+        explain_request, desk.readers, desk.shelf, asked, headers, tenant, desk.team.refusal
     )
     await desk.send(call, told)
 
@@ -98,9 +97,11 @@ def explain_request(
     asked: Asked,
     headers: list[Header],
     tenant: str = "",
-    refusals: Refusals | None = None,
+    refused: Callable[[bytes], Refusal | None] | None = None,
 ) -> Explained:
     """Blocks on a store's disk. `tenant` "": the credential's; without one, the only there is.
+
+    `refused` tells by a key why its last answer was not stored.
 
     Raises HttpError and RequestError as the request itself would, and TierError.
     """
@@ -120,7 +121,7 @@ def explain_request(
     if not questions:
         return bypassed(str(asking.bypass or Reason.UNKEYABLE))
     told = _first_miss(shelf, questions, asking)
-    refusal = None if refusals is None else refusals.of(bytes.fromhex(told.key))
+    refusal = None if refused is None else refused(bytes.fromhex(told.key))
     if refusal is not None:
         told.not_stored = {
             "reason": str(refusal.reason),

@@ -22,10 +22,16 @@ _CHOICE = {"tag", "namespace", "model", "tenant"}
 
 
 async def stats(desk: Desk, call: Call) -> None:
-    # In a thread: counting the rows of a large store takes a disk's time.
-    held = await asyncio.to_thread(desk.shelf.stats)
-    asked = {**desk.metrics.summary(), "following": desk.world.following}
-    await desk.send(call, {"store": desk.settings.store.url, **held, **asked})
+    numbers = await desk.team.numbers()
+    told = {
+        "store": desk.settings.store.url,
+        "tiers": {name: msgspec.structs.asdict(stats) for name, stats in numbers.tiers.items()},
+        **desk.team.bounds(),
+        **desk.shelf.identity(),
+        **numbers.counted.summary(),
+        "following": numbers.following,
+    }
+    await desk.send(call, told)
 
 
 async def entries(desk: Desk, call: Call) -> None:
