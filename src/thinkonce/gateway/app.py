@@ -1,7 +1,7 @@
 """The gateway as an ASGI callable: a path table, limits, and one way for every error to leave.
 
 POST chat/completions ... through the cache             with and without /v1
-/healthz /readyz /metrics the gateway's own
+/healthz /readyz /metrics the gateway's own; and / and /openapi.json
 /cache/...                who may, looks and empties
 anything else             forwarded untouched, x-cache: BYPASS
 """
@@ -15,7 +15,9 @@ from time import perf_counter
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.clients import Clients
+from thinkonce.gateway.cors import Cors, asks_first, is_open_to_pages
 from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.front_page import front_page
 from thinkonce.gateway.http import (
     Call,
     ClientGone,
@@ -44,7 +46,6 @@ __all__ = ("Gateway",)
 log = logging.getLogger("thinkonce")
 
 CLIENT_GONE = 499  # nginx's number for it; in the log only
-_NOT_BUILT = ("openapi.json", "dashboard")
 
 Handler = Callable[[Call], Awaitable[None]]
 
@@ -68,6 +69,8 @@ class Gateway:
         self.ready = True
         # What to say in place of an upstream's failure, by whoever knows more of it.
         self.excuse: Callable[[UpstreamError], HttpError | None] = lambda _: None
+        self.describe: Callable[[], bytes] = lambda: b"{}"
+        self.cors: Cors | None = None
         self._metrics, self._team, self._access_log = metrics, team, access_log
         self._id = gateway_id.encode()
         self.adopt(endpoints, passing, admin, clients, body_limit)
@@ -75,7 +78,9 @@ class Gateway:
             "/healthz": self._health,
             "/readyz": self._readiness,
             "/metrics": self._numbers,
-            **{prefix + name: _not_built for name in _NOT_BUILT for prefix in ("/v1/", "/")},
+            "/": self._front,
+            **dict.fromkeys(("/openapi.json", "/v1/openapi.json"), self._description),
+            **dict.fromkeys(("/dashboard", "/v1/dashboard"), _not_built),
         }
         self.ids = RequestIds()
 
@@ -109,6 +114,11 @@ class Gateway:
 
     async def _serve(self, call: Call) -> None:
         try:
+            if self.cors is not None and is_open_to_pages(call.path):
+                call.marks = call.cors = self.cors.headers(call.head)
+                if asks_first(call):
+                    await self._preflight(call, self.cors)
+                    return
             self._admit(call)
             endpoint = self.cached.get(call.path)
             if endpoint is None or call.method != "POST":
@@ -158,11 +168,14 @@ class Gateway:
         elif call.path == "/cache" or call.path.startswith("/cache/"):
             await self._admin(call)
         else:
-            call.endpoint = "other"
-            self.clients.admit(call)
-            passing = self._passing
-            raw = await read_body(call, self._body_limit, decompress=False)
-            await passing.forward(call, raw, Reason.ENDPOINT)
+            await self._forward(call)
+
+    async def _forward(self, call: Call) -> None:
+        call.endpoint = "other"
+        self.clients.admit(call)
+        passing = self._passing
+        raw = await read_body(call, self._body_limit, decompress=False)
+        await passing.forward(call, raw, Reason.ENDPOINT)
 
     # -- pages ---------------------------------------------------------------------------
 
@@ -178,6 +191,21 @@ class Gateway:
     async def _numbers(self, call: Call) -> None:
         page = exposition(await self._team.numbers())
         await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], page)
+
+    async def _description(self, call: Call) -> None:
+        await self._send_json(call, 200, self.describe())
+
+    async def _front(self, call: Call) -> None:
+        if call.method not in ("GET", "HEAD"):  # some servers' own endpoint: TGI's
+            await self._forward(call)
+            return
+        headers, body = front_page(call.head.get(b"accept", b""))
+        await send_whole(call, 200, [*headers, (b"x-request-id", call.id)], body)
+
+    async def _preflight(self, call: Call, cors: Cors) -> None:
+        call.id, call.marks = next(self.ids), ()
+        headers = cors.preflight(call.head)
+        await send_whole(call, 204, [*headers, (b"x-request-id", call.id)], b"")
 
     async def _send_json(self, call: Call, status: int, body: bytes) -> None:
         await send_whole(call, status, [JSON_TYPE, (b"x-request-id", call.id)], body)

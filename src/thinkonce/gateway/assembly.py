@@ -17,7 +17,9 @@ from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.app import Gateway
 from thinkonce.gateway.clients import Clients
+from thinkonce.gateway.cors import cors_of
 from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.description import description_of
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.endpoints import endpoints_of, lowered, readers, rules_of
 from thinkonce.gateway.fastlane import FastLane
@@ -84,7 +86,8 @@ class Assembly:
             metrics.learn_model(model)
         self.access_log.enabled = settings.gateway.access_log
         self.gateway.adopt(endpoints, passing, admin, clients, settings.gateway.body_limit)
-        self.lane.adopt(_in_lane(settings, self.gateway), clients)
+        _show(settings, self.gateway)
+        self.lane.adopt(_in_lane(settings, self.gateway), clients, self.gateway.cors)
 
     def _client_for(self, settings: Settings) -> Client:
         """The one in use, unless it differs."""
@@ -163,9 +166,15 @@ def assemble(
         body_limit=settings.gateway.body_limit,
     )
     lane = FastLane(gateway.ids, metrics, access_log)
-    lane.adopt(_in_lane(settings, gateway), clients)
+    _show(settings, gateway)
+    lane.adopt(_in_lane(settings, gateway), clients, gateway.cors)
     client.watch(pools.all)
     return Assembly(gateway, pools, shelf, metrics, team, client, world, access_log, lane, prices)
+
+
+def _show(settings: Settings, gateway: Gateway) -> None:
+    """What it says of itself, and to whose pages."""
+    gateway.describe, gateway.cors = description_of(settings), cors_of(settings)
 
 
 def _in_lane(settings: Settings, gateway: Gateway) -> Mapping[str, Endpoint]:

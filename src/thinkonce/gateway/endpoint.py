@@ -372,7 +372,8 @@ def _mark(call: Call, asking: Asking) -> None:
     """Let the answer say who gives it in place of whom was asked."""
     call.model = asking.asked.model
     name = quote(asking.pool.name, safe="/:+@").encode()
-    call.marks = ((b"x-thinkonce-fallback", name),) if asking.fallback else ()
+    own = ((b"x-thinkonce-fallback", name),) if asking.fallback else ()
+    call.marks = (*call.cors, *own)
 
 
 def _query(call: Call, asking: Asking) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.clients import Clients
+from thinkonce.gateway.cors import Cors
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.http import Head
@@ -43,13 +44,14 @@ _UNUSUAL = frozenset(
 class Door:
     """A head that came before, and what was learnt with it."""
 
-    __slots__ = ("endpoint", "head", "known", "length", "what")
+    __slots__ = ("end", "endpoint", "head", "known", "length", "what")
 
     def __init__(
-        self, endpoint: Endpoint, known: Known, head: Head, length: int, what: str
+        self, endpoint: Endpoint, known: Known, head: Head, length: int, what: str, end: bytes
     ) -> None:
+        """`end`: the last lines of an answer's head, its blank line included."""
         self.endpoint, self.known, self.head = endpoint, known, head
-        self.length, self.what = length, what
+        self.length, self.what, self.end = length, what, end
 
 
 class FastLane:
@@ -61,6 +63,7 @@ class FastLane:
     def __init__(self, ids: RequestIds, metrics: Counts, access_log: AccessLog) -> None:
         self._endpoints: Mapping[str, Endpoint] = {}
         self._clients: Clients | None = None
+        self._cors: Cors | None = None
         self._ids, self._metrics, self._access_log = ids, metrics, access_log
         self._doors: dict[bytes, Door] = {}
         self._bytes = 0
@@ -68,9 +71,14 @@ class FastLane:
         self._opening = b""  # status line and default headers
         self.door = self._doors.get
 
-    def adopt(self, endpoints: Mapping[str, Endpoint], clients: Clients | None = None) -> None:
+    def adopt(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        clients: Clients | None = None,
+        cors: Cors | None = None,
+    ) -> None:
         """Answer for `endpoints`, by path, from now on; `clients` None: for those as before."""
-        self._endpoints = endpoints
+        self._endpoints, self._cors = endpoints, cors
         if clients is not None:
             self._clients = clients
         self._doors.clear()
@@ -105,7 +113,9 @@ class FastLane:
             oldest = next(iter(self._doors))
             del self._doors[oldest]
             self._bytes -= _size(oldest)
-        self._doors[head] = Door(endpoint, known, Head(headers, query, client), length, what)
+        asks = Head(headers, query, client)
+        end = b"\r\n" if self._cors is None else self._cors.lines(asks.head) + b"\r\n"
+        self._doors[head] = Door(endpoint, known, asks, length, what, end)
 
     # -- answering -----------------------------------------------------------------------
 
@@ -139,7 +149,7 @@ class FastLane:
             lines = [b"%b: %b\r\n" % header for header in default_headers]
             self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *lines))
         self._note(door, asking, ids, perf_counter() - started)
-        return b"".join((self._opening, plain[0], b"\r\n", plain[1]))
+        return b"".join((self._opening, plain[0], door.end, plain[1]))
 
     def _note(self, door: Door, asking: Asking, ids: bytes, seconds: float) -> None:
         metrics = self._metrics

@@ -68,6 +68,7 @@ class Call(Head):
     not_stored: str = ""  # why what was asked for anew is not kept; of a stream, once it ended
     match: str = ""
     marks: tuple[Header, ...] = ()  # headers of its answer, whatever that will be
+    cors: tuple[Header, ...] = ()  # of these, what a browser is told of other sites' pages
     endpoint = ""  # "" for pages of the gateway itself: they are not counted
     model = ""
 

@@ -24,6 +24,7 @@ from thinkonce.upstream.failure import Header
 
 __all__ = (
     "JSON_TYPE",
+    "MARKS",
     "STREAM_TYPE",
     "Ready",
     "annotation_of_hit",
@@ -37,6 +38,12 @@ __all__ = (
     "passed_on",
 )
 
+# Headers that say how an answer was come by.
+MARKS = (
+    "age", "cache-status", "x-cache", "x-cache-key", "x-cache-match", "x-cache-not-stored",
+    "x-cache-reason", "x-cache-similarity", "x-cache-source-id", "x-cache-tier", "x-cache-ttl",
+    "x-request-id", "x-thinkonce-fallback",
+)  # fmt: skip
 JSON_TYPE: Header = (b"content-type", b"application/json")
 STREAM_TYPE: Header = (b"content-type", b"text/event-stream; charset=utf-8")
 
@@ -54,10 +61,11 @@ _REASON: dict[Reason, Header] = {
     reason: (b"x-cache-reason", reason.value.encode()) for reason in Reason
 }
 # Of an upstream's headers, what is made anew here or would lie about this connection.
-_OURS = frozenset(
-    b"age alt-svc cache-status content-type date server x-cache x-cache-key x-cache-match "
-    b"x-cache-not-stored x-cache-reason x-cache-similarity x-cache-source-id x-cache-tier "
-    b"x-cache-ttl x-request-id".split()
+# Access-Control-* of an upstream's would let pages in that this gateway does not know.
+_OURS = frozenset(name.encode() for name in MARKS) | frozenset(
+    b"access-control-allow-credentials access-control-allow-headers access-control-allow-methods "
+    b"access-control-allow-origin access-control-expose-headers access-control-max-age alt-svc "
+    b"content-type date server".split()
 )
 
 

@@ -11,10 +11,10 @@ A prohibition (`enabled: false`, `no-store`) wins from any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -23,7 +23,17 @@ from thinkonce.protocols.bounds import encodable
 from thinkonce.protocols.splice import add, without
 from thinkonce.units import parse_seconds
 
-__all__ = ("DEFAULTS", "TTL_CLASSES", "Controls", "parse_controls", "strip_controls")
+__all__ = (
+    "DEFAULTS",
+    "DIRECTIVES",
+    "FIELDS",
+    "LITELLM_FIELDS",
+    "SECONDS_SCHEMA",
+    "TTL_CLASSES",
+    "Controls",
+    "parse_controls",
+    "strip_controls",
+)
 
 TTL_CLASSES = frozenset({"hot", "warm", "cold", "static", "dynamic", "realtime"})
 
@@ -126,18 +136,18 @@ class _Said:
 
     def take_fields(self, kv_cache: Any) -> None:
         for name, value in _object("kv_cache", kv_cache).items():
-            if name not in _FIELDS:
+            if name not in FIELDS:
                 raise RequestError(
-                    f"kv_cache.{_shown(name)}", value, f"these fields: {_known(_FIELDS)}"
+                    f"kv_cache.{_shown(name)}", value, f"these fields: {_known(FIELDS)}"
                 )
             if value is not None:
                 self.take_field(name, f"kv_cache.{name}", value)
 
     def take_litellm(self, cache: Any) -> None:
         for name, value in _object("cache", cache).items():
-            if name not in _LITELLM_FIELDS:
+            if name not in LITELLM_FIELDS:
                 raise RequestError(
-                    f"cache.{_shown(name)}", value, f"these: {_known(_LITELLM_FIELDS)}"
+                    f"cache.{_shown(name)}", value, f"these: {_known(LITELLM_FIELDS)}"
                 )
             if value is not None:
                 self._take_litellm_field(name, f"cache.{name}", value)
@@ -147,8 +157,8 @@ class _Said:
         if name in _OTHER_HEADERS:
             return
         field = name.replace("-", "_")
-        if field not in _FIELDS:
-            known = ", ".join(f"x-thinkonce-{each.replace('_', '-')}" for each in sorted(_FIELDS))
+        if field not in FIELDS:
+            known = ", ".join(f"x-thinkonce-{each.replace('_', '-')}" for each in sorted(FIELDS))
             raise RequestError(_shown(header), text, f"one of {known}")
         self.take_field(field, header, _from_text(field, text))
 
@@ -157,7 +167,7 @@ class _Said:
         if name == "ttl":
             self.say("ttl", _ttl(path, value, self._ttl_classes))
             return
-        parsed = _FIELDS[name](path, value)
+        parsed = FIELDS[name].parse(path, value)
         if name == "enabled" and not parsed:
             self.forbidden.add("enabled")
         self.say(_RENAMED.get(name, name), parsed)
@@ -307,22 +317,73 @@ def _from_text(field: str, text: str) -> Any:
     return text
 
 
+class _Field(NamedTuple):
+    """`parse` takes the path that errors name, and the value; `schema` is JSON Schema."""
+
+    parse: Callable[[str, Any], Any]
+    schema: Mapping[str, Any]
+    about: str
+
+
+def _truth(about: str, default: bool) -> _Field:
+    return _Field(_bool, {"type": "boolean", "default": default}, about)
+
+
+def _written(about: str) -> _Field:
+    return _Field(_text, {"type": "string", "maxLength": _MAX_TEXT}, about)
+
+
+def _word(words: tuple[str, ...], about: str) -> _Field:
+    return _Field(_one_of(words), {"enum": list(words)}, about)
+
+
+# Seconds, or a text such as 90s, 5m, 24h.
+SECONDS_SCHEMA: Mapping[str, Any] = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)?$"},
+    ]
+}
 _BOOLEANS = ("enabled", "context_aware", "batch_mode", "preload", "refresh")
-_FIELDS: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(_BOOLEANS, _bool),
-    "cache_key": _text,
-    "key_mode": _override,
-    "ttl": _seconds,
-    "priority": _one_of(_PRIORITIES),
-    "namespace": _text,
-    "tags": _tags,
-    "semantic": _semantic,
-    "reuse": _one_of(_REUSES),
+FIELDS: dict[str, _Field] = {
+    "enabled": _truth("false: neither read nor stored.", True),
+    "cache_key": _written("A label: requests share only where it is the same."),
+    "key_mode": _Field(
+        _override,
+        {"enum": ["label", "override"], "default": "label"},
+        "override: the label is the key, within tenant, model and endpoint.",
+    ),
+    "ttl": _Field(_seconds, SECONDS_SCHEMA, "Life of the stored answer: seconds, or a class."),
+    "priority": _word(_PRIORITIES, "Weight when room is needed."),
+    "context_aware": _truth(
+        "false: system messages, the last user message, parameters and tools alone count.", True
+    ),
+    "batch_mode": _truth("Labels do not count.", False),
+    "preload": _truth("Pinned until its ttl.", False),
+    "namespace": _written("For versions and purges; another namespace is another answer."),
+    "tags": _Field(
+        _tags,
+        {
+            "type": "array",
+            "items": {"type": "string", "maxLength": _MAX_TEXT},
+            "maxItems": _MAX_TAGS,
+        },
+        "For purges; they do not count in the key.",
+    ),
+    "refresh": _truth("Skip the read, store the new answer.", False),
+    "semantic": _Field(
+        _semantic,
+        {"anyOf": [{"type": "boolean"}, {"type": "number", "minimum": 0, "maximum": 1}]},
+        "Allow or forbid a hit by meaning; a number: the smallest similarity.",
+    ),
+    "reuse": _word(_REUSES, "How the engine may reuse attention state."),
 }
 _RENAMED = {"cache_key": "label", "key_mode": "override"}
-_LITELLM_FIELDS = frozenset(
+LITELLM_FIELDS = frozenset(
     {"ttl", "s-maxage", "s-max-age", "no-cache", "no-store", "namespace", "use-cache"}
 )
 _DIRECTIVE_SECONDS = frozenset(
     {"max-age", "max-stale", "min-fresh", "stale-if-error", "stale-while-revalidate"}
 )
+# What of Cache-Control counts.
+DIRECTIVES = ("no-cache", "no-store", "only-if-cached", *sorted(_DIRECTIVE_SECONDS))

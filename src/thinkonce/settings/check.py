@@ -8,7 +8,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from thinkonce.errors import ConfigError
-from thinkonce.settings.sections import Client, Settings, Upstream
+from thinkonce.settings.sections import Client, Gateway, Settings, Upstream
 
 __all__ = ("LEAST_SECRET", "check", "check_store_url", "check_upstream_url")
 
@@ -33,6 +33,7 @@ def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
             if other == name or other not in pools:
                 accepts = f"names of other pools: {', '.join(n for n in pools if n != name)}"
                 raise ConfigError(f"[upstreams.{name}] fallback", other, accepts)
+    _check_origins(settings.gateway)
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
     _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
     _check_groups(settings.groups)
@@ -57,6 +58,35 @@ def check_upstream_url(written: str, url: str) -> None:
         usable = False
     if not usable:
         raise ConfigError(written, url, accepts)
+
+
+def _check_origins(gateway: Gateway) -> None:
+    origins, setting = gateway.cors_origins, "[gateway] cors_origins"
+    if "*" in origins:
+        if len(origins) > 1:
+            raise ConfigError(setting, origins, '["*"] alone, or the origins without it')
+        if gateway.cors_credentials:
+            accepts = 'false with cors_origins = ["*"]: browsers take no cookies there'
+            raise ConfigError("[gateway] cors_credentials", True, accepts)
+    for origin in origins:
+        if origin != "*" and (not origin or origin != _as_browsers_say(origin)):
+            accepts = "an origin as browsers send it: https://HOST or https://HOST:PORT, no slash"
+            raise ConfigError(setting, origin, f"{accepts} behind, no default port, lower case")
+
+
+def _as_browsers_say(origin: str) -> str:
+    """RFC 6454, 6.2: scheme, host and a port that is not the scheme's own; "" for no origin."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return ""
+    host = parts.hostname or ""
+    if not host or not host.isascii() or set(host) & set("*<>'\" "):
+        return ""
+    named = f"[{host}]" if ":" in host else host
+    own = {"http": 80, "https": 443}.get(parts.scheme)
+    return f"{parts.scheme}://{named}" + (f":{port}" if port not in (None, own) else "")
 
 
 def _check_length(written: str, secret: str, least: int) -> None:

@@ -183,6 +183,17 @@ class Gateway(Section, frozen=True):
             "a list of header names",
         ),
     ] = msgspec.field(default_factory=list)
+    cors_origins: Annotated[
+        list[str],
+        about(
+            "Sites whose pages may use the gateway from a browser; never /cache or /metrics. "
+            '"*": any site, also one that somebody only happens to visit.',
+            'a list of origins such as https://chat.example.com, or ["*"]',
+        ),
+    ] = msgspec.field(default_factory=list)
+    cors_credentials: Annotated[
+        bool, about("Let those pages send cookies, for a proxy that asks for them.", YES_NO)
+    ] = False
     finish_abandoned: Annotated[
         bool, about("Finish and store an answer whose client has left.", YES_NO)
     ] = False

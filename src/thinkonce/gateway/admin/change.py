@@ -13,10 +13,10 @@ from thinkonce.selector import Selector
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
 
-__all__ = ("feedback", "limits", "purge", "remove")
+__all__ = ("Feedback", "Limits", "Purge", "feedback", "limits", "purge", "remove")
 
 
-class _Purge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Purge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of POST purge. `older_than`: seconds, or a text such as 90s, 1h."""
 
     tags: list[str] = []
@@ -28,7 +28,7 @@ class _Purge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     all: bool = False
 
 
-class _Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of POST limits: the bounds of the memory tier and of the store."""
 
     max_size: int | None = None
@@ -36,15 +36,15 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     store_max_bytes: int | str | None = None
 
 
-class _Feedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Feedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of POST entries/{key}/feedback."""
 
     wrong: bool
 
 
 async def purge(desk: Desk, call: Call) -> None:
-    wanted = await desk.body(call, _Purge)
-    if wanted == _Purge():
+    wanted = await desk.body(call, Purge)
+    if wanted == Purge():
         raise HttpError(
             400,
             "purge: nothing named; give tags, namespace, model, key, older_than, expired, "
@@ -66,7 +66,7 @@ async def purge(desk: Desk, call: Call) -> None:
 
 
 async def limits(desk: Desk, call: Call) -> None:
-    wanted = await desk.body(call, _Limits)
+    wanted = await desk.body(call, Limits)
     try:
         await desk.team.resize(
             {
@@ -92,7 +92,7 @@ async def remove(desk: Desk, call: Call, name: str) -> None:
 
 async def feedback(desk: Desk, call: Call, name: str) -> None:
     """A wrong answer goes at once, in every process. Nothing learns from it yet: it is counted."""
-    said = await desk.body(call, _Feedback)
+    said = await desk.body(call, Feedback)
     found = await desk.found(name)
     if said.wrong:
         await asyncio.to_thread(desk.shelf.discard, Key(found.digest, found.digest))

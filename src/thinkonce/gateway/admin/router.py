@@ -8,7 +8,7 @@ from thinkonce.gateway.admin.access import authorise
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.http import Call, HttpError
 
-__all__ = ("Admin",)
+__all__ = ("ROUTES", "Admin")
 
 _ROUTES = {
     ("GET", "stats"): look.stats,
@@ -26,6 +26,10 @@ _OF_ENTRY = {
     ("DELETE", ""): change.remove,
     ("POST", "feedback"): change.feedback,
 }
+# All of them: method, and path below /cache.
+ROUTES = frozenset(
+    {*_ROUTES, *((method, f"entries/KEY/{verb}".rstrip("/")) for method, verb in _OF_ENTRY)}
+)
 
 
 class Admin:
@@ -53,8 +57,7 @@ class Admin:
         if group == "entries" and name and about_one is not None:
             await about_one(self._desk, call, name)
             return
-        paths = [*_ROUTES, *((method, f"entries/KEY/{verb}") for method, verb in _OF_ENTRY)]
-        known = ", ".join(sorted(f"{method} {name.rstrip('/')}" for method, name in paths))
+        known = ", ".join(sorted(f"{method} {name}" for method, name in ROUTES))
         raise HttpError(404, f"there is no {call.method} {call.path}; there are {known}")
 
 
