@@ -52,6 +52,7 @@ MAY_IMPORT_KV = {"cli", "gateway", "testing"}
 OUTSIDE = {
     "msgspec": None,  # anywhere
     "apsw": {"tiers", "cli"},
+    "cryptography": {"tiers"},
     "blake3": {"request", "values", "tiers", "kv", "functions"},
     "aiohttp": {"upstream", "gateway"},
     "multidict": {"upstream", "gateway"},  # comes with aiohttp

@@ -24,6 +24,7 @@ from thinkonce.singleflight import Codec as FlightCodec
 from thinkonce.singleflight import Flights
 from thinkonce.steps import Answer, Made
 from thinkonce.tiers.codec import Codec
+from thinkonce.tiers.keyring import cipher_of
 from thinkonce.tiers.purges import LocalPurges, PurgeLog
 from thinkonce.tiers.tier import Key, StoreTier
 from thinkonce.values import Kept, persistable, revive
@@ -59,10 +60,17 @@ class Backing:
 
 
 def open_backing(
-    url: str | None, *, secret: str = "", clock: Clock, max_bytes: int, lease: float
+    url: str | None,
+    *,
+    secret: str = "",
+    encryption_keys: tuple[bytes, ...] = (),
+    clock: Clock,
+    max_bytes: int,
+    lease: float,
 ) -> Backing:
     """Open what `url` names; None or `memory://` for nothing outside this process.
 
+    `encryption_keys` of `tiers.keyring.read_keys`; what leaves the process is plain without any.
     Raises ConfigError naming the store or the secret and what would work.
     """
     if url is None or url == "memory://":
@@ -71,7 +79,13 @@ def open_backing(
     # Not at the top: a cache in memory should not load SQLite.
     from thinkonce.tiers.store import store_path
 
-    file = open_file(store_path(url), secret=secret, clock=clock, max_bytes=max_bytes)
+    file = open_file(
+        store_path(url),
+        secret=secret,
+        encryption_keys=encryption_keys,
+        clock=clock,
+        max_bytes=max_bytes,
+    )
     crossing = Crossing(Codec(file.secret, CROSSING))
     codec = FlightCodec(crossing.encode, crossing.decode)
     flights = Flights(file.host, codec=codec, clock=clock, lease=lease, linger=COMMITTED_WITHIN)
@@ -91,14 +105,26 @@ class StoreFile:
         self.host.close()
 
 
-def open_file(path: Path, *, secret: str = "", clock: Clock, max_bytes: int) -> StoreFile:
+def open_file(
+    path: Path,
+    *,
+    secret: str = "",
+    encryption_keys: tuple[bytes, ...] = (),
+    seals: bool = True,
+    check_key: bool = True,
+    clock: Clock,
+    max_bytes: int,
+) -> StoreFile:
     """Open the store at `path`; what is missing, its folder too, is made.
 
-    `secret` "" stands for the file beside it. Raises ConfigError naming the store.
+    `secret` "" stands for the file beside it. `seals` False: with keys, to write what they open
+    as plain text. Raises ConfigError naming the store, also one that these keys do not open,
+    unless `check_key` is False.
     """
     from thinkonce.tiers.store import check_store_file, open_store
 
     check_store_file(path)
+    cipher = cipher_of(encryption_keys, "sqlite", seals=seals)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         key = _secret(secret, path)
@@ -116,6 +142,8 @@ def open_file(path: Path, *, secret: str = "", clock: Clock, max_bytes: int) -> 
             host=host,
             # What is written from then on is of use only with the secret it is written with.
             when_gone=None if secret else lambda: keep_secret(key, secret_path(path)),
+            cipher=cipher,
+            check_key=check_key,
         )
         return StoreFile(key, host, tier)
     except BaseException:

@@ -23,6 +23,7 @@ from thinkonce.selector import Selector, key_digits
 from thinkonce.shelf import open_shelf
 from thinkonce.stats import CacheStats, Explanation
 from thinkonce.steps import Ask, Draft
+from thinkonce.tiers.keyring import parse_keys
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
 from thinkonce.values import keep, persistable
@@ -46,7 +47,8 @@ class Cache(Workings):
     only. `ttl` is seconds, `5m`, a class such as `hot`, or None for no expiry. `max_size`
     (entries) and `max_bytes` bound the memory tier, `store_max_bytes` the store. `inline` lets
     generated wrappers answer memory hits by themselves. `ttl_classes` replaces the table of
-    classes. Raises ConfigError.
+    classes. `encryption_key` (32 bytes in hex or base64, or several such keys, the new one first)
+    encrypts the store. Raises ConfigError.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Cache(Workings):
         ttl_classes: Mapping[str, TtlClass] = TTL_CLASSES,
         inline: bool = True,
         secret: str = "",
+        encryption_key: str = "",
         clock: Clock = SYSTEM,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -81,6 +84,7 @@ class Cache(Workings):
             store,
             rules,
             secret=secret,
+            encryption_keys=parse_keys(encryption_key, "encryption_key") if encryption_key else (),
             max_size=max_size,
             max_bytes=None if max_bytes is None else parse_bytes(max_bytes, "max_bytes"),
             store_max_bytes=parse_bytes(store_max_bytes, "store_max_bytes"),

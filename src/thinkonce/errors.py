@@ -6,6 +6,7 @@ ThinkOnceError
 ├── NotCached          only-if-cached was asked and nothing fit (HTTP: 504)
 ├── TierError          a tier could not answer; the flow treats it as a miss and counts it
 │   └── CorruptEntry   stored bytes do not decode or carry a wrong checksum; the entry is dropped
+│       └── UnknownKey they are encrypted with a key that is not configured; the entry stays
 └── UpstreamError      the model failed; never cached, raised unless something stale may answer
 """
 
@@ -22,6 +23,7 @@ __all__ = (
     "RequestError",
     "ThinkOnceError",
     "TierError",
+    "UnknownKey",
     "UpstreamError",
 )
 
@@ -78,6 +80,10 @@ class TierError(ThinkOnceError):
 
 class CorruptEntry(TierError):
     """The bytes under a key are not an entry this version can read."""
+
+
+class UnknownKey(CorruptEntry):
+    """Encrypted with a key that we do not have: no fault of the bytes."""
 
 
 class UpstreamError(ThinkOnceError):

@@ -214,6 +214,7 @@ def open_shelf(
     rules: Rules,
     *,
     secret: str = "",
+    encryption_keys: tuple[bytes, ...] = (),
     max_size: int | None = None,
     max_bytes: int | None,
     store_max_bytes: int,
@@ -226,7 +227,12 @@ def open_shelf(
     Bounds are entries and bytes. Raises ConfigError naming the setting and what would work.
     """
     backing = open_backing(
-        url, secret=secret, clock=clock, max_bytes=store_max_bytes, lease=rules.lease
+        url,
+        secret=secret,
+        encryption_keys=encryption_keys,
+        clock=clock,
+        max_bytes=store_max_bytes,
+        lease=rules.lease,
     )
     try:
         memory = MemoryTier(

@@ -5,6 +5,7 @@ import pytest
 
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.testing.tier_contract import TierContract
+from thinkonce.tiers.cipher import Cipher
 from thinkonce.tiers.sqlite import SqliteTier
 
 SECRET = bytes(range(32))
@@ -40,3 +41,14 @@ class TestSqlite(TierContract):
         changed = value[:-1] + bytes([value[-1] ^ 1])
         behind.execute("UPDATE answers SET value=? WHERE digest=?", (changed, digest))
         behind.close()
+
+
+class TestEncryptedSqlite(TestSqlite):
+    """The same promises, kept by what is sealed."""
+
+    def make(self, path):
+        path.parent.mkdir(exist_ok=True)
+        host = HostFile(host_path(path))
+        self.hosts_.append(host)
+        cipher = Cipher((bytes(32),))
+        return SqliteTier(path, secret=SECRET, host=host, clock=self.clock_.clock, cipher=cipher)

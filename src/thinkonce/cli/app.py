@@ -13,6 +13,7 @@ import typer
 from thinkonce.cli import (
     bench,
     doctor,
+    encrypt,
     explain,
     keys,
     later,
@@ -32,6 +33,7 @@ FAILED, MISUSED = 1, 2
 # Module -> the extra of this package that installs it.
 EXTRAS = {
     "aiohttp": "gateway",
+    "cryptography": "encryption",
     "httptools": "gateway",
     "prometheus_client": "gateway",
     "tomlkit": "gateway",
@@ -66,7 +68,20 @@ def version_or_help(
         typer.echo(context.get_help())
 
 
-for group in (serve, model, look, purge, explain, preload, move, keys, doctor, bench, later):
+for group in (
+    serve,
+    model,
+    look,
+    purge,
+    explain,
+    preload,
+    move,
+    keys,
+    encrypt,
+    doctor,
+    bench,
+    later,
+):
     group.register(app)
 
 

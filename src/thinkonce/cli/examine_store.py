@@ -17,6 +17,7 @@ from thinkonce.errors import ConfigError, ThinkOnceError, TierError
 from thinkonce.request.secret import fingerprint, load_secret, secret_path
 from thinkonce.settings import Store
 from thinkonce.settings.check import check_store_url
+from thinkonce.tiers.keyring import SETTING, cipher_of, keys_of
 
 __all__ = ("compared", "secret", "store_file")
 
@@ -31,7 +32,12 @@ def store_file(store: Store) -> Iterator[Finding]:
         yield _place_for(path)
     else:
         yield _access(path)
-        yield from _content(path, store)
+        try:
+            keys_of(store)
+        except ConfigError as error:
+            yield Finding("encryption", Grade.BAD, str(error), "correct that setting")
+        else:
+            yield from _content(path, store)
 
 
 def _place_for(path: Path) -> Finding:
@@ -85,12 +91,54 @@ def _entries(view: StoreFileView, store: Store) -> Iterator[Finding]:
     found = view.stats()
     full = found["bytes"] / store.max_bytes
     says = f"{show_count(found['entries'])}, {show_bytes(found['bytes'])}, {full:.0%} of max_bytes"
-    if view.is_readable():
+    unreadable = _key_missing(view, store)
+    if unreadable is None and view.is_readable():
         yield Finding("store content", Grade.GOOD, says)
+        yield from _encryption(view, store)
+        return
+    if unreadable is not None:
+        yield Finding("store content", Grade.GOOD, says)
+        yield unreadable
         return
     ours = "THINKONCE_STORE_SECRET" if store.secret else str(secret_path(Path(view.place)))
     todo = f"put that secret back ({ours}), or they are misses until they are evicted"
     yield Finding("store content", Grade.BAD, f"{says}; made with another secret", todo)
+
+
+def _key_missing(view: StoreFileView, store: Store) -> Finding | None:
+    """Entries that none of the configured keys opens; with them a gateway does not start."""
+    _, held = view.settled()
+    cipher = cipher_of(keys_of(store), "sqlite")
+    unknown = sorted(held.keys() - {"", *(cipher.ids if cipher else ())})
+    if not unknown:
+        return None
+    count = show_count(sum(held[key] for key in unknown))
+    says = f"{count} encrypted with key {', '.join(unknown)}, which is not configured"
+    todo = f"put that key behind the others ({SETTING}), or `thinkonce encrypt --forget`"
+    return Finding("encryption", Grade.BAD, says, todo)
+
+
+def _encryption(view: StoreFileView, store: Store) -> Iterator[Finding]:
+    """With a key: whether all is encrypted with it, and nothing plain is left in the files."""
+    cipher = cipher_of(keys_of(store), "sqlite")
+    if cipher is None:
+        return
+    how, held = view.settled()
+    older = sum(held.values()) - held.get("", 0) - held.get(cipher.ids[0], 0)
+    if held.get(""):
+        says = f"{show_count(held[''])} plain"
+        yield Finding("encryption", Grade.BAD, says, "thinkonce encrypt")
+    elif older:
+        says = f"{show_count(older)} encrypted with an older key"
+        yield Finding("encryption", Grade.NOTE, says, "thinkonce encrypt")
+    elif how != cipher.ids[0]:
+        says = "all entries are encrypted; free pages of the file may hold older text"
+        yield Finding("encryption", Grade.NOTE, says, "thinkonce encrypt")
+    else:
+        yield Finding("encryption", Grade.GOOD, f"all of it, with key {cipher.ids[0]}")
+    for aside in sorted(Path(view.place).parent.glob(f"{Path(view.place).name}.corrupt-*")):
+        says = f"{aside} was moved aside and may hold plain text"
+        yield Finding("encryption", Grade.NOTE, says, "remove it once nobody needs it")
 
 
 def secret(store: Store) -> Iterator[Finding]:

@@ -54,6 +54,7 @@ def export(
             print(f"stopped; the same command goes on with {part}", file=sys.stderr)
             return 1
     part.replace(file)
+    print(f"{file} is plain text: answers and what was asked", file=sys.stderr)
     if as_json:
         print_json({"file": str(file), **counts})
     else:

@@ -10,6 +10,7 @@ from thinkonce.errors import ConfigError
 from thinkonce.freshness import Rules
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf, open_shelf
+from thinkonce.tiers.keyring import keys_of
 
 __all__ = ("opened_shelf",)
 
@@ -34,6 +35,7 @@ def opened_shelf(
         settings.store.url,
         rules,
         secret=settings.store.secret,
+        encryption_keys=keys_of(settings.store),
         max_bytes=MEMORY_BYTES,
         store_max_bytes=settings.store.max_bytes if fill else UNBOUNDED,
         policy="cost",

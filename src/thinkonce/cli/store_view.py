@@ -19,6 +19,7 @@ from thinkonce.insight.entries import EntryRow, content_of, row_of
 from thinkonce.request.secret import load_secret, secret_path
 from thinkonce.selector import MOST_ALIKE, Selector, beginning_with, only_one
 from thinkonce.settings import Store
+from thinkonce.tiers.keyring import cipher_of, keys_of
 from thinkonce.tiers.lookout import Lookout
 from thinkonce.tiers.store import store_path
 
@@ -65,7 +66,9 @@ class StoreFileView:
     def __init__(self, store: Store) -> None:
         path = _existing(store)
         self.place, self._path, self._store = str(path), path, store
-        self._lookout = Lookout(path, secret_of(store, path), SYSTEM)
+        self._keys = keys_of(store)
+        cipher = cipher_of(self._keys, "sqlite")
+        self._lookout = Lookout(path, secret_of(store, path), SYSTEM, cipher)
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -89,7 +92,13 @@ class StoreFileView:
         digest = b"" if chosen.key is None else self._one(chosen.key).digest
         # Without a secret beside it, the store is emptied all the same, and gets none.
         secret = self._store.secret or ("" if secret_path(self._path).exists() else token_hex())
-        file = open_file(self._path, secret=secret, clock=SYSTEM, max_bytes=UNBOUNDED)
+        file = open_file(
+            self._path,
+            secret=secret,
+            encryption_keys=self._keys,
+            clock=SYSTEM,
+            max_bytes=UNBOUNDED,
+        )
         try:
             _, count = file.tier.purges.append(selector_of(chosen, time.time(), digest))
         finally:
@@ -100,8 +109,12 @@ class StoreFileView:
         """`ok`, or what SQLite finds wrong with the file, in one line."""
         return self._lookout.verdict()
 
+    def settled(self) -> tuple[str, dict[str, int]]:
+        """See `resealing.settled`."""
+        return self._lookout.settled()
+
     def is_readable(self) -> bool:
-        """Whether the oldest entry was made with this store's secret."""
+        """Whether the oldest entry was made with this store's secret and key."""
         return self._lookout.is_readable()
 
     def _one(self, digits: str) -> Entry:

@@ -32,6 +32,7 @@ from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf, open_shelf
+from thinkonce.tiers.keyring import keys_of
 from thinkonce.upstream.client import Client, Timeouts
 from thinkonce.upstream.pools import Pools
 
@@ -130,6 +131,7 @@ def assemble(
         settings.store.url,
         rules_of(settings),
         secret=settings.store.secret,
+        encryption_keys=keys_of(settings.store),
         max_size=settings.cache.max_size,
         max_bytes=settings.cache.max_bytes,
         store_max_bytes=settings.store.max_bytes,

@@ -38,6 +38,8 @@ FIXED = frozenset(
         "local.model",
         "local.queue",
         "local.threads",
+        "store.encryption_key",
+        "store.encryption_key_file",
         "store.secret",
         "store.url",
     }

@@ -155,6 +155,23 @@ class Store(Section, frozen=True):
             secret=True,
         ),
     ] = ""
+    encryption_key: Annotated[
+        str,
+        about(
+            "Encrypts what is stored (AES-256-GCM); empty: nothing is encrypted. Of several keys "
+            "the first encrypts and all decrypt.",
+            "32 bytes in hex or base64, or several such keys",
+            secret=True,
+        ),
+    ] = ""
+    encryption_key_file: Annotated[
+        str,
+        about(
+            "A file that holds the key, or the keys, instead; `thinkonce encrypt --make-key` "
+            "makes one.",
+            "a path; ~ is expanded",
+        ),
+    ] = ""
 
 
 class Gateway(Section, frozen=True):

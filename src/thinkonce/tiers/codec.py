@@ -7,7 +7,11 @@ The checksum is BLAKE3, keyed from the installation's secret, over the digest un
 entry is stored and everything else. So a changed bit, a row moved to another key and bytes made
 by another installation are all told apart from an entry of ours. The header is a msgpack array.
 
-A later version that encrypts would put its own byte first and seal `header + payload` as one.
+With encryption, all behind the first byte is sealed as one; the digest, the installation and the
+version are authenticated with it (`cipher`).
+
+    0         1
+    | version | sealed: header length h, u32 | header | payload |
 """
 
 from __future__ import annotations
@@ -15,19 +19,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from hmac import compare_digest
 from struct import Struct
+from struct import error as TooShort
+from typing import TYPE_CHECKING
 
 import msgspec
 from blake3 import blake3
 
 from thinkonce.entry import Entry, Meta
-from thinkonce.errors import CorruptEntry
+from thinkonce.errors import CorruptEntry, UnknownKey
 from thinkonce.tiers.tier import Key
 from thinkonce.values import persistable, revive, unopened
 
-__all__ = ("VERSION", "Codec")
+if TYPE_CHECKING:
+    from thinkonce.tiers.cipher import Cipher
 
-VERSION = 1
-_VERSION = bytes([VERSION])
+__all__ = ("SEALED", "VERSION", "Codec")
+
+VERSION, SEALED = 1, 2
+_VERSION, _SEALED = bytes([VERSION]), bytes([SEALED])
+PURPOSE = "entry"
 _CHECKSUM_SIZE = 16
 _LENGTH = Struct("<I")
 _LENGTH_AT = 1 + _CHECKSUM_SIZE
@@ -68,10 +78,13 @@ class _Meta(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class Codec:
-    """Encodes and decodes entries under one secret. Thread-safe."""
+    """Encodes and decodes entries under one secret. Thread-safe.
 
-    def __init__(self, secret: bytes, tier: str = "store") -> None:
-        self.tier = tier
+    With a `cipher` it seals what it encodes, and decodes what is sealed and what is not.
+    """
+
+    def __init__(self, secret: bytes, tier: str = "store", cipher: Cipher | None = None) -> None:
+        self.tier, self._cipher = tier, cipher
         self._key = blake3(secret, derive_key_context=_CONTEXT).digest()
         self._encode = msgspec.msgpack.Encoder().encode
         self._header: Callable[[bytes], _Header] = msgspec.msgpack.Decoder(_Header).decode
@@ -82,9 +95,7 @@ class Codec:
         """The bytes of `entry` under `digest`. Raises TypeError for what only memory can hold."""
         payload = persistable(entry)
         header = self._encode(_header_of(entry, self._encode(_meta_of(entry.meta))))
-        body = b"".join((_LENGTH.pack(len(header)), header, payload))
-        checksum = blake3(digest + body, key=self._key).digest(_CHECKSUM_SIZE)
-        return b"".join((_VERSION, checksum, body))
+        return self._closed(digest, b"".join((_LENGTH.pack(len(header)), header, payload)))
 
     def decode(self, key: Key, stored: bytes, *, rebuild: bool = True) -> Entry:
         """The entry stored under `key`. Raises CorruptEntry for bytes that are not it.
@@ -92,19 +103,9 @@ class Codec:
         Without `rebuild` the payload stays bytes until it is thawed: for listings, where nobody
         may have the classes that the answer is made of.
         """
-        digest, body = key.digest, stored[_LENGTH_AT:]
-        if stored[:1] != _VERSION:
-            raise CorruptEntry(self.tier, f"reading an entry of version {stored[:1].hex() or '?'}")
-        checksum = blake3(digest + body, key=self._key).digest(_CHECKSUM_SIZE)
-        if not compare_digest(stored[1:_LENGTH_AT], checksum):
-            raise CorruptEntry(self.tier, "checking an entry: its checksum is wrong")
-        # From here on the bytes are what `encode` wrote, perhaps in another release.
-        payload_at = 4 + _LENGTH.unpack_from(body)[0]
-        try:
-            header = self._header(body[4:payload_at])
-            meta = self._metas.get(header.meta) or self._new_meta(header.meta)
-        except msgspec.MsgspecError as error:
-            raise CorruptEntry(self.tier, "reading the header of an entry") from error
+        digest = key.digest
+        body = self._opened(digest, stored)
+        payload_at, header, meta = self._read(body)
         made = revive if rebuild else unopened
         payload, thaw = made(header.form, body[payload_at:])
         return Entry(  # by position: this is the far hit path
@@ -127,6 +128,46 @@ class Codec:
             header.epoch,
             header.request,
         )
+
+    def again(self, digest: bytes, stored: bytes) -> tuple[Meta, bytes]:
+        """What is said of the entry under `digest`, and its bytes as `encode` makes them now.
+
+        Raises CorruptEntry, and UnknownKey for what is sealed with a key that we do not have.
+        """
+        body = self._opened(digest, stored)
+        return self._read(body)[2], self._closed(digest, body)
+
+    def _closed(self, digest: bytes, body: bytes) -> bytes:
+        cipher = self._cipher
+        if cipher is not None and cipher.seals:
+            return _SEALED + cipher.seal(PURPOSE, self._key + digest, body)
+        checksum = blake3(digest + body, key=self._key).digest(_CHECKSUM_SIZE)
+        return b"".join((_VERSION, checksum, body))
+
+    def _opened(self, digest: bytes, stored: bytes) -> bytes:
+        """From here on the bytes are what `encode` wrote, perhaps in another release."""
+        version = stored[:1]
+        if version == _SEALED:
+            if self._cipher is None:
+                raise UnknownKey(self.tier, "reading an entry that is encrypted, without a key")
+            return self._cipher.open(PURPOSE, self._key + digest, stored[1:])
+        if version != _VERSION:
+            raise CorruptEntry(self.tier, f"reading an entry of version {version.hex() or '?'}")
+        body = stored[_LENGTH_AT:]
+        checksum = blake3(digest + body, key=self._key).digest(_CHECKSUM_SIZE)
+        if not compare_digest(stored[1:_LENGTH_AT], checksum):
+            raise CorruptEntry(self.tier, "checking an entry: its checksum is wrong")
+        return body
+
+    def _read(self, body: bytes) -> tuple[int, _Header, Meta]:
+        """Where the payload begins, and what stands before it."""
+        try:
+            payload_at = 4 + _LENGTH.unpack_from(body)[0]
+            header = self._header(body[4:payload_at])
+            meta = self._metas.get(header.meta) or self._new_meta(header.meta)
+        except (msgspec.MsgspecError, TooShort) as error:
+            raise CorruptEntry(self.tier, "reading the header of an entry") from error
+        return payload_at, header, meta
 
     def _new_meta(self, raw: bytes) -> Meta:
         stored = self._meta(raw)

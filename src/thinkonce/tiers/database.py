@@ -137,6 +137,30 @@ class Database:
         finally:
             self._writing.release()
 
+    def rewrite(self) -> bool:
+        """Write the whole file anew, without free pages, and cut its log to nothing.
+
+        False if a reader kept the log. Other processes cannot write meanwhile. Raises TierError.
+        """
+        if not self._writing.acquire(timeout=LONGEST_TURN):
+            raise TierError(self.name, "waiting for another thread's write")
+        try:
+            self._writable()
+            # A connection of its own: its temporary file lies on the disk, not in memory.
+            connection = connect(self.path)
+            try:
+                connection.execute("VACUUM")
+                busy, _, _ = (
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() or (1,) * 3
+                )
+                return not busy
+            finally:
+                close(connection, checkpoint=False)
+        except (apsw.Error, OSError) as error:
+            raise self.failure("rewriting", error) from error
+        finally:
+            self._writing.release()
+
     def _writable(self) -> apsw.Connection:
         if self.closed:
             raise TierError(self.name, "writing to a store that was closed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -15,12 +16,17 @@ from thinkonce.clock import Clock
 from thinkonce.entry import Entry, localise
 from thinkonce.errors import CorruptEntry, TierError
 from thinkonce.selector import Selector
+from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.codec import Codec
+from thinkonce.tiers.resealing import settled
 from thinkonce.tiers.rows import condition
 from thinkonce.tiers.schema import FORMAT, connect_to_look, get_number
 from thinkonce.tiers.sqlite import USED_BYTES
 from thinkonce.tiers.store import check_store_file
 from thinkonce.tiers.tier import Key
+
+if TYPE_CHECKING:
+    from thinkonce.tiers.cipher import Cipher
 
 __all__ = ("Lookout",)
 
@@ -34,15 +40,19 @@ ANSWER = "SELECT digest, value FROM answers WHERE id = ?"
 
 
 class Lookout:
-    """For one thread. `secret` None: there is none, and no entry can be read.
+    """For one thread. `secret` None: there is none, and no entry can be read; without a `cipher`
+    none that is encrypted.
 
     Raises ConfigError for a file that is no store, TierError where it cannot be read.
     """
 
-    def __init__(self, path: Path, secret: bytes | None, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, secret: bytes | None, clock: Clock, cipher: Cipher | None = None
+    ) -> None:
         check_store_file(path)
         self.path, self._clock = path, clock
-        self._codec = None if secret is None else Codec(secret, NAME)
+        self._codec = None if secret is None else Codec(secret, NAME, cipher)
+        self._aliases = Aliases(cipher)
         try:
             self._database = connect_to_look(path)
             self.empty = self._database.pragma("user_version") != FORMAT
@@ -69,8 +79,20 @@ class Lookout:
         """`ok`, or the first thing that SQLite finds wrong with the file, in one line."""
         return " ".join(str(self._one("PRAGMA quick_check(1)")).split())
 
+    def settled(self) -> tuple[str, dict[str, int]]:
+        """See `resealing.settled`."""
+        if self.empty:
+            return "", {}
+        try:
+            return settled(self._rows)
+        except apsw.Error as error:
+            raise self._failure(error) from error
+
+    def _rows(self, statement: str) -> list[Any]:
+        return self._database.execute(statement).fetchall()
+
     def is_readable(self) -> bool:
-        """Whether the oldest entry was made with our secret; True where there is none."""
+        """Whether the oldest entry was made with our secret and key; True where there is none."""
         if self.empty:
             return True
         try:
@@ -83,7 +105,7 @@ class Lookout:
         """The newest first; what is damaged or of another secret is passed over."""
         if self.empty:
             return
-        where, values = condition(selector)
+        where, values = condition(selector, self._aliases)
         query = NEWEST_FIRST.format(where=where)
         try:
             for (number,) in self._database.execute(

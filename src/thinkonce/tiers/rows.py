@@ -11,6 +11,7 @@ batches. Entries past their expiry go before live ones; pinned ones have an infi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -19,9 +20,10 @@ import apsw
 from thinkonce.entry import PRIORITY_WEIGHT, Entry, Meta
 from thinkonce.eviction.cost import ALPHA, FIRST_USE, density
 from thinkonce.selector import Purge, Selector
+from thinkonce.tiers.aliases import PLAIN, Aliases
 from thinkonce.tiers.schema import get_number, set_number
 
-__all__ = ("Rows", "condition")
+__all__ = ("Rows", "condition", "marks_for")
 
 ROW_OVERHEAD = 250  # bytes of index entries and the small row; measured over 20,000 rows
 PINNED_SHARE = 0.5
@@ -37,6 +39,8 @@ ON CONFLICT(id) DO UPDATE SET
     facet = ?2, epoch = ?3, bytes = ?4, created = ?5, expires = ?6, gone = ?7, density = ?8,
     score = ?9 + ?8 * (uses - 1 + {FIRST_USE})
 """
+PUT_AGAIN = "UPDATE entries SET facet = ?1, bytes = bytes + ?2 WHERE id = ?3"
+FACET = ("tenant", "namespace", "model", "scope")
 FIND_FACET = "SELECT id FROM facets WHERE tenant=? AND namespace=? AND model=? AND scope=?"
 PUT_FACET = "INSERT INTO facets(tenant, namespace, model, scope) VALUES(?, ?, ?, ?) RETURNING id"
 HOLES = "SELECT id FROM holes"
@@ -63,8 +67,8 @@ DELETE FROM facets WHERE id IN (
 class Rows:
     """The rows of one transaction. Make a new one for each: others write in between."""
 
-    def __init__(self, database: apsw.Connection) -> None:
-        self._database = database
+    def __init__(self, database: apsw.Connection, aliases: Aliases = PLAIN) -> None:
+        self._database, self._aliases = database, aliases
         self._facets: dict[tuple[str, str, str, str], int] = {}
         self._floor = get_number(database, "score_floor")
         self._holes: list[int] = [number for (number,) in database.execute(HOLES)]
@@ -94,9 +98,20 @@ class Rows:
                 self._floor,
             ),
         )
+        self._put_tags(number, meta)
+
+    def put_again(self, number: int, meta: Meta, value: bytes, grown: int) -> None:
+        """Write the same entry in another form, `grown` bytes longer; its uses and score stay."""
+        execute = self._database.execute
+        execute("UPDATE answers SET value = ? WHERE id = ?", (value, number))
+        execute(PUT_AGAIN, (self._facet(meta), grown, number))
+        self._put_tags(number, meta)
+
+    def _put_tags(self, number: int, meta: Meta) -> None:
+        execute, written = self._database.execute, self._aliases.written
         execute("DELETE FROM tags WHERE id=?", (number,))
         for tag in dict.fromkeys(meta.tags):
-            execute("INSERT INTO tags VALUES(?, ?)", (tag, number))
+            execute("INSERT INTO tags VALUES(?, ?)", (written("tag", tag), number))
 
     def _put_answer(self, digest: bytes, value: bytes) -> int:
         hole = self._holes.pop() if self._holes else None
@@ -111,13 +126,15 @@ class Rows:
         self._database.execute(USED, (times, self._floor, digest))
 
     def _facet(self, meta: Meta) -> int:
-        facet = (meta.tenant, meta.namespace, meta.model, meta.scope)
-        number = self._facets.get(facet)
+        names = (meta.tenant, meta.namespace, meta.model, meta.scope)
+        number = self._facets.get(names)
         if number is None:
+            written = self._aliases.written
+            facet = tuple(written(kind, name) for kind, name in zip(FACET, names, strict=True))
             number = self._database.execute(FIND_FACET, facet).get
             if number is None:
                 number = self._database.execute(PUT_FACET, facet).get
-            self._facets[facet] = number
+            self._facets[names] = number
         return number
 
     def _may_pin(self, size: int, max_bytes: int) -> bool:
@@ -149,13 +166,13 @@ class Rows:
                 execute(f"DELETE FROM {table}")  # without a WHERE, pages are freed unread
             self._facets.clear()
             return count
-        where, values = condition(purge.selector)
+        where, values = condition(purge.selector, self._aliases)
         chosen = f"SELECT e.id FROM entries e WHERE e.epoch < ? AND {where}"
         return self.remove(chosen, (purge.epoch, *values))
 
     def purge_one(self, purge: Purge, digest: bytes) -> int:
         """Remove the entry under `digest` if `purge` concerns it."""
-        where, values = condition(purge.selector)
+        where, values = condition(purge.selector, self._aliases)
         chosen = (
             "SELECT e.id FROM entries e WHERE e.id = (SELECT id FROM answers WHERE digest = ?) "
             f"AND e.epoch < ? AND {where}"
@@ -223,22 +240,23 @@ class Rows:
         return len(chosen), freed
 
 
-def condition(selector: Selector) -> tuple[str, list[object]]:
+def condition(selector: Selector, aliases: Aliases = PLAIN) -> tuple[str, list[object]]:
     """`selector` as SQL over `entries e`, and the values it takes."""
     parts, values = ["1"], list[object]()
     facet = {
-        name: value
-        for name in ("tenant", "namespace", "model", "scope")
-        if (value := getattr(selector, name)) is not None
+        kind: aliases.sought(kind, name)
+        for kind in FACET
+        if (name := getattr(selector, kind)) is not None
     }
     if facet:
-        same = " AND ".join(f"{name} = ?" for name in facet)
+        same = " AND ".join(f"{kind} IN ({marks_for(names)})" for kind, names in facet.items())
         parts.append(f"e.facet IN (SELECT id FROM facets WHERE {same})")
-        values += facet.values()
+        for names in facet.values():
+            values += names
     if selector.tags:
-        marks = ",".join("?" * len(selector.tags))
-        parts.append(f"e.id IN (SELECT id FROM tags WHERE tag IN ({marks}))")
-        values += selector.tags
+        tags = [mark for tag in selector.tags for mark in aliases.sought("tag", tag)]
+        parts.append(f"e.id IN (SELECT id FROM tags WHERE tag IN ({marks_for(tags)}))")
+        values += tags
     if selector.key:
         parts.append("e.id IN (SELECT id FROM answers WHERE digest BETWEEN ? AND ?)")
         values += (selector.key, selector.key.ljust(64, b"\xff"))  # digests have 32 bytes
@@ -249,3 +267,8 @@ def condition(selector: Selector) -> tuple[str, list[object]]:
         parts.append("e.expires < ?")
         values.append(selector.expired_before)
     return " AND ".join(parts), values
+
+
+def marks_for(values: Sequence[object]) -> str:
+    """As many question marks, for an SQL list."""
+    return ",".join("?" * len(values))

@@ -12,23 +12,29 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import apsw
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.entry import Entry, localise
-from thinkonce.errors import ConfigError, CorruptEntry, TierError
+from thinkonce.errors import ConfigError, CorruptEntry, TierError, UnknownKey
 from thinkonce.host.fork import on_fork
 from thinkonce.host.mapfile import HostFile
 from thinkonce.outcome import Reason
 from thinkonce.selector import Purge, Selector
+from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.database import Database
 from thinkonce.tiers.purges import concerned
-from thinkonce.tiers.rows import Rows, condition
+from thinkonce.tiers.resealing import Resealing, check_keys, forget_unreadable, settled
+from thinkonce.tiers.rows import Rows, condition, marks_for
 from thinkonce.tiers.sqlite_purges import PURGING_PATIENCE, Forget, SqlitePurges
 from thinkonce.tiers.tier import Key, TierStats
 from thinkonce.tiers.writer import COMMIT_WITHIN, WriteBehind
+
+if TYPE_CHECKING:
+    from thinkonce.tiers.cipher import Cipher
 
 __all__ = ("SqliteTier",)
 
@@ -46,7 +52,7 @@ SELECT a.digest, a.value FROM answers a JOIN entries e USING (id)
 WHERE a.digest > ? AND e.gone > ? AND {where} ORDER BY a.digest LIMIT ?
 """
 TENANT_BYTES = """
-SELECT total(bytes) FROM entries WHERE facet IN (SELECT id FROM facets WHERE tenant = ?)
+SELECT total(bytes) FROM entries WHERE facet IN (SELECT id FROM facets WHERE tenant IN ({marks}))
 """
 USED_BYTES = """
 SELECT (page_count - freelist_count) * page_size
@@ -74,14 +80,19 @@ class SqliteTier:
         max_bytes: int = 2**30,
         commit_within: float = COMMIT_WITHIN,
         when_gone: Callable[[], None] | None = None,
+        cipher: Cipher | None = None,
+        check_key: bool = True,
     ) -> None:
-        self._database, self.purges = opened(path, host, clock, self._forget)
+        aliases = self._aliases = Aliases(cipher)
+        self._database, self.purges = opened(path, host, clock, self._forget, aliases, check_key)
         self._database.when_gone = when_gone
-        self._codec = Codec(secret, NAME)
+        self._codec = Codec(secret, NAME, cipher)
         self._clock, self._epoch = clock, host.epoch
         self._corrupt = 0
         self._writer = self._new_writer(max_bytes, commit_within)
         on_fork(self._after_fork)
+        if cipher is not None and settled(self._database.rows)[0] != aliases.key_id:
+            self._writer.wake()
 
     @property
     def path(self) -> Path:
@@ -123,6 +134,8 @@ class SqliteTier:
             entry = self._codec.decode(key, stored)
         except CorruptEntry as error:
             self._corrupt += 1
+            if isinstance(error, UnknownKey):  # another process's, which can read it
+                return None
             log.warning("an entry was dropped: %s", error)
             self._writer.doom(key.digest, UNCHANGED, (key.digest, stored))
             return None
@@ -142,7 +155,7 @@ class SqliteTier:
 
     def entries(self, selector: Selector, limit: int, after: bytes = b"") -> Iterator[Entry]:
         self._writer.flush(1.0)  # best effort: a listing without the last second is one too
-        where, values = condition(selector)
+        where, values = condition(selector, self._aliases)
         while limit > 0:
             page = min(limit, 100)
             now, epoch = self._clock.wall(), self._epoch[0]
@@ -169,7 +182,8 @@ class SqliteTier:
 
     def bytes_of(self, tenant: str) -> int:
         """What the entries of `tenant` take; what is queued is not counted. Raises TierError."""
-        return int(self._database.one(TENANT_BYTES, (tenant,)))
+        names = self._aliases.sought("tenant", tenant)
+        return int(self._database.one(TENANT_BYTES.format(marks=marks_for(names)), names))
 
     def stats(self) -> TierStats:
         """Never raises: a store that cannot be read holds nothing for now."""
@@ -226,6 +240,15 @@ class SqliteTier:
         """Remove now what is past its life or beyond the bound."""
         self._writer.tidy()
 
+    def forget_unreadable(self) -> int:
+        """Remove the entries that none of our keys opens. Raises TierError."""
+        with self._database.writing(PURGING_PATIENCE) as database:
+            return forget_unreadable(database, self._aliases)
+
+    def settled(self) -> tuple[str, dict[str, int]]:
+        """See `resealing.settled`. Raises TierError."""
+        return settled(self._database.rows)
+
     def flush(self, timeout: float) -> bool:
         return self._writer.flush(timeout)
 
@@ -243,19 +266,35 @@ class SqliteTier:
         self.purges.after_fork()
 
     def _new_writer(self, max_bytes: int, commit_within: float) -> WriteBehind:
+        aliases = self._aliases
+        resealing = (
+            None if aliases.cipher is None else Resealing(self._database, self._codec, aliases)
+        )
         return WriteBehind(
-            self._database, self._clock, max_bytes, commit_within, lambda: close_at_exit(self)
+            self._database,
+            self._clock,
+            max_bytes,
+            commit_within,
+            lambda: close_at_exit(self),
+            aliases,
+            resealing,
         )
 
 
 def opened(
-    path: Path, host: HostFile, clock: Clock, forget: Forget
+    path: Path, host: HostFile, clock: Clock, forget: Forget, aliases: Aliases, checked: bool
 ) -> tuple[Database, SqlitePurges]:
-    """Raises ConfigError with one line that names the store and what would work."""
+    """`checked`: only with keys that open all of it.
+
+    Raises ConfigError with one line that names the store and what would work.
+    """
     try:
         database = Database(path, NAME, host)
         try:
-            return database, purge_log(database, clock, forget)
+            purges = purge_log(database, clock, forget, aliases)
+            if checked:
+                check_keys(database.rows, aliases, str(path))
+            return database, purges
         except BaseException:
             database.close()
             raise
@@ -272,16 +311,16 @@ def opened(
         raise ConfigError("store", str(path), wants) from None
 
 
-def purge_log(database: Database, clock: Clock, forget: Forget) -> SqlitePurges:
+def purge_log(database: Database, clock: Clock, forget: Forget, aliases: Aliases) -> SqlitePurges:
     """The first thing read; a file found damaged by it is moved aside, and a new one begun."""
     try:
-        return SqlitePurges(database, clock, forget)
+        return SqlitePurges(database, clock, forget, aliases)
     except TierError:
         if not database.damaged:
             raise
         with database.writing(PURGING_PATIENCE):
             pass
-        return SqlitePurges(database, clock, forget)
+        return SqlitePurges(database, clock, forget, aliases)
 
 
 # -- the end of a process --------------------------------------------------------------------

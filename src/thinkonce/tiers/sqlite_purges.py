@@ -10,13 +10,15 @@ import apsw
 import msgspec
 
 from thinkonce.clock import Clock
+from thinkonce.errors import CorruptEntry
 from thinkonce.selector import Purge, Selector
+from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.database import Database
 from thinkonce.tiers.purges import PurgeWindow
 from thinkonce.tiers.rows import Rows
 from thinkonce.tiers.schema import get_number, set_number
 
-__all__ = ("PURGING_PATIENCE", "Forget", "SqlitePurges", "caught_up")
+__all__ = ("PURGING_PATIENCE", "Forget", "SqlitePurges", "caught_up", "pack_again")
 
 MOST_PURGES = 1000
 PURGING_PATIENCE = 10.0  # seconds; whoever purges wants it done, and waits longer than a write
@@ -31,6 +33,9 @@ Forget = Callable[[apsw.Connection, Purge], int]
 
 _decode: Callable[[bytes], Selector] = msgspec.msgpack.Decoder(Selector).decode
 _encode = msgspec.msgpack.Encoder().encode
+PURPOSE = "purge"
+NAME = "sqlite"
+SEALED = b"\x02"  # in front; a plain selector begins as a map does, 0x80 to 0x8f
 
 
 class SqlitePurges:
@@ -41,11 +46,13 @@ class SqlitePurges:
         database: Database,
         clock: Clock,
         forget: Forget,
+        aliases: Aliases,
     ) -> None:
         self.epoch: Sequence[int] = database.host.epoch
         self._database, self._clock, self._forget = database, clock, forget
+        self._aliases = aliases
         self._lock = threading.Lock()
-        self._window = caught_up(PurgeWindow(most=MOST_PURGES), database.rows)
+        self._window = caught_up(PurgeWindow(most=MOST_PURGES), database.rows, aliases)
         # The mapped file may be younger than the store.
         database.host.raise_epoch(self._window.latest)
 
@@ -77,7 +84,7 @@ class SqlitePurges:
     def since(self, epoch: int) -> list[Purge] | None:
         with self._lock:
             if self.is_behind:
-                self._window = caught_up(self._window, self._database.rows)
+                self._window = caught_up(self._window, self._database.rows, self._aliases)
                 if self.is_behind:  # purged in a file that is no more
                     self._window = PurgeWindow(self.epoch[0], MOST_PURGES)
             return self._window.since(epoch)
@@ -92,24 +99,66 @@ class SqlitePurges:
     def _known(self, database: apsw.Connection, purge: Purge) -> bool:
         same = "SELECT selector FROM purges WHERE epoch = ?"
         raw = database.execute(same, (purge.epoch,)).get
-        return raw is not None and _decode(raw) == purge.selector
+        return raw is not None and _unpacked(purge.epoch, raw, self._aliases) == purge.selector
 
     def _carry_out(self, database: apsw.Connection, purge: Purge) -> int:
-        raw = _encode(purge.selector)
+        raw = _packed(purge.epoch, _encode(purge.selector), self._aliases)
         database.execute(RECORD, (purge.epoch, self._clock.wall(), raw))
         oldest = database.execute(OLDEST_KEPT, (MOST_PURGES,)).get
         if oldest is not None:
             set_number(database, "purge_floor", oldest)
             database.execute("DELETE FROM purges WHERE epoch <= ?", (oldest,))
         queued = self._forget(database, purge)
-        return queued + Rows(database).purge(purge)
+        return queued + Rows(database, self._aliases).purge(purge)
 
 
-def caught_up(window: PurgeWindow, rows: Callable[[str, Sequence[Any]], list[Any]]) -> PurgeWindow:
+def caught_up(
+    window: PurgeWindow, rows: Callable[[str, Sequence[Any]], list[Any]], aliases: Aliases
+) -> PurgeWindow:
     """`window` with what was purged since, or a new one where the log no longer reaches it."""
     ((floor,),) = rows(FLOOR, ())
     if floor > window.latest:
         window = PurgeWindow(int(floor), MOST_PURGES)
     for epoch, raw in rows(LATER, (window.latest,)):
-        window.add(Purge(epoch, _decode(raw)))
+        window.add(Purge(epoch, _unpacked(epoch, raw, aliases)))
     return window
+
+
+# -- a selector names tags, namespaces and models: with encryption it is sealed ------------------
+
+
+def pack_again(epoch: int, raw: bytes, aliases: Aliases) -> bytes | None:
+    """The row of a purge as it is written now; None if it is so already, or cannot be read."""
+    cipher = aliases.cipher
+    sealed = raw[:1] == SEALED
+    if cipher is None or (not sealed and not cipher.seals):
+        return None
+    if sealed and cipher.seals and cipher.is_first(raw[1:]):
+        return None
+    try:
+        return _packed(epoch, _opened(epoch, raw, aliases), aliases)
+    except CorruptEntry:
+        return None
+
+
+def _packed(epoch: int, selector: bytes, aliases: Aliases) -> bytes:
+    cipher = aliases.cipher
+    if cipher is None or not cipher.seals:
+        return selector
+    return SEALED + cipher.seal(PURPOSE, b"%d" % epoch, selector)
+
+
+def _opened(epoch: int, raw: bytes, aliases: Aliases) -> bytes:
+    if raw[:1] != SEALED:
+        return raw
+    if aliases.cipher is None:
+        raise CorruptEntry(NAME, "reading a purge that is encrypted, without a key")
+    return aliases.cipher.open(PURPOSE, b"%d" % epoch, raw[1:])
+
+
+def _unpacked(epoch: int, raw: bytes, aliases: Aliases) -> Selector:
+    """What we cannot read may have meant anything: then it means everything."""
+    try:
+        return _decode(_opened(epoch, raw, aliases))
+    except (CorruptEntry, msgspec.MsgspecError):
+        return Selector()

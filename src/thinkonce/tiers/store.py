@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import apsw
 
@@ -13,6 +14,9 @@ from thinkonce.host.mapfile import HostFile
 from thinkonce.tiers.breaker import Breaker
 from thinkonce.tiers.schema import check_file
 from thinkonce.tiers.sqlite import SqliteTier
+
+if TYPE_CHECKING:
+    from thinkonce.tiers.cipher import Cipher
 
 __all__ = ("Store", "check_store_file", "open_store", "store_path")
 
@@ -27,7 +31,8 @@ class Store(Breaker):
     def __init__(self, tier: SqliteTier, clock: Clock) -> None:
         super().__init__(tier, clock)
         self.path, self.purges = tier.path, tier.purges
-        self.tidy = tier.tidy
+        self.tidy, self.settled = tier.tidy, tier.settled
+        self.forget_unreadable = tier.forget_unreadable
         self._sized = tier
 
     @property
@@ -79,13 +84,23 @@ def open_store(
     clock: Clock = SYSTEM,
     max_bytes: int = DEFAULT_BYTES,
     when_gone: Callable[[], None] | None = None,
+    cipher: Cipher | None = None,
+    check_key: bool = True,
 ) -> Store:
     """Open the store at `path`, made if there is none; its folder too.
 
     `host` is the mapped file beside it and stays the caller's to close. `when_gone` is called when
-    a store that somebody removed was begun anew. Raises ConfigError.
+    a store that somebody removed was begun anew. `check_key`: refuse a store with entries that
+    `cipher` does not open. Raises ConfigError.
     """
     tier = SqliteTier(
-        path, secret=secret, host=host, clock=clock, max_bytes=max_bytes, when_gone=when_gone
+        path,
+        secret=secret,
+        host=host,
+        clock=clock,
+        max_bytes=max_bytes,
+        when_gone=when_gone,
+        cipher=cipher,
+        check_key=check_key,
     )
     return Store(tier, clock)

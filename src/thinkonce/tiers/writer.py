@@ -26,9 +26,11 @@ from thinkonce.entry import Entry
 from thinkonce.errors import TierError
 from thinkonce.outcome import Reason
 from thinkonce.selector import Purge
+from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.breaker import Circuit
 from thinkonce.tiers.database import LONGEST_TURN, Database
 from thinkonce.tiers.purges import PurgeWindow, concerned
+from thinkonce.tiers.resealing import Resealing
 from thinkonce.tiers.rows import Rows
 from thinkonce.tiers.sqlite_purges import caught_up
 from thinkonce.tiers.trimming import give_back_pages, trim
@@ -71,6 +73,8 @@ class WriteBehind:
         max_bytes: int,
         commit_within: float,
         on_start: Callable[[], None],
+        aliases: Aliases,
+        resealing: Resealing | None = None,
     ) -> None:
         self.queue: dict[bytes, Queued] = {}
         self.doomed: dict[bytes, tuple[str, tuple[Any, ...]]] = {}  # digest -> ids to remove
@@ -81,6 +85,7 @@ class WriteBehind:
         self.circuit = Circuit(f"writing to {database.path.name}", clock)
         self._database, self._clock = database, clock
         self._on_start = on_start  # told when the thread begins, once in each process
+        self._aliases, self._resealing = aliases, resealing
         self._queued_bytes = self._number = 0
         self._window = PurgeWindow()
         self._wake = threading.Condition()
@@ -139,7 +144,7 @@ class WriteBehind:
         """
         with self._wake:
             queued = list(self.queue.items())
-        rows, count = Rows(database), 0
+        rows, count = Rows(database, self._aliases), 0
         for digest, item in queued:
             if purge.concerns(item.entry):
                 self.take_back(digest)
@@ -199,6 +204,8 @@ class WriteBehind:
                     batch = dict(islice(self.queue.items(), BATCH_ROWS))
                     doomed = dict(islice(self.doomed.items(), BATCH_ROWS))
                 removed = self._write(database, batch, doomed)
+            if self._resealing is not None:
+                self._resealing.finish()
         except Exception as error:  # whatever it is: the thread must live, and waiters return
             self._failed(error)
             return False
@@ -213,9 +220,9 @@ class WriteBehind:
         batch: dict[bytes, Queued],
         doomed: dict[bytes, tuple[str, tuple[Any, ...]]],
     ) -> Counter[str]:
-        rows, removed = Rows(database), Counter[str]()
+        rows, removed = Rows(database, self._aliases), Counter[str]()
         window = self._window = caught_up(
-            self._window, lambda *query: database.execute(*query).fetchall()
+            self._window, lambda *query: database.execute(*query).fetchall(), self._aliases
         )
         for digest, item in batch.items():
             if concerned(item.entry, window.since(item.entry.epoch)):
@@ -233,6 +240,8 @@ class WriteBehind:
         if removed.total():
             rows.forget_facets(BATCH_ROWS)
         self._unfinished = trimmed.more | give_back_pages(database)
+        if self._resealing is not None:
+            self._unfinished |= self._resealing.step(database, rows, idle=not batch)
         return removed
 
     def _settle(self, batch: dict[bytes, Queued], doomed: dict[bytes, Any]) -> None:

@@ -48,6 +48,7 @@ PROMISED = {
     "lint",
     "bench",
     "doctor",
+    "encrypt",
 }
 
 

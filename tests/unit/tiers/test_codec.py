@@ -122,8 +122,8 @@ def test_an_entry_of_another_installation_is_corrupt():
 
 
 def test_an_entry_of_a_later_version_is_refused_by_its_number():
-    with pytest.raises(CorruptEntry, match="version 02"):
-        CODEC.decode(KEY, b"\x02" + STORED_BYTES[1:])
+    with pytest.raises(CorruptEntry, match="version 03"):
+        CODEC.decode(KEY, b"\x03" + STORED_BYTES[1:])
 
 
 def test_the_checksum_is_keyed_by_more_than_the_secret_itself():
