@@ -20,8 +20,10 @@ from gateway.upstream import Upstream
 from thinkonce import settings as known
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.gateway.assembly import Assembly, assemble
+from thinkonce.gateway.edge import limits_of
 from thinkonce.insight.prices import Price, Prices
 from thinkonce.upstream.pools import Pools
+from thinkonce.web.edge import Edge
 from thinkonce.web.lane import protocol_of
 
 CHAT = "/v1/chat/completions"
@@ -80,6 +82,7 @@ class Running:
     assembly: Assembly
     session: aiohttp.ClientSession
     server: uvicorn.Server
+    edge: Edge
 
     async def send(
         self,
@@ -146,9 +149,11 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def running(settings: known.Settings, clock: Clock = SYSTEM) -> AsyncIterator[Running]:
     assembly = assemble(settings, Pools.of(settings.upstreams), clock=clock, prices=PRICES)
+    edge = Edge(limits_of(settings.gateway))
+    assembly.gateway.guard(edge)
     config = uvicorn.Config(
         assembly.gateway,
-        http=protocol_of(assembly.lane, settings.gateway.header_limit),
+        http=protocol_of(assembly.lane, edge),
         port=0,
         lifespan="off",
         ws="none",
@@ -163,10 +168,12 @@ async def running(settings: known.Settings, clock: Clock = SYSTEM) -> AsyncItera
     port = server.servers[0].sockets[0].getsockname()[1]
     async with aiohttp.ClientSession() as session:
         try:
-            yield Running(f"http://127.0.0.1:{port}", assembly, session, server)
+            yield Running(f"http://127.0.0.1:{port}", assembly, session, server, edge)
         finally:
             await session.close()
             connections = server.server_state.connections
+            for connection in list(connections):  # of other gateways, say, that lie idle
+                connection.shutdown()
             await until(lambda: not connections)  # shutdown would look every 0.1 s
             await server.shutdown()
             await assembly.close(0.0)

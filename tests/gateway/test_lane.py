@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from types import SimpleNamespace
 
@@ -16,67 +11,18 @@ import pytest
 
 from gateway.conftest import CHAT, Running, Stage, until
 from gateway.upstream import Upstream
+from gateway.wire import asked, connections, held, line
 from thinkonce.gateway import fastlane
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.endpoint import _as_read_before
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.http import Head
-from thinkonce.web import lane as web_lane
 from thinkonce.web.exchange import READ
 
 
 @pytest.fixture
 def way() -> str:
     return "lane"
-
-
-@dataclass
-class Line:
-    """One connection, in bytes."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def answer(self) -> tuple[str, bytes]:
-        """The value of x-cache, or the status if it is not 200; the body."""
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        length = re.search(r"content-length: (\d+)", head)
-        assert length is not None, head
-        body = await self.reader.readexactly(int(length[1]))
-        cache = re.search(r"x-cache: (\w+)", head)
-        status = head.split(" ")[1]
-        return (cache[1] if cache and status == "200" else status), body
-
-    async def ask(self, data: bytes) -> str:
-        await self.send(data)
-        return (await self.answer())[0]
-
-    async def ended(self) -> bool:
-        return await self.reader.read() == b""
-
-
-@asynccontextmanager
-async def line(gateway: Running) -> AsyncIterator[Line]:
-    host, port = gateway.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        yield Line(reader, writer)
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-
-
-def asked(content: str = "hi", more: str = "", *, end: str = "\r\n", **fields: object) -> bytes:
-    message = {"model": "priced", "messages": [{"role": "user", "content": content}]}
-    body = json.dumps(message | fields).encode()
-    lines = [f"POST {CHAT} HTTP/1.1", "host: x", "content-type: application/json"]
-    lines += [*more.splitlines(), f"content-length: {len(body)}", "", ""]
-    return end.join(lines).encode() + body
 
 
 @pytest.fixture
@@ -361,16 +307,6 @@ async def test_a_request_half_sent_gets_its_answer_before_the_server_ends(
         assert await client.ended()
 
 
-async def test_a_body_that_does_not_come_ends_the_connection(
-    gateway: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(web_lane, "BODY_SECONDS", 0.01)
-    async with line(gateway) as client:
-        await client.ask(asked())
-        await client.send(asked()[:-5])
-        assert await client.ended()
-
-
 async def test_an_idle_connection_is_closed_after_its_time_and_not_before(
     gateway: Running,
 ) -> None:
@@ -460,13 +396,3 @@ async def test_hits_of_the_lane_are_counted_and_logged(
     told = [line.split(" ", 2)[2].rsplit(" ", 1)[0] for line in lines]
     assert told == [f"POST {CHAT} 200 miss new", *[f"POST {CHAT} 200 hit -"] * 2]
     assert len({line.split(" ")[1] for line in lines}) == 3, "each has an id of its own"
-
-
-def connections(gateway: Running) -> list:
-    """The server's ends that are open."""
-    return list(gateway.server.server_state.connections)
-
-
-def held(gateway: Running) -> bool:
-    """Whether a request in the lane waits for its body."""
-    return any(link._door is not None for link in connections(gateway))

@@ -9,8 +9,8 @@ from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 import pytest
 
 from gateway.conftest import Running, until
-from gateway.test_lane import Line, asked, line
 from gateway.upstream import Out, Seen, Upstream
+from gateway.wire import Line, asked, line
 from thinkonce.clock import Clock
 from thinkonce.gateway.pace import STALL_SECONDS, WINDOW, Pace
 

@@ -140,7 +140,7 @@ async def test_settings_that_cannot_work_change_nothing(
 
 def test_what_only_a_restart_changes_is_kept_and_named() -> None:
     paths = {
-        f"{name}.{field}" for name, kind in sections().items() for field in kind.__annotations__
+        f"{name}.{field}" for name, kind in sections().items() for field in kind.__struct_fields__
     }
     assert paths >= FIXED, "each is a setting"
     old = known.Settings()

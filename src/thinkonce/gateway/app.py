@@ -17,6 +17,7 @@ from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.cors import Cors, asks_first, is_open_to_pages
 from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.edge import guarded
 from thinkonce.gateway.front_page import front_page
 from thinkonce.gateway.http import (
     Call,
@@ -25,6 +26,7 @@ from thinkonce.gateway.http import (
     Receive,
     Scope,
     Send,
+    check_length,
     read_body,
     send_ready,
     send_whole,
@@ -39,6 +41,7 @@ from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import spoken_at
 from thinkonce.upstream.failure import Header, Refused
 from thinkonce.upstream.request import HOPS
+from thinkonce.web.edge import Edge
 from thinkonce.web.exchange import OVERSIZED, is_request_id
 
 __all__ = ("Gateway",)
@@ -101,6 +104,10 @@ class Gateway:
             for prefix in ("/v1/", "/")
         }
 
+    def guard(self, edge: Edge) -> None:
+        """Answer for what `edge` refuses, and count its connections."""
+        guarded(edge, self.ids, self._access_log, self._metrics)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
@@ -125,6 +132,8 @@ class Gateway:
                 await self._other(call)
                 return
             self.clients.admit(call)
+            if b"expect" in call.head:
+                check_length(call, self._body_limit)
             message = await call.receive()
             plain = endpoint.answer_inline(call, message)
             if plain is None:

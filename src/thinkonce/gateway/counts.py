@@ -6,7 +6,7 @@ knows it; anything else counts as `other`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from thinkonce.gateway.numbers import Counted, Labels, Timings
 
@@ -25,6 +25,7 @@ class Counts:
         self._requests, self._seconds = self.counted.requests, self.counted.seconds
         self._models = set(models)
         self.inflight = 0
+        self.connections: Callable[[], int] = int  # how many clients hold now
 
     def count(self, labels: Labels, seconds: float) -> None:
         """One answered request. `labels` in the order of `Labels`."""

@@ -32,6 +32,7 @@ __all__ = (
     "Receive",
     "Scope",
     "Send",
+    "check_length",
     "error_body",
     "read_body",
     "send_pieces",
@@ -88,11 +89,19 @@ async def read_body(
     `message`: the first part of it, where that was received before.
     """
     declared = call.head.get(b"content-length")
+    state = call.scope["state"]
     body = await read_whole(
-        call.receive, limit, declared=declared, first=message, setting=_BODY_SETTING
+        call.receive, limit, declared=declared, first=message, setting=_BODY_SETTING, state=state
     )
     coding = call.head.get(b"content-encoding") if decompress else None
     return body if coding is None else _decompress(body, coding.lower(), limit)
+
+
+def check_length(call: Call, limit: int) -> None:
+    """Raises HttpError 413 for a body that is announced as larger, before it is asked for."""
+    declared = call.head.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large(limit, _BODY_SETTING)
 
 
 def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:

@@ -37,6 +37,7 @@ class _Families(Collector):
         about = "Time upstreams took to answer."
         yield _histogram("upstream_seconds", about, self._counted.upstream)
         yield from self._savings()
+        yield from self._connections()
         yield from self._tier_numbers()
 
     def _requests(self) -> Metric:
@@ -74,6 +75,18 @@ class _Families(Collector):
         yield GaugeMetricFamily(
             "thinkonce_inflight", "Requests being answered now.", value=inflight
         )
+
+    def _connections(self) -> Iterator[Metric]:
+        held = self._numbers.connections
+        yield GaugeMetricFamily("thinkonce_connections", "Connections of clients.", value=held)
+        ended = CounterMetricFamily(
+            "thinkonce_connections_ended_total",
+            "Connections refused or cut off.",
+            labels=("reason",),
+        )
+        for reason, count in self._counted.connections_ended.items():
+            ended.add_metric((reason,), count)
+        yield ended
 
     def _tier_numbers(self) -> Iterator[Metric]:
         stats = self._numbers.tiers

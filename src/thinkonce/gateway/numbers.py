@@ -55,6 +55,7 @@ class Counted(msgspec.Struct):
     tier_errors: dict[str, int] = msgspec.field(default_factory=dict)
     cache_failures: int = 0
     feedback: dict[str, int] = msgspec.field(default_factory=lambda: {"wrong": 0, "right": 0})
+    connections_ended: dict[str, int] = msgspec.field(default_factory=dict)  # by reason
 
     def summary(self) -> dict[str, Any]:
         """Requests by outcome, the share that the cache answered, and what that saved.
@@ -78,13 +79,15 @@ class Counted(msgspec.Struct):
 class Numbers(msgspec.Struct):
     """All of one gateway, or of one of its workers. `tiers` by name.
 
-    `inflight` are requests being answered now, `following` those of them that wait for a call.
+    `inflight` are requests being answered now, `following` those of them that wait for a call;
+    `connections` are those of clients.
     """
 
     counted: Counted
     tiers: dict[str, TierStats]
     inflight: int = 0
     following: int = 0
+    connections: int = 0
 
 
 def total(numbers: Iterable[Numbers]) -> Numbers:

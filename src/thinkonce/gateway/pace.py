@@ -53,8 +53,10 @@ class Pace:
         """Wait until there is room to read on."""
         while self._behind() > WINDOW:
             self._moved.clear()
+            # Not wait_for: Python 3.11's loses a cancellation that comes with what it waits for.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._moved.wait(), self._renew_seconds)
+                async with asyncio.timeout(self._renew_seconds):
+                    await self._moved.wait()
             self._renew()
 
     def _behind(self) -> int:

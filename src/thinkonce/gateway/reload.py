@@ -33,6 +33,8 @@ FIXED = frozenset(
         "gateway.header_limit",
         "gateway.host",
         "gateway.port",
+        "gateway.tls_cert",
+        "gateway.tls_key",
         "gateway.workers",
         "local.enabled",
         "local.model",

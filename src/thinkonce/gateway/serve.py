@@ -14,6 +14,7 @@ import msgspec
 from thinkonce.errors import MISSING, ConfigError, UpstreamError
 from thinkonce.gateway.assembly import assemble
 from thinkonce.gateway.clients import check_guarded
+from thinkonce.gateway.edge import attainable, limits_of, tls_of
 from thinkonce.gateway.http import HttpError
 from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
 from thinkonce.gateway.reload import Reload
@@ -24,6 +25,7 @@ from thinkonce.web.listener import bind
 from thinkonce.web.log_lines import log_to_stderr
 from thinkonce.web.server import Say, Server, Terms, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
+from thinkonce.web.tls import read_again
 
 __all__ = ("run",)
 
@@ -155,16 +157,22 @@ class _Server(Server):
     ) -> None:
         """Raises ConfigError for a store that cannot be used."""
         gateway = settings.gateway
-        terms = Terms(gateway.drain_timeout, gateway.header_limit, "[gateway] header_limit")
+        terms = Terms(gateway.drain_timeout, attainable(limits_of(gateway)), tls_of(gateway))
         self._assembly = assemble(settings, Pools.of(settings.upstreams))
         self._assembly.gateway.excuse = partial(_excuse, model)
         self._settings = settings
         super().__init__(self._assembly.gateway, listener, terms, say, self._assembly.lane)
+        self._assembly.gateway.guard(self.edge)
 
     def adopt(self, settings: Settings) -> None:
         """Serve what begins from now on under `settings`. Raises ConfigError: nothing changed."""
+        gateway = settings.gateway
+        tls_of(gateway)  # a certificate that cannot be used leaves the one in use as it is
         self._assembly.adopt(settings, Pools.of(settings.upstreams))
-        self.drain_within(settings.gateway.drain_timeout)
+        self.drain_within(gateway.drain_timeout)
+        self.edge.limits = attainable(limits_of(gateway))
+        if self.terms.tls is not None:
+            read_again(self.terms.tls, gateway.tls_cert, gateway.tls_key)
         _set_level(settings)
 
     def announce(self, url: str) -> None:
@@ -172,8 +180,9 @@ class _Server(Server):
         local = self._settings.local
         model = local.model if LOCAL_POOL in self._settings.upstreams else "MODEL"
         key = "" if model != "MODEL" else ' -H "authorization: Bearer $OPENAI_API_KEY"'
+        trust = "" if self.terms.tls is None else " --cacert CERTIFICATE"
         self.say(
-            f"try: curl {url}/v1/chat/completions -H 'content-type: application/json'{key} "
+            f"try: curl{trust} {url}/v1/chat/completions -H 'content-type: application/json'{key} "
             f'-d \'{{"model": "{model}", "temperature": 0, "messages": '
             f'[{{"role": "user", "content": "What is the capital of France?"}}]}}\''
         )

@@ -52,7 +52,8 @@ class Alone:
         # In a thread: counting the rows of a large store takes a disk's time.
         tiers = await asyncio.to_thread(self._shelf.tier_stats)
         metrics = self._metrics
-        return Numbers(metrics.counted, tiers, metrics.inflight, self._world.following)
+        held = metrics.connections()
+        return Numbers(metrics.counted, tiers, metrics.inflight, self._world.following, held)
 
     def bounds(self) -> Bounds:
         return self._shelf.bounds()

@@ -30,7 +30,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     plain JSON.
     """
     _check_type(scope)
-    return await read_whole(receive, limit, declared=header(scope, b"content-length"))
+    declared = header(scope, b"content-length")
+    return await read_whole(receive, limit, declared=declared, state=scope.get("state", {}))
 
 
 def _check_type(scope: Scope) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from thinkonce.settings.edge import EdgeSettings
 from thinkonce.settings.peers import Client, Upstream
 from thinkonce.settings.section import (
     DAY,
@@ -174,7 +175,7 @@ class Store(Section, frozen=True):
     ] = ""
 
 
-class Gateway(Section, frozen=True):
+class Gateway(EdgeSettings, frozen=True):
     """The HTTP door."""
 
     host: Annotated[str, about("Address to listen on.", "a host name or an address")] = "127.0.0.1"
@@ -191,8 +192,6 @@ class Gateway(Section, frozen=True):
     fast_lane: Annotated[
         bool, about("Let the probe answer from the bytes of a request, below ASGI.", YES_NO)
     ] = True
-    body_limit: Annotated[int, size("Larger request bodies get a 413.", least=1024)] = 32 * MIB
-    header_limit: Annotated[int, size("Larger request heads get a 431.", least=1024)] = 64 * 2**10
     forward_headers: Annotated[
         list[str],
         about(

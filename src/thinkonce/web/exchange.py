@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any
 
 from thinkonce.errors import RequestError, ThinkOnceError
 from thinkonce.protocols.openai_error import openai_error
 
 __all__ = (
+    "BROKEN",
     "OVERSIZED",
     "READ",
     "ClientGone",
@@ -25,6 +27,9 @@ __all__ = (
     "read_whole",
     "too_large",
 )
+
+# In a scope's `state`: the HttpError for its body, the rest of which will not come.
+BROKEN = "thinkonce.broken"
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -104,11 +109,13 @@ async def read_whole(
     declared: bytes | None = None,
     first: Message | None = None,
     setting: str = "",
+    state: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
     """The request's body as it was sent.
 
-    `declared` is its Content-Length, `first` its first part where that was received before.
-    Raises ClientGone, and HttpError 413 beyond `limit` bytes, as soon as that is known.
+    `declared` is its Content-Length, `first` its first part where that was received before,
+    `state` the scope's. Raises ClientGone, and HttpError 413 beyond `limit` bytes, 408 when its
+    time is up and 400 when its chunks are none, as soon as that is known.
     """
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise too_large(limit, setting)
@@ -124,4 +131,6 @@ async def read_whole(
             raise too_large(limit, setting)
         if not message.get("more_body"):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if BROKEN in state:
+            raise state[BROKEN]
         message = await receive()

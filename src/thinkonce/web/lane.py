@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from thinkonce.web.edge import Edge
 from thinkonce.web.exchange import READ
 from thinkonce.web.protocol import LimitedProtocol
 
 __all__ = ("Door", "Lane", "LaneProtocol", "protocol_of")
 
-# A client may take this long to send the body that its head has announced, seconds.
-BODY_SECONDS = 60.0
 HEAD_END = b"\r\n\r\n"
 MAX_HEAD = 16 * 1024  # bytes; larger heads are not worth remembering
 
@@ -56,11 +55,9 @@ class LaneProtocol(LimitedProtocol):
     """uvicorn's protocol with `lane` in front of its parser. Relies on names private to uvicorn."""
 
     lane: Lane
-    _between = True  # the parser waits for the first byte of a request
     _door: Door | None = None  # of a request whose body is on its way
     _pieces: list[bytes]
     _missing = 0
-    _deadline: Any = None
     _used_at = 0.0  # loop time of the last answer out of the lane
     _learnable = b""  # the head that the parser is about to take
     _read: object | None = (
@@ -74,6 +71,7 @@ class LaneProtocol(LimitedProtocol):
             if self._missing > 0:
                 return
             data = self._let_go()
+            self._began = 0.0
         while data and self._is_clear():
             end = data.find(HEAD_END, 0, MAX_HEAD) + len(HEAD_END)
             door = self.lane.door(data[:end]) if end >= len(HEAD_END) else None
@@ -122,24 +120,21 @@ class LaneProtocol(LimitedProtocol):
     def _wait_for_body(self, door: Door, data: bytes, missing: int) -> None:
         self._unset_keepalive_if_required()
         self._door, self._pieces, self._missing = door, [data], missing
-        self._deadline = self.loop.call_later(BODY_SECONDS, self._give_up)
+        self._began, self._came = 0.0, 0
+        self._await_rest()
 
     def _let_go(self) -> bytes:
         """What came of the request so far."""
-        self._deadline.cancel()
         data = b"".join(self._pieces)
         self._door, self._pieces = None, []
         return data
 
-    def _give_up(self) -> None:
-        self._let_go()
-        self.transport.close()
+    def _end_late(self) -> None:
+        if self._door is not None:  # who has asked is told in the words of the application
+            self._parse(self._let_go())
+        super()._end_late()
 
     # -- the parser's side ---------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        self._between = False
-        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if self._read is not None:
@@ -148,10 +143,6 @@ class LaneProtocol(LimitedProtocol):
         if self._learnable:
             learnable, self._learnable = self._learnable, b""
             self.lane.learn(learnable, self.scope)
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._between = not self._body_left
 
     # -- the connection ------------------------------------------------------------------
 
@@ -178,11 +169,8 @@ class LaneProtocol(LimitedProtocol):
         super().connection_lost(error)
 
 
-def protocol_of(
-    lane: Lane | None, header_limit: int, header_setting: str = ""
-) -> type[LimitedProtocol]:
+def protocol_of(lane: Lane | None, edge: Edge) -> type[LimitedProtocol]:
     """The class to give to uvicorn."""
-    limits = {"header_limit": header_limit, "header_setting": header_setting}
     if lane is None:
-        return type("Limited", (LimitedProtocol,), limits)
-    return type("WithLane", (LaneProtocol,), {**limits, "lane": lane})
+        return type("Limited", (LimitedProtocol,), {"edge": edge})
+    return type("WithLane", (LaneProtocol,), {"edge": edge, "lane": lane})

@@ -38,7 +38,7 @@ def _no_address(host: str, wrong: OSError) -> ConfigError:
     return ConfigError("--host", host, f"an address of this machine ({wrong})")
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """Where a bound socket is reached, such as http://127.0.0.1:8000."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,73 +1,152 @@
-"""uvicorn's HTTP protocol with a bound on request heads, and a way to answer in one write.
+"""uvicorn's HTTP protocol within limits, and a way to answer in one write.
 
-httptools would collect a head for ever. And where an answer is complete, uvicorn's own way (two
-messages, two checks of every header) costs more than finding it: applications are offered another
-in the scope's `state`, and use the usual one where it is not there.
+httptools would collect a head for ever, and uvicorn would wait for it as long; see `web.edge` for
+what bounds both. And where an answer is complete, uvicorn's own way (two messages, two checks of
+every header) costs more than finding it: applications are offered another in the scope's `state`,
+and use the usual one where it is not there.
 """
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from thinkonce.web.at_once import CYCLE
-from thinkonce.web.exchange import OVERSIZED, HttpError, error_body, oversized_head
+from thinkonce.web.edge import BYTES_A_SECOND, LEAST_TAKEN, Edge
+from thinkonce.web.exchange import BROKEN, OVERSIZED, HttpError, oversized_head
 
 __all__ = ("LimitedProtocol",)
 
+# What a body in chunks may take besides its content: sizes, extensions, trailers. Bytes, and as
+# many more for each byte of content (a chunk of one byte takes five).
+FRAMING, FRAMING_A_BYTE = 64 * 1024, 8
+
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Refuses heads of more than `header_limit` bytes.
+    """Holds a connection to the limits of its `edge`.
 
-    A head that comes whole is answered by the application, in its own error shape; one that does
-    not end is cut off here. `header_setting` names the limit to whoever meets it.
+    A request that is too large or too slow is answered by the application, in its own error shape,
+    once its head has come; before that it is refused here.
     """
 
-    header_limit = 64 * 1024
-    header_setting = ""
+    edge: Edge
     rest = b""  # what came behind the head of a request that asks for another protocol
     _body_left = 0  # bytes of such a request's body that are still to come
     _open_head = 0  # bytes of a head that has not ended yet
     _suspect = False  # so much came that its head may be too large
     _ended = False  # the latest bytes held the end of a request
+    _between = True  # the parser waits for the first byte of a request
+    _draining = False  # the connection ends with the answer to the request under way
+    _peer = ""
+    _refused = False
+    # Of the request that is on its way: when its first byte came (loop time; 0: none is), and
+    # what came of it: of all bytes, of content, and as the timer saw it last.
+    _began = 0.0
+    _came = _content = _seen = 0
+    _request_timer: Any = None
+    _write_timer: Any = None
+    _unsent = 0  # bytes that waited for the client as the timer saw it last
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parser = _Parser(self)
 
+    # -- the connection ------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.timeout_keep_alive = cast(Any, self.edge.limits.idle_timeout)
+        self._peer = _peer_of(self.client)
+        if refusal := self.edge.enter(self._peer):
+            self._refused = True
+            self._refuse(refusal)
+            return
+        # uvicorn would wait for ever for a client that says nothing.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.edge.leave(self._peer)
+        for timer in (self._request_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._request_timer = self._write_timer = None
+        self._unset_keepalive_if_required()
+        super().connection_lost(error)
+
+    def shutdown(self) -> None:
+        """A request of which a part has come gets its answer, within its time."""
+        has_begun = self._began and not self._between
+        if has_begun and (self.cycle is None or self.cycle.response_complete):
+            self._draining = True
+        else:
+            super().shutdown()
+
+    # -- what comes ----------------------------------------------------------------------
+
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         while data := self._without_body(data):
             self._feed(data)
             data, self.rest = self.rest, b""
+        if not self._between or (self.cycle is None or self.cycle.response_complete):
+            self._await_rest()
+        else:
+            self._began = 0.0
 
     def _feed(self, data: bytes) -> None:
         received = self._open_head + len(data)
-        self._suspect, self._ended = received > self.header_limit, False
+        self._suspect, self._ended = received > self.edge.limits.header_limit, False
+        self._came += len(data)
         super().data_received(data)
         if self.scope is not None and "method" in self.scope:
             self._open_head = 0
+            if not self._between:
+                self._check_framing()
             return
         # Behind a whole request it is unknown where this head began: count what is parsed.
         self._open_head = _size(self.headers) if self._ended else received
-        if self._open_head > self.header_limit and not self.transport.is_closing():
-            self.transport.write(_written(self._refusal()))
-            self.transport.close()
+        if self._open_head > self.edge.limits.header_limit and not self.transport.is_closing():
+            self._refuse(self._refusal())
+
+    def on_message_begin(self) -> None:
+        self._between = False
+        self._began, self._came, self._content, self._seen = 0.0, 0, 0, 0
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         state: dict[str, Any] = cast(Any, self.scope)["state"]
-        if self._suspect and _size(self.headers) > self.header_limit:
+        if self._suspect and _size(self.headers) > self.edge.limits.header_limit:
             state[OVERSIZED] = self._refusal
         super().on_headers_complete()
         state[CYCLE] = self.cycle
+        if self._draining:
+            self.cycle.keep_alive = False
         if self.parser.should_upgrade():
             self._body_left = _length_of(self.headers)
 
+    def on_body(self, body: bytes) -> None:
+        self._content += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         if not self._body_left:
-            self._ended = True
+            self._ended = self._between = True
             super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(_bad("not HTTP: the request cannot be parsed"))
+
+    def _check_framing(self) -> None:
+        """A chunk's extensions are read by nobody, and so they are in no limit of the parser's."""
+        around = self._came - self._content - self.edge.limits.header_limit
+        if around > FRAMING + FRAMING_A_BYTE * self._content and not self.transport.is_closing():
+            self._refuse(_bad("body: its chunks take much more room than what is in them"))
 
     def _without_body(self, data: bytes) -> bytes:
         """`data` less what of it is the body of a request that asked for another protocol.
@@ -84,7 +163,96 @@ class LimitedProtocol(HttpToolsProtocol):
         return data
 
     def _refusal(self) -> HttpError:
-        return oversized_head(self.header_limit, self.header_setting)
+        limits = self.edge.limits
+        return oversized_head(limits.header_limit, limits.header_setting)
+
+    def _refuse(self, error: HttpError) -> None:
+        """Take nothing more. The answer goes behind those under way, and is the last."""
+        cycle = self.cycle
+        self._refused = True
+        if cycle is None or cycle.response_complete:
+            self.transport.write(self.edge.answer(error))
+            self.transport.close()
+            return
+        cycle.keep_alive = False
+        if cycle.more_body and cycle.response_started:
+            self.transport.abort()
+        elif cycle.more_body:
+            cycle.scope["state"][BROKEN] = error
+            cycle.message_event.set()
+
+    # -- requests that come slowly -------------------------------------------------------
+
+    def _await_rest(self) -> None:
+        """A request has come in part. One timer serves many: it looks whose time is up."""
+        if not self._began:
+            self._began = self.loop.time()
+            if self._request_timer is None:
+                self._time_request(self.edge.limits.request_timeout)
+
+    def _time_request(self, seconds: float) -> None:
+        self._request_timer = self.loop.call_later(seconds, self._look_at_request)
+
+    def _look_at_request(self) -> None:
+        self._request_timer = None
+        if not self._began or self.transport.is_closing():
+            return
+        limits = self.edge.limits
+        until = self._began + limits.request_timeout + self._came / BYTES_A_SECOND
+        left = until - self.loop.time()
+        if left > 0:
+            self._time_request(left)
+        elif self._is_not_its_fault():
+            self._time_request(limits.request_timeout)
+        else:
+            self._end_late()
+
+    def _is_not_its_fault(self) -> bool:
+        """Whether it waits for us, or comes while its answer goes out and has not stopped."""
+        cycle, came = self.cycle, self._came > self._seen
+        self._seen = self._came
+        if self.flow.read_paused or self.pipeline:
+            return True
+        if cycle is None or cycle.response_complete:
+            return False
+        head_is_open = self.scope is None or "method" not in self.scope
+        return head_is_open or (cycle.response_started and came)
+
+    def _end_late(self) -> None:
+        cycle = self.cycle
+        is_answered = cycle is not None and cycle.response_complete
+        if self._between or (is_answered and "method" in self.scope):
+            self.transport.close()  # blank lines, or a body that nobody waits for
+        else:
+            self._refuse(self.edge.late())
+
+    # -- answers that are taken slowly ---------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._time_write()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _time_write(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(
+            self.edge.limits.write_timeout, self._look_at_write
+        )
+
+    def _look_at_write(self) -> None:
+        self._write_timer = None
+        taken = self._unsent - self.transport.get_write_buffer_size()
+        if taken >= LEAST_TAKEN:
+            self._time_write()
+        else:
+            self.edge.ended["write"] += 1
+            self.transport.abort()
 
 
 class _Parser(HttpRequestParser):
@@ -114,10 +282,15 @@ def _size(headers: list[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) for name, value in headers)
 
 
-def _written(error: HttpError) -> bytes:
-    """A whole answer, for a client whose request never became one."""
-    body = error_body(error)
-    return (
-        b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-        b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-    )
+def _bad(message: str) -> HttpError:
+    return HttpError(400, message, code="invalid_http", headers=((b"connection", b"close"),))
+
+
+def _peer_of(client: tuple[str, int] | None) -> str:
+    """Whose connection it is: of IPv6, all of a network share one limit."""
+    address = "" if client is None else client[0].partition("%")[0]
+    if ":" not in address:
+        return address
+    plain = IPv6Address(address)
+    mapped = plain.ipv4_mapped
+    return plain.exploded[:19] if mapped is None else str(mapped)

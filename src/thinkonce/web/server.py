@@ -7,20 +7,23 @@ import contextlib
 import logging
 import math
 import socket
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import uvicorn
 
+from thinkonce.web.edge import Edge, Limits
 from thinkonce.web.lane import Lane, protocol_of
 from thinkonce.web.listener import url_of
 
-__all__ = ("HEADER_LIMIT", "Say", "Server", "Terms", "new_loop", "print_line")
+__all__ = ("Say", "Server", "Terms", "new_loop", "print_line")
 
-HEADER_LIMIT = 64 * 2**10  # bytes
-KEEP_ALIVE_SECONDS = 75
+# Who connects and does not get through TLS's handshake holds memory that no limit counts.
+HANDSHAKE_SECONDS = 10.0
+BACKLOG = 2048
 
 Say = Callable[[str], None]
 
@@ -29,13 +32,12 @@ Say = Callable[[str], None]
 class Terms:
     """`drain_seconds` is how long answers under way may take once the end was asked for.
 
-    Larger heads than `header_limit` bytes are refused; `header_setting` names that limit to
-    whoever meets it.
+    `tls`: what to serve HTTPS with, None for plain HTTP.
     """
 
     drain_seconds: float = 30.0
-    header_limit: int = HEADER_LIMIT
-    header_setting: str = ""
+    limits: Limits = field(default_factory=Limits)
+    tls: ssl.SSLContext | None = None
 
 
 def print_line(line: str) -> None:
@@ -59,6 +61,7 @@ class Server(uvicorn.Server):
         lane: Lane | None = None,
     ) -> None:
         self.terms = terms or Terms()
+        self.edge = Edge(self.terms.limits)
         self._listener, self.say = listener, say
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forced = asyncio.Event()
@@ -67,7 +70,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol_of(lane, self.terms.header_limit, self.terms.header_setting),
+                http=protocol_of(lane, self.edge),
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -76,14 +79,13 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=math.ceil(self.terms.drain_seconds),
             )
         )
 
     @property
     def url(self) -> str:
-        return url_of(self._listener)
+        return url_of(self._listener, "http" if self.terms.tls is None else "https")
 
     def announce(self, url: str) -> None:
         """Requests are accepted now."""
@@ -113,10 +115,30 @@ class Server(uvicorn.Server):
             await super().serve([self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        url = self.url
-        await super().startup(sockets)
-        if self.started:
-            self.announce(url)
+        """As uvicorn's, which sets no limit to a handshake."""
+        url, tls = self.url, self.terms.tls
+        await self.lifespan.startup()
+        server = await asyncio.get_running_loop().create_server(
+            self._connection,
+            sock=self._listener,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS,
+            backlog=BACKLOG,
+        )
+        self.servers = [server]
+        self.started = True
+        self.announce(url)
+
+    def _connection(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        return cast(
+            asyncio.Protocol,
+            protocol(
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            ),
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         seconds = self.terms.drain_seconds

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
 
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, Receive
+from thinkonce.web.exchange import BROKEN
 
 __all__ = ("Ahead", "Line", "lines_of")
 
@@ -69,22 +70,24 @@ def lines_of(call: Call, limit: int, receive: Receive | None = None) -> AsyncIte
     """Lines that are not blank, without their newline. `limit`: bytes of one line.
 
     `receive`: where the body comes from, if not from the call. Raises HttpError 415 at once for a
-    body that is compressed, and ClientGone while it is read.
+    body that is compressed; while it is read ClientGone, and HttpError where it does not come.
     """
     coding = call.head.get(b"content-encoding", b"identity")
     if coding.lower() != b"identity":
         got = coding.decode("latin-1")
         raise HttpError(415, f"content-encoding: got {got!r}; lines are accepted as they are")
-    return _lines(receive or call.receive, limit)
+    return _lines(receive or call.receive, limit, call.scope.get("state", {}))
 
 
-async def _lines(receive: Receive, limit: int) -> AsyncIterator[Line]:
+async def _lines(receive: Receive, limit: int, state: Mapping[str, object]) -> AsyncIterator[Line]:
     number, held, more = 1, _Held(limit), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         more = bool(message.get("more_body"))
+        if more and isinstance(broken := state.get(BROKEN), HttpError):
+            raise broken
         *whole, rest = message.get("body", b"").split(b"\n")
         for piece in whole:
             held.add(piece)

@@ -1,0 +1,70 @@
+"""The gateway's settings as the limits of its connections; what was refused before a request."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import replace
+
+from thinkonce.gateway.access_log import AccessLog
+from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.request_ids import RequestIds
+from thinkonce.settings import Gateway
+from thinkonce.web.edge import Edge, Limits, descriptors_for
+from thinkonce.web.tls import context_of
+
+__all__ = ("attainable", "guarded", "limits_of", "tls_of")
+
+log = logging.getLogger("thinkonce")
+
+
+def limits_of(gateway: Gateway) -> Limits:
+    """As they are written."""
+    return Limits(
+        header_limit=gateway.header_limit,
+        header_setting="[gateway] header_limit",
+        request_timeout=gateway.request_timeout,
+        idle_timeout=gateway.idle_timeout,
+        write_timeout=gateway.write_timeout,
+        max_connections=gateway.max_connections,
+        per_peer=gateway.max_connections_per_peer,
+    )
+
+
+def attainable(limits: Limits) -> Limits:
+    """`limits` with no more connections than this process may open files; a line says so."""
+    wanted = limits.max_connections
+    if wanted is None:
+        return limits
+    possible = descriptors_for(wanted)
+    if possible < wanted:
+        log.warning(
+            "[gateway] max_connections: %d at once, not %d: the system allows this process no "
+            "more open files (ulimit -n)",
+            possible,
+            wanted,
+        )
+    return replace(limits, max_connections=possible)
+
+
+def tls_of(gateway: Gateway) -> ssl.SSLContext | None:
+    """Raises ConfigError."""
+    return context_of(gateway.tls_cert, gateway.tls_key)
+
+
+def guarded(edge: Edge, ids: RequestIds, access_log: AccessLog, counts: Counts) -> None:
+    """Let answers of `edge` carry a request id of the gateway's and stand in its log and counts.
+
+    Refused connections are only counted: in a flood of them the log would be flooded too.
+    """
+
+    def note(status: int, code: str) -> bytes:
+        given = next(ids)
+        if access_log.enabled and status != 503:
+            access_log.write(given.decode("latin-1"), "-", status, "", code, 0.0)
+        return given
+
+    edge.note = note
+    counts.counted.connections_ended.update(edge.ended)
+    edge.ended = counts.counted.connections_ended
+    counts.connections = lambda: edge.open
