@@ -130,7 +130,7 @@ def cached_paths(headers: Json, parameters: Json, security: list[Json]) -> Json:
 def _answers(spoken: Spoken, headers: Json) -> Json:
     content: Json = {"application/json": {"schema": ref("schemas", "Marked")}}
     if spoken.streams:
-        content["text/event-stream"] = {"schema": _TEXT}
+        content["text/event-stream"] = {"schema": {"description": "Events as the provider's."}}
     found = {
         "description": "The upstream's answer or a stored one, with the marks of the cache.",
         "headers": {name: ref("headers", name) for name in headers},
