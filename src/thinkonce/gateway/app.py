@@ -18,6 +18,7 @@ from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.cors import Cors, asks_first, is_open_to_pages
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.edge import guarded
+from thinkonce.gateway.erring import send_error
 from thinkonce.gateway.front_page import front_page
 from thinkonce.gateway.http import (
     Call,
@@ -37,9 +38,8 @@ from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.served import Served
 from thinkonce.gateway.team import Team
-from thinkonce.outcome import Outcome, Reason
-from thinkonce.protocols.registry import spoken_at
-from thinkonce.upstream.failure import Header, Refused
+from thinkonce.outcome import Reason
+from thinkonce.upstream.failure import Refused
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.edge import Edge
 from thinkonce.web.exchange import OVERSIZED, is_request_id
@@ -141,9 +141,9 @@ class Gateway:
                 return
             await send_ready(call, *plain)
         except HttpError as error:
-            await self._send_error(call, error)
+            await send_error(call, error)
         except RequestError as error:
-            await self._send_error(call, HttpError.of(error))
+            await send_error(call, HttpError.of(error))
         except UpstreamError as error:
             await self._send_upstream_error(call, error)
         except ClientGone:
@@ -152,7 +152,7 @@ class Gateway:
             log.exception("request %s failed", call.id.decode("latin-1"))
             if call.status == 0:
                 wrong = HttpError(500, "the gateway failed; its log says how", code="internal")
-                await self._send_error(call, wrong)
+                await send_error(call, wrong)
 
     def _admit(self, call: Call) -> None:
         sent = call.head.get(b"x-request-id", b"")
@@ -221,15 +221,6 @@ class Gateway:
 
     # -- errors --------------------------------------------------------------------------
 
-    async def _send_error(self, call: Call, error: HttpError) -> None:
-        if call.status:  # an answer has begun: the connection is cut, so that nobody trusts it
-            return
-        body = spoken_at(call.path).error(
-            error.status, error.message, type=error.type, code=error.code, param=error.param
-        )
-        head = [JSON_TYPE, *_marks_of(call, error), *error.headers, (b"x-request-id", call.id)]
-        await send_whole(call, error.status, head, body)
-
     async def _send_upstream_error(self, call: Call, error: UpstreamError) -> None:
         if isinstance(error, Refused):
             wrong = HttpError(error.status, str(error), code=error.code)
@@ -237,7 +228,7 @@ class Gateway:
             log.warning("request %s: %s", call.id.decode("latin-1"), error)
             status, code = getattr(error, "status", 502), getattr(error, "code", "upstream_error")
             wrong = self.excuse(error) or HttpError(status, str(error), code=code)
-        await self._send_error(call, wrong)
+        await send_error(call, wrong)
 
     def _note(self, call: Call) -> None:
         seconds = perf_counter() - call.started
@@ -256,14 +247,6 @@ class Gateway:
                 seconds,
                 call.not_stored,
             )
-
-
-def _marks_of(call: Call, error: HttpError) -> list[Header]:
-    """What an answer of the gateway's own says of the cache: that it stood aside, or was asked."""
-    if not call.endpoint or any(name == b"x-cache" for name, _ in error.headers):
-        return []
-    outcome = (call.outcome or Outcome.BYPASS).upper().encode()
-    return [(b"x-cache", outcome), (b"x-cache-reason", Reason.ERROR.encode())]
 
 
 async def _not_built(call: Call) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,7 @@ class Reader:
         tenants: Tenants,
         rules: Rules,
         *,
-        forward_headers: frozenset[bytes] = frozenset(),
+        forward_headers: Container[bytes] = frozenset(),
         ignore_fields: frozenset[str] = frozenset(),
         cache_remote_media: bool = True,
         keep_requests: bool = True,

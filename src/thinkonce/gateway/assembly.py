@@ -21,7 +21,7 @@ from thinkonce.gateway.cors import cors_of
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.description import description_of
 from thinkonce.gateway.endpoint import Endpoint
-from thinkonce.gateway.endpoints import endpoints_of, lowered, readers, rules_of
+from thinkonce.gateway.endpoints import endpoints_of, readers, rules_of
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
@@ -30,6 +30,7 @@ from thinkonce.gateway.team import Alone, Team
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
+from thinkonce.request.headers import headers_named
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf, open_shelf
 from thinkonce.tiers.keyring import keys_of
@@ -70,7 +71,7 @@ class Assembly:
         rules, pools = rules_of(settings), pools.keeping(self.pools)
         shelf, world, metrics = self.shelf, self.world, self.metrics
         client = self._client_for(settings)
-        passing = Passing(client, pools, lowered(settings.gateway.forward_headers))
+        passing = Passing(client, pools, headers_named(settings.gateway.forward_headers))
         endpoints = endpoints_of(
             settings, pools, shelf, world, client, passing, metrics, self.prices
         )
@@ -152,7 +153,7 @@ def assemble(
     team = alone if join is None else join(alone)
     gateway_id = f"thinkonce-{secrets.token_hex(8)}"
     client = _client(settings, gateway_id, clock)
-    passing = Passing(client, pools, lowered(settings.gateway.forward_headers))
+    passing = Passing(client, pools, headers_named(settings.gateway.forward_headers))
     endpoints = endpoints_of(settings, pools, shelf, world, client, passing, metrics, prices)
     clients = _clients(settings, shelf)
     access_log = AccessLog(enabled=settings.gateway.access_log)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 
@@ -22,13 +22,14 @@ from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.dialect import Speech
 from thinkonce.protocols.registry import DIALECTS
+from thinkonce.request.headers import headers_named
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.pools import Pools
 from thinkonce.upstream.request import Sender
 
-__all__ = ("endpoints_of", "lowered", "readers", "rules_of")
+__all__ = ("endpoints_of", "readers", "rules_of")
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -69,7 +70,7 @@ def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]
             shelf.keyer,
             tenants,
             rules_of(settings),
-            forward_headers=lowered(gateway.forward_headers),
+            forward_headers=headers_named(gateway.forward_headers),
             ignore_fields=frozenset(cache.ignore_fields),
             cache_remote_media=gateway.remote_media == "cache",
             keep_requests=cache.keep_requests,
@@ -95,7 +96,7 @@ def endpoints_of(
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
     known_prices = prices or Prices()
     parts = Parts(known_prices, share_of(cache.max_bytes, least=LEAST))
-    forwarded = lowered(gateway.forward_headers)
+    forwarded = headers_named(gateway.forward_headers)
     dialects = {
         name: Endpoint(
             reads[name],
@@ -122,8 +123,3 @@ def endpoints_of(
         reads[SPEECH.name], shelf, world, client, passing, metrics, known_prices, stored, gateway
     )
     return {SPEECH.name: embeddings, **dialects}
-
-
-def lowered(names: Iterable[str]) -> frozenset[bytes]:
-    """Names of headers as they are compared."""
-    return frozenset(name.lower().encode() for name in names)

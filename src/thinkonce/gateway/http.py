@@ -70,6 +70,7 @@ class Call(Head):
     match: str = ""
     marks: tuple[Header, ...] = ()  # headers of its answer, whatever that will be
     cors: tuple[Header, ...] = ()  # of these, what a browser is told of other sites' pages
+    cuts = False  # an answer that breaks off is cut; else its last event says so
     endpoint = ""  # "" for pages of the gateway itself: they are not counted
     model = ""
 

@@ -9,7 +9,7 @@ eviction act in the tiers alone; whoever finds nothing here reads the request in
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
@@ -40,7 +40,7 @@ class Known(dict[bytes, Asking]):
 class Memo:
     """Belongs to one event loop. Bounded in bytes; the oldest go first."""
 
-    def __init__(self, forward_headers: frozenset[bytes], max_bytes: int) -> None:
+    def __init__(self, forward_headers: Container[bytes], max_bytes: int) -> None:
         self._extra, self._max_bytes = forward_headers, max_bytes
         self._known: dict[tuple[bytes, Pairs], Known] = {}
         self._order: deque[tuple[Known, bytes, int]] = deque()

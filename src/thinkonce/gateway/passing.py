@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,13 +34,13 @@ class Dress(Protocol):
 
     def whole(self, body: bytes) -> bytes: ...
 
-    def stream(self, exchange: Exchange) -> AsyncIterator[bytes]: ...
+    def stream(self, call: Call, exchange: Exchange) -> AsyncIterator[bytes]: ...
 
 
 class Passing:
     """Belongs to one event loop. `forward_headers`: names sent on besides the known ones."""
 
-    def __init__(self, client: Sender, pools: Pools, forward_headers: frozenset[bytes]) -> None:
+    def __init__(self, client: Sender, pools: Pools, forward_headers: Container[bytes]) -> None:
         self._client, self._pools, self._extra = client, pools, forward_headers
 
     async def forward(
@@ -110,7 +110,7 @@ class Passing:
             if dress is None or exchange.status != 200 or exchange.opaque:
                 await send_pieces(call, exchange.status, headers, _pieces(exchange))
             elif is_event_stream(exchange.content_type):
-                await send_pieces(call, 200, headers, dress.stream(exchange))
+                await send_pieces(call, 200, headers, dress.stream(call, exchange))
             else:
                 whole = await exchange.read_all(MAX_ANSWER)
                 if whole is None:

@@ -167,6 +167,8 @@ class Teller:
                     yield piece
         except UpstreamError as error:
             call.not_stored = Reason.ABORTED
+            if call.cuts:
+                raise
             yield relay.fail(self.error(error))
         else:
             call.not_stored = self._refusal(asking, ride.gist(), so_far=False) or ""
@@ -235,7 +237,7 @@ class Marking:
         received = self.teller.dialect.receive(self.asked, 200, "application/json", body)
         return body if received.gist.failed else self.teller.dialect.annotate(body, self.note)
 
-    async def stream(self, exchange: Exchange) -> AsyncIterator[bytes]:
+    async def stream(self, call: Call, exchange: Exchange) -> AsyncIterator[bytes]:
         recorder = self.recorder()
         relay = self.teller.dialect.relay(self.asked, lambda: self.note)
         try:
@@ -245,4 +247,6 @@ class Marking:
             if passed := relay.pass_on(recorder.rest()):
                 yield passed
         except UpstreamError as error:
+            if call.cuts:
+                raise
             yield relay.fail(self.teller.error(error))

@@ -71,7 +71,7 @@ class Ride:
         pace: Pace | None,
     ) -> None:
         self._seat, self._ask, self._max_bytes, self._left = seat, ask, max_bytes, left
-        self._pace = pace  # where this process makes the call
+        self._pace = pace  # where this world makes the call
         self._chunks = cast(AsyncGenerator[bytes, None], seat.achunks())
         self._recorder: Recorder | None = None
         self.usage_asked = False
@@ -98,7 +98,8 @@ class Ride:
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """Raises what the call failed with."""
         async for chunk in self._chunks:
-            if isinstance(chunk, EventChunk):
+            # Elsewhere, be it on another thread's loop, its recorder may be at work.
+            if isinstance(chunk, EventChunk) and self._pace is not None:
                 self._recorder = chunk.recorder
                 yield [chunk.event]
             else:
@@ -126,7 +127,7 @@ class Ride:
         await self._chunks.aclose()
 
     def _own_recorder(self) -> Recorder:
-        # The call runs in another process, and only bytes come from there.
+        # The call runs in another process, or on another loop.
         if self._recorder is None:
             fetch = cast(Fetch, self._ask.fetch)
             self._recorder = fetch.dialect.recorder(

@@ -7,11 +7,11 @@ a wrong one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
-__all__ = ("HARMLESS", "Taken", "take_headers")
+__all__ = ("EVERY", "HARMLESS", "Taken", "headers_named", "take_headers")
 
 # The body is known to be JSON, so its content type and encoding say nothing more.
 _FORWARDED = frozenset({b"accept", b"accept-language", b"content-type", b"content-language"})
@@ -21,15 +21,36 @@ _CREDENTIAL = frozenset(
 )
 HARMLESS = frozenset(
     {
-        b"accept", b"accept-encoding", b"cdn-loop", b"connection", b"content-length",
-        b"content-type", b"forwarded", b"host", b"keep-alive", b"origin", b"priority",
-        b"referer", b"te", b"traceparent", b"tracestate", b"transfer-encoding", b"user-agent",
-        b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port",
-        b"x-forwarded-proto", b"x-real-ip", b"x-request-id",
+        b"accept", b"accept-encoding", b"b3", b"baggage", b"cdn-loop", b"connection",
+        b"content-length", b"content-type", b"forwarded", b"grpc-trace-bin", b"host",
+        b"idempotency-key", b"keep-alive", b"origin", b"priority", b"referer", b"sentry-trace",
+        b"te", b"traceparent", b"tracestate", b"transfer-encoding", b"user-agent", b"via",
+        b"x-amzn-trace-id", b"x-cloud-trace-context", b"x-forwarded-for", b"x-forwarded-host",
+        b"x-forwarded-port", b"x-forwarded-proto", b"x-real-ip", b"x-request-id",
     }
 )  # fmt: skip
-_HARMLESS_PREFIXES = (b"x-stainless-", b"sec-")
+_HARMLESS_PREFIXES = (b"x-stainless-", b"sec-", b"x-b3-", b"x-datadog-")
 _DROPPED = HARMLESS - _FORWARDED
+# Addressed to us: controls, and a token that is nobody else's business.
+_OURS = (b"cache-control", b"pragma", b"proxy-authorization")
+
+
+class _Every(Container[bytes]):
+    """All names but those that never travel, and those that are addressed to us."""
+
+    def __contains__(self, name: object) -> bool:
+        ours = name in _OURS or (isinstance(name, bytes) and name.startswith(b"x-thinkonce-"))
+        return not (ours or name in _DROPPED)
+
+
+# In place of names to be forwarded.
+EVERY: Container[bytes] = _Every()
+
+
+def headers_named(names: Iterable[str]) -> Container[bytes]:
+    """What `names` stand for, as `take_headers` wants it; `*` stands for every header."""
+    lowered = frozenset(name.lower().encode() for name in names)
+    return EVERY if b"*" in lowered else lowered
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
@@ -45,7 +66,7 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
 
 
 def take_headers(
-    headers: Iterable[tuple[bytes, bytes]], extra: frozenset[bytes] = frozenset()
+    headers: Iterable[tuple[bytes, bytes]], extra: Container[bytes] = frozenset()
 ) -> Taken:
     """`headers` with names in lower case; `extra`: names the operator forwards besides."""
     forward, keyed, credential = [], [], []

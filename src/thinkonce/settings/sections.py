@@ -196,7 +196,7 @@ class Gateway(EdgeSettings, frozen=True):
         list[str],
         about(
             "Request headers sent upstream besides the known ones; they enter the identity.",
-            "a list of header names",
+            'a list of header names, or ["*"] for all',
         ),
     ] = msgspec.field(default_factory=list)
     cors_origins: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thinkonce.request.headers import HARMLESS, take_headers
+from thinkonce.request.headers import HARMLESS, headers_named, take_headers
 
 SDK = [
     (b"host", b"localhost:8000"),
@@ -62,6 +62,15 @@ def test_a_configured_header_is_keyed_unless_known_harmless() -> None:
     taken = take_headers(SDK, extra)
     assert taken.keyed == ((b"x-unknown", b"1"),)
     assert {name for name, _ in taken.forward} >= extra
+
+
+def test_a_star_keys_every_header_that_is_not_addressed_to_us() -> None:
+    ours = [(b"cache-control", b"no-store"), (b"x-thinkonce-tags", b"a")]
+    traces = [(b"baggage", b"1"), (b"x-datadog-trace-id", b"2"), (b"idempotency-key", b"3")]
+    taken = take_headers([*SDK, *ours, *traces, (b"x-portkey", b"p")], headers_named(["*"]))
+    assert [name for name, _ in taken.keyed] == [b"cookie", b"x-portkey", b"x-unknown"]
+    assert {name for name, _ in taken.forward}.isdisjoint({b"host", *(name for name, _ in ours)})
+    assert headers_named(["X-A"]) == {b"x-a"}
 
 
 def test_order_of_headers_does_not_count_but_order_of_their_values_does() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Sequence
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -244,7 +244,7 @@ def endpoint_of(desk: Desk, line: BatchLine) -> tuple[str, bytes]:
 
 
 def call_for(
-    outer: Call, name: str, query: bytes, whose: Whose, forwarded: frozenset[bytes]
+    outer: Call, name: str, query: bytes, whose: Whose, forwarded: Container[bytes]
 ) -> Call:
     """The request as the client itself would send it.
 
