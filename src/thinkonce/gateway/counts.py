@@ -14,6 +14,7 @@ __all__ = ("Counts",)
 
 # Models whose names answers have taught us, besides configured ones.
 MAX_MODELS = 200
+MAX_NAME = 128  # characters
 
 
 class Counts:
@@ -48,8 +49,8 @@ class Counts:
         failed[tier] = failed.get(tier, 0) + 1
 
     def learn_model(self, model: str) -> None:
-        """An upstream answered for `model`, so it exists."""
-        if len(self._models) < MAX_MODELS:
+        """An upstream answered for `model`, so it exists; unless it answers for any name."""
+        if len(self._models) < MAX_MODELS and len(model) <= MAX_NAME and model.isprintable():
             self._models.add(model)
 
     def model(self, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ __all__ = (
 )
 
 _BODY_SETTING = "[gateway] body_limit"
+# Of a compressed body, what is unpacked on the event loop itself, bytes.
+AT_ONCE = 256 * 1024
 _CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
@@ -95,7 +98,7 @@ async def read_body(
         call.receive, limit, declared=declared, first=message, setting=_BODY_SETTING, state=state
     )
     coding = call.head.get(b"content-encoding") if decompress else None
-    return body if coding is None else _decompress(body, coding.lower(), limit)
+    return body if coding is None else await _decompress(body, coding.lower(), limit)
 
 
 def check_length(call: Call, limit: int) -> None:
@@ -105,7 +108,7 @@ def check_length(call: Call, limit: int) -> None:
         raise too_large(limit, _BODY_SETTING)
 
 
-def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
+async def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
     if coding in (b"", b"identity"):
         return body
     if coding not in _CODINGS:
@@ -117,7 +120,10 @@ def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
         )
     unpacker = zlib.decompressobj(wbits=_CODINGS[coding])
     try:
-        plain = unpacker.decompress(body, limit + 1)
+        plain = unpacker.decompress(body, min(limit + 1, AT_ONCE))
+        if unpacker.unconsumed_tail and len(plain) <= limit:  # the loop has others to serve
+            more = limit + 1 - len(plain)
+            plain += await to_thread(unpacker.decompress, unpacker.unconsumed_tail, more)
     except zlib.error as error:
         raise HttpError(400, f"body: not {coding.decode()}: {error}", param="body") from error
     if len(plain) > limit:

@@ -8,6 +8,7 @@ a miss also      x-cache-not-stored, where its answer is not kept; a stream's he
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
@@ -215,8 +216,11 @@ def batch_headers(
 
 
 def passed_on(headers: tuple[Header, ...]) -> list[Header]:
-    """Of an upstream's end-to-end headers, what the client gets besides the content type."""
-    return [header for header in headers if header[0] not in _OURS]
+    """Of an upstream's end-to-end headers, what the client gets besides the content type.
+
+    None with control characters in it: that is no header, and the server would refuse to send it.
+    """
+    return [header for header in headers if header[0] not in _OURS and _is_clean(header)]
 
 
 def annotation_of_hit(
@@ -252,6 +256,15 @@ def annotation_of_miss(
         stored=refused is None,
         not_stored=refused,
     ).members()
+
+
+def _is_clean(header: Header) -> bool:
+    name, value = header
+    return _has_control(value) is None and _is_token(name) is not None
+
+
+_has_control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+_is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, 5.6.2
 
 
 def _safe(text: str) -> bytes:

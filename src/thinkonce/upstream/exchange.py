@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -40,6 +41,8 @@ class Exchange(ABC):
         """The next piece as soon as there is one; b"" at the end. Raises Broken, Stalled."""
         while True:
             held = self._decoder.unconsumed_tail if self._decoder is not None else b""
+            if held:  # a little may unfold to a lot: others get their turn in between
+                await asyncio.sleep(0)
             data = held or await self._read()
             if not data or self._decoder is None:
                 return data

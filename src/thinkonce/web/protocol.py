@@ -129,6 +129,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         if self.parser.should_upgrade():
             self._body_left = _length_of(self.headers)
+        # What comes from here on are trailers. They are read by nobody: merged into the headers,
+        # they could name another credential than was looked at (RFC 9110, 6.5.1).
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         self._content += len(body)
