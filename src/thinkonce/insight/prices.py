@@ -1,19 +1,22 @@
 """What a call costs: list prices from a dated file, overridden by whoever knows better.
 
 A model nobody knows the price of has none: savings are then told in tokens and time, not guessed.
+The same holds for a call that the provider billed in part at a rate that is not in the list.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 
 import msgspec
 
-__all__ = ("Price", "Prices")
+from thinkonce.protocols.billing import Billed
 
+__all__ = ("CURRENCY", "Price", "Prices")
+
+CURRENCY = "USD"  # of `saved_cost`, `saved_usd` and every price
 # `gpt-4o-2024-08-06`, `claude-haiku-4-5-20251001`, `gemini-3.1-pro-preview`, `...-latest`.
 _DATED = re.compile(r"(-\d{4}-\d{2}-\d{2}|-\d{8}|-\d{4}|-latest|-preview)+$")
 # Anthropic's API writes 4-5 where its price list writes 4.5.
@@ -21,18 +24,43 @@ _HYPHENATED = re.compile(r"^(claude-[a-z]+-\d+)-(\d{1,2})$")
 MILLION = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """US dollars per million tokens."""
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """US dollars per million tokens; None: not known.
 
-    prompt: float
-    completion: float
+    `cached_input` is for tokens that the provider read from its own cache, `cache_write` for those
+    it wrote there, `cache_write_1h` for those that stay for an hour.
+    """
+
+    input: float
+    output: float
+    cached_input: float | None = None
+    cache_write: float | None = None
+    cache_write_1h: float | None = None
+
+    def of(self, tokens: Billed) -> float | None:
+        """US dollars of one call; None where it used a rate that is not known."""
+        parts = (
+            (tokens.input, self.input),
+            (tokens.cached, self.cached_input),
+            (tokens.written, self.cache_write),
+            (tokens.written_1h, self.cache_write_1h),
+            (tokens.output, self.output),
+        )
+        total = 0.0
+        for count, rate in parts:
+            if count and rate is None:
+                return None
+            total += count * (rate or 0.0)
+        return total / MILLION
 
 
 class _File(msgspec.Struct, frozen=True):
     as_of: str
+    currency: str
+    unit: str
+    sources: list[str]
     note: str
-    models: dict[str, tuple[float, float]]
+    models: dict[str, Price]
 
 
 class Prices:
@@ -41,9 +69,13 @@ class Prices:
     def __init__(self, overrides: Mapping[str, Price] | None = None) -> None:
         text = files("thinkonce.insight").joinpath("prices.json").read_bytes()
         listed = msgspec.json.decode(text, type=_File)
-        self.as_of = listed.as_of
-        self._prices = {name: Price(*pair) for name, pair in listed.models.items()}
-        self._prices.update(overrides or {})
+        assert listed.currency == CURRENCY, "one currency everywhere: sums must mean something"
+        self.as_of, self.sources = listed.as_of, tuple(listed.sources)
+        self.overridden = len(overrides or {})
+        self._prices = listed.models | dict(overrides or {})
+
+    def __len__(self) -> int:
+        return len(self._prices)
 
     def of(self, model: str) -> Price | None:
         """The price of a model as its API names it: a provider's prefix and a date may be on it."""
@@ -54,14 +86,13 @@ class Prices:
                     return price
         return None
 
-    def cost(
-        self, models: Iterable[str], prompt_tokens: int, completion_tokens: int
-    ) -> float | None:
+    def cost(self, models: Iterable[str], tokens: Billed) -> float | None:
         """US dollars of one call; None where the price or the tokens are unknown.
 
         `models`: the names the model goes by, the most telling first.
         """
         price = next((found for name in models if (found := self.of(name)) is not None), None)
-        if price is None or not (prompt_tokens or completion_tokens):
-            return None
-        return (prompt_tokens * price.prompt + completion_tokens * price.completion) / MILLION
+        return None if price is None or tokens == _NONE else price.of(tokens)
+
+
+_NONE = Billed()

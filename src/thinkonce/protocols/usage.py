@@ -34,18 +34,22 @@ class _Said(msgspec.Struct):
     completion_tokens: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    total_tokens: int | None = None
 
 
 def counted(usage: dict[str, Any]) -> Usage:
-    """The numbers of a usage object, 0 where there is none."""
+    """The numbers of a usage object, 0 where there is none.
+
+    Some providers (xAI, Gemini) count a model's thoughts in the total alone, and bill them as
+    output: what the total has beyond the two parts is output.
+    """
     try:
         said = msgspec.convert(usage, _Said)
     except msgspec.ValidationError:
         return Usage()
-    return Usage(
-        bounded(said.prompt_tokens or said.input_tokens),
-        bounded(said.completion_tokens or said.output_tokens),
-    )
+    prompt = bounded(said.prompt_tokens or said.input_tokens)
+    completion = bounded(said.completion_tokens or said.output_tokens)
+    return Usage(prompt, max(completion, bounded(said.total_tokens) - prompt))
 
 
 def usage_text(usage: dict[str, Any]) -> bytes:

@@ -25,6 +25,7 @@ from thinkonce.settings.folder import data_folder, default_store_url
 from thinkonce.settings.read import fields_of, read_value
 from thinkonce.settings.sections import (
     Client,
+    Rates,
     Section,
     Settings,
     TtlClass,
@@ -44,6 +45,7 @@ TABLES: dict[str, type[Section]] = {
     "upstreams": Upstream,
     "clients": Client,
     "ttl_classes": TtlClass,
+    "prices": Rates,
 }
 
 # Flags that are not called as their setting is.
@@ -80,6 +82,7 @@ class Sources:
         upstreams: Any = written.get("upstreams", ("", None))[1]
         values["upstreams"] = upstreams or _table("upstreams", tables, classes)
         values["clients"] = _table("clients", tables, classes)
+        values["prices"] = _table("prices", tables, classes)
         values["groups"] = tables.get("groups", {})
         settings = Settings(ttl_classes=classes, **values)
         check(settings, {path: name for path, (name, _) in written.items()})

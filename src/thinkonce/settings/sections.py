@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from thinkonce.settings.edge import EdgeSettings
 from thinkonce.settings.peers import Client, Upstream
+from thinkonce.settings.rates import Rates
 from thinkonce.settings.section import (
     DAY,
     HOUR,
@@ -34,6 +35,7 @@ __all__ = (
     "Gateway",
     "Local",
     "Log",
+    "Rates",
     "Section",
     "Settings",
     "Store",
@@ -325,6 +327,7 @@ class Settings(Section, frozen=True):
     admin: Admin = Admin()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
     clients: dict[str, Client] = msgspec.field(default_factory=dict)
+    prices: dict[str, Rates] = msgspec.field(default_factory=dict)
     ttl_classes: dict[str, TtlClass] = msgspec.field(default_factory=default_classes)
     groups: Annotated[
         dict[str, list[str]],
