@@ -38,6 +38,9 @@ LABELS = {
     "saved_usd": "money saved",
     "dropped_writes": "writes dropped",
 }
+# What one row of savings tells.
+SAVED = ("CALLS", "ITEMS", "TOKENS", "MONEY", "TIME", "UNPRICED")
+SHOWN_ROWS = 12
 # Digits of a key in a table: unique among a million entries but for one chance in 10^7.
 SHOWN_DIGITS = 16
 
@@ -56,8 +59,10 @@ def stats(
         found = view.stats()
     if as_json:
         print_json(found)
-    else:
-        print_pairs({"store": view.place, **for_people(found)})
+        return
+    savings = found.pop("savings", {})
+    print_pairs({"store": view.place, **for_people(found)})
+    print_savings(savings)
 
 
 def ls(
@@ -114,6 +119,27 @@ def for_people(found: dict[str, Any]) -> dict[str, Any]:
         else:
             told[label] = _with_unit(name, value)
     return told
+
+
+def print_savings(savings: dict[str, Any]) -> None:
+    """One table per dimension, the greatest first; hours: the latest that saved anything."""
+    for dimension, rows in savings.items():
+        if not dimension.startswith("by_") or not rows:
+            continue
+        names = list(rows)[-SHOWN_ROWS:] if dimension == "by_hour" else list(rows)[:SHOWN_ROWS]
+        print()
+        print_table(
+            (dimension.removeprefix("by_").upper(), *SAVED),
+            [(name or "-", *_saved(rows[name])) for name in names],
+        )
+        if len(rows) > len(names):
+            print(f"... and {len(rows) - len(names)} more: --json shows all")
+
+
+def _saved(row: dict[str, Any]) -> tuple[str, ...]:
+    usd = "unknown" if row["usd"] is None else str(_with_unit("usd", row["usd"]))
+    numbers = (row["calls"], row["items"], row["tokens"])
+    return (*map(str, numbers), usd, show_seconds(row["seconds"]), str(row["unpriced"]))
 
 
 def _with_unit(name: str, value: object) -> object:

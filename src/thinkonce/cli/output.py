@@ -63,10 +63,16 @@ def print_json(value: object) -> None:
     print(json.dumps(msgspec.to_builtins(value), ensure_ascii=False, indent=2))
 
 
+# Columns of numbers, which stand to the right.
+NUMBERS = frozenset(
+    {"BYTES", "TOKENS", "AGE", "TTL", "CALLS", "ITEMS", "MONEY", "TIME", "UNPRICED"}
+)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
     for column in columns:
-        right = column in ("BYTES", "TOKENS", "AGE", "TTL")
+        right = column in NUMBERS
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -16,6 +16,7 @@ from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.insight.entries import EntryRow, content_of, row_of
+from thinkonce.insight.savings import Book, by_dimension
 from thinkonce.request.secret import load_secret, secret_path
 from thinkonce.selector import MOST_ALIKE, Selector, beginning_with, only_one
 from thinkonce.settings import Store
@@ -76,6 +77,7 @@ class StoreFileView:
             "bytes": self._lookout.used_bytes(),
             "file_bytes": self._path.stat().st_size,
             "purge_epoch": self._lookout.purge_epoch(),
+            "savings": by_dimension(Book(self._lookout.savings())),
         }
 
     def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:

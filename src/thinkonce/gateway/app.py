@@ -198,7 +198,8 @@ class Gateway:
             await self._send_json(call, 503, b'{"status":"draining"}')
 
     async def _numbers(self, call: Call) -> None:
-        page = exposition(await self._team.numbers())
+        numbers = await self._team.numbers()
+        page = exposition(numbers, await self._metrics.keeper.sums(numbers.counted.savings))
         await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], page)
 
     async def _description(self, call: Call) -> None:

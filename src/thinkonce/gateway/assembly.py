@@ -21,15 +21,17 @@ from thinkonce.gateway.cors import cors_of
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.description import description_of
 from thinkonce.gateway.endpoint import Endpoint
-from thinkonce.gateway.endpoints import endpoints_of, readers, rules_of
+from thinkonce.gateway.endpoints import endpoints_of, prices_of, readers, rules_of
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
+from thinkonce.gateway.saving import Keeper
 from thinkonce.gateway.served import Served
 from thinkonce.gateway.team import Alone, Team
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
+from thinkonce.insight.savings import Savings
 from thinkonce.request.headers import headers_named
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf, open_shelf
@@ -72,10 +74,10 @@ class Assembly:
         shelf, world, metrics = self.shelf, self.world, self.metrics
         client = self._client_for(settings)
         passing = Passing(client, pools, headers_named(settings.gateway.forward_headers))
-        endpoints = endpoints_of(
-            settings, pools, shelf, world, client, passing, metrics, self.prices
-        )
-        admin = Admin(_desk(settings, pools, shelf, world, metrics, self.team, endpoints))
+        prices = self.prices or prices_of(settings)
+        endpoints = endpoints_of(settings, pools, shelf, world, client, passing, metrics, prices)
+        desk = _desk(settings, pools, shelf, world, metrics, self.team, endpoints, prices)
+        admin = Admin(desk)
         clients = _clients(settings, shelf).keeping(self.gateway.clients)
         # Everything is built. Of what changes from here on, only the first may refuse.
         shelf.memory.resize(settings.cache.max_size, settings.cache.max_bytes)
@@ -112,6 +114,7 @@ class Assembly:
         for client in (self.client, *self.retired):
             await client.close()
         self.access_log.flush()
+        await self.metrics.keeper.close()
         self.shelf.close()
 
 
@@ -139,7 +142,8 @@ def assemble(
         policy=settings.cache.policy,
         clock=clock,
     )
-    metrics = Counts(_known_models(pools))
+    keeper = Keeper(Savings(clock.wall), None if shelf.store is None else shelf.store.savings)
+    metrics = Counts(_known_models(pools), keeper)
     complaints = _Complaints(metrics)
     shelf.tier_failed = complaints.tier_failed
     world = GatewayWorld(
@@ -154,13 +158,14 @@ def assemble(
     gateway_id = f"thinkonce-{secrets.token_hex(8)}"
     client = _client(settings, gateway_id, clock)
     passing = Passing(client, pools, headers_named(settings.gateway.forward_headers))
-    endpoints = endpoints_of(settings, pools, shelf, world, client, passing, metrics, prices)
+    known = prices or prices_of(settings)
+    endpoints = endpoints_of(settings, pools, shelf, world, client, passing, metrics, known)
     clients = _clients(settings, shelf)
     access_log = AccessLog(enabled=settings.gateway.access_log)
     gateway = Gateway(
         endpoints,
         passing,
-        Admin(_desk(settings, pools, shelf, world, metrics, team, endpoints)),
+        Admin(_desk(settings, pools, shelf, world, metrics, team, endpoints, known)),
         clients,
         metrics,
         team,
@@ -209,10 +214,11 @@ def _desk(
     metrics: Counts,
     team: Team,
     endpoints: Mapping[str, Served],
+    prices: Prices,
 ) -> Desk:
     tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
     reads = readers(settings, pools, shelf)
-    return Desk(settings, shelf, world, metrics, team, endpoints, reads, tenants)
+    return Desk(settings, shelf, world, metrics, team, endpoints, reads, tenants, prices)
 
 
 class _Complaints:

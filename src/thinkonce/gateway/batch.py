@@ -19,6 +19,7 @@ from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import Fetched
 from thinkonce.gateway.pace import Pace
 from thinkonce.insight.prices import Prices
+from thinkonce.protocols.billing import billed
 from thinkonce.protocols.reply import encode_reply
 from thinkonce.request.storable import StoreRules, refusal
 from thinkonce.upstream.failure import Header
@@ -114,7 +115,7 @@ class ItemFetch:
             return Draft(b"", Form.REPLY, refused=refused)
         payload = encode_reply(reply)
         refused = refused or self.asking.over_quota(len(payload))
-        usd = self._prices.cost((reply.model, self.asking.asked.model), reply.prompt_tokens, 0)
+        usd = self._prices.cost((reply.model, self.asking.asked.model), billed(reply))
         return Draft(
             payload,
             Form.REPLY,

@@ -6,9 +6,12 @@ knows it; anything else counts as `other`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from thinkonce.gateway.numbers import Counted, Labels, Timings
+from thinkonce.gateway.saving import Keeper
+from thinkonce.insight.savings import Savings
 
 __all__ = ("Counts",)
 
@@ -18,15 +21,22 @@ MAX_NAME = 128  # characters
 
 
 class Counts:
-    """Not thread-safe: one event loop counts, in `counted`. `models`: names that are labels."""
+    """Not thread-safe: one event loop counts, in `counted`. `models`: names that are labels.
 
-    def __init__(self, models: Iterable[str] = ()) -> None:
+    What hits saved is counted in `savings`, and kept by `keeper`.
+    """
+
+    def __init__(self, models: Iterable[str] = (), keeper: Keeper | None = None) -> None:
+        self.keeper = keeper or Keeper(Savings(time.time), None)
+        self.savings = self.keeper.savings
         self.counted = Counted()
         # The same dicts, one step nearer: every hit counts here.
         self._requests, self._seconds = self.counted.requests, self.counted.seconds
         self._models = set(models)
         self.inflight = 0
         self.connections: Callable[[], int] = int  # how many clients hold now
+        if self.keeper.is_alone:
+            self.counted.savings = self.savings.book.rows
 
     def count(self, labels: Labels, seconds: float) -> None:
         """One answered request. `labels` in the order of `Labels`."""
@@ -36,13 +46,6 @@ class Counts:
         if timings is None:
             timings = self._seconds[labels[2]] = Timings()
         timings.add(seconds)
-
-    def saved(self, tokens: int, usd: float | None, seconds: float) -> None:
-        counted = self.counted
-        counted.saved_tokens += tokens
-        counted.saved_seconds += seconds
-        if usd is not None:
-            counted.saved_usd += usd
 
     def tier_failed(self, tier: str) -> None:
         failed = self.counted.tier_errors

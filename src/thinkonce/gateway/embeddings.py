@@ -9,27 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from math import inf
-from time import monotonic
+from time import monotonic, perf_counter
 
 from thinkonce.drive import drive_async
 from thinkonce.errors import NotCached, RequestError, UpstreamError
 from thinkonce.flow import Answer, answer
 from thinkonce.gateway.asking import Asking, Reader
 from thinkonce.gateway.batch import ItemFetch, Together
+from thinkonce.gateway.batch_sum import BatchSum, summed
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.fetch import MAX_ANSWER, MAX_ERROR, Fetched, upstream_request
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body, send_whole
-from thinkonce.gateway.marks import JSON_TYPE, batch_headers, miss_headers, passed_on
+from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
 from thinkonce.gateway.passing import Passing, hops, send_refusal
 from thinkonce.gateway.telling import Plain
 from thinkonce.gateway.watch import Watch
 from thinkonce.gateway.world import GatewayAsk, GatewayWorld
 from thinkonce.insight.prices import Prices
+from thinkonce.insight.savings import Saved, nanos
 from thinkonce.outcome import Match, Outcome, Reason
-from thinkonce.protocols.annotation import Annotation, unmarked
+from thinkonce.protocols.annotation import unmarked
+from thinkonce.protocols.billing import Billed
 from thinkonce.protocols.openai_embeddings import (
     Batch,
     OpenAIEmbeddings,
@@ -65,6 +67,7 @@ class _Request:
     batch: Batch
     body: bytes = b""  # the upstream's, where it was asked for exactly what the client wants
     headers: tuple[Header, ...] = ()
+    renewed: list[Answer] = field(default_factory=list)  # made anew in the background
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,10 @@ class EmbeddingsEndpoint:
         async def one(place: int) -> Answer:
             ask = self._ask_of(request.asking, items[place], together, place)
             try:
-                return await drive_async(answer(ask, self._shelf.setting), self._world)
+                found = await drive_async(answer(ask, self._shelf.setting), self._world)
+                if ask.renews:
+                    request.renewed.append(found)
+                return found
             finally:
                 together.decided(place)
 
@@ -249,12 +255,13 @@ class EmbeddingsEndpoint:
 
     async def _tell(self, request: _Request, found: Sequence[Answer], body: bytes) -> None:
         call, asking = request.call, request.asking
-        told = self._told(asking, found)
+        waited = perf_counter() - call.started
+        told = summed(found, self._shelf.clock, partial(self._usd, asking), waited)
         call.outcome, call.reason = told.outcome, told.reason or ""
         call.match = "exact" if told.is_hit else ""
         call.not_stored = told.refused or ""
         self._metrics.learn_model(asking.asked.model)
-        self._metrics.saved(told.tokens, told.usd, told.seconds)
+        self._save(request, found, told)
         key = _only_key(found)
         if self._annotate:
             body = add(body, told.annotation(key, asking.controls.label).members())
@@ -263,86 +270,25 @@ class EmbeddingsEndpoint:
             head += passed_on(request.headers)
         await send_whole(call, 200, [*head, (b"x-request-id", call.id)], body)
 
-    def _told(self, asking: Asking, found: Sequence[Answer]) -> _Told:
-        clock = self._shelf.clock
-        kept = [each.entry for each in found if each.tier is not None and each.entry is not None]
-        worst = min(found, key=lambda each: _RANK.index(each.outcome))
-        tiers = {each.tier for each in found if each.tier is not None}
-        tokens = sum(entry.tokens for entry in kept)
-        return _Told(
-            outcome=worst.outcome,
-            reason=worst.reason,
-            items=len(found),
-            hits=len(kept),
-            age=max((clock.wall() - entry.created_at for entry in kept), default=0.0),
-            left=min((entry.fresh_until - clock.monotonic() for entry in kept), default=inf),
-            tier=tiers.pop() if len(tiers) == 1 else None,
-            refused=next((each.refused for each in found if each.refused is not None), None),
-            tokens=tokens,
-            usd=self._prices.cost((asking.asked.model,), tokens, 0),
-            seconds=sum(entry.seconds for entry in kept),
+    def _save(self, request: _Request, found: Sequence[Answer], told: BatchSum) -> None:
+        """Count what the request saved; what is made anew for it costs what it saves."""
+        items = [each for each in found if not each.value_is_own]
+        if request.call.tenant or not items:
+            return
+        paid = [each for each in items if any(each is other for other in request.renewed)]
+        tokens = told.tokens - sum(each.entry.tokens for each in paid if each.entry is not None)
+        usd = self._usd(request.asking, tokens)
+        entry = items[0].entry
+        assert entry is not None
+        account = self._metrics.savings.account(
+            told.saved, entry.meta, priced=usd is not None or not tokens
         )
+        calls = int(told.saved is not Saved.PARTIAL and not paid)
+        micros = round(told.seconds * 1_000_000)
+        account.add_part(calls, len(items) - len(paid), tokens, nanos(usd), micros)
 
-
-@dataclass(slots=True, kw_only=True)
-class _Told:
-    """What all items together come to. Seconds; tokens, dollars and seconds are those saved."""
-
-    outcome: Outcome
-    reason: Reason | None
-    items: int
-    hits: int
-    age: float
-    left: float
-    tier: str | None
-    refused: Reason | None
-    tokens: int
-    usd: float | None
-    seconds: float
-
-    @property
-    def is_hit(self) -> bool:
-        return self.outcome in (Outcome.HIT, Outcome.STALE)
-
-    def headers(self, key: str) -> list[Header]:
-        outcome, reason = self.outcome, self.reason
-        headers = batch_headers(outcome, reason, key, self.age, self.left, self.tier)
-        if self.hits and not self.is_hit:  # RFC 9211, 2.2: some of it came from the cache
-            partial = (b"cache-status", b"thinkonce; fwd=partial")
-            headers = [partial if each[0] == b"cache-status" else each for each in headers]
-        if self.refused is not None:
-            headers.append((b"x-cache-not-stored", self.refused.value.encode()))
-        return headers
-
-    def annotation(self, key: str, label: str) -> Annotation:
-        hit = self.is_hit
-        return Annotation(
-            status=self.outcome,
-            match=Match.EXACT if hit else None,
-            tier=self.tier if hit else None,
-            key=key or None,
-            cache_key=label or None,
-            age=round(max(self.age, 0.0), 3) if hit else None,
-            ttl=round(self.left, 3) if hit and self.left != inf else None,
-            saved_tokens=self.tokens if self.hits else None,
-            saved_cost=self.usd if self.hits else None,
-            saved_ms=round(self.seconds * 1000, 3) if self.hits else None,
-            stored=None if hit else self.refused is None,
-            not_stored=self.refused,
-            items=self.items,
-            items_hit=self.hits,
-        )
-
-
-# What says most about a batch goes first: one item that was asked for makes it a miss.
-_RANK = (
-    Outcome.BYPASS,
-    Outcome.REFRESH,
-    Outcome.MISS,
-    Outcome.COALESCED,
-    Outcome.STALE,
-    Outcome.HIT,
-)
+    def _usd(self, asking: Asking, tokens: int) -> float | None:
+        return self._prices.cost((asking.asked.model,), Billed(input=tokens))
 
 
 def _body_of(request: _Request, found: Sequence[Answer]) -> bytes:

@@ -209,6 +209,7 @@ class Endpoint:
     async def _answer(self, call: Call, asking: Asking, ask: GatewayAsk) -> bool:
         for _ in range(ATTEMPTS):
             found = await drive_async(answer(ask, self._shelf.setting), self._world)
+            call.renews = ask.renews
             if ask.controls is not asking.controls:
                 found = _of_another_shape(found, asking)
             if await self._tell(call, asking, found):

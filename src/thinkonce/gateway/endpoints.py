@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 
+import msgspec
+
 from thinkonce.freshness import Rules, TtlClass
 from thinkonce.gateway.asking import Reader
 from thinkonce.gateway.counts import Counts
@@ -19,7 +21,7 @@ from thinkonce.gateway.served import Served
 from thinkonce.gateway.telling import Teller
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
-from thinkonce.insight.prices import Prices
+from thinkonce.insight.prices import Price, Prices
 from thinkonce.protocols.dialect import Speech
 from thinkonce.protocols.registry import DIALECTS
 from thinkonce.request.headers import headers_named
@@ -29,7 +31,7 @@ from thinkonce.shelf import Shelf
 from thinkonce.upstream.pools import Pools
 from thinkonce.upstream.request import Sender
 
-__all__ = ("endpoints_of", "readers", "rules_of")
+__all__ = ("endpoints_of", "prices_of", "readers", "rules_of")
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -56,6 +58,12 @@ def rules_of(settings: Settings) -> Rules:
 
 def _deadlines(settings: Settings) -> list[float]:
     return [row.deadline for row in settings.upstreams.values() if row.deadline is not None]
+
+
+def prices_of(settings: Settings) -> Prices:
+    """The list, and what the settings say instead."""
+    rows = settings.prices.items()
+    return Prices({name: Price(**msgspec.structs.asdict(row)) for name, row in rows})
 
 
 def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]:
@@ -88,14 +96,13 @@ def endpoints_of(
     client: Sender,
     passing: Passing,
     metrics: Counts,
-    prices: Prices | None,
+    prices: Prices,
 ) -> dict[str, Served]:
     """By name; one Endpoint for each dialect. `client` asks the pools."""
     cache, gateway = settings.cache, settings.gateway
     reads = readers(settings, pools, shelf)
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
-    known_prices = prices or Prices()
-    parts = Parts(known_prices, share_of(cache.max_bytes, least=LEAST))
+    parts = Parts(prices, share_of(cache.max_bytes, least=LEAST))
     forwarded = headers_named(gateway.forward_headers)
     dialects = {
         name: Endpoint(
@@ -106,7 +113,7 @@ def endpoints_of(
             passing,
             Teller(
                 dialect,
-                known_prices,
+                prices,
                 parts,
                 metrics,
                 shelf.clock,
@@ -120,6 +127,6 @@ def endpoints_of(
         for name, dialect in DIALECTS.items()
     }
     embeddings = EmbeddingsEndpoint(
-        reads[SPEECH.name], shelf, world, client, passing, metrics, known_prices, stored, gateway
+        reads[SPEECH.name], shelf, world, client, passing, metrics, prices, stored, gateway
     )
     return {SPEECH.name: embeddings, **dialects}

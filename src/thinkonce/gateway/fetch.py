@@ -18,6 +18,7 @@ from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.pace import Pace
 from thinkonce.insight.prices import Prices
 from thinkonce.outcome import Reason
+from thinkonce.protocols.billing import billed
 from thinkonce.protocols.dialect import Dialect, Recorder
 from thinkonce.protocols.reply import Gist, Reply, encode_reply
 from thinkonce.protocols.sse import Event
@@ -124,7 +125,7 @@ class Fetch:
             return Draft(b"", Form.REPLY, refused=refused or Reason.UNENCODABLE)
         refused = refused or self.asking.over_quota(len(payload))
         names = (reply.model, self.asking.asked.model)
-        usd = self._prices.cost(names, reply.prompt_tokens, reply.completion_tokens)
+        usd = self._prices.cost(names, billed(reply))
         return Draft(
             payload,
             Form.REPLY,

@@ -17,8 +17,10 @@ from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.flow import Answer
 from thinkonce.insight.prices import Prices
+from thinkonce.insight.savings import Account, nanos
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import Annotation
+from thinkonce.protocols.billing import billed
 from thinkonce.protocols.dialect import Dialect, Prepared
 from thinkonce.protocols.reply import decode_reply
 from thinkonce.upstream.failure import Header
@@ -82,7 +84,11 @@ class Ready:
     raw_type: Header
     tokens: int
     usd: float | None
+    nanos: int  # of `usd`
+    micros: int  # the model took
+    estimated: bool  # nobody counted the tokens
     milliseconds: float
+    account: Account | None = None  # what a plain hit's savings are added to
     # Of a plain exact hit of the memory tier: what does not change from one to the next.
     json_head: bytes = b""
     stream_head: bytes = b""
@@ -94,7 +100,7 @@ def make_ready(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
     reply = decode_reply(entry.payload)
     key = entry.digest.hex()
     names = (reply.model, entry.meta.model)
-    usd = prices.cost(names, reply.prompt_tokens, reply.completion_tokens)
+    usd = prices.cost(names, billed(reply))
     ready = Ready(
         prepared=dialect.prepare(reply),
         digest=entry.digest,
@@ -104,6 +110,9 @@ def make_ready(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
         raw_type=(b"content-type", reply.content_type.encode("latin-1")),
         tokens=reply.tokens,
         usd=usd,
+        nanos=nanos(usd),
+        micros=round(entry.seconds * 1_000_000),
+        estimated=reply.usage_estimated,
         milliseconds=round(entry.seconds * 1000, 3),
     )
     payload = entry.payload
@@ -243,16 +252,21 @@ def annotation_of_hit(
 
 
 def annotation_of_miss(
-    outcome: Outcome, key: str, label: str, refused: Reason | None, ready: Ready | None = None
+    outcome: Outcome,
+    key: str,
+    label: str,
+    refused: Reason | None,
+    ready: Ready | None = None,
+    saved_ms: float | None = None,
 ) -> bytes:
-    """`ready`: what a request that joined another's call has saved, where that is known."""
+    """`ready`, `saved_ms`: what a request that joined another's call has saved, where known."""
     return Annotation(
         status=outcome,
         key=key or None,
         cache_key=label or None,
         saved_tokens=None if ready is None else ready.tokens,
         saved_cost=None if ready is None else ready.usd,
-        saved_ms=None if ready is None else ready.milliseconds,
+        saved_ms=saved_ms,
         stored=refused is None,
         not_stored=refused,
     ).members()

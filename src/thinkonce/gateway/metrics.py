@@ -14,22 +14,23 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from thinkonce.gateway.numbers import Numbers, Timings
+from thinkonce.insight.savings import BILLION, MICROS, MILLION, NANOS, TOKENS, Book
 
 __all__ = ("CONTENT_TYPE", "exposition")
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(numbers: Numbers) -> bytes:
+def exposition(numbers: Numbers, saved: Book) -> bytes:
     """`numbers` in Prometheus' text form."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(numbers))
+    registry.register(_Families(numbers, saved))
     return generate_latest(registry)
 
 
 class _Families(Collector):
-    def __init__(self, numbers: Numbers) -> None:
-        self._numbers, self._counted = numbers, numbers.counted
+    def __init__(self, numbers: Numbers, saved: Book) -> None:
+        self._numbers, self._counted, self._saved = numbers, numbers.counted, saved
 
     def collect(self) -> Iterator[Metric]:
         yield self._requests()
@@ -57,10 +58,12 @@ class _Families(Collector):
 
     def _savings(self) -> Iterator[Metric]:
         counted = self._counted
-        yield _counter("saved_tokens_total", "Tokens that hits did not cost.", counted.saved_tokens)
-        yield _counter("saved_usd_total", "US dollars that hits did not cost.", counted.saved_usd)
-        about = "Model time hits did not take."
-        yield _counter("saved_seconds_total", about, counted.saved_seconds)
+        total = self._saved.total()
+        yield _counter("saved_tokens_total", "Tokens that hits did not cost.", total[TOKENS])
+        usd = total[NANOS] / BILLION
+        yield _counter("saved_usd_total", "US dollars that hits did not cost.", usd)
+        seconds = total[MICROS] / MILLION
+        yield _counter("saved_seconds_total", "Model time hits did not take.", seconds)
         about = "Requests that joined another's call."
         yield _counter("coalesced_total", about, counted.coalesced)
         about = "Requests forwarded untouched because the cache itself failed."

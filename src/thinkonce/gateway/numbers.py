@@ -48,17 +48,16 @@ class Counted(msgspec.Struct):
     requests: dict[Labels, int] = msgspec.field(default_factory=dict)
     seconds: dict[str, Timings] = msgspec.field(default_factory=dict)  # by outcome
     upstream: Timings = msgspec.field(default_factory=Timings)
-    saved_tokens: int = 0
-    saved_usd: float = 0.0
-    saved_seconds: float = 0.0
     coalesced: int = 0
     tier_errors: dict[str, int] = msgspec.field(default_factory=dict)
     cache_failures: int = 0
+    # What hits saved, where no store adds that up: by dimension and name; see `insight.savings`.
+    savings: dict[str, dict[str, list[int]]] = msgspec.field(default_factory=dict)
     feedback: dict[str, int] = msgspec.field(default_factory=lambda: {"wrong": 0, "right": 0})
     connections_ended: dict[str, int] = msgspec.field(default_factory=dict)  # by reason
 
     def summary(self) -> dict[str, Any]:
-        """Requests by outcome, the share that the cache answered, and what that saved.
+        """Requests by outcome, and the share that the cache answered.
 
         `hit_rate` is of look-ups, as `Cache.stats()` has it: errors and bypasses are none.
         """
@@ -70,9 +69,6 @@ class Counted(msgspec.Struct):
         return {
             "requests": requests,
             "hit_rate": answered / asked if asked else 0.0,
-            "saved_seconds": self.saved_seconds,
-            "saved_tokens": self.saved_tokens,
-            "saved_usd": self.saved_usd,
         }
 
 

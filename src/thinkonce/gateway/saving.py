@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 
 from thinkonce.errors import TierError
-from thinkonce.insight.savings import MOST_HOURS, Book, Savings, fold
-from thinkonce.tiers.database import Database
-from thinkonce.tiers.savings_table import SavingsTable
+from thinkonce.insight.savings import Book, Savings, fold, rows_of
+from thinkonce.tiers.tier import Sums
 
 __all__ = ("Keeper",)
 
@@ -21,26 +21,35 @@ log = logging.getLogger("thinkonce")
 
 EVERY_SECONDS = 5.0
 
+Names = Mapping[str, Mapping[str, list[int]]]  # dimension -> name -> numbers
+
 
 class Keeper:
-    """Belongs to one event loop. `database` None: the sums live as long as this process."""
+    """Belongs to one event loop. `table` None: the sums live as long as this process."""
 
-    def __init__(self, savings: Savings, database: Database | None) -> None:
+    def __init__(self, savings: Savings, table: Sums | None) -> None:
         self.savings = savings
         savings.wake = self._wake
-        self._table = None if database is None else SavingsTable(database, fold, MOST_HOURS)
+        self._table = table
         self._stored = Book()  # the last that was read
         self._turn = asyncio.Lock()
+        self._has_settled = False  # the first time brings older sums under the key in use
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def sums(self) -> Book:
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no store to add up what processes count."""
+        return self._table is None
+
+    async def sums(self, counted: Names) -> Book:
         """Everything that was ever saved, here and in every process that shares the store.
 
-        While the store cannot be reached: what was read last, and what waits here.
+        Without a store it is what was `counted`. While a store cannot be reached: what was read
+        last, and what waits here.
         """
         if self._table is None:
-            return self.savings.collect()
+            return Book(rows_of(counted))
         await self.settle()
         with suppress(TierError):
             self._stored = Book(await asyncio.to_thread(self._table.read))
@@ -64,14 +73,16 @@ class Keeper:
             return
         async with self._turn:
             taken = self.savings.take()
-            if not taken:
+            if not taken and self._has_settled:
                 return
             try:
-                await asyncio.to_thread(self._table.add, list(taken))
+                await asyncio.to_thread(self._table.add, list(taken), fold)
             except TierError as error:
                 log.info("what was saved waits for the store: %s", error)
                 self.savings.book.merge(taken)
                 self._wake()
+            else:
+                self._has_settled = True
 
     async def close(self) -> None:
         """Write what waits, once."""
@@ -83,8 +94,9 @@ class Keeper:
 
     def _wake(self) -> None:
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(EVERY_SECONDS, self._begin)
+            with suppress(RuntimeError):  # no loop runs: whoever reads the sums collects
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(EVERY_SECONDS, self._begin)
 
     def _begin(self) -> None:
         self._timer = None

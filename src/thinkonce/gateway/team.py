@@ -52,6 +52,7 @@ class Alone:
         # In a thread: counting the rows of a large store takes a disk's time.
         tiers = await asyncio.to_thread(self._shelf.tier_stats)
         metrics = self._metrics
+        metrics.savings.collect()
         held = metrics.connections()
         return Numbers(metrics.counted, tiers, metrics.inflight, self._world.following, held)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from time import perf_counter
 
 import msgspec
 
@@ -20,6 +21,7 @@ from thinkonce.gateway.parts import Parts
 from thinkonce.gateway.passing import answer_headers
 from thinkonce.gateway.world import Ride
 from thinkonce.insight.prices import Prices
+from thinkonce.insight.savings import Account, Saved
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.dialect import Asked, Dialect, Recorder, Stamp
 from thinkonce.protocols.reply import Gist, Reply, Shape
@@ -46,7 +48,7 @@ class Teller:
 
     async def entry(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """A HIT or STALE answer; False if the entry cannot take the shape asked for."""
-        if _is_plain_hit(found) and not asking.controls.label:
+        if _is_plain_hit(found) and not (asking.controls.label or call.tenant or call.renews):
             plain = self.inline(asking, entry, call.id)
             if plain is None:
                 return False
@@ -66,7 +68,8 @@ class Teller:
         head = marks.hit_headers(found, entry, ready, self.clock, stream=asked.stream)
         head.append((b"x-request-id", call.id))
         call.outcome, call.match = found.outcome, "exact"
-        self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
+        kind = Saved.STALE if found.outcome is Outcome.STALE else Saved.HIT
+        self._save(call, kind, ready, entry, ready.micros)
         await send_whole(call, 200, head, body)
         return True
 
@@ -84,7 +87,10 @@ class Teller:
             body = prepared.render(asked, stamp, marks.inline_note(ready, age, left))
         else:
             body = prepared.render(asked, None)
-        self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
+        account = ready.account
+        if account is None:
+            account = ready.account = self._account(Saved.HIT, ready, entry)
+        account.add(ready.tokens, ready.nanos, ready.micros)
         head = marks.inline_hit(ready, age, left, stream=asked.stream)
         lines = b"%bx-request-id: %b\r\ncontent-length: %d\r\n"
         return lines % (head, request_id, len(body)), body
@@ -102,11 +108,12 @@ class Teller:
         if serving is None:
             return False
         ready = serving
-        note = self._note(asking, found, ready.key, found.refused, ready)
+        micros = _not_waited(call, ready)
+        note = self._note(asking, found, ready.key, found.refused, ready, micros / 1000)
         body = ready.prepared.render(asking.asked, None, note)
         kind = marks.STREAM_TYPE if asking.asked.stream else marks.JSON_TYPE
         self.metrics.counted.coalesced += 1
-        self.metrics.saved(ready.tokens, ready.usd, entry.seconds)
+        self._save(call, Saved.COALESCED, ready, entry, micros)
         head = _miss_headers(call, found, ready.key)
         await self._send(call, [kind, *head], body)
         return True
@@ -145,6 +152,9 @@ class Teller:
         head += [marks.STREAM_TYPE, (b"cache-control", b"no-cache"), (b"x-request-id", call.id)]
         try:
             await send_pieces(call, 200, head, self._relayed(call, asking, found, key, ride))
+            if found.outcome is Outcome.COALESCED and (entry := ride.entry()) is not None:
+                ready = self.parts.ready(entry, self.dialect)
+                self._save(call, Saved.COALESCED, ready, entry, _not_waited(call, ready))
         finally:
             await ride.close()
         self.metrics.learn_model(asking.asked.model)
@@ -192,11 +202,27 @@ class Teller:
         key: str,
         refused: Reason | None,
         ready: marks.Ready | None = None,
+        saved_ms: float | None = None,
     ) -> bytes:
         if not self.annotate:
             return b""
         label = asking.controls.label
-        return marks.annotation_of_miss(found.outcome, key, label, refused, ready)
+        return marks.annotation_of_miss(found.outcome, key, label, refused, ready, saved_ms)
+
+    def _account(self, kind: Saved, ready: marks.Ready, entry: Entry) -> Account:
+        priced, estimated = ready.usd is not None, ready.estimated
+        savings = self.metrics.savings
+        return savings.account(kind, entry.meta, priced=priced, estimated=estimated)
+
+    def _save(self, call: Call, kind: Saved, ready: marks.Ready, entry: Entry, micros: int) -> None:
+        """Count what `call` saved. A preload saves nothing; a hit that is renewed only time."""
+        if call.tenant:
+            return
+        account = self._account(kind, ready, entry)
+        if call.renews:
+            account.add_part(0, 0, 0, 0, micros)
+        else:
+            account.add(ready.tokens, ready.nanos, micros)
 
     async def _send(self, call: Call, head: list[Header], body: bytes) -> None:
         head.append((b"x-request-id", call.id))
@@ -206,6 +232,11 @@ class Teller:
 def _miss_headers(call: Call, found: Answer, key: str) -> list[Header]:
     call.not_stored = found.refused or ""
     return marks.miss_headers(found.outcome, found.reason, key, found.refused)
+
+
+def _not_waited(call: Call, ready: marks.Ready) -> int:
+    """Microseconds by which another's call was quicker than an own one would have been."""
+    return max(ready.micros - round((perf_counter() - call.started) * 1_000_000), 0)
 
 
 def _as_recorded(asked: Asked, reply: Reply) -> Asked:

@@ -21,7 +21,7 @@ import msgspec
 
 from thinkonce.drive import AsyncWorld
 from thinkonce.entry import Entry
-from thinkonce.flow import Ask, Follow, Live, Setting, Step
+from thinkonce.flow import Ask, Follow, Live, Made, Renew, Setting, Step
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
 from thinkonce.gateway.pace import Pace
@@ -57,6 +57,7 @@ class GatewayAsk(Ask):
     """A request that may be answered while the answer is still arriving."""
 
     fetch: Fetching
+    renews: bool = False  # it makes the gateway call the upstream in the background
 
 
 class Ride:
@@ -116,6 +117,12 @@ class Ride:
         """What is known of the answer so far."""
         return Gist() if self._recorder is None else self._recorder.gist()
 
+    def entry(self) -> Entry | None:
+        """What was made of the call, once its events are through; None where it cannot be had."""
+        landing = self._seat.landing
+        made = None if landing is None else landing.value
+        return made.entry if isinstance(made, Made) and made.entry.payload else None
+
     async def close(self) -> None:
         """Leave, once; the last one to leave ends the call."""
         await self.end()
@@ -161,6 +168,8 @@ class GatewayWorld(AsyncWorld):
         if isinstance(step, Follow):
             cast(GatewayAsk, step.ask).fetch.follows()
             return await self._wait_for(cast(GatewayAsk, step.ask), step.seat)
+        if isinstance(step, Renew):
+            cast(GatewayAsk, step.ask).renews = self.may_renew(step.ask)
         return await super().carry_out(step)
 
     def take_seat(self, ask: Ask) -> Seat:

@@ -77,6 +77,11 @@ class Prices:
     def __len__(self) -> int:
         return len(self._prices)
 
+    def about(self) -> dict[str, str | int]:
+        """Which list it is, for those who see sums made with it."""
+        listed, own = len(self._prices), self.overridden
+        return {"as_of": self.as_of, "currency": CURRENCY, "known": listed, "overridden": own}
+
     def of(self, model: str) -> Price | None:
         """The price of a model as its API names it: a provider's prefix and a date may be on it."""
         for name in (model, model.rpartition("/")[2]):

@@ -11,7 +11,7 @@ billionths of a dollar, time in microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from time import gmtime, strftime
 from typing import Any
@@ -25,14 +25,20 @@ __all__ = (
     "EARLIER",
     "KEPT_HOURS",
     "KEPT_NAMES",
+    "MICROS",
+    "MILLION",
+    "NANOS",
     "OTHER",
+    "TOKENS",
     "Account",
     "Book",
     "Row",
     "Saved",
     "Savings",
+    "by_dimension",
     "nanos",
-    "told",
+    "rows_of",
+    "totals",
 )
 
 BILLION, MILLION = 10**9, 10**6
@@ -149,9 +155,7 @@ class Book:
             self.add(dimension, name, row)
 
     def __iter__(self) -> Iterator[tuple[str, str, Row]]:
-        for dimension, names in self.rows.items():
-            for name, row in names.items():
-                yield dimension, name, row
+        return rows_of(self.rows)
 
     def total(self) -> Row:
         rows = self.rows["outcome"].values()
@@ -222,12 +226,28 @@ class Savings:
         self._waiting.append(account)
 
 
+def rows_of(sums: Mapping[str, Mapping[str, Row]]) -> Iterator[tuple[str, str, Row]]:
+    for dimension, names in sums.items():
+        for name, row in names.items():
+            yield dimension, name, row
+
+
 def nanos(usd: float | None) -> int:
     """Dollars as a whole number of billionths; 0 where they are not known."""
     return 0 if usd is None else round(usd * BILLION)
 
 
-def told(book: Book) -> dict[str, Any]:
+def totals(book: Book) -> dict[str, int | float]:
+    """In one line, for who wants no more. US dollars and seconds."""
+    total = book.total()
+    return {
+        "saved_tokens": total[TOKENS],
+        "saved_usd": total[NANOS] / BILLION,
+        "saved_seconds": total[MICROS] / MILLION,
+    }
+
+
+def by_dimension(book: Book) -> dict[str, Any]:
     """For people and programs: `totals` and `by_outcome` ... `by_hour`, the greatest first."""
     found: dict[str, Any] = {"totals": _numbers(book.total())}
     for dimension, names in book.rows.items():

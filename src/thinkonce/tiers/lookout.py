@@ -20,10 +20,11 @@ from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.resealing import settled
 from thinkonce.tiers.rows import condition
+from thinkonce.tiers.savings_table import read_savings
 from thinkonce.tiers.schema import FORMAT, connect_to_look, get_number
 from thinkonce.tiers.sqlite import USED_BYTES
 from thinkonce.tiers.store import check_store_file
-from thinkonce.tiers.tier import Key
+from thinkonce.tiers.tier import Key, SumRow
 
 if TYPE_CHECKING:
     from thinkonce.tiers.cipher import Cipher
@@ -72,6 +73,13 @@ class Lookout:
             return 0
         try:
             return int(self._one(LATEST) or get_number(self._database, "purge_floor"))
+        except apsw.Error as error:
+            raise self._failure(error) from error
+
+    def savings(self) -> list[SumRow]:
+        """What was saved, as `Sums.read` gives it."""
+        try:
+            return [] if self.empty else read_savings(self._rows, self._aliases)
         except apsw.Error as error:
             raise self._failure(error) from error
 

@@ -1,87 +1,100 @@
 """What was saved, kept in the store: sums by dimension and name, of all processes together.
 
-    savings   dimension, name, one number per column
+    savings   key, value    all sums as MessagePack, sealed where the store is encrypted
 
-The table is made when it is first written to. A name is what a namespace, a tag, a model or a
-keyed hash of a credential is called; never a prompt, never a key.
+There is one row for each key that sealed sums ("" for plain ones). Whoever adds brings what it can
+read into the row of the key in use; what it cannot read stays, for whoever has that key. The table
+is made when it is first written to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
-import apsw
+import msgspec
 
+from thinkonce.errors import CorruptEntry
+from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.database import Database
+from thinkonce.tiers.tier import Fold, SumRow
 
 __all__ = ("SavingsTable", "read_savings")
 
-Row = list[int]
-Fold = Callable[[dict[str, Row], str], list[str]]  # see `insight.savings.fold`
+MAKE = "CREATE TABLE IF NOT EXISTS savings(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+IS_THERE = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'savings'"
+ALL = "SELECT key, value FROM savings"
+REMOVE = "DELETE FROM savings WHERE key = ?"
+WRITE = "INSERT OR REPLACE INTO savings VALUES (?, ?)"
+PURPOSE, NAME = "savings", b"savings"
+MOST_NAMES = 200  # of one dimension, before small ones are put together
+LARGEST = 2**53  # an upstream may claim any number of tokens
+PATIENCE = 0.5  # seconds for another process's write; whoever adds tries again later
 
-MAKE = """
-CREATE TABLE IF NOT EXISTS savings(
-    dimension TEXT NOT NULL, name TEXT NOT NULL,
-    calls INTEGER NOT NULL, items INTEGER NOT NULL, tokens INTEGER NOT NULL,
-    nanos INTEGER NOT NULL, micros INTEGER NOT NULL,
-    priced INTEGER NOT NULL, unpriced INTEGER NOT NULL, estimated INTEGER NOT NULL,
-    PRIMARY KEY(dimension, name)
-) WITHOUT ROWID
-"""
-ADD = """
-INSERT INTO savings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT(dimension, name) DO UPDATE SET
-    calls = calls + excluded.calls, items = items + excluded.items,
-    tokens = tokens + excluded.tokens, nanos = nanos + excluded.nanos,
-    micros = micros + excluded.micros, priced = priced + excluded.priced,
-    unpriced = unpriced + excluded.unpriced, estimated = estimated + excluded.estimated
-"""
-IS_THERE = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'savings'"
-ALL = "SELECT * FROM savings"
-COUNTS = "SELECT dimension, count(*) FROM savings GROUP BY dimension"
-OF_ONE = "SELECT * FROM savings WHERE dimension = ?"
-REMOVE = "DELETE FROM savings WHERE dimension = ?"
-PATIENCE = 2.0  # seconds for another process's write; whoever adds tries again later
+Names = dict[str, dict[str, list[int]]]  # dimension -> name -> numbers
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], Names] = msgspec.msgpack.Decoder(Names).decode
 
 
 class SavingsTable:
-    """Thread-safe. Raises TierError where the store cannot be read or written.
+    """See `tier.Sums`. Thread-safe. Raises TierError where the store cannot be read or written."""
 
-    `fold` puts small names together once there are more than `most` of one dimension.
-    """
+    def __init__(self, database: Database, aliases: Aliases) -> None:
+        self._database, self._aliases = database, aliases
 
-    def __init__(self, database: Database, fold: Fold, most: int) -> None:
-        self._database, self._fold, self._most = database, fold, most
-
-    def add(self, rows: Iterable[tuple[str, str, Row]]) -> None:
-        """All of it or, if it raises, none."""
+    def add(self, rows: Iterable[SumRow], fold: Fold) -> None:
+        aliases = self._aliases
         with self._database.writing(PATIENCE, PATIENCE) as connection:
             connection.execute(MAKE)
-            connection.executemany(ADD, [(dimension, name, *row) for dimension, name, row in rows])
-            for dimension, count in connection.execute(COUNTS).fetchall():
-                if count > self._most:
-                    self._trim(connection, dimension)
+            sums: Names = {}
+            held: list[Any] = connection.execute(ALL).fetchall()
+            for key, value in held:
+                if (read := _opened(key, value, aliases)) is not None:
+                    _add(sums, _rows_of(read))
+                    connection.execute(REMOVE, (key,))
+            _add(sums, rows)
+            for dimension, names in sums.items():
+                if len(names) > MOST_NAMES:
+                    fold(names, dimension)
+            connection.execute(WRITE, (aliases.key_id, _sealed(sums, aliases)))
 
-    def read(self) -> list[tuple[str, str, Row]]:
-        if not self._database.one(IS_THERE):
-            return []
-        return [_parted(row) for row in self._database.rows(ALL)]
-
-    def _trim(self, connection: apsw.Connection, dimension: str) -> None:
-        rows = map(_parted, connection.execute(OF_ONE, (dimension,)).fetchall())
-        names = {name: row for _, name, row in rows}
-        self._fold(names, dimension)
-        connection.execute(REMOVE, (dimension,))
-        connection.executemany(ADD, [(dimension, name, *row) for name, row in names.items()])
+    def read(self) -> list[SumRow]:
+        return read_savings(self._database.rows, self._aliases)
 
 
-def read_savings(connection: apsw.Connection) -> list[tuple[str, str, Row]]:
-    """For those who only look. Raises apsw.Error."""
-    if not connection.execute(IS_THERE).get:
-        return []
-    return [_parted(row) for row in connection.execute(ALL).fetchall()]
+def read_savings(rows: Callable[[str], list[Any]], aliases: Aliases) -> list[SumRow]:
+    """What can be read of all sums. Raises what `rows` raises."""
+    sums: Names = {}
+    for key, value in rows(ALL) if rows(IS_THERE) else ():
+        _add(sums, _rows_of(_opened(key, value, aliases) or {}))
+    return list(_rows_of(sums))
 
 
-def _parted(row: tuple[object, ...]) -> tuple[str, str, Row]:
-    dimension, name, *numbers = row
-    return str(dimension), str(name), [int(str(number)) for number in numbers]
+def _add(sums: Names, rows: Iterable[SumRow]) -> None:
+    for dimension, name, numbers in rows:
+        held = sums.setdefault(dimension, {}).get(name, [0] * len(numbers))
+        added = [min(one + other, LARGEST) for one, other in zip(held, numbers, strict=True)]
+        sums[dimension][name] = added
+
+
+def _rows_of(sums: Names) -> Iterable[SumRow]:
+    for dimension, names in sums.items():
+        for name, numbers in names.items():
+            yield dimension, name, numbers
+
+
+def _sealed(sums: Names, aliases: Aliases) -> bytes:
+    cipher, plain = aliases.cipher, _encode(sums)
+    return plain if cipher is None or not aliases.key_id else cipher.seal(PURPOSE, NAME, plain)
+
+
+def _opened(key: str, value: bytes, aliases: Aliases) -> Names | None:
+    """None for what another key sealed, and for what is damaged."""
+    try:
+        if key:
+            if aliases.cipher is None:
+                return None
+            value = aliases.cipher.open(PURPOSE, NAME, value)
+        return _decode(value)
+    except (CorruptEntry, msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -29,6 +29,7 @@ from thinkonce.tiers.database import Database
 from thinkonce.tiers.purges import concerned
 from thinkonce.tiers.resealing import Resealing, check_keys, forget_unreadable, settled
 from thinkonce.tiers.rows import Rows, condition, marks_for
+from thinkonce.tiers.savings_table import SavingsTable
 from thinkonce.tiers.sqlite_purges import PURGING_PATIENCE, Forget, SqlitePurges
 from thinkonce.tiers.tier import Key, TierStats
 from thinkonce.tiers.writer import COMMIT_WITHIN, WriteBehind
@@ -93,6 +94,11 @@ class SqliteTier:
         on_fork(self._after_fork)
         if cipher is not None and settled(self._database.rows)[0] != aliases.key_id:
             self._writer.wake()
+
+    @property
+    def savings(self) -> SavingsTable:
+        """What lies in the file besides answers: what they saved."""
+        return SavingsTable(self._database, self._aliases)
 
     @property
     def path(self) -> Path:

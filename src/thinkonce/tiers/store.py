@@ -31,7 +31,7 @@ class Store(Breaker):
     def __init__(self, tier: SqliteTier, clock: Clock) -> None:
         super().__init__(tier, clock)
         self.path, self.purges = tier.path, tier.purges
-        self.tidy, self.settled = tier.tidy, tier.settled
+        self.tidy, self.settled, self.savings = tier.tidy, tier.settled, tier.savings
         self.forget_unreadable = tier.forget_unreadable
         self._sized = tier
 

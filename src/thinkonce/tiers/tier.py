@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from thinkonce.entry import Entry
 from thinkonce.selector import Purge, Selector
 
-__all__ = ("Key", "StoreTier", "Tier", "TierStats")
+__all__ = ("Fold", "Key", "StoreTier", "SumRow", "Sums", "Tier", "TierStats")
 
 
 class Key:
@@ -92,8 +92,28 @@ class Tier(Protocol):
     def close(self) -> None: ...
 
 
+SumRow = tuple[str, str, list[int]]  # dimension, name, one number per column
+# Puts small names of a dimension together; returns those that went.
+Fold = Callable[[dict[str, list[int]], str], list[str]]
+
+
+class Sums(Protocol):
+    """Numbers that are added up over processes and restarts: what was saved."""
+
+    def add(self, rows: Iterable[SumRow], fold: Fold) -> None:
+        """All of it or, where it raises TierError, none. `fold` keeps the names few."""
+        ...
+
+    def read(self) -> list[SumRow]:
+        """Raises TierError."""
+        ...
+
+
 class StoreTier(Tier, Protocol):
     """A tier that outlives the process, within a bound that may change while it runs."""
+
+    @property
+    def savings(self) -> Sums: ...
 
     @property
     def max_bytes(self) -> int:

@@ -19,6 +19,7 @@ from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.team import Team
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
+from thinkonce.insight.prices import Prices
 from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, beginning_with, key_digits, only_one
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
@@ -50,6 +51,7 @@ class Desk:
     endpoints: Mapping[str, Served]
     readers: Mapping[str, Reader]
     tenants: Tenants
+    prices: Prices
 
     async def found(self, name: str) -> Entry:
         """The entry whose key begins with `name`. Raises HttpError 404, 409 and RequestError."""

@@ -13,6 +13,7 @@ from thinkonce.errors import CorruptEntry, RequestError
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.http import Call, HttpError
 from thinkonce.insight.entries import content_of, row_of
+from thinkonce.insight.savings import by_dimension, totals
 from thinkonce.selector import Selector
 
 __all__ = ("chosen", "entries", "entry", "hex_of", "stats")
@@ -23,13 +24,16 @@ _CHOICE = {"tag", "namespace", "model", "tenant"}
 
 async def stats(desk: Desk, call: Call) -> None:
     numbers = await desk.team.numbers()
+    saved = await desk.metrics.keeper.sums(numbers.counted.savings)
     told = {
         "store": desk.settings.store.url,
         "tiers": {name: msgspec.structs.asdict(stats) for name, stats in numbers.tiers.items()},
         **desk.team.bounds(),
         **desk.shelf.identity(),
         **numbers.counted.summary(),
+        **totals(saved),
         "following": numbers.following,
+        "savings": {**by_dimension(saved), "prices": desk.prices.about()},
     }
     await desk.send(call, told)
 
