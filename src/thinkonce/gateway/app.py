@@ -37,6 +37,7 @@ from thinkonce.gateway.metrics import CONTENT_TYPE, exposition
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.served import Served
+from thinkonce.gateway.strict import Strict
 from thinkonce.gateway.team import Team
 from thinkonce.outcome import Reason
 from thinkonce.upstream.failure import Refused
@@ -75,6 +76,8 @@ class Gateway:
         self.describe: Callable[[], bytes] = lambda: b"{}"
         self.cors: Cors | None = None
         self._metrics, self._team, self._access_log = metrics, team, access_log
+        # Who is served strictly, if anybody.
+        self.strict: Strict | None = None
         self._id = gateway_id.encode()
         self.adopt(endpoints, passing, admin, clients, body_limit)
         self._pages: dict[str, Handler] = {
@@ -134,6 +137,9 @@ class Gateway:
             self.clients.admit(call)
             if b"expect" in call.head:
                 check_length(call, self._body_limit)
+            if self.strict is not None and self.strict.concerns(call):
+                await self.strict.answer(call, self._body_limit)
+                return
             message = await call.receive()
             plain = endpoint.answer_inline(call, message)
             if plain is None:
@@ -198,6 +204,8 @@ class Gateway:
             await self._send_json(call, 503, b'{"status":"draining"}')
 
     async def _numbers(self, call: Call) -> None:
+        if self.strict is not None:
+            self.strict.guard(call)
         numbers = await self._team.numbers()
         page = exposition(numbers, await self._metrics.keeper.sums(numbers.counted.savings))
         await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], page)

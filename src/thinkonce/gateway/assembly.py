@@ -27,6 +27,7 @@ from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
 from thinkonce.gateway.saving import Keeper
 from thinkonce.gateway.served import Served
+from thinkonce.gateway.strict import strict_of
 from thinkonce.gateway.team import Alone, Team
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
@@ -78,6 +79,7 @@ class Assembly:
         endpoints = endpoints_of(settings, pools, shelf, world, client, passing, metrics, prices)
         desk = _desk(settings, pools, shelf, world, metrics, self.team, endpoints, prices)
         admin = Admin(desk)
+        strict = strict_of(settings, pools, shelf, world, client, passing, metrics, prices)
         clients = _clients(settings, shelf).keeping(self.gateway.clients)
         # Everything is built. Of what changes from here on, only the first may refuse.
         shelf.memory.resize(settings.cache.max_size, settings.cache.max_bytes)
@@ -90,6 +92,7 @@ class Assembly:
             metrics.learn_model(model)
         self.access_log.enabled = settings.gateway.access_log
         self.gateway.adopt(endpoints, passing, admin, clients, settings.gateway.body_limit)
+        self.gateway.strict = strict
         _show(settings, self.gateway)
         self.lane.adopt(_in_lane(settings, self.gateway), clients, self.gateway.cors)
 
@@ -173,6 +176,7 @@ def assemble(
         gateway_id=gateway_id,
         body_limit=settings.gateway.body_limit,
     )
+    gateway.strict = strict_of(settings, pools, shelf, world, client, passing, metrics, known)
     lane = FastLane(gateway.ids, metrics, access_log)
     _show(settings, gateway)
     lane.adopt(_in_lane(settings, gateway), clients, gateway.cors)
@@ -187,7 +191,8 @@ def _show(settings: Settings, gateway: Gateway) -> None:
 
 def _in_lane(settings: Settings, gateway: Gateway) -> Mapping[str, Endpoint]:
     """By path, what the fast lane may answer for."""
-    chosen = settings.gateway.inline and settings.gateway.fast_lane
+    options = settings.gateway
+    chosen = options.inline and options.fast_lane and not options.strict
     if not chosen:
         return {}
     return {path: each for path, each in gateway.cached.items() if isinstance(each, Endpoint)}

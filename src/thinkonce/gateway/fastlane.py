@@ -105,6 +105,8 @@ class FastLane:
         client = self._clients.find(headers)
         if self._clients.only_local or (self._clients.only_known and client is None):
             return
+        if client is not None and client.row.strict:
+            return
         query = scope["query_string"]
         what = f"POST {scope['raw_path'].decode('latin-1')}"
         known = endpoint.memo.known(query, headers)

@@ -104,7 +104,7 @@ class Fetch:
                 body = await exchange.read_all(MAX_ERROR)
                 raise Refused(exchange.status, exchange.headers, body or b"")
             if is_event_stream(exchange.content_type):
-                return await self._stream(exchange)
+                return await self._stream(exchange, monotonic() - started)
             return await self._whole(exchange)
         finally:
             exchange.close()
@@ -145,7 +145,7 @@ class Fetch:
         )
         return Fetched(received.reply, received.gist, exchange.headers)
 
-    async def _stream(self, exchange: Exchange) -> Fetched:
+    async def _stream(self, exchange: Exchange, first_byte: float) -> Fetched:
         recorder = self.dialect.recorder(
             self.asking.asked, usage_asked=self.usage_asked, max_bytes=self._rules.max_bytes
         )
@@ -155,7 +155,10 @@ class Fetch:
         while piece := await exchange.read():
             await self._tell(recorder, recorder.feed(piece))
         await self._tell(recorder, recorder.rest())
-        return Fetched(recorder.end(), recorder.gist(), exchange.headers)
+        reply = recorder.end()
+        if reply is not None:
+            reply = msgspec.structs.replace(reply, first_byte=round(first_byte, 3))
+        return Fetched(reply, recorder.gist(), exchange.headers)
 
     async def _tell(self, recorder: Recorder, events: list[Event]) -> None:
         if self.publish is None:

@@ -88,6 +88,7 @@ class Ready:
     micros: int  # the model took
     estimated: bool  # nobody counted the tokens
     milliseconds: float
+    first_byte: float  # seconds from the request to the recorded stream's beginning; 0: unknown
     account: Account | None = None  # what a plain hit's savings are added to
     # Of a plain exact hit of the memory tier: what does not change from one to the next.
     json_head: bytes = b""
@@ -114,6 +115,7 @@ def make_ready(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
         micros=round(entry.seconds * 1_000_000),
         estimated=reply.usage_estimated,
         milliseconds=round(entry.seconds * 1000, 3),
+        first_byte=reply.first_byte,
     )
     payload = entry.payload
     ready.prepared.again = lambda: decode_reply(payload)

@@ -45,6 +45,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     unnamed: bool = False  # a stream without `event:` lines, though its protocol has them
+    first_byte: float = 0.0  # seconds until a stream began to come; 0: unknown
 
     @property
     def tokens(self) -> int:

@@ -154,6 +154,9 @@ class Client(Section, frozen=True):
             least=1,
         ),
     ] = None
+    strict: Annotated[bool, about("Serve this client as `gateway.strict` serves all.", YES_NO)] = (
+        False
+    )
     max_bytes: Annotated[
         int | None,
         size("Bytes that answers kept for it, or its group, may take.", NONE, least=1),

@@ -194,6 +194,14 @@ class Gateway(EdgeSettings, frozen=True):
     fast_lane: Annotated[
         bool, about("Let the probe answer from the bytes of a request, below ASGI.", YES_NO)
     ] = True
+    strict: Annotated[
+        bool,
+        about(
+            "Tell no client whether an answer was stored: no marks, hits as slow as the call they "
+            "repeat, nothing in the fast lane.",
+            YES_NO,
+        ),
+    ] = False
     forward_headers: Annotated[
         list[str],
         about(

@@ -1,0 +1,263 @@
+"""Strict mode: a client sees neither from headers, bodies nor timing whether an answer was stored.
+
+    hit ──► an id like the upstream's own, made anew ──► its recorded pace ──► no marks
+    miss ─────────────────────────────────────────────────────────────────► no marks
+
+    asked      recorded first byte                             recorded end
+      |------------------|---- event ---- event ---- event ---------|
+
+Adding random delays is no defence: it averages out (Brumley and Boneh, "Remote timing attacks are
+practical", 2003). What is stored knows how long it took, and a hit takes as long again. The fast
+lane and the probe answer nobody strict.
+
+What it cannot hide, and what is therefore not cached for strict clients: responses, which keep
+their ids, and embeddings, of which a part may be known. docs/security.md tells what remains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from random import SystemRandom
+from string import ascii_letters, ascii_lowercase, digits, hexdigits
+from time import perf_counter
+
+from thinkonce.entry import Entry
+from thinkonce.flow import Answer
+from thinkonce.gateway import marks
+from thinkonce.gateway.admin.access import authorise
+from thinkonce.gateway.asking import Asking, version_free
+from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.endpoints import readers
+from thinkonce.gateway.http import (
+    Call,
+    HttpError,
+    Message,
+    Send,
+    read_body,
+    send_pieces,
+    send_whole,
+)
+from thinkonce.gateway.memo import Memo
+from thinkonce.gateway.parts import LEAST, Parts, share_of
+from thinkonce.gateway.passing import Passing
+from thinkonce.gateway.telling import Teller
+from thinkonce.gateway.world import GatewayWorld
+from thinkonce.insight.prices import Prices
+from thinkonce.insight.savings import Saved
+from thinkonce.outcome import Outcome, Reason
+from thinkonce.protocols.dialect import Stamp
+from thinkonce.protocols.registry import DIALECTS
+from thinkonce.request.headers import headers_named
+from thinkonce.request.storable import StoreRules
+from thinkonce.settings import Settings
+from thinkonce.shelf import Shelf
+from thinkonce.upstream.failure import Header
+from thinkonce.upstream.pools import Pools
+from thinkonce.upstream.request import Sender
+
+__all__ = ("Strict", "StrictEndpoint", "StrictTeller", "id_like", "strict_of", "veiled")
+
+# Their answers have ids and times that can be made anew, and are stored whole or not at all.
+ENDPOINTS = ("chat/completions", "completions", "messages")
+MARKS = (b"age", b"cache-status", b"x-thinkonce-fallback")
+# Of a 200 through the cache a client sees these: an upstream's others come with a miss alone.
+SHOWN = frozenset({b"content-type", b"content-length", b"x-request-id", b"vary"})
+MEMO_BYTES = 2**16  # nothing is remembered there
+
+_choose = SystemRandom().choice
+
+
+@dataclass(frozen=True)
+class StrictTeller(Teller):
+    """Hands stored answers out as slowly as they came. `sleep` takes seconds."""
+
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+
+    async def entry(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
+        call.outcome, call.match = found.outcome, "exact"
+        kind = Saved.STALE if found.outcome is Outcome.STALE else Saved.HIT
+        return await self._as_it_came(call, asking, entry, kind)
+
+    async def joined(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
+        if not entry.payload or found.refused is Reason.ERROR:
+            return await super().joined(call, asking, found, entry)
+        call.not_stored = found.refused or ""
+        self.metrics.counted.coalesced += 1
+        return await self._as_it_came(call, asking, entry, Saved.COALESCED)
+
+    async def _as_it_came(self, call: Call, asking: Asking, entry: Entry, kind: Saved) -> bool:
+        asked = asking.asked
+        ready = self.parts.serving(entry, self.dialect, asked)
+        # Made from the other shape, an answer is formatted otherwise than the upstream's.
+        if ready is None or (b"event-stream" in ready.raw_type[1]) != asked.stream:
+            return False
+        source = ready.source_header[1].decode("latin-1")
+        stamp = Stamp(id_like(source or self.dialect.fresh_id()), int(self.clock.wall()))
+        self._save(call, kind, ready, entry, 0)  # it waits as long as ever
+        head = [(b"x-request-id", call.id)]
+        if asked.stream:
+            pieces = ready.prepared.render_events(asked, stamp)
+            head += [marks.STREAM_TYPE]
+            first = min(ready.first_byte or entry.seconds, entry.seconds)
+            await self._until(call, first)
+            await send_pieces(call, 200, head, self._paced(call, pieces, first, entry.seconds))
+        else:
+            body = ready.prepared.render(asked, stamp)
+            await self._until(call, entry.seconds)
+            await send_whole(call, 200, [marks.JSON_TYPE, *head], body)
+        return True
+
+    async def _paced(
+        self, call: Call, pieces: list[bytes], first: float, last: float
+    ) -> AsyncIterator[bytes]:
+        """The first piece when the first byte came, the last at the end, the rest between."""
+        gap = (last - first) / max(len(pieces) - 1, 1)
+        for number, piece in enumerate(pieces):
+            await self._until(call, first + number * gap)
+            yield piece
+
+    async def _until(self, call: Call, seconds: float) -> None:
+        """Wait until so long after the request came."""
+        left = seconds - (perf_counter() - call.started)
+        if left > 0:
+            await self.sleep(left)
+
+
+class StrictEndpoint(Endpoint):
+    """Answers from the cache, but to nobody who asks whether something lies there."""
+
+    async def _ask(self, call: Call, asking: Asking) -> None:
+        _refuse_probing(asking)
+        await super()._ask(call, asking)
+
+    async def _bypass(self, call: Call, asking: Asking) -> None:
+        _refuse_probing(asking)
+        await super()._bypass(call, asking)
+
+
+class Strict:
+    """Who is served strictly, and how. `always`: everybody, else the clients that say so."""
+
+    def __init__(
+        self, endpoints: Mapping[str, StrictEndpoint], passing: Passing, token: str, *, always: bool
+    ) -> None:
+        self.always, self._passing, self._token = always, passing, token
+        self._endpoints = {
+            prefix + name: endpoint
+            for name, endpoint in endpoints.items()
+            for prefix in ("/v1/", "/")
+        }
+
+    def concerns(self, call: Call) -> bool:
+        return self.always or (call.client is not None and call.client.row.strict)
+
+    async def answer(self, call: Call, body_limit: int) -> None:
+        """Answer on a cached path, as an endpoint does for others, and raise as it does."""
+        endpoint = self._endpoints.get(call.path)
+        veil(call, cached=endpoint is not None)
+        if endpoint is not None:
+            await endpoint(call, await call.receive())
+            return
+        call.endpoint = version_free(call.path)
+        raw = await read_body(call, body_limit)
+        await self._passing.forward(call, raw, Reason.DISABLED, decoded=True)
+
+    def guard(self, call: Call) -> None:
+        """Numbers tell hits: only who may administer sees them. Raises HttpError 403."""
+        authorise(call, self._token)
+
+
+def strict_of(
+    settings: Settings,
+    pools: Pools,
+    shelf: Shelf,
+    world: GatewayWorld,
+    client: Sender,
+    passing: Passing,
+    metrics: Counts,
+    prices: Prices,
+) -> Strict | None:
+    """None where nobody is to be served strictly."""
+    always = settings.gateway.strict
+    if not always and not any(row.strict for row in settings.clients.values()):
+        return None
+    cache, reads = settings.cache, readers(settings, pools, shelf)
+    stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
+    parts = Parts(prices, share_of(cache.max_bytes, least=LEAST))
+    forwarded = headers_named(settings.gateway.forward_headers)
+    endpoints = {
+        name: StrictEndpoint(
+            reads[name],
+            shelf,
+            world,
+            client,
+            passing,
+            StrictTeller(DIALECTS[name], prices, parts, metrics, shelf.clock, stored, False),
+            Memo(forwarded, MEMO_BYTES),
+            settings.gateway.body_limit,
+            inline=False,
+        )
+        for name in ENDPOINTS
+    }
+    return Strict(endpoints, passing, settings.admin.token, always=always)
+
+
+def veil(call: Call, *, cached: bool) -> None:
+    """Let its answer leave without marks, and one through the cache without more than it needs."""
+    call.send = veiled(call.send, cached=cached)
+
+
+def veiled(send: Send, *, cached: bool) -> Send:
+    async def strictly(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [header for header in message["headers"] if not _is_mark(header[0])]
+            if cached and message["status"] == 200:
+                kept = [_plain_type(header) for header in kept if _is_shown(header[0])]
+            message = {**message, "headers": kept}
+        await send(message)
+
+    return strictly
+
+
+def _is_mark(name: bytes) -> bool:
+    return name in MARKS or name.startswith(b"x-cache")
+
+
+def _is_shown(name: bytes) -> bool:
+    return name in SHOWN or name.startswith(b"access-control-")
+
+
+def _plain_type(header: Header) -> Header:
+    """An upstream's content type may have parameters, which a stored answer's has not."""
+    if header[0] != b"content-type":
+        return header
+    return marks.STREAM_TYPE if b"event-stream" in header[1] else marks.JSON_TYPE
+
+
+def id_like(source: str) -> str:
+    """An id of the same form: what stands before the last - or _ stays, the rest is drawn anew."""
+    at = max(source.rfind("-"), source.rfind("_")) + 1
+    rest = source[at:]
+    letters = next(
+        (
+            kind
+            for kind in (digits, hexdigits[:16], ascii_lowercase + digits, ascii_letters + digits)
+            if set(rest) <= set(kind)
+        ),
+        ascii_letters + digits,
+    )
+    return source[:at] + "".join(_choose(letters) for _ in rest)
+
+
+def _refuse_probing(asking: Asking) -> None:
+    if asking.controls.only_if_cached:
+        raise HttpError(
+            403,
+            "only-if-cached: this gateway does not tell its clients what is stored ([gateway] "
+            "strict)",
+            code="strict",
+            param="only_if_cached",
+        )

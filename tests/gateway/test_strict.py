@@ -1,0 +1,241 @@
+"""Strict mode: neither headers nor bodies nor the clock tell a hit from a miss."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from gateway.conftest import CHAT, Got, Running, Stage, all_ways, until
+from gateway.upstream import Out, Seen, chunks, completion
+from thinkonce import settings as known
+from thinkonce.gateway import fetch
+from thinkonce.gateway.strict import StrictEndpoint, id_like
+
+way = all_ways
+
+SLOW = 5.0  # seconds that the model takes on the test's clock
+FIRST = 1.0  # of them until its stream begins
+TELLING = ("x-cache", "age", "cache-status", "x-thinkonce-fallback")
+
+
+class Slept:
+    """Stands in for `asyncio.sleep`: notes when, after the request came, it would have woken."""
+
+    def __init__(self) -> None:
+        self.until: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.until.append(seconds)
+
+
+async def strictly(stage: Stage, **sections: Any) -> tuple[Running, Slept]:
+    sections.setdefault("gateway", {"strict": True})
+    gateway = await stage.gateway(clock=stage.moving.clock, **sections)
+    slept, strict = Slept(), gateway.assembly.gateway.strict
+    assert strict is not None
+    for endpoint in strict._endpoints.values():
+        assert isinstance(endpoint, StrictEndpoint)
+        object.__setattr__(endpoint._teller, "sleep", slept)
+    return gateway, slept
+
+
+@pytest.fixture(autouse=True)
+def slow_model(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers in the shape asked for, and takes its time."""
+    looks: list[float] = []
+
+    def monotonic() -> float:
+        looks.append(stage.moving.monotonic)
+        return looks[-1]
+
+    monkeypatch.setattr(fetch, "monotonic", monotonic)
+
+    async def answer(seen: Seen, out: Out) -> None:
+        looks.clear()
+        stage.moving.move(FIRST)
+        rest = {"openai_processing_ms": "4999", "x_ratelimit_left": "7"}
+        if seen.json.get("stream"):
+            await out.begin_stream(**rest)
+            for event in chunks("a", "b", "c"):
+                await out.event(event)
+            await until(lambda: len(looks) > 0)  # that it begins was seen
+            stage.moving.move(SLOW - FIRST)
+            await out.event("[DONE]")
+            await out.end()
+        else:
+            stage.moving.move(SLOW - FIRST)
+            await out.json(completion(id="chatcmpl-AbC123xyz"), **rest)
+
+    stage.upstream.script = answer
+
+
+def told(got: Got) -> dict[str, str]:
+    """What a client sees of an answer besides its content: headers, and the form of ids."""
+    return {
+        name: value for name, value in got.headers.items() if name not in ("x-request-id", "date")
+    }
+
+
+def no_marks(got: Got) -> None:
+    assert not [name for name in got.headers if name.startswith(TELLING)], got.headers
+    assert b"cache_hit" not in got.body
+    assert b"kv_cache" not in got.body
+
+
+async def test_a_hit_looks_like_a_miss_and_takes_as_long(stage: Stage) -> None:
+    gateway, slept = await strictly(stage)
+    miss, hit = await gateway.chat(), await gateway.chat()
+    assert len(stage.upstream.seen) == 1, "the second was a hit"
+    assert told(miss) == told(hit)
+    no_marks(miss), no_marks(hit)
+    assert slept.until == [pytest.approx(SLOW, abs=0.9)]
+    changing = ("id", "created")
+    same = [{k: v for k, v in got.json.items() if k not in changing} for got in (miss, hit)]
+    assert same[0] == same[1]
+    assert miss.json["id"] == "chatcmpl-AbC123xyz" != hit.json["id"]
+    assert len(hit.json["id"]) == len(miss.json["id"])
+    assert hit.json["id"].startswith("chatcmpl-")
+    assert hit.json["created"] == int(stage.moving.wall)
+    assert len(hit.body) == len(miss.body)
+
+
+async def test_no_two_hits_have_one_id(stage: Stage) -> None:
+    gateway, _ = await strictly(stage)
+    ids = {(await gateway.chat()).json["id"] for _ in range(5)}
+    assert len(ids) == 5
+
+
+async def test_a_stored_stream_comes_at_its_recorded_pace(stage: Stage) -> None:
+    gateway, slept = await strictly(stage)
+    miss, hit = await gateway.chat(stream=True), await gateway.chat(stream=True)
+    assert len(stage.upstream.seen) == 1
+    assert told(miss) == told(hit)
+    no_marks(miss), no_marks(hit)
+    assert miss.streamed_text == hit.streamed_text == "abc"
+    assert len(miss.events) == len(hit.events)
+    woke = slept.until
+    assert woke[0] == pytest.approx(FIRST, abs=0.9), "its head waits for the first byte"
+    assert woke[-1] == pytest.approx(SLOW, abs=0.9)
+    gaps = [b - a for a, b in pairwise(woke[1:])]
+    assert gaps == pytest.approx([(SLOW - FIRST) / len(gaps)] * len(gaps), abs=0.3)
+
+
+async def test_an_answer_of_the_other_shape_is_asked_for_anew(stage: Stage) -> None:
+    gateway, _ = await strictly(stage)
+    await gateway.chat(stream=True)
+    await gateway.chat()
+    assert len(stage.upstream.seen) == 2, "made from a stream it would be formatted otherwise"
+
+
+async def test_a_stored_answer_from_the_store_waits_too(stage: Stage, tmp_path: Any) -> None:
+    store = {"url": f"sqlite:///{tmp_path / 'a.db'}", "secret": "s" * 32}
+    first, _ = await strictly(stage, store=store)
+    await first.chat()
+    assert first.assembly.shelf.flush(10)
+    second, slept = await strictly(stage, store=store)
+    no_marks(await second.chat())
+    assert len(stage.upstream.seen) == 1
+    assert slept.until == [pytest.approx(SLOW, abs=0.9)]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"kv_cache": {"enabled": False}},
+    ],
+    ids=["where the cache is asked", "where it is not"],
+)
+async def test_nobody_may_ask_whether_something_is_stored(
+    stage: Stage, asked: dict[str, Any]
+) -> None:
+    gateway, slept = await strictly(stage)
+    asked = {"headers": {"cache-control": "only-if-cached"}} | asked
+    unknown = await gateway.chat(**asked)
+    await gateway.chat()
+    stored = await gateway.chat(**asked)
+    assert (unknown.status, unknown.body) == (stored.status, stored.body)
+    assert unknown.status == 403
+    assert unknown.json["error"]["code"] == "strict"
+    assert told(unknown) == told(stored)
+    assert not slept.until
+
+
+async def test_a_client_is_served_strictly_where_its_row_says_so(stage: Stage) -> None:
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("tk-s", "tk-o")}
+    clients = {
+        "strict": known.Client(key_sha256=digests["tk-s"], group="team", strict=True),
+        "open": known.Client(key_sha256=digests["tk-o"], group="team"),
+    }
+    gateway, slept = await strictly(stage, gateway={}, clients=clients)
+    as_open = {"authorization": "Bearer tk-o"}
+    as_strict = {"authorization": "Bearer tk-s"}
+    assert (await gateway.chat(headers=as_open)).cache == "MISS"
+    for _ in range(3):  # a head that came before is what the fast lane answers by
+        got = await gateway.chat(headers=as_strict)
+        no_marks(got)
+    assert len(slept.until) == 3
+    for _ in range(3):
+        assert (await gateway.chat(headers=as_open)).cache == "HIT"
+    assert len(slept.until) == 3
+    assert len(stage.upstream.seen) == 1
+
+
+async def test_what_cannot_be_hidden_is_not_cached(stage: Stage) -> None:
+    gateway, _ = await strictly(stage)
+    for path in ("/v1/embeddings", "/v1/responses"):
+        seen = len(stage.upstream.seen)
+        for _ in range(2):
+            got = await gateway.post(path, {"model": "m", "input": "x", "kv_cache": {"ttl": 5}})
+            assert got.status == 200
+            no_marks(got)
+        assert len(stage.upstream.seen) == seen + 2
+        assert "kv_cache" not in stage.upstream.seen[-1].json
+
+
+async def test_errors_and_what_goes_around_the_cache_have_no_marks(stage: Stage) -> None:
+    gateway, _ = await strictly(stage)
+    no_marks(await gateway.chat(kv_cache={"enabled": False}))
+    no_marks(await gateway.post(CHAT, {"messages": 3}))
+
+    async def refuse(seen: Seen, out: Out) -> None:
+        await out.json({"error": {"message": "slow down"}}, 429, retry_after="7")
+
+    stage.upstream.script = refuse
+    got = await gateway.chat("anew")
+    no_marks(got)
+    assert (got.status, got.headers["retry-after"]) == (429, "7")
+
+
+async def test_a_follower_of_a_call_gets_an_id_of_its_own(stage: Stage) -> None:
+    gateway, _ = await strictly(stage)
+    first, second = await asyncio.gather(gateway.chat(), gateway.chat())
+    assert len(stage.upstream.seen) == 1
+    assert first.json["id"] != second.json["id"]
+    no_marks(first), no_marks(second)
+    assert told(first) == told(second)
+
+
+async def test_numbers_are_for_administrators_and_explain_still_works(stage: Stage) -> None:
+    token = "t" * 16
+    gateway, _ = await strictly(stage, admin={"token": token})
+    await gateway.chat()
+    assert (await gateway.get("/metrics")).status == 403
+    key = {"x-thinkonce-admin-token": token}
+    assert (await gateway.get("/metrics", key)).status == 200
+    rows = (await gateway.get("/cache/entries?tenant=all", key)).json
+    assert rows
+
+
+def test_ids_keep_their_form() -> None:
+    for source in ("chatcmpl-0a1f", "msg_0123456789", "cmpl-ABCxyz09", "plain", "", "a-b_c9"):
+        made = {id_like(source) for _ in range(5)}
+        (length,) = {len(each) for each in made}
+        assert length == len(source)
+        at = max(source.rfind("-"), source.rfind("_")) + 1
+        assert {each[:at] for each in made} == {source[:at]}
+    assert id_like("msg_01234567890123456789")[4:].isdigit()
