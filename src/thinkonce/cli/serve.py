@@ -82,8 +82,10 @@ def serve(
     if settings.local.enabled:
         _check_local("[local] model" if local is None else "--local", settings.local)
     from thinkonce.gateway.serve import run
+    from thinkonce.web.notify import notifying
+    from thinkonce.web.server import print_line
 
-    return run(settings, to_read_again(sources).load)
+    return run(settings, to_read_again(sources).load, notifying(print_line))
 
 
 def serve_model(

@@ -2,6 +2,7 @@
 
     code  >  flags  >  THINKONCE_<SECTION>_<NAME>  >  thinkonce.toml or --config  >  defaults
 
+For a secret, THINKONCE_<SECTION>_<NAME>_FILE may name a file that holds it.
 The first that names a setting wins. Nested tables ([upstreams.NAME], [ttl_classes.NAME]) and
 [groups] come from TOML or code only. Whatever nobody knows is an error: a misspelt setting would
 otherwise do nothing.
@@ -23,6 +24,7 @@ from thinkonce.errors import MISSING, ConfigError
 from thinkonce.settings.check import check
 from thinkonce.settings.folder import data_folder, default_store_url
 from thinkonce.settings.read import fields_of, read_value
+from thinkonce.settings.secret_file import SUFFIX, secret_of
 from thinkonce.settings.sections import (
     Client,
     Rates,
@@ -131,14 +133,20 @@ def _from_toml(tables: dict[str, Any]) -> Iterator[tuple[str, Written]]:
 
 
 def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Written]]:
-    known = {
-        env_name(section, name): f"{section}.{name}"
-        for section, kind in sections().items()
-        for name in fields_of(kind)
-    }
+    known, secrets = {}, {}
+    for section, kind in sections().items():
+        for name, said in fields_of(kind).items():
+            variable = env_name(section, name)
+            known[variable] = f"{section}.{name}"
+            if said.secret:
+                secrets[variable + SUFFIX] = variable
     for variable, value in environ.items():
         if variable in known:
             yield known[variable], (variable, value)
+        elif variable in secrets and value:
+            if environ.get(secrets[variable]):
+                raise ConfigError(variable, value, f"it, or {secrets[variable]}, not both")
+            yield known[secrets[variable]], (variable, secret_of(variable, value))
         elif variable.startswith(PREFIX) and not variable.startswith(INTERNAL_PREFIX):
             _unknown(variable, value, variable, known)
 

@@ -40,8 +40,9 @@ class Upstream(Section, frozen=True):
     api_key_env: Annotated[
         str,
         about(
-            "Environment variable that holds the key to use here in place of the client's. Serves "
-            "[clients] only. Empty: the client's key passes through.",
+            "Environment variable that holds the key to use here in place of the client's; the "
+            "same name with _FILE behind it may name a file that does. Serves [clients] only. "
+            "Empty: the client's key passes through.",
             "a variable's name",
         ),
     ] = ""

@@ -12,6 +12,7 @@ from math import inf
 
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Upstream
+from thinkonce.settings.secret_file import secret_in
 from thinkonce.upstream.budget import Budget
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.line import Line
@@ -52,11 +53,14 @@ class Pool:
         return f"Pool({self.name!r})"
 
     def take_key(self, environ: Mapping[str, str]) -> None:
-        """Use the key that `api_key_env` names. Raises ConfigError where there is none."""
+        """Use the key that `api_key_env` names, be it in a file that the same name and _FILE
+
+        names. Raises ConfigError where there is none.
+        """
         variable = self.declared.api_key_env
         if not variable:
             return
-        key = environ.get(variable, "").strip()
+        key = secret_in(variable, environ)
         if not (key.isascii() and key.isprintable() and key):
             where = f"[upstreams.{self.name}] api_key_env"
             raise ConfigError(where, variable, "the name of a variable that is set to a key")

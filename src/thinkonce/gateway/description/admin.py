@@ -24,7 +24,7 @@ _HEX: Json = {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _LINES = "application/jsonl"
 _OWN = (400, 403, 431, 500, 503, 508)
-_OWN_BODY = (413, 415)
+_OWN_BODY = (408, 413, 415)
 _STRUCTS = (Annotation, EntryRow, Explained, Feedback, Limits, Purge, Result)
 _CHOICE = (
     parameter("tag", "With all of these tags.", {"type": "array", "items": _TEXT}),

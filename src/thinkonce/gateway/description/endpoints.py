@@ -78,7 +78,7 @@ FORWARDED: Mapping[tuple[str, str], str] = {
     ("post", "messages/count_tokens"): "Count the tokens of a message",
     ("post", "moderations"): "Classify a text",
 }
-_OWN = (400, 401, 403, 413, 429, 431, 500, 502, 503, 504, 508)
+_OWN = (400, 401, 403, 408, 413, 429, 431, 500, 502, 503, 504, 508)
 _OWN_CACHED = (*_OWN, 404, 415, 501)
 _PASSED = "Whatever else the upstream answers: its status, body and headers, unchanged."
 

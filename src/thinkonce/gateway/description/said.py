@@ -47,6 +47,7 @@ _WHEN: Mapping[int, str] = {
     401: "The API key is unknown to this gateway.",
     403: "Not open to this caller.",
     404: "There is no such thing.",
+    408: "The request did not come whole in time.",
     409: "It fits more than one thing, or belongs to another installation.",
     413: "Larger than [gateway] body_limit.",
     415: "The content type or encoding is not accepted.",
