@@ -122,6 +122,13 @@ class Shelf:
         """By the tier's name; a tier that fails holds nothing for now."""
         return {tier.name: _stats_of(tier) for tier in self.setting.tiers}
 
+    def tier_counts(self) -> dict[str, TierStats]:
+        """As `tier_stats`, at once: what the store holds is left out."""
+        counts = {self.memory.name: self.memory.stats()}
+        if self.store is not None:
+            counts[self.store.name] = self.store.counted()
+        return counts
+
     def stats(self) -> dict[str, Any]:
         """All numbers of the shelf, for people and programs."""
         tiers = self.tier_stats()

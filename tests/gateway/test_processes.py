@@ -89,6 +89,10 @@ class Host:
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
         return Process(child, lines, url, session)
 
+    async def entered(self, session: aiohttp.ClientSession) -> aiohttp.ClientSession:
+        """The session, closed at the end of the test."""
+        return await self._stack.enter_async_context(session)
+
     async def two_gateways(self) -> tuple[Process, Process]:
         one, two = await asyncio.gather(self.gateway(), self.gateway())
         return one, two

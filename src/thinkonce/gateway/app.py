@@ -69,6 +69,7 @@ class Gateway:
         *,
         gateway_id: str,
         body_limit: int,
+        ids: RequestIds | None = None,
     ) -> None:
         self.ready = True
         # What to say in place of an upstream's failure, by whoever knows more of it.
@@ -88,7 +89,7 @@ class Gateway:
             **dict.fromkeys(("/openapi.json", "/v1/openapi.json"), self._description),
             **dict.fromkeys(("/dashboard", "/v1/dashboard"), _not_built),
         }
-        self.ids = RequestIds()
+        self.ids = ids or RequestIds()
 
     def adopt(
         self,

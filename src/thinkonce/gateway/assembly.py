@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -23,12 +23,14 @@ from thinkonce.gateway.description import description_of
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.endpoints import endpoints_of, prices_of, readers, rules_of
 from thinkonce.gateway.fastlane import FastLane
+from thinkonce.gateway.parts import part_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
+from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.saving import Keeper
 from thinkonce.gateway.served import Served
 from thinkonce.gateway.strict import strict_of
-from thinkonce.gateway.team import Alone, Team
+from thinkonce.gateway.team import Alone, Place, Team
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
@@ -61,6 +63,7 @@ class Assembly:
     world: GatewayWorld
     access_log: AccessLog
     lane: FastLane
+    place: Place | None = None
     prices: Prices | None = None
     retired: list[Client] = field(default_factory=list)
 
@@ -80,9 +83,10 @@ class Assembly:
         desk = _desk(settings, pools, shelf, world, metrics, self.team, endpoints, prices)
         admin = Admin(desk)
         strict = strict_of(settings, pools, shelf, world, client, passing, metrics, prices)
-        clients = _clients(settings, shelf).keeping(self.gateway.clients)
+        clients = _clients(settings, shelf, self.place).keeping(self.gateway.clients)
         # Everything is built. Of what changes from here on, only the first may refuse.
-        shelf.memory.resize(settings.cache.max_size, settings.cache.max_bytes)
+        cache, workers = settings.cache, settings.gateway.workers
+        shelf.memory.resize(part_of(cache.max_size, workers), part_of(cache.max_bytes, workers))
         if shelf.store is not None:
             shelf.store.resize(settings.store.max_bytes)
         shelf.adopt(rules)
@@ -127,20 +131,21 @@ def assemble(
     *,
     clock: Clock = SYSTEM,
     prices: Prices | None = None,
-    join: Callable[[Alone], Team] | None = None,
+    place: Place | None = None,
 ) -> Assembly:
     """Needs a running loop if health is checked. Raises ConfigError for an unusable store.
 
-    `join` makes one of several workers of it; None: it is the only one.
+    `place`: among several workers; None: it is the only one.
     """
     pools.take_keys(os.environ)
+    workers = settings.gateway.workers
     shelf = open_shelf(
         settings.store.url,
         rules_of(settings),
         secret=settings.store.secret,
         encryption_keys=keys_of(settings.store),
-        max_size=settings.cache.max_size,
-        max_bytes=settings.cache.max_bytes,
+        max_size=part_of(settings.cache.max_size, workers),
+        max_bytes=part_of(settings.cache.max_bytes, workers),
         store_max_bytes=settings.store.max_bytes,
         policy=settings.cache.policy,
         clock=clock,
@@ -157,13 +162,13 @@ def assemble(
         finish_abandoned=settings.gateway.finish_abandoned,
     )
     alone = Alone(shelf, world, metrics)
-    team = alone if join is None else join(alone)
-    gateway_id = f"thinkonce-{secrets.token_hex(8)}"
+    team = alone if place is None else place.join(alone)
+    gateway_id = f"thinkonce-{secrets.token_hex(8) if place is None else place.run}"
     client = _client(settings, gateway_id, clock)
     passing = Passing(client, pools, headers_named(settings.gateway.forward_headers))
     known = prices or prices_of(settings)
     endpoints = endpoints_of(settings, pools, shelf, world, client, passing, metrics, known)
-    clients = _clients(settings, shelf)
+    clients = _clients(settings, shelf, place)
     access_log = AccessLog(enabled=settings.gateway.access_log)
     gateway = Gateway(
         endpoints,
@@ -175,13 +180,16 @@ def assemble(
         access_log,
         gateway_id=gateway_id,
         body_limit=settings.gateway.body_limit,
+        ids=None if place is None else RequestIds(place.run[:8], place.serial),
     )
     gateway.strict = strict_of(settings, pools, shelf, world, client, passing, metrics, known)
     lane = FastLane(gateway.ids, metrics, access_log)
     _show(settings, gateway)
     lane.adopt(_in_lane(settings, gateway), clients, gateway.cors)
     client.watch(pools.all)
-    return Assembly(gateway, pools, shelf, metrics, team, client, world, access_log, lane, prices)
+    return Assembly(
+        gateway, pools, shelf, metrics, team, client, world, access_log, lane, place, prices
+    )
 
 
 def _show(settings: Settings, gateway: Gateway) -> None:
@@ -204,11 +212,11 @@ def _client(settings: Settings, gateway_id: str, clock: Clock) -> Client:
     return Client(timeouts, retries=gateway.retries, gateway_id=gateway_id, clock=clock)
 
 
-def _clients(settings: Settings, shelf: Shelf) -> Clients:
+def _clients(settings: Settings, shelf: Shelf, place: Place | None) -> Clients:
     tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
     own_key = any(row.api_key_env for row in settings.upstreams.values())
     measure = partial(held_by, shelf)
-    return Clients(settings.clients, tenants, shelf.clock, measure, own_key=own_key)
+    return Clients(settings.clients, tenants, shelf.clock, measure, own_key=own_key, place=place)
 
 
 def _desk(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 
 from thinkonce.clock import Clock
 from thinkonce.errors import MISSING, ConfigError
@@ -24,6 +25,7 @@ from thinkonce.gateway.admin.access import is_loopback, why_not_local
 from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.http import Call, HttpError
 from thinkonce.gateway.quota import Quota
+from thinkonce.gateway.team import Place
 from thinkonce.gateway.tenants import SECRETS, Tenants, digest_of
 from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
@@ -37,13 +39,20 @@ class KnownClient:
     __slots__ = ("allowance", "name", "quota", "row", "tenant")
 
     def __init__(
-        self, name: str, row: Client, tenant: str, clock: Clock, measure: Callable[[str], int]
+        self,
+        name: str,
+        row: Client,
+        tenant: str,
+        clock: Clock,
+        measure: Callable[[str], int],
+        place: Place | None = None,
     ) -> None:
         self.name, self.row, self.tenant = name, row, tenant
-        self.allowance = None if row.rate_limit is None else Allowance(row.rate_limit, clock)
-        self.quota = (
-            None if row.max_bytes is None else Quota(row.max_bytes, lambda: measure(tenant), clock)
-        )
+        limit, most = row.rate_limit, row.max_bytes
+        alike = f"{name} {row.key_sha256} {limit}"  # whoever is declared otherwise begins anew
+        self.allowance = None if limit is None else _allowance(alike, limit, clock, place)
+        used = partial(measure, tenant)
+        self.quota = None if most is None else _quota(tenant, most, used, clock, place)
 
     def __repr__(self) -> str:
         return f"KnownClient({self.name!r})"
@@ -80,11 +89,12 @@ class Clients:
         measure: Callable[[str], int],
         *,
         own_key: bool = False,
+        place: Place | None = None,
     ) -> None:
         self._known = [
             (
                 row.key_sha256.encode(),
-                KnownClient(name, row, tenants.of_digest(row.key_sha256), clock, measure),
+                KnownClient(name, row, tenants.of_digest(row.key_sha256), clock, measure, place),
             )
             for name, row in rows.items()
         ]
@@ -166,3 +176,15 @@ def _too_many(allowance: Allowance) -> HttpError:
     )
     error.headers = ((b"retry-after", b"%d" % allowance.seconds_to_one()),)
     return error
+
+
+def _allowance(client: str, limit: int, clock: Clock, place: Place | None) -> Allowance:
+    return Allowance(limit, clock) if place is None else place.allowance(client, limit, clock)
+
+
+def _quota(
+    tenant: str, most: int, used: Callable[[], int], clock: Clock, place: Place | None
+) -> Quota:
+    if place is None:
+        return Quota(most, used, clock)
+    return place.quota(tenant, most, used, clock)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import ssl
 from dataclasses import replace
+from functools import partial
+from math import ceil
 
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.counts import Counts
@@ -19,16 +21,21 @@ log = logging.getLogger("thinkonce")
 
 
 def limits_of(gateway: Gateway) -> Limits:
-    """As they are written."""
+    """As they are written; of what counts connections, a worker's part."""
+    part = partial(_part_of, gateway.workers)
     return Limits(
         header_limit=gateway.header_limit,
         header_setting="[gateway] header_limit",
         request_timeout=gateway.request_timeout,
         idle_timeout=gateway.idle_timeout,
         write_timeout=gateway.write_timeout,
-        max_connections=gateway.max_connections,
-        per_peer=gateway.max_connections_per_peer,
+        max_connections=part(gateway.max_connections),
+        per_peer=part(gateway.max_connections_per_peer),
     )
+
+
+def _part_of(workers: int, most: int | None) -> int | None:
+    return None if most is None else ceil(most / workers)
 
 
 def attainable(limits: Limits) -> Limits:

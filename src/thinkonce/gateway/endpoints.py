@@ -102,7 +102,7 @@ def endpoints_of(
     cache, gateway = settings.cache, settings.gateway
     reads = readers(settings, pools, shelf)
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
-    parts = Parts(prices, share_of(cache.max_bytes, least=LEAST))
+    parts = Parts(prices, share_of(cache.max_bytes, least=LEAST, workers=gateway.workers))
     forwarded = headers_named(gateway.forward_headers)
     dialects = {
         name: Endpoint(
@@ -120,7 +120,7 @@ def endpoints_of(
                 stored,
                 gateway.annotate_body,
             ),
-            Memo(forwarded, share_of(cache.max_bytes) // len(DIALECTS)),
+            Memo(forwarded, share_of(cache.max_bytes, workers=gateway.workers) // len(DIALECTS)),
             gateway.body_limit,
             inline=gateway.inline,
         )

@@ -51,6 +51,7 @@ class LocalModel:
         self.url = ""
         self.restarts = 0
         self.restarting = False  # from its death until it answers again
+        self.changed: Callable[[], object] = lambda: None  # told when `restarting` changes
 
     async def start(self) -> str:
         """Start it and wait until it answers; its base URL. Raises ConfigError if it cannot."""
@@ -104,7 +105,7 @@ class LocalModel:
             assert self._process is not None
             started = asyncio.get_running_loop().time()
             code = await self._drained()
-            self.restarting = True
+            self._is_restarting(True)
             if asyncio.get_running_loop().time() - started > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             log.error("the local model exited %s; it is started again in %.1f s", code, pause)
@@ -112,8 +113,12 @@ class LocalModel:
             pause = min(pause * 2, LONGEST_PAUSE)
             self.restarts += 1
             if await self._spawn(port):
-                self.restarting = False
+                self._is_restarting(False)
                 log.warning("the local model is back on %s", self.url)
+
+    def _is_restarting(self, restarting: bool) -> None:
+        self.restarting = restarting
+        self.changed()
 
     async def _drained(self) -> int:
         """Its exit code, once it is gone; what it prints meanwhile is read, so it never blocks."""

@@ -15,7 +15,7 @@ from thinkonce.gateway.marks import Ready, make_ready
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.dialect import Asked, Dialect
 
-__all__ = ("LEAST", "Parts", "share_of")
+__all__ = ("LEAST", "Parts", "part_of", "share_of")
 
 MIB = 1024 * 1024
 # Part of the memory tier's bound that is spent on top of it, for each of two: these, and the memo.
@@ -91,6 +91,12 @@ class Parts:
             self.bytes -= self._kept.pop(next(iter(self._kept))).size
 
 
-def share_of(max_bytes: int | None, *, least: int = 0) -> int:
-    """What may be spent beside a memory tier of `max_bytes` (None: unbounded)."""
-    return MOST if max_bytes is None else max(least, min(max_bytes // SHARE, MOST))
+def share_of(max_bytes: int | None, *, least: int = 0, workers: int = 1) -> int:
+    """What may be spent beside a memory tier of `max_bytes` (None: unbounded), by each worker."""
+    spent = MOST if max_bytes is None else max(least, min(max_bytes // SHARE, MOST))
+    return spent // workers
+
+
+def part_of(bound: int | None, workers: int) -> int | None:
+    """What one of so many workers may hold of a bound for all of them."""
+    return bound if bound is None or bound < 1 else max(1, bound // workers)

@@ -44,16 +44,18 @@ class Quota:
             self._used += size
         return not self.refused
 
-    async def refresh(self) -> None:
-        """Measure, if that was too long ago."""
+    async def refresh(self) -> bool:
+        """Measure, if that was too long ago; whether it was measured."""
         now = self._clock.monotonic()
         if now - self._measured_at < (EVERY_WHEN_FULL if self.refused else EVERY):
-            return
+            return False
         self._measured_at = now
         try:
             self._used = await asyncio.to_thread(self._measure)
         except TierError as error:
             log.warning("a quota goes by its last measurement: %s", error)
+            return False
+        return True
 
 
 def held_by(shelf: Shelf, tenant: str) -> int:

@@ -10,10 +10,14 @@ __all__ = ("RequestIds",)
 
 
 class RequestIds:
-    """`next(ids)`; thread-safe where `itertools.count` is."""
+    """`next(ids)`; thread-safe where `itertools.count` is.
 
-    def __init__(self) -> None:
-        self._run = secrets.token_hex(4).encode()
+    Workers of one gateway have the same `run` and each a `serial` that no other has had.
+    """
+
+    def __init__(self, run: str = "", serial: int | None = None) -> None:
+        name = run or secrets.token_hex(4)
+        self._run = (name if serial is None else f"{name}.{serial:x}").encode()
         self._count = itertools.count(1)
 
     def __next__(self) -> bytes:

@@ -7,7 +7,9 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 
@@ -18,6 +20,7 @@ from thinkonce.gateway.edge import attainable, limits_of, tls_of
 from thinkonce.gateway.http import HttpError
 from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
 from thinkonce.gateway.reload import Reload
+from thinkonce.gateway.team import Place
 from thinkonce.settings import Settings, Upstream
 from thinkonce.upstream.failure import Unreachable
 from thinkonce.upstream.pools import Pools
@@ -27,7 +30,7 @@ from thinkonce.web.server import Say, Server, Terms, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
 from thinkonce.web.tls import read_again
 
-__all__ = ("run",)
+__all__ = ("GatewayServer", "Signals", "announce", "check_models", "run", "set_level", "with_local")
 
 log = logging.getLogger("thinkonce")
 
@@ -43,9 +46,11 @@ def run(
     SIGHUP puts in force what `read` gives then. `say` gets the lines for whoever started it; by
     default they are printed. Raises ConfigError.
     """
-    _check_models(settings)
-    if settings.gateway.workers != 1:
-        raise ConfigError("workers", settings.gateway.workers, "1; more are not built yet")
+    check_models(settings)
+    if settings.gateway.workers > 1:
+        from thinkonce.gateway.workers.parent import run_workers
+
+        return run_workers(settings, read or (lambda: settings), say)
     log_to_stderr(settings.log.level)
     listener = bind(settings.gateway.host, settings.gateway.port)
     try:
@@ -58,9 +63,9 @@ def run(
 async def _serve(
     settings: Settings, read: Callable[[], Settings], listener: socket.socket, say: Say
 ) -> int:
-    asked = _Signals()
+    asked = Signals()
     model: LocalModel | None = None
-    with handling(asked.handlers()):
+    with asked.handled():
         try:
             if settings.local.enabled:
                 model = LocalModel(lambda port: command_of(settings.local, port), say)
@@ -69,8 +74,9 @@ async def _serve(
                     say("stopped before it was ready")
                     return 0
                 await starting
-            complete = partial(_with_local, model)
-            server = _Server(listener, complete(settings), say, model)
+            complete = partial(with_local, model)
+            is_restarting = None if model is None else lambda: model.restarting
+            server = GatewayServer(listener, complete(settings), say, is_restarting)
             asked.ends(server)
             asked.reload = Reload(settings, read, lambda new: server.adopt(complete(new)))
             try:
@@ -84,16 +90,16 @@ async def _serve(
     return 0
 
 
-def _check_models(settings: Settings) -> None:
+def check_models(settings: Settings) -> None:
     if not settings.upstreams and not settings.local.enabled:
         accepts = "--upstream URL for a provider, or --local for a model on this machine"
         raise ConfigError("a model to ask", MISSING, accepts)
     check_guarded(settings)
 
 
-def _with_local(model: LocalModel | None, settings: Settings) -> Settings:
+def with_local(model: LocalModel | None, settings: Settings) -> Settings:
     """The local model is the last pool: configured ones choose their models first."""
-    _check_models(settings)
+    check_models(settings)
     if model is None:
         return settings
     # Our own server counts its tokens when asked; an estimate would be worse and no cheaper.
@@ -102,23 +108,30 @@ def _with_local(model: LocalModel | None, settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, upstreams=upstreams)
 
 
-class _Signals:
+class Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+class Signals:
     """What signals ask for: to drain, then to stop at once; and to read the settings again."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.asked = asyncio.Event()
         self.twice = False
-        self.server: Server | None = None
+        self.server: Stoppable | None = None
         self.reload: Callable[[], None] = _too_early
 
-    def handlers(self) -> dict[int, Callable[[], object]]:
+    def handled(self) -> AbstractContextManager[None]:
+        return handling(self._handlers())
+
+    def _handlers(self) -> dict[int, Callable[[], object]]:
         found = stopping(partial(self._loop.call_soon_threadsafe, self._stop))
         if hasattr(signal, "SIGHUP"):
             found[signal.SIGHUP] = partial(self._loop.call_soon_threadsafe, self._reload)
         return found
 
-    def ends(self, server: Server) -> None:
+    def ends(self, server: Stoppable) -> None:
         """Pass on what is asked for from now on, and what was meanwhile."""
         self.server = server
         if self.asked.is_set():
@@ -133,7 +146,7 @@ class _Signals:
     def _reload(self) -> None:
         self.reload()
 
-    async def came_before(self, work: asyncio.Future[str]) -> bool:
+    async def came_before(self, work: asyncio.Future[Any]) -> bool:
         """True if a signal came before `work` was done; it is cancelled then."""
         asked = asyncio.ensure_future(self.asked.wait())
         await asyncio.wait((asked, work), return_when=asyncio.FIRST_COMPLETED)
@@ -149,17 +162,25 @@ def _too_early() -> None:
     log.warning("SIGHUP: nothing is reloaded, the gateway is not ready yet")
 
 
-class _Server(Server):
-    """Serves one gateway, and says what to try."""
+class GatewayServer(Server):
+    """Serves one gateway, and says what to try.
+
+    `is_restarting`: whether the local model is being started again; None: there is none.
+    """
 
     def __init__(
-        self, listener: socket.socket, settings: Settings, say: Say, model: LocalModel | None
+        self,
+        listener: socket.socket,
+        settings: Settings,
+        say: Say,
+        is_restarting: Callable[[], bool] | None,
+        place: Place | None = None,
     ) -> None:
         """Raises ConfigError for a store that cannot be used."""
         gateway = settings.gateway
         terms = Terms(gateway.drain_timeout, attainable(limits_of(gateway)), tls_of(gateway))
-        self._assembly = assemble(settings, Pools.of(settings.upstreams))
-        self._assembly.gateway.excuse = partial(_excuse, model)
+        self._assembly = assemble(settings, Pools.of(settings.upstreams), place=place)
+        self._assembly.gateway.excuse = partial(_excuse, is_restarting)
         self._settings = settings
         super().__init__(self._assembly.gateway, listener, terms, say, self._assembly.lane)
         self._assembly.gateway.guard(self.edge)
@@ -173,19 +194,10 @@ class _Server(Server):
         self.edge.limits = attainable(limits_of(gateway))
         if self.terms.tls is not None:
             read_again(self.terms.tls, gateway.tls_cert, gateway.tls_key)
-        _set_level(settings)
+        set_level(settings)
 
     def announce(self, url: str) -> None:
-        self.say(f"thinkonce ready on {url}")
-        local = self._settings.local
-        model = local.model if LOCAL_POOL in self._settings.upstreams else "MODEL"
-        key = "" if model != "MODEL" else ' -H "authorization: Bearer $OPENAI_API_KEY"'
-        trust = "" if self.terms.tls is None else " --cacert CERTIFICATE"
-        self.say(
-            f"try: curl{trust} {url}/v1/chat/completions -H 'content-type: application/json'{key} "
-            f'-d \'{{"model": "{model}", "temperature": 0, "messages": '
-            f'[{{"role": "user", "content": "What is the capital of France?"}}]}}\''
-        )
+        announce(self._settings, url, self.say)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._assembly.gateway.ready = False
@@ -197,9 +209,9 @@ class _Server(Server):
         await self._assembly.close(0.0)
 
 
-def _excuse(model: LocalModel | None, error: UpstreamError) -> HttpError | None:
+def _excuse(is_restarting: Callable[[], bool] | None, error: UpstreamError) -> HttpError | None:
     """A 503 for whoever asks the local model while it is being started again."""
-    if model is None or not model.restarting or not isinstance(error, Unreachable):
+    if is_restarting is None or not is_restarting() or not isinstance(error, Unreachable):
         return None
     if not str(error).startswith(f"upstream {LOCAL_POOL!r} "):  # another pool is down as well
         return None
@@ -211,5 +223,18 @@ def _excuse(model: LocalModel | None, error: UpstreamError) -> HttpError | None:
     )
 
 
-def _set_level(settings: Settings) -> None:
+def set_level(settings: Settings) -> None:
     logging.getLogger("thinkonce").setLevel(settings.log.level.upper())
+
+
+def announce(settings: Settings, url: str, say: Say) -> None:
+    """Requests are accepted: say where, and what to try."""
+    say(f"thinkonce ready on {url}")
+    model = settings.local.model if LOCAL_POOL in settings.upstreams else "MODEL"
+    key = "" if model != "MODEL" else ' -H "authorization: Bearer $OPENAI_API_KEY"'
+    trust = " --cacert CERTIFICATE" if settings.gateway.tls_cert else ""
+    say(
+        f"try: curl{trust} {url}/v1/chat/completions -H 'content-type: application/json'{key} "
+        f'-d \'{{"model": "{model}", "temperature": 0, "messages": '
+        f'[{{"role": "user", "content": "What is the capital of France?"}}]}}\''
+    )

@@ -6,17 +6,40 @@ With one worker there is nobody else to ask.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
+from thinkonce.clock import Clock
+from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.numbers import Numbers
+from thinkonce.gateway.quota import Quota
 from thinkonce.gateway.refusals import Refusal
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.shelf import Shelf
+from thinkonce.tiers.tier import TierStats
 
-__all__ = ("Alone", "Bounds", "Team")
+__all__ = ("Alone", "Bounds", "Place", "Team")
 
 Bounds = dict[str, int | None]  # max_size, max_bytes, store_max_bytes
+
+
+class Place(Protocol):
+    """What makes a gateway one of several workers.
+
+    `run` names the gateway, the same in all of them; `serial` this worker's start.
+    """
+
+    run: str
+    serial: int
+
+    def join(self, alone: Alone) -> Team:
+        """Called once, with what the worker knows by itself."""
+        ...
+
+    def allowance(self, client: str, per_minute: int, clock: Clock) -> Allowance: ...
+
+    def quota(self, tenant: str, most: int, measure: Callable[[], int], clock: Clock) -> Quota: ...
 
 
 class Team(Protocol):
@@ -46,21 +69,27 @@ class Alone:
     """The only worker, or what one of several knows by itself."""
 
     def __init__(self, shelf: Shelf, world: GatewayWorld, metrics: Counts) -> None:
-        self._shelf, self._world, self._metrics = shelf, world, metrics
+        self.shelf, self._world, self._metrics = shelf, world, metrics
 
     async def numbers(self) -> Numbers:
         # In a thread: counting the rows of a large store takes a disk's time.
-        tiers = await asyncio.to_thread(self._shelf.tier_stats)
+        return self._with(await asyncio.to_thread(self.shelf.tier_stats))
+
+    def counts(self) -> Numbers:
+        """As `numbers`, at once: what the store holds is left out."""
+        return self._with(self.shelf.tier_counts())
+
+    def _with(self, tiers: dict[str, TierStats]) -> Numbers:
         metrics = self._metrics
         metrics.savings.collect()
         held = metrics.connections()
         return Numbers(metrics.counted, tiers, metrics.inflight, self._world.following, held)
 
     def bounds(self) -> Bounds:
-        return self._shelf.bounds()
+        return self.shelf.bounds()
 
     async def resize(self, bounds: Bounds) -> None:
-        self._shelf.resize(**bounds)
+        self.shelf.resize(**bounds)
 
     def refusal(self, digest: bytes) -> Refusal | None:
         return self._world.refusals.of(digest)

@@ -26,6 +26,10 @@ def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
     """
     if settings.store.url:
         check_store_url(names.get("store.url", "[store] url"), settings.store.url)
+    if settings.gateway.workers > 1 and settings.store.url == "memory://":
+        written = names.get("store.url", "[store] url")
+        accepts = "sqlite:///FILE with several workers, which share answers there; or --workers 1"
+        raise ConfigError(written, settings.store.url, accepts)
     pools = [*settings.upstreams, *(["local"] if settings.local.enabled else [])]
     for name, upstream in settings.upstreams.items():
         _check_upstream(name, upstream)

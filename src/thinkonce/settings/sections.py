@@ -185,7 +185,10 @@ class Gateway(EdgeSettings, frozen=True):
         int, about("Port to listen on; 0: any free one.", "0 to 65535", least=0, most=65_535)
     ] = 8000
     workers: Annotated[
-        int, about("Processes that serve.", "1 (more are not built yet)", least=1, most=1)
+        int,
+        about(
+            "Processes that serve; more than one need a store on disk.", "1 to 64", least=1, most=64
+        ),
     ] = 1
     annotate_body: Annotated[
         bool, about("Put `cache_hit` and `kv_cache` into answers.", YES_NO)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
+import msgspec
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.entry import Entry, localise
@@ -198,9 +199,10 @@ class SqliteTier:
             size = self._database.one(USED_BYTES)
         except TierError:
             entries = size = 0
+        return msgspec.structs.replace(self.counted(), entries=entries, bytes=size)
+
+    def counted(self) -> TierStats:
         return TierStats(
-            entries=entries,
-            bytes=size,
             evictions=dict(+self._writer.removed),
             dropped_writes=self._writer.dropped,
             errors=self._writer.errors + self._corrupt,

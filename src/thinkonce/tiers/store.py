@@ -14,6 +14,7 @@ from thinkonce.host.mapfile import HostFile
 from thinkonce.tiers.breaker import Breaker
 from thinkonce.tiers.schema import check_file
 from thinkonce.tiers.sqlite import SqliteTier
+from thinkonce.tiers.tier import TierStats
 
 if TYPE_CHECKING:
     from thinkonce.tiers.cipher import Cipher
@@ -44,6 +45,9 @@ class Store(Breaker):
 
     def bytes_of(self, tenant: str) -> int:
         return self._sized.bytes_of(tenant)
+
+    def counted(self) -> TierStats:
+        return self._sized.counted()
 
 
 def store_path(url: str) -> Path:

@@ -125,3 +125,7 @@ class StoreTier(Tier, Protocol):
     def bytes_of(self, tenant: str) -> int:
         """Bytes that the entries of `tenant` take. Raises TierError."""
         ...
+
+    def counted(self) -> TierStats:
+        """What `stats` counts since the tier was opened, at once: no `entries`, no `bytes`."""
+        ...

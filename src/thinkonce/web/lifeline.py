@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 __all__ = ("LIFELINE", "end_with_parent", "held")
 
@@ -23,17 +24,23 @@ def held() -> dict[str, str]:
     return {LIFELINE: "stdin"}
 
 
-def end_with_parent() -> None:
+def end_with_parent(grace: float | None = None) -> None:
     """Take the parent's end for a SIGTERM, if this process was started with a lifeline.
 
+    Whatever it still does `grace` seconds later, it ends (None: it takes the time it needs).
     Children of this process do not inherit it: their parent is another one.
     """
     if os.environ.pop(LIFELINE, ""):
-        threading.Thread(target=_watch, name="thinkonce-lifeline", daemon=True).start()
+        threading.Thread(
+            target=_watch, args=(grace,), name="thinkonce-lifeline", daemon=True
+        ).start()
 
 
-def _watch() -> None:
+def _watch(grace: float | None) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
     # Trips the handler in the main thread, on every platform.
     _thread.interrupt_main(signal.SIGTERM)
+    if grace is not None:
+        time.sleep(grace)
+        os._exit(1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 
 from thinkonce.errors import ConfigError
 
-__all__ = ("bind", "url_of")
+__all__ = ("bind", "bind_each", "url_of")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -31,6 +32,29 @@ def bind(host: str, port: int) -> socket.socket:
         if wrong.errno == errno.EADDRNOTAVAIL:
             raise _no_address(host, wrong) from wrong
         raise ConfigError("--port", port, f"a port that is free on {host} ({wrong})") from wrong
+    return listener
+
+
+def bind_each(host: str, port: int, count: int) -> list[socket.socket]:
+    """A bound socket for each of `count` processes that serve one address. Raises ConfigError.
+
+    On Linux each is a socket of its own, among which the system spreads connections evenly
+    (SO_REUSEPORT, socket(7)): of one socket that all share, whoever wakes first takes a whole
+    burst. Elsewhere SO_REUSEPORT does not spread, and all get the same one.
+    """
+    first = bind(host, port)
+    if sys.platform != "linux":
+        return [first] * count
+    # Only now: that the port is free of others is known, and nobody else binds without the option.
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return [first, *(_beside(first) for _ in range(count - 1))]
+
+
+def _beside(first: socket.socket) -> socket.socket:
+    listener = socket.socket(first.family, first.type, first.proto)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(first.getsockname())
     return listener
 
 

@@ -19,7 +19,7 @@ from thinkonce.web.edge import Edge, Limits
 from thinkonce.web.lane import Lane, protocol_of
 from thinkonce.web.listener import url_of
 
-__all__ = ("Say", "Server", "Terms", "new_loop", "print_line")
+__all__ = ("Say", "Server", "Terms", "drains", "new_loop", "print_line", "stopped")
 
 # Who connects and does not get through TLS's handshake holds memory that no limit counts.
 HANDSHAKE_SECONDS = 10.0
@@ -115,19 +115,25 @@ class Server(uvicorn.Server):
             await super().serve([self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, which sets no limit to a handshake."""
-        url, tls = self.url, self.terms.tls
+        url = self.url
         await self.lifespan.startup()
-        server = await asyncio.get_running_loop().create_server(
+        self.servers = [await self.accept_on(self._listener)]
+        self.started = True
+        self.announce(url)
+
+    async def accept_on(self, listener: socket.socket) -> asyncio.Server:
+        """Accept on a bound socket until what is returned is closed.
+
+        As uvicorn does, which sets no limit to a handshake.
+        """
+        tls = self.terms.tls
+        return await asyncio.get_running_loop().create_server(
             self._connection,
-            sock=self._listener,
+            sock=listener,
             ssl=tls,
             ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS,
             backlog=BACKLOG,
         )
-        self.servers = [server]
-        self.started = True
-        self.announce(url)
 
     def _connection(self) -> asyncio.Protocol:
         protocol: Any = self.config.http_protocol_class
@@ -143,8 +149,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         seconds = self.terms.drain_seconds
         self._drained_at = time.monotonic() + seconds
-        under_way = _answers(len(self.server_state.tasks))
-        self.say(f"draining: {under_way} under way, up to {seconds:g} s; again to stop at once")
+        self.say(drains(len(self.server_state.tasks), seconds))
         await super().shutdown(sockets)
         self._cut |= self.server_state.tasks  # their time is up, and they were cancelled
 
@@ -169,9 +174,12 @@ class Server(uvicorn.Server):
         """The last line: what became of the answers under way."""
         if not self.started:
             return "stopped before it was ready"
-        if self._cut:
-            return f"stopped: {_answers(len(self._cut))} given up"
-        return "stopped: no answer was cut off"
+        return stopped(self.given_up)
+
+    @property
+    def given_up(self) -> int:
+        """Answers that were cut off at the end."""
+        return len(self._cut)
 
     def _give_up(self) -> None:
         self._forced.set()
@@ -183,6 +191,18 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """None: uvicorn would raise them again once it is done, and the process would die."""
         yield
+
+
+def drains(answers: int, seconds: float) -> str:
+    """What is said when the end was asked for."""
+    return f"draining: {_answers(answers)} under way, up to {seconds:g} s; again to stop at once"
+
+
+def stopped(given_up: int) -> str:
+    """The last line of a server that had begun."""
+    return (
+        f"stopped: {_answers(given_up)} given up" if given_up else "stopped: no answer was cut off"
+    )
 
 
 def _answers(count: int) -> str:

@@ -78,7 +78,7 @@ MISTAKES = [
     (["serve", "--upstream", "http://a", "--upstream", "http://a"], "each URL once"),
     (["serve", "--local", "--port", "99999"], "--port=99999"),
     (["serve", "--local", "--port", "x"], "--port"),
-    (["serve", "--local", "--workers", "2"], "not built yet"),
+    (["serve", "--local", "--workers", "0"], "1 to 64"),
     (["serve", "--local", "--store", "redis://h"], "--store='redis://h'"),
     (["serve", "--local", "--store", "redis://h"], "not built yet"),
     (["serve", "--local", "--store", "nofile.db"], "did you mean sqlite:///nofile.db?"),

@@ -135,7 +135,12 @@ MISTAKES = [
     ("gateway = 1", "gateway=1", "a table: [gateway]"),
     ("[gateway]\nport = 'x'", "[gateway] port='x'", "0 to 65535"),
     ("[gateway]\nport = 65536", "[gateway] port=65536", "0 to 65535"),
-    ("[gateway]\nworkers = 2", "[gateway] workers=2", "not built yet"),
+    ("[gateway]\nworkers = 65", "[gateway] workers=65", "1 to 64"),
+    (
+        '[gateway]\nworkers = 2\n[store]\nurl = "memory://"',
+        "[store] url='memory://'",
+        "share answers",
+    ),
     ("[gateway]\ninline = 'maybe'", "[gateway] inline='maybe'", "true or false"),
     ("[cache]\nttl = 'wram'", "[cache] ttl='wram'", "hot, warm, cold"),
     ("[cache]\nttl = -1", "[cache] ttl=-1", "seconds"),

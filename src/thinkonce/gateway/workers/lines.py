@@ -1,0 +1,69 @@
+"""Stderr of several processes: every line whole, whoever else writes.
+
+A pipe takes up to PIPE_BUF bytes in one piece (POSIX, `write`), a file takes all of them. So text
+is written in pieces of whole lines that are no longer than that, each with one call. What is
+longer by itself is cut, with a mark.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import stat
+from collections.abc import Iterator
+
+__all__ = ("WholeLines", "pieces")
+
+PIECE = int(getattr(select, "PIPE_BUF", 512))  # bytes
+CUT = b" [cut]\n"
+
+
+class WholeLines(io.TextIOBase):
+    """Text to the descriptor `fd`. What has no end of line yet waits for it, or for `flush`."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._begun = fd, ""
+        self._most = None if stat.S_ISREG(os.fstat(fd).st_mode) else PIECE
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def write(self, text: str) -> int:
+        whole, newline, self._begun = (self._begun + text).rpartition("\n")
+        if newline:
+            self._put(whole + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        begun, self._begun = self._begun, ""
+        if begun:
+            self._put(begun)
+
+    def _put(self, text: str) -> None:
+        content = text.encode(errors="backslashreplace")
+        for piece in pieces(content, self._most):
+            os.write(self._fd, piece)
+
+
+def pieces(content: bytes, most: int | None) -> Iterator[bytes]:
+    """`content` in parts of whole lines, none longer than `most` bytes."""
+    if most is None or len(content) <= most:
+        yield content
+        return
+    piece = b""
+    for line in content.splitlines(keepends=True):
+        if len(line) > most:
+            line = line[: most - len(CUT)] + CUT
+        if len(piece) + len(line) > most:
+            yield piece
+            piece = b""
+        piece += line
+    if piece:
+        yield piece

@@ -1,0 +1,351 @@
+"""The parent of several workers: it binds the address, starts them, watches them, ends them.
+
+bind ──► start all ──► all serve: "ready" ──► one dies: another covers its listener
+           │                                     │            until a new one serves
+           └── one cannot: end, with its error   └── its counts are kept
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from itertools import count
+from typing import TypeVar
+
+from thinkonce.errors import ThinkOnceError
+from thinkonce.gateway.edge import tls_of
+from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
+from thinkonce.gateway.numbers import Numbers, of_the_gone, total
+from thinkonce.gateway.reload import Reload
+from thinkonce.gateway.serve import Signals, announce, set_level, with_local
+from thinkonce.gateway.team import Bounds
+from thinkonce.gateway.workers.board import Board
+from thinkonce.gateway.workers.member import ASK_SECONDS
+from thinkonce.gateway.workers.messages import (
+    Adopt,
+    Begin,
+    Cover,
+    Done,
+    Draining,
+    Known,
+    Message,
+    ModelState,
+    Publish,
+    Resize,
+    Sum,
+    WhyNot,
+)
+from thinkonce.gateway.workers.seat import Seat
+from thinkonce.gateway.workers.worker import GRACE_SECONDS
+from thinkonce.settings import Settings
+from thinkonce.upstream.pools import Pools
+from thinkonce.web.listener import bind_each, url_of
+from thinkonce.web.log_lines import log_to_stderr
+from thinkonce.web.server import Say, drains, new_loop, print_line, stopped
+
+__all__ = ("run_workers",)
+
+log = logging.getLogger("thinkonce")
+
+M = TypeVar("M")
+
+# Before a worker that died is started again, in seconds: at once if it had lived long.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+# For one worker to answer: less than another waits for the parent, which asks all at once.
+TELL_SECONDS = ASK_SECONDS / 2
+
+
+def run_workers(settings: Settings, read: Callable[[], Settings], say: Say = print_line) -> int:
+    """As `serve.run`, by `gateway.workers` processes."""
+    log_to_stderr(settings.log.level)
+    gateway = settings.gateway
+    listeners = bind_each(gateway.host, gateway.port, gateway.workers)
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(_serve(settings, read, listeners, say))
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+async def _serve(
+    settings: Settings,
+    read: Callable[[], Settings],
+    listeners: Sequence[socket.socket],
+    say: Say,
+) -> int:
+    asked = Signals()
+    model: LocalModel | None = None
+    with asked.handled():
+        try:
+            if settings.local.enabled:
+                model = LocalModel(lambda port: command_of(settings.local, port), say)
+                starting = asyncio.ensure_future(model.start())
+                if await asked.came_before(starting):
+                    say("stopped before it was ready")
+                    return 0
+                await starting
+            return await _with_workers(settings, read, listeners, say, asked, model)
+        finally:
+            if model is not None:
+                await model.stop(0.0 if asked.twice else END_SECONDS)
+
+
+async def _with_workers(
+    settings: Settings,
+    read: Callable[[], Settings],
+    listeners: Sequence[socket.socket],
+    say: Say,
+    asked: Signals,
+    model: LocalModel | None,
+) -> int:
+    complete = partial(with_local, model)
+    parent = _Parent(complete(settings), listeners, say, model)
+    try:
+        starting = asyncio.ensure_future(parent.start())
+        if await asked.came_before(starting):
+            say("stopped before it was ready")
+            return 0
+        await starting
+        asked.ends(parent)
+        asked.reload = Reload(settings, read, lambda new: parent.adopt(complete(new)))
+        await parent.serve()
+    finally:
+        await parent.close()
+    return 0
+
+
+class _Parent:
+    """Belongs to one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        say: Say,
+        model: LocalModel | None,
+    ) -> None:
+        self._settings, self._listeners, self._say = settings, listeners, say
+        self._model = model
+        self._url = url_of(listeners[0], "https" if settings.gateway.tls_cert else "http")
+        self._run, self._serials = secrets.token_hex(8), count(1)
+        self._board = Board.new()
+        self._bounds: Bounds = {}  # those changed since the configuration was read
+        self._seats = [Seat(place, self._hear) for place in range(settings.gateway.workers)]
+        self._keepers: list[asyncio.Task[None]] = []
+        self._gone: Numbers | None = None  # what workers counted that are not there any more
+        self._stopping = asyncio.Event()
+        self._said_draining = False
+        self._errands: set[asyncio.Task[None]] = set()
+        if model is not None:
+            model.changed = self._model_changed
+
+    # -- from the beginning to the end -----------------------------------------------------
+
+    async def start(self) -> None:
+        """Until all workers serve. Raises what the first that cannot fails with."""
+        starting = [asyncio.ensure_future(self._begin(seat)) for seat in self._seats]
+        try:
+            await asyncio.gather(*starting)
+        except BaseException:
+            for each in starting:
+                each.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+            raise
+        self._keepers = [asyncio.ensure_future(self._keep(seat)) for seat in self._seats]
+        announce(self._settings, self._url, self._say)
+
+    async def serve(self) -> None:
+        """Until `stop`, and all workers have ended."""
+        await self._stopping.wait()
+        seconds = self._settings.gateway.drain_timeout + GRACE_SECONDS
+        _, late = await asyncio.wait(self._keepers, timeout=seconds)
+        for seat in self._seats if late else ():
+            seat.kill()
+        await asyncio.gather(*self._keepers)
+        self._say(stopped(sum(seat.given_up for seat in self._seats)))
+
+    def stop(self) -> None:
+        """Drain; a second call gives up what is under way."""
+        self._stopping.set()
+        for listener in self._listeners:
+            listener.close()
+        for seat in self._seats:
+            seat.terminate()
+
+    async def close(self) -> None:
+        """End what is left."""
+        for keeper in (*self._keepers, *self._errands):
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, *self._errands, return_exceptions=True)
+        for seat in self._seats:
+            seat.kill()
+            if seat.process is not None:
+                await seat.ended()
+        self._board.close()
+
+    async def _begin(self, seat: Seat) -> None:
+        settings, bounds = self._settings, self._bounds
+        begin = Begin(
+            settings,
+            seat.place,
+            self._run,
+            next(self._serials),
+            [listener.fileno() for listener in self._listeners],
+            self._board.fd,
+            bounds,
+            self._model is not None and self._model.restarting,
+        )
+        await seat.start(begin)
+        if settings is not self._settings:  # meanwhile they have changed
+            await seat.ask(Adopt(self._settings), Done, TELL_SECONDS)
+        if bounds is not self._bounds:
+            await seat.ask(Resize(self._bounds), Done, TELL_SECONDS)
+
+    async def _keep(self, seat: Seat) -> None:
+        """Start a worker again whenever it dies, until the end."""
+        pause, loop = 0.0, asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            said = await seat.ended()
+            self._leave(seat)
+            if self._stopping.is_set():
+                return
+            pause = 0.0 if loop.time() - began > LONGEST_PAUSE else pause
+            log.error("worker %d %s; it is started again in %.1f s", seat.place + 1, said, pause)
+            if await self._stopped_within(pause):
+                return
+            pause, began = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE), loop.time()
+            await self._begin_again(seat)
+
+    async def _begin_again(self, seat: Seat) -> None:
+        try:
+            await self._begin(seat)
+        except ThinkOnceError as error:
+            log.error("worker %d cannot be started: %s", seat.place + 1, error)  # noqa: TRY400 - a line, not a trace
+            return
+        log.warning("worker %d serves again", seat.place + 1)
+        self._arrange()
+        if self._stopping.is_set():
+            seat.terminate()
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _leave(self, seat: Seat) -> None:
+        """Its counts stay, its listener is another's for now."""
+        if seat.numbers is not None:
+            left = of_the_gone(seat.numbers)
+            self._gone = left if self._gone is None else total((self._gone, left))
+            seat.numbers = None
+        self._arrange()
+        self._say_draining()
+
+    def _arrange(self) -> None:
+        """Where nobody accepts on a listener of its own, give it to a worker that serves."""
+        if self._stopping.is_set() or len(set(self._listeners)) == 1:
+            return
+        serving = [seat for seat in self._seats if seat.serves]
+        empty = [seat.place for seat in self._seats if not seat.serves]
+        for at, seat in enumerate(serving):
+            seat.tell(Cover(empty[at :: len(serving)]))
+
+    def _say_draining(self) -> None:
+        there = [seat for seat in self._seats if seat.process and seat.process.returncode is None]
+        if (
+            not self._stopping.is_set()
+            or self._said_draining
+            or any(seat.draining is None for seat in there)
+        ):
+            return
+        self._said_draining = True
+        under_way = sum(seat.draining or 0 for seat in self._seats)
+        self._say(drains(under_way, self._settings.gateway.drain_timeout))
+
+    # -- what workers say ------------------------------------------------------------------
+
+    async def _hear(self, seat: Seat, message: Message) -> Message | None:
+        match message:
+            case Publish(numbers):
+                seat.numbers = numbers
+            case Draining():
+                self._arrange()
+                self._say_draining()
+            case Sum(numbers):
+                seat.numbers = numbers
+                return await self._sum_but(seat)
+            case Resize(bounds):
+                changed = {name: value for name, value in bounds.items() if value is not None}
+                self._bounds = {**self._bounds, **changed}
+                return await self._spread(message, but=seat)
+            case WhyNot():
+                return await self._why_not(seat, message)
+        return None
+
+    async def _sum_but(self, asking: Seat) -> Sum:
+        """Of all workers but the one that asks; who does not answer counts as it did last."""
+        others = [seat for seat in self._seats if seat is not asking and seat.serves]
+        said = await _all(seat.ask(Sum(), Sum, TELL_SECONDS) for seat in others)
+        for seat, answer in zip(others, said, strict=True):
+            if answer is not None and answer.numbers is not None and seat.process is not None:
+                seat.numbers = answer.numbers
+        known = [seat.numbers for seat in self._seats if seat is not asking and seat.numbers]
+        known += [self._gone] if self._gone is not None else []
+        return Sum(total(known) if known else None)
+
+    async def _why_not(self, asking: Seat, question: WhyNot) -> Known:
+        others = [seat for seat in self._seats if seat is not asking and seat.serves]
+        said = await _all(seat.ask(question, Known, TELL_SECONDS) for seat in others)
+        found = [answer.refusal for answer in said if answer is not None and answer.refusal]
+        return Known(max(found, key=lambda refusal: refusal.at, default=None))
+
+    async def _spread(self, message: Message, but: Seat | None = None) -> Done:
+        """Tell all workers but one; what went wrong with any."""
+        told = [seat for seat in self._seats if seat is not but and seat.serves]
+        said = await _all(seat.ask(message, Done, TELL_SECONDS) for seat in told)
+        wrong = [
+            f"worker {seat.place + 1}: {'no answer' if done is None else done.error}"
+            for seat, done in zip(told, said, strict=True)
+            if done is None or done.error
+        ]
+        return Done("; ".join(wrong))
+
+    # -- what changes while they run ---------------------------------------------------------
+
+    def adopt(self, settings: Settings) -> None:
+        """Raises ConfigError; then nothing has changed."""
+        Pools.of(settings.upstreams).take_keys(os.environ)
+        tls_of(settings.gateway)
+        self._settings, self._bounds = settings, {}
+        set_level(settings)
+        self._run_errand(self._reload(settings))
+
+    async def _reload(self, settings: Settings) -> None:
+        done = await self._spread(Adopt(settings))
+        if done.error:
+            log.error("SIGHUP: not in force everywhere: %s", done.error)
+        else:
+            log.info("SIGHUP: in force in all workers")
+
+    def _model_changed(self) -> None:
+        assert self._model is not None
+        for seat in self._seats:
+            seat.tell(ModelState(self._model.restarting))
+
+    def _run_errand(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+
+async def _all(asked: Iterable[Awaitable[M]]) -> list[M]:
+    return list(await asyncio.gather(*asked))

@@ -1,0 +1,122 @@
+"""Numbers that several processes read and change, and lines they write to one place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from thinkonce.gateway.workers.board import Board
+from thinkonce.gateway.workers.lines import CUT, WholeLines, pieces
+from thinkonce.gateway.workers.shares import SharedAllowance, SharedQuota
+from thinkonce.testing import FakeClock
+
+ADDER = """
+import sys
+from thinkonce.gateway.workers.board import Board
+cell = Board(int(sys.argv[1])).cell("sum")
+for _ in range(2000):
+    with cell.held():
+        first, second = cell.read()
+        cell.write(first + 1, second + 2)
+"""
+
+WRITER = """
+import sys
+from thinkonce.gateway.workers.lines import WholeLines
+out = WholeLines(1)
+for turn in range(200):
+    out.write("".join(f"{sys.argv[1] * 60} {line}\\n" for line in range(100)))
+"""
+
+
+@pytest.fixture
+def board():
+    board = Board.new()
+    yield board
+    board.close()
+
+
+def spawn(script, *arguments, **more):
+    command = [sys.executable, "-c", script, *arguments]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, env=environ, **more)
+
+
+def test_processes_that_add_at_the_same_time_lose_nothing(board):
+    cell = board.cell("sum", 10.0, 0.0)
+    adders = [spawn(ADDER, str(board.fd), pass_fds=(board.fd,)) for _ in range(3)]
+    assert [adder.wait(60) for adder in adders] == [0, 0, 0]
+    assert cell.read() == (6010.0, 12000.0)
+
+
+def test_a_cell_is_found_by_its_name_and_keeps_what_it_holds(board):
+    board.cell("one", 1.0, 2.0).write(3.0, 4.0)
+    assert board.cell("one", 1.0, 2.0).read() == (3.0, 4.0)
+    assert board.cell("two", 1.0, 2.0).read() == (1.0, 2.0)
+
+
+def test_two_workers_take_out_of_one_allowance(board):
+    clock = FakeClock()
+    cell = board.cell("alice", 6.0, clock.monotonic())
+    one, two = (SharedAllowance(6, clock, board.cell("alice")) for _ in range(2))
+    assert [each.take() for each in (one, two) * 4] == [True] * 6 + [False] * 2
+    assert (one.has_one(), two.seconds_to_one()) == (False, 10)
+    clock.advance(10)
+    assert [two.has_one(), one.take(), two.take()] == [True, True, False]
+    assert cell.read()[0] < 1
+
+
+async def test_what_one_worker_keeps_leaves_less_room_for_the_other(board):
+    clock = FakeClock()
+    held = 100
+    cell = board.cell("tenant")
+    one, two = (SharedQuota(1000, lambda: held, clock, cell) for _ in range(2))
+    assert not one.takes(1), "nothing is kept before it is known"
+    for quota in (one, two):
+        clock.advance(60)
+        assert await quota.refresh()
+    assert one.takes(600)
+    assert not two.takes(400)
+    assert two.takes(300)
+    held = 1000
+    clock.advance(60)
+    assert await one.refresh()
+    assert not one.has_room(1), "what was measured is not counted twice, nor forgotten"
+    held = 0
+    clock.advance(60)
+    assert await one.refresh()
+    assert one.has_room(1000)
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path: Path):
+    read, write = os.pipe()
+    writers = [spawn(WRITER, name, stdout=write) for name in "abc"]
+    os.close(write)
+    with open(read) as lines:
+        seen = [line.split() for line in lines]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert {name for name, _ in seen} == {"a" * 60, "b" * 60, "c" * 60}
+    assert len(seen) == 60_000
+
+
+def test_a_line_without_its_end_waits_for_it(tmp_path: Path):
+    with open(tmp_path / "log", "wb") as file:
+        out = WholeLines(file.fileno())
+        out.write("half")
+        assert (tmp_path / "log").read_bytes() == b""
+        out.write(" and half\nrest")
+        assert (tmp_path / "log").read_bytes() == b"half and half\n"
+        out.flush()
+        assert (tmp_path / "log").read_bytes() == b"half and half\nrest"
+
+
+def test_a_line_that_no_pipe_takes_in_one_piece_is_cut():
+    text = b"a" * 100 + b"\n" + b"b\n" * 10
+    parts = list(pieces(text, 20))
+    assert parts[0] == b"a" * (20 - len(CUT)) + CUT
+    assert b"".join(parts[1:]) == b"b\n" * 10
+    assert max(map(len, parts)) <= 20
