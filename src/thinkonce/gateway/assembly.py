@@ -138,18 +138,7 @@ def assemble(
     `place`: among several workers; None: it is the only one.
     """
     pools.take_keys(os.environ)
-    workers = settings.gateway.workers
-    shelf = open_shelf(
-        settings.store.url,
-        rules_of(settings),
-        secret=settings.store.secret,
-        encryption_keys=keys_of(settings.store),
-        max_size=part_of(settings.cache.max_size, workers),
-        max_bytes=part_of(settings.cache.max_bytes, workers),
-        store_max_bytes=settings.store.max_bytes,
-        policy=settings.cache.policy,
-        clock=clock,
-    )
+    shelf = _shelf(settings, clock)
     keeper = Keeper(Savings(clock.wall), None if shelf.store is None else shelf.store.savings)
     metrics = Counts(_known_models(pools), keeper)
     complaints = _Complaints(metrics)
@@ -189,6 +178,22 @@ def assemble(
     client.watch(pools.all)
     return Assembly(
         gateway, pools, shelf, metrics, team, client, world, access_log, lane, place, prices
+    )
+
+
+def _shelf(settings: Settings, clock: Clock) -> Shelf:
+    """With this worker's part of the memory, and the whole store."""
+    cache, workers = settings.cache, settings.gateway.workers
+    return open_shelf(
+        settings.store.url,
+        rules_of(settings),
+        secret=settings.store.secret,
+        encryption_keys=keys_of(settings.store),
+        max_size=part_of(cache.max_size, workers),
+        max_bytes=part_of(cache.max_bytes, workers),
+        store_max_bytes=settings.store.max_bytes,
+        policy=cache.policy,
+        clock=clock,
     )
 
 
