@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 
 import pytest
 
-from thinkonce.gateway.access_log import FLUSH_LINES, AccessLog
+from gateway.conftest import CHAT, Stage
+from thinkonce.gateway.access_log import FLUSH_LINES, AccessLog, Told
 
 
 class Clock:
@@ -62,3 +64,62 @@ async def test_a_log_nobody_reads_any_more_fails_no_request() -> None:
     out.close()
     log.flush()
     assert not log.enabled
+
+
+async def test_a_json_line_has_names_and_leaves_out_what_is_not_known() -> None:
+    out = StringIO()
+    log = AccessLog(out, as_json=True, wall=Clock(0.0))
+    told = Told("chat/completions", "gpt-4o", "0123456789abcdef", "exact", "memory", 18)
+    log.write("id-1", "POST /v1/chat/completions", 200, "hit", "", 0.01234, "", told)
+    log.write("id-2", "GET /healthz", 200, "", "", 0.0)
+    log.write("id-3", "-", 400, "", "invalid_http", 0.0, "error")
+    log.flush()
+    first, second, third = map(json.loads, out.getvalue().splitlines())
+    head = {"time": "1970-01-01T00:00:00.000Z", "level": "info", "logger": "thinkonce.access"}
+    assert first == head | {
+        "request_id": "id-1",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "status": 200,
+        "outcome": "hit",
+        "ms": 12.3,
+        "endpoint": "chat/completions",
+        "model": "gpt-4o",
+        "tenant": "0123456789ab",
+        "match": "exact",
+        "tier": "memory",
+        "tokens_saved": 18,
+    }
+    assert second == head | {
+        "request_id": "id-2",
+        "method": "GET",
+        "path": "/healthz",
+        "status": 200,
+        "ms": 0.0,
+        "tokens_saved": 0,
+    }
+    assert third["not_stored"] == "error"
+    assert "path" not in third
+
+
+@pytest.mark.parametrize("way", ["lane", "asgi", "flow"])
+async def test_the_log_of_a_gateway_says_who_asked_what_and_what_became_of_it(
+    stage: Stage, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = await stage.gateway(gateway={"access_log": True}, log={"format": "json"})
+    for _ in range(2):
+        await gateway.chat(headers={"authorization": "Bearer sk-secret"})
+    await gateway.chat("other", headers={"x-request-id": "mine"}, stream=True, max_tokens=3)
+    await gateway.get("/v1/models%0a%1b%5B2Jforged")
+    gateway.assembly.access_log.flush()
+    written = capsys.readouterr().err
+    assert "sk-secret" not in written
+    miss, hit, stream, odd = map(json.loads, written.splitlines())
+    assert (miss["outcome"], miss["reason"], miss["model"]) == ("miss", "new", "priced")
+    assert (hit["outcome"], hit["match"], hit["tier"]) == ("hit", "exact", "memory")
+    assert (miss["tokens_saved"], hit["tokens_saved"]) == (0, 18)
+    assert len(hit["tenant"]) == 12
+    assert miss["tenant"] == hit["tenant"] != stream["tenant"]
+    assert (hit["endpoint"], hit["path"]) == ("chat/completions", CHAT)
+    assert stream["request_id"] == "mine"
+    assert (odd["status"], odd["path"]) == (200, "/v1/models%0A%1B%5B2Jforged")

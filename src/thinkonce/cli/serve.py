@@ -121,7 +121,7 @@ def serve_model(
     from thinkonce.web.log_lines import log_to_stderr
     from thinkonce.web.server import print_line
 
-    log_to_stderr(settings.log.level, "model" if quiet else "")
+    log_to_stderr(settings.log.level, "model" if quiet else "", settings.log.format)
     with ExitStack() as bar:
         report = bar.enter_context(reporting("loading the model"))
 

@@ -6,12 +6,29 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TextIO
 
-__all__ = ("AccessLog",)
+import msgspec
+
+__all__ = ("AccessLog", "Told")
 
 FLUSH_SECONDS = 0.1
 FLUSH_LINES = 500
+# Of a tenant, which is a keyed hash: enough to tell apart, too little to try out.
+TENANT_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a line says only where it has names for it. `model` as a label; "" for unknown."""
+
+    endpoint: str = ""
+    model: str = ""
+    tenant: str = ""
+    match: str = ""
+    tier: str = ""
+    tokens_saved: int = 0
 
 
 class AccessLog:
@@ -20,6 +37,7 @@ class AccessLog:
     time request-id method path status outcome reason milliseconds [not-stored=why]
 
     The time is RFC 3339 in UTC: 2026-01-31T23:59:59.999Z. `wall` gives seconds since the epoch.
+    `as_json`: the same with names, and what `Told` has besides.
     """
 
     def __init__(
@@ -27,9 +45,10 @@ class AccessLog:
         out: TextIO | None = None,
         *,
         enabled: bool = True,
+        as_json: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.enabled = enabled
+        self.enabled, self.as_json = enabled, as_json
         self._out, self._wall = out, wall
         self._second, self._written_second = -1, ""  # formatted once a second
         self._lines: list[str] = []
@@ -44,11 +63,20 @@ class AccessLog:
         reason: str,
         seconds: float,
         not_stored: str = "",
+        told: Told | None = None,
     ) -> None:
-        self._lines.append(
-            f"{self._now()} {ids} {what} {status} {outcome or '-'} {reason or '-'} "
-            f"{seconds * 1000:.1f}ms{f' not-stored={not_stored}' if not_stored else ''}\n"
-        )
+        """`what`: method and path, printable. `told` is looked at where lines are JSON."""
+        if self.as_json:
+            method, _, path = what.partition(" ")
+            milliseconds = round(seconds * 1000, 1)
+            facts = (ids, method, path, status, outcome, reason, milliseconds, not_stored)
+            line = _json_line(self._now(), facts, told or Told())
+        else:
+            line = (
+                f"{self._now()} {ids} {what} {status} {outcome or '-'} {reason or '-'} "
+                f"{seconds * 1000:.1f}ms{f' not-stored={not_stored}' if not_stored else ''}\n"
+            )
+        self._lines.append(line)
         if len(self._lines) >= FLUSH_LINES:
             self.flush()
         elif self._timer is None:
@@ -73,3 +101,22 @@ class AccessLog:
                 out.flush()
             except (OSError, ValueError):  # nobody reads it any more: no reason to fail
                 self.enabled = False
+
+
+_NAMES = ("request_id", "method", "path", "status", "outcome", "reason", "ms", "not_stored")
+_encode = msgspec.json.Encoder().encode
+
+
+def _json_line(at: str, facts: tuple[str | int | float, ...], told: Told) -> str:
+    """Without what is not known. JSON escapes control characters, so a line stays one line."""
+    line = {"time": at, "level": "info", "logger": "thinkonce.access"}
+    known = dict(zip(_NAMES, facts, strict=True)) | {
+        "endpoint": told.endpoint,
+        "model": told.model,
+        "tenant": told.tenant[:TENANT_DIGITS],
+        "match": told.match,
+        "tier": told.tier,
+        "tokens_saved": told.tokens_saved,
+    }
+    kept = {name: value for name, value in known.items() if value not in ("", "-")}
+    return _encode(line | kept).decode() + "\n"

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 
 from thinkonce.errors import RequestError, UpstreamError
-from thinkonce.gateway.access_log import AccessLog
+from thinkonce.gateway.access_log import AccessLog, Told
 from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.cors import Cors, asks_first, is_open_to_pages
 from thinkonce.gateway.counts import Counts
@@ -44,6 +44,7 @@ from thinkonce.upstream.failure import Refused
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.edge import Edge
 from thinkonce.web.exchange import OVERSIZED, is_request_id
+from thinkonce.web.log_lines import printable
 
 __all__ = ("Gateway",)
 
@@ -247,16 +248,26 @@ class Gateway:
             outcome = call.outcome or "error"
             self._metrics.count((call.endpoint, model, outcome, call.match), seconds)
         if self._access_log.enabled:
-            path = call.scope["raw_path"].decode("latin-1")
-            self._access_log.write(
-                call.id.decode("latin-1"),
-                f"{call.method} {path}",
-                call.status,
-                call.outcome,
-                call.reason,
-                seconds,
-                call.not_stored,
-            )
+            self._log(call, seconds)
+
+    def _log(self, call: Call, seconds: float) -> None:
+        path = call.scope["raw_path"].decode("latin-1")
+        told = _told_of(call, self._metrics) if self._access_log.as_json else None
+        self._access_log.write(
+            call.id.decode("latin-1"),
+            printable(f"{call.method} {path}"),
+            call.status,
+            call.outcome,
+            call.reason,
+            seconds,
+            call.not_stored,
+            told,
+        )
+
+
+def _told_of(call: Call, metrics: Counts) -> Told:
+    model = metrics.model(call.model) if call.model else ""
+    return Told(call.endpoint, model, call.whose, call.match, call.tier, call.tokens_saved)
 
 
 async def _not_built(call: Call) -> None:

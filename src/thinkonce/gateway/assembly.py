@@ -95,6 +95,7 @@ class Assembly:
         for model in _known_models(pools):
             metrics.learn_model(model)
         self.access_log.enabled = settings.gateway.access_log
+        self.access_log.as_json = settings.log.format == "json"
         self.gateway.adopt(endpoints, passing, admin, clients, settings.gateway.body_limit)
         self.gateway.strict = strict
         _show(settings, self.gateway)
@@ -158,7 +159,8 @@ def assemble(
     known = prices or prices_of(settings)
     endpoints = endpoints_of(settings, pools, shelf, world, client, passing, metrics, known)
     clients = _clients(settings, shelf, place)
-    access_log = AccessLog(enabled=settings.gateway.access_log)
+    as_json = settings.log.format == "json"
+    access_log = AccessLog(enabled=settings.gateway.access_log, as_json=as_json)
     gateway = Gateway(
         endpoints,
         passing,

@@ -108,7 +108,7 @@ class EmbeddingsEndpoint:
         call.endpoint = SPEECH.name
         raw = await read_body(call, self._body_limit, message)
         asking = self._reader.read(call, raw)
-        call.model = asking.asked.model
+        call.model, call.whose = asking.asked.model, asking.tenant
         batch = batch_of(asking.body)
         if asking.key is None or batch is None:
             reason = asking.bypass or Reason.UNKEYABLE
@@ -258,7 +258,7 @@ class EmbeddingsEndpoint:
         waited = perf_counter() - call.started
         told = summed(found, self._shelf.clock, partial(self._usd, asking), waited)
         call.outcome, call.reason = told.outcome, told.reason or ""
-        call.match = "exact" if told.is_hit else ""
+        call.match, call.tokens_saved = "exact" if told.is_hit else "", told.tokens
         call.not_stored = told.refused or ""
         self._metrics.learn_model(asking.asked.model)
         self._save(request, found, told)

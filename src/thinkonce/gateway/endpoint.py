@@ -68,7 +68,7 @@ class Endpoint:
         self.dialect = teller.dialect
         self.reader, self._shelf, self._world, self._client = reader, shelf, world, client
         self._passing, self._teller, self.body_limit = passing, teller, body_limit
-        self.memo, self._inline = memo, inline
+        self.memo, self._inline, self.tokens_of = memo, inline, teller.tokens_of
 
     def understood(self, head: Head, raw: bytes) -> Asking | None:
         """What a request asks, if a plain hit may answer it; None also for one that is wrong."""
@@ -110,8 +110,7 @@ class Endpoint:
             log.exception("request %s: the probe failed", call.id.decode("latin-1"))
             return None
         if plain is not None:
-            call.endpoint, call.model = self.dialect.name, asking.asked.model
-            call.outcome, call.match = Outcome.HIT, "exact"
+            self._teller.note_hit(call, asking)
         return plain
 
     async def __call__(self, call: Call, message: Message) -> None:
@@ -125,7 +124,7 @@ class Endpoint:
         except Exception:
             await self._despite_failure(call, raw)
             return
-        call.model = asking.asked.model
+        call.model, call.whose = asking.asked.model, asking.tenant
         asking.take(call.sample)
         async with Watch(call):
             if asking.key is None:
@@ -220,6 +219,7 @@ class Endpoint:
     async def _tell(self, call: Call, asking: Asking, found: Answer) -> bool:
         """False if what was found cannot take the shape asked for."""
         call.outcome, call.reason = found.outcome, found.reason or ""
+        call.tier = found.tier or ""
         plain = asking.controls is DEFAULTS and not (call.tenant or asking.fallback)
         if found.refused is None and plain and self._inline:
             known = self.memo.known(call.query, call.headers)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from thinkonce.gateway.access_log import AccessLog
+from thinkonce.gateway.access_log import AccessLog, Told
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.cors import Cors
@@ -23,6 +23,7 @@ from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.outcome import Match, Outcome
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.exchange import OVERSIZED, Header
+from thinkonce.web.log_lines import printable
 
 __all__ = ("FastLane",)
 
@@ -108,7 +109,7 @@ class FastLane:
         if client is not None and client.row.strict:
             return
         query = scope["query_string"]
-        what = f"POST {scope['raw_path'].decode('latin-1')}"
+        what = printable(f"POST {scope['raw_path'].decode('latin-1')}")
         known = endpoint.memo.known(query, headers)
         self._bytes += _size(head)
         while self._bytes > MAX_BYTES and self._doors:
@@ -158,8 +159,13 @@ class FastLane:
         model = metrics.model(asking.asked.model)
         labels = (door.endpoint.dialect.name, model, Outcome.HIT, Match.EXACT)
         metrics.count(labels, seconds)
-        if self._access_log.enabled:
-            self._access_log.write(ids.decode("latin-1"), door.what, 200, Outcome.HIT, "", seconds)
+        log = self._access_log
+        if log.enabled:
+            told = None
+            if log.as_json:
+                saved = door.endpoint.tokens_of(asking)
+                told = Told(labels[0], model, asking.tenant, Match.EXACT, "memory", saved)
+            log.write(ids.decode("latin-1"), door.what, 200, Outcome.HIT, "", seconds, "", told)
 
 
 def _size(head: bytes) -> int:

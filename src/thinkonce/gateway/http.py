@@ -72,6 +72,9 @@ class Call(Head):
     not_stored: str = ""  # why what was asked for anew is not kept; of a stream, once it ended
     match: str = ""
     renews = False  # a new answer is made in the background because of it
+    tier: str = ""  # where a hit lay
+    whose: str = ""  # the tenant
+    tokens_saved = 0
     marks: tuple[Header, ...] = ()  # headers of its answer, whatever that will be
     cors: tuple[Header, ...] = ()  # of these, what a browser is told of other sites' pages
     cuts = False  # an answer that breaks off is cut; else its last event says so

@@ -8,13 +8,15 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
 from thinkonce.errors import ConfigError
-from thinkonce.settings import Local
+from thinkonce.settings import Local, Settings
 from thinkonce.web.lifeline import held
 
-__all__ = ("END_SECONDS", "LocalModel", "command_of")
+__all__ = ("END_SECONDS", "LocalModel", "command_of", "local_model")
 
 log = logging.getLogger("thinkonce")
 
@@ -44,7 +46,10 @@ class LocalModel:
         say: Callable[[str], None] = print,
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`environ`: what its environment has besides this process's."""
+        self._environ = environ
         self._command, self._say, self._pause = command, say, pause
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -84,7 +89,7 @@ class LocalModel:
             *self._command(port),
             stdin=asyncio.subprocess.PIPE,  # held open: its end is ours
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **held(), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **self._environ, **held(), "PYTHONUNBUFFERED": "1"},
             # Ctrl-C reaches the gateway alone, which ends the model when answers are out.
             start_new_session=True,
         )
@@ -127,3 +132,9 @@ class LocalModel:
         while line := await self._process.stdout.readline():
             self._say(line.decode(errors="replace").rstrip())
         return await self._process.wait()
+
+
+def local_model(settings: Settings, say: Callable[[str], None]) -> LocalModel:
+    """The one that `settings` name, whose lines are written as the gateway's."""
+    environ = {"THINKONCE_LOG_FORMAT": settings.log.format}
+    return LocalModel(partial(command_of, settings.local), say, environ=environ)

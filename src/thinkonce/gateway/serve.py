@@ -18,7 +18,7 @@ from thinkonce.gateway.assembly import assemble
 from thinkonce.gateway.clients import check_guarded
 from thinkonce.gateway.edge import attainable, limits_of, tls_of
 from thinkonce.gateway.http import HttpError
-from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
+from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
 from thinkonce.gateway.reload import Reload
 from thinkonce.gateway.team import Place
 from thinkonce.settings import Settings, Upstream
@@ -51,7 +51,7 @@ def run(
         from thinkonce.gateway.workers.parent import run_workers
 
         return run_workers(settings, read or (lambda: settings), say)
-    log_to_stderr(settings.log.level)
+    log_to_stderr(settings.log.level, form=settings.log.format)
     listener = bind(settings.gateway.host, settings.gateway.port)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -68,7 +68,7 @@ async def _serve(
     with asked.handled():
         try:
             if settings.local.enabled:
-                model = LocalModel(lambda port: command_of(settings.local, port), say)
+                model = local_model(settings, say)
                 starting = asyncio.ensure_future(model.start())
                 if await asked.came_before(starting):
                     say("stopped before it was ready")

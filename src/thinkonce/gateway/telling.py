@@ -52,7 +52,7 @@ class Teller:
             plain = self.inline(asking, entry, call.id)
             if plain is None:
                 return False
-            call.outcome, call.match = Outcome.HIT, "exact"
+            self.note_hit(call, asking)
             await send_ready(call, *plain)
             return True
         asked = asking.asked
@@ -72,6 +72,16 @@ class Teller:
         self._save(call, kind, ready, entry, ready.micros)
         await send_whole(call, 200, head, body)
         return True
+
+    def note_hit(self, call: Call, asking: Asking) -> None:
+        """What is told of a plain exact hit of the memory tier."""
+        call.endpoint, call.model, call.whose = self.dialect.name, asking.asked.model, asking.tenant
+        call.outcome, call.match, call.tier = Outcome.HIT, "exact", "memory"
+        call.tokens_saved = self.tokens_of(asking)
+
+    def tokens_of(self, asking: Asking) -> int:
+        """What `inline` has just saved."""
+        return 0 if asking.key is None else self.parts.tokens_of(asking.key.digest)
 
     def inline(self, asking: Asking, entry: Entry, request_id: bytes) -> Plain | None:
         """`entry` for a plain exact hit of the memory tier; None if it cannot take the shape."""
@@ -222,6 +232,7 @@ class Teller:
         if call.renews:
             account.add_part(0, 0, 0, 0, micros)
         else:
+            call.tokens_saved = ready.tokens
             account.add(ready.tokens, ready.nanos, micros)
 
     async def _send(self, call: Call, head: list[Header], body: bytes) -> None:

@@ -292,6 +292,10 @@ class Log(Section, frozen=True):
         Literal["debug", "info", "warning", "error"],
         about("Least severe line that is written.", "debug | info | warning | error"),
     ] = "info"
+    format: Annotated[
+        Literal["text", "json"],
+        about("How a line is written: for people, or an object a line.", "text | json"),
+    ] = "text"
 
 
 class Data(Section, frozen=True):

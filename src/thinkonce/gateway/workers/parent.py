@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from thinkonce.errors import ThinkOnceError
 from thinkonce.gateway.edge import tls_of
-from thinkonce.gateway.local import END_SECONDS, LocalModel, command_of
+from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
 from thinkonce.gateway.numbers import Numbers, of_the_gone, total
 from thinkonce.gateway.reload import Reload
 from thinkonce.gateway.serve import Signals, announce, set_level, with_local
@@ -62,7 +62,7 @@ TELL_SECONDS = ASK_SECONDS / 2
 
 def run_workers(settings: Settings, read: Callable[[], Settings], say: Say = print_line) -> int:
     """As `serve.run`, by `gateway.workers` processes."""
-    log_to_stderr(settings.log.level)
+    log_to_stderr(settings.log.level, form=settings.log.format)
     gateway = settings.gateway
     listeners = bind_each(gateway.host, gateway.port, gateway.workers)
     try:
@@ -84,7 +84,7 @@ async def _serve(
     with asked.handled():
         try:
             if settings.local.enabled:
-                model = LocalModel(lambda port: command_of(settings.local, port), say)
+                model = local_model(settings, say)
                 starting = asyncio.ensure_future(model.start())
                 if await asked.came_before(starting):
                     say("stopped before it was ready")

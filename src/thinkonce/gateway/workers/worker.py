@@ -62,7 +62,7 @@ async def _work(end: socket.socket) -> int:
             if begin is None or asked.asked.is_set():
                 return 0
             end_with_parent(begin.settings.gateway.drain_timeout + GRACE_SECONDS)
-            log_to_stderr(begin.settings.log.level)
+            log_to_stderr(begin.settings.log.level, form=begin.settings.log.format)
             server = worker.server = _WorkerServer(begin, channel)
             asked.ends(server)
             await server.live()
