@@ -4,6 +4,7 @@
     configuration.md  from the settings' definitions
     reasons.md        from the enums of outcomes and reasons
     errors.md         from the tree of errors
+    metrics.md        from the metrics' definitions
     files.md          from the first sentence of every module
     benchmarks.md     from benchmarks/results/*.json, with its charts
 
@@ -24,6 +25,7 @@ import thinkonce.errors
 import thinkonce.outcome
 from thinkonce.cli.output import show_bytes, show_seconds
 from thinkonce.cli.reference import command_help
+from thinkonce.gateway.metrics import FAMILIES, PREFIX
 from thinkonce.settings.load import TABLES, env_name, sections
 from thinkonce.settings.read import Field, fields_of
 from thinkonce.settings.sections import Section, Settings, default_classes
@@ -43,6 +45,7 @@ def pages() -> dict[str, str]:
         "configuration.md": HEAD + "".join(configuration()),
         "reasons.md": HEAD + "".join(reasons()),
         "errors.md": HEAD + "".join(errors()),
+        "metrics.md": HEAD + "".join(metrics()),
         "files.md": HEAD + "".join(files()),
         **benchmark_pages(HEAD),
     }
@@ -52,6 +55,46 @@ def cli() -> Iterator[str]:
     yield "# Command line\n\nExit codes: 0 success, 1 failure, 2 bad usage or configuration.\n"
     for name, text in command_help():
         yield f"\n## {name}\n\n```text\n{text.rstrip()}\n```\n"
+
+
+# What to ask of the metrics, and how.
+QUESTIONS = {
+    "share of look-ups that the cache answered": (
+        'sum(rate(thinkonce_requests_total{outcome=~"hit|stale|coalesced"}[5m])) / '
+        'sum(rate(thinkonce_requests_total{outcome=~"hit|stale|coalesced|miss"}[5m]))'
+    ),
+    "dollars saved in a day": "increase(thinkonce_saved_usd_total[1d])",
+    "how long the slowest 1 % of hits take, in seconds": (
+        "histogram_quantile(0.99, sum by (le) "
+        '(rate(thinkonce_request_seconds_bucket{outcome="hit"}[5m])))'
+    ),
+    "servers that are left alone now": "thinkonce_upstream_open > 0 or thinkonce_upstream_down > 0",
+    "whether the store is too slow, or broken": (
+        "rate(thinkonce_store_dropped_total[5m]) > 0 or rate(thinkonce_tier_errors_total[5m]) > 0"
+    ),
+    "refusals by the gateway": 'sum by (status) (rate(thinkonce_refused_total{by="gateway"}[5m]))',
+}
+
+
+def metrics() -> Iterator[str]:
+    yield """# Metrics
+
+`GET /metrics` tells these in Prometheus' text form, or as OpenMetrics where the header `Accept`
+asks for it. Workers' numbers are summed. Counters begin at zero when the gateway starts, but for
+`thinkonce_saved_*`: with a store they go on where they were, and count for every process that
+shares it. Labels whose values clients choose are bounded: a model that is not known is `other`.
+What was saved by model, tenant, namespace, tag and hour is told by `GET /cache/stats` and
+`thinkonce stats`.
+
+| metric | type | labels | |
+|---|---|---|---|
+"""
+    for family in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        yield f"| `{PREFIX}{family.name}` | {family.kind} | {labels} | {cell(family.about)} |\n"
+    yield "\nHistograms come as `_bucket`, `_sum` and `_count`.\n\n## What to ask\n"
+    for what, query in QUESTIONS.items():
+        yield f"\n{what[0].upper()}{what[1:]}:\n\n```promql\n{query}\n```\n"
 
 
 def files() -> Iterator[str]:

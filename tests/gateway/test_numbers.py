@@ -29,7 +29,7 @@ def numbers(hits: int, misses: int, entries: int) -> Numbers:
 
 def test_counters_histograms_and_labels_are_summed() -> None:
     both = total([numbers(2, 1, 5), numbers(1, 0, 7)])
-    text = exposition(both, Book(rows_of(both.counted.savings))).decode()
+    text = exposition(both, Book(rows_of(both.counted.savings)))[1].decode()
     labels = 'endpoint="chat/completions",match="",model="m",outcome="{}"'
     assert f"thinkonce_requests_total{{{labels.format('hit')}}} 3.0" in text
     assert f"thinkonce_requests_total{{{labels.format('miss')}}} 1.0" in text

@@ -33,7 +33,7 @@ from thinkonce.gateway.http import (
     send_whole,
 )
 from thinkonce.gateway.marks import JSON_TYPE
-from thinkonce.gateway.metrics import CONTENT_TYPE, exposition
+from thinkonce.gateway.metrics import exposition
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.served import Served
@@ -209,8 +209,9 @@ class Gateway:
         if self.strict is not None:
             self.strict.guard(call)
         numbers = await self._team.numbers()
-        page = exposition(numbers, await self._metrics.keeper.sums(numbers.counted.savings))
-        await send_whole(call, 200, [(b"content-type", CONTENT_TYPE)], page)
+        saved = await self._metrics.keeper.sums(numbers.counted.savings)
+        kind, page = exposition(numbers, saved, call.head.get(b"accept", b""))
+        await send_whole(call, 200, [(b"content-type", kind)], page)
 
     async def _description(self, call: Call) -> None:
         await self._send_json(call, 200, self.describe())
@@ -247,6 +248,8 @@ class Gateway:
             model = self._metrics.model(call.model)
             outcome = call.outcome or "error"
             self._metrics.count((call.endpoint, model, outcome, call.match), seconds)
+        if call.status >= 400:
+            self._metrics.refused(call.status, by_us=call.refuses or call.status == CLIENT_GONE)
         if self._access_log.enabled:
             self._log(call, seconds)
 

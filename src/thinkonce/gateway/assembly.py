@@ -23,6 +23,7 @@ from thinkonce.gateway.description import description_of
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.endpoints import endpoints_of, prices_of, readers, rules_of
 from thinkonce.gateway.fastlane import FastLane
+from thinkonce.gateway.numbers import ServerNumbers
 from thinkonce.gateway.parts import part_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
@@ -178,9 +179,11 @@ def assemble(
     _show(settings, gateway)
     lane.adopt(_in_lane(settings, gateway), clients, gateway.cors)
     client.watch(pools.all)
-    return Assembly(
+    made = Assembly(
         gateway, pools, shelf, metrics, team, client, world, access_log, lane, place, prices
     )
+    metrics.servers = lambda: _servers_of(made.pools)
+    return made
 
 
 def _shelf(settings: Settings, clock: Clock) -> Shelf:
@@ -197,6 +200,19 @@ def _shelf(settings: Settings, clock: Clock) -> Shelf:
         policy=cache.policy,
         clock=clock,
     )
+
+
+def _servers_of(pools: Pools) -> dict[tuple[str, str], ServerNumbers]:
+    found: dict[tuple[str, str], ServerNumbers] = {}
+    for pool in pools.all:
+        for server in pool.servers:
+            numbers = found.setdefault((pool.name, server.name), ServerNumbers())
+            numbers.requests += server.attempts
+            numbers.failures += server.failures
+            numbers.busy += server.busy
+            numbers.open += server.is_open
+            numbers.down += server.down
+    return found
 
 
 def _show(settings: Settings, gateway: Gateway) -> None:

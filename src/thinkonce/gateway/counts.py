@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from thinkonce.gateway.numbers import Counted, Labels, Timings
+from thinkonce.gateway.numbers import Counted, Labels, ServerNumbers, Timings
 from thinkonce.gateway.saving import Keeper
 from thinkonce.insight.savings import Savings
 
@@ -35,6 +35,7 @@ class Counts:
         self._models = set(models)
         self.inflight = 0
         self.connections: Callable[[], int] = int  # how many clients hold now
+        self.servers: Callable[[], dict[tuple[str, str], ServerNumbers]] = dict
         if self.keeper.is_alone:
             self.counted.savings = self.savings.book.rows
 
@@ -46,6 +47,11 @@ class Counts:
         if timings is None:
             timings = self._seconds[labels[2]] = Timings()
         timings.add(seconds)
+
+    def refused(self, status: int, *, by_us: bool) -> None:
+        """An answer of status 400 or more; `by_us`: no upstream chose it."""
+        refused, labels = self.counted.refused, (str(status), "gateway" if by_us else "upstream")
+        refused[labels] = refused.get(labels, 0) + 1
 
     def tier_failed(self, tier: str) -> None:
         failed = self.counted.tier_errors

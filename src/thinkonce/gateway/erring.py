@@ -15,6 +15,7 @@ async def send_error(call: Call, error: HttpError) -> None:
     """Nothing is sent where an answer has begun: it is cut off, so that nobody trusts it."""
     if call.status:
         return
+    call.refuses = True
     body = spoken_at(call.path).error(
         error.status, error.message, type=error.type, code=error.code, param=error.param
     )

@@ -71,6 +71,7 @@ class Call(Head):
     reason: str = ""
     not_stored: str = ""  # why what was asked for anew is not kept; of a stream, once it ended
     match: str = ""
+    refuses = False  # its answer is an error of the gateway's own
     renews = False  # a new answer is made in the background because of it
     tier: str = ""  # where a hit lay
     whose: str = ""  # the tenant

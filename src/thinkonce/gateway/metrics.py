@@ -1,8 +1,14 @@
-"""What was counted, in Prometheus' text form."""
+"""What was counted, in Prometheus' text form, and every metric's definition.
+
+`FAMILIES` is all there is: the page of a gateway and docs/metrics.md are both made of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -11,119 +17,206 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.openmetrics import exposition as openmetrics_text
 from prometheus_client.registry import Collector
 
 from thinkonce.gateway.numbers import Numbers, Timings
-from thinkonce.insight.savings import BILLION, MICROS, MILLION, NANOS, TOKENS, Book
+from thinkonce.insight.savings import (
+    BILLION,
+    CALLS,
+    ITEMS,
+    MICROS,
+    MILLION,
+    NANOS,
+    TOKENS,
+    UNPRICED,
+    Book,
+)
+from thinkonce.tiers.tier import TierStats
+from thinkonce.version import __version__
 
-__all__ = ("CONTENT_TYPE", "exposition")
+__all__ = ("FAMILIES", "PREFIX", "Family", "exposition")
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "thinkonce_"
+TEXT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+Values = dict[tuple[str, ...], float | Timings]  # by the values of the labels, in their order
 
 
-def exposition(numbers: Numbers, saved: Book) -> bytes:
-    """`numbers` in Prometheus' text form."""
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric: its name without the prefix, what it is, its labels, what it tells."""
+
+    name: str
+    kind: str  # counter, gauge or histogram
+    about: str
+    labels: tuple[str, ...] = ()
+
+
+_SERVER = ("pool", "server")
+FAMILIES = (
+    Family(
+        "requests_total",
+        "counter",
+        "Requests answered. Models that nobody configured and no upstream served are `other`; "
+        "the outcome `error` stands for requests that were refused before the cache was asked.",
+        ("endpoint", "model", "outcome", "match"),
+    ),
+    Family("request_seconds", "histogram", "Time to answer a request.", ("outcome",)),
+    Family(
+        "refused_total",
+        "counter",
+        "Answers of status 400 and above, by who chose the status: the gateway, or the upstream "
+        "whose answer was passed on. 499: the client left before there was an answer.",
+        ("status", "by"),
+    ),
+    Family("inflight", "gauge", "Requests being answered now."),
+    Family("following", "gauge", "Of these, requests that wait for a call of an upstream."),
+    Family("coalesced_total", "counter", "Requests that joined another's call."),
+    Family("connections", "gauge", "Connections of clients."),
+    Family("connections_ended_total", "counter", "Connections refused or cut off.", ("reason",)),
+    Family("upstream_seconds", "histogram", "Time upstreams took to answer."),
+    Family("upstream_requests_total", "counter", "Attempts at a server of a pool.", _SERVER),
+    Family(
+        "upstream_failures_total",
+        "counter",
+        "Of these, attempts that ended without an answer, or with 5xx.",
+        _SERVER,
+    ),
+    Family("upstream_busy", "gauge", "Requests a server works on now.", _SERVER),
+    Family(
+        "upstream_open",
+        "gauge",
+        "1 while a server's circuit is open: it is left alone after failures. With several "
+        "workers, how many of them leave it alone.",
+        _SERVER,
+    ),
+    Family("upstream_down", "gauge", "1 while a server fails its health check.", _SERVER),
+    Family("saved_tokens_total", "counter", "Tokens that hits did not cost."),
+    Family("saved_usd_total", "counter", "US dollars that hits did not cost, at known prices."),
+    Family("saved_seconds_total", "counter", "Model time that hits did not take."),
+    Family(
+        "saved_calls_total",
+        "counter",
+        "Calls of upstreams that were not made, by what answered instead.",
+        ("outcome",),
+    ),
+    Family(
+        "saved_items_total", "counter", "Inputs of embeddings requests that were not asked for."
+    ),
+    Family("saved_unpriced_total", "counter", "Answers whose saved money is not known."),
+    Family("entries", "gauge", "Entries held.", ("tier",)),
+    Family("bytes", "gauge", "Bytes held.", ("tier",)),
+    Family("evictions_total", "counter", "Entries removed.", ("reason",)),
+    Family("tier_errors_total", "counter", "Failures of a tier.", ("tier",)),
+    Family("store_dropped_total", "counter", "Writes given up."),
+    Family(
+        "cache_failures_total",
+        "counter",
+        "Requests forwarded untouched because the cache itself failed.",
+    ),
+    Family("feedback_total", "counter", "Answers that people judged.", ("verdict",)),
+    Family("build_info", "gauge", "Always 1; the labels say what runs.", ("version", "python")),
+)
+
+
+def exposition(numbers: Numbers, saved: Book, accept: bytes = b"") -> tuple[bytes, bytes]:
+    """Content type and text: OpenMetrics where the header `Accept` names it, else Prometheus'."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(numbers, saved))
-    return generate_latest(registry)
+    registry.register(_Page(_values(numbers, saved)))
+    if b"application/openmetrics-text" in accept:
+        written: bytes = openmetrics_text.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return OPENMETRICS_TYPE, written
+    return TEXT_TYPE, generate_latest(registry)
 
 
-class _Families(Collector):
-    def __init__(self, numbers: Numbers, saved: Book) -> None:
-        self._numbers, self._counted, self._saved = numbers, numbers.counted, saved
+class _Page(Collector):
+    def __init__(self, values: Mapping[str, Values]) -> None:
+        self._values = values
 
     def collect(self) -> Iterator[Metric]:
-        yield self._requests()
-        yield self._seconds()
-        about = "Time upstreams took to answer."
-        yield _histogram("upstream_seconds", about, self._counted.upstream)
-        yield from self._savings()
-        yield from self._connections()
-        yield from self._tier_numbers()
-
-    def _requests(self) -> Metric:
-        names = ("endpoint", "model", "outcome", "match")
-        family = CounterMetricFamily("thinkonce_requests_total", "Requests answered.", labels=names)
-        for labels, count in self._counted.requests.items():
-            family.add_metric(labels, count)
-        return family
-
-    def _seconds(self) -> Metric:
-        family = HistogramMetricFamily(
-            "thinkonce_request_seconds", "Time to answer a request.", labels=("outcome",)
-        )
-        for outcome, timings in self._counted.seconds.items():
-            family.add_metric((outcome,), timings.buckets(), timings.sum)
-        return family
-
-    def _savings(self) -> Iterator[Metric]:
-        counted = self._counted
-        total = self._saved.total()
-        yield _counter("saved_tokens_total", "Tokens that hits did not cost.", total[TOKENS])
-        usd = total[NANOS] / BILLION
-        yield _counter("saved_usd_total", "US dollars that hits did not cost.", usd)
-        seconds = total[MICROS] / MILLION
-        yield _counter("saved_seconds_total", "Model time hits did not take.", seconds)
-        about = "Requests that joined another's call."
-        yield _counter("coalesced_total", about, counted.coalesced)
-        about = "Requests forwarded untouched because the cache itself failed."
-        yield _counter("cache_failures_total", about, counted.cache_failures)
-        feedback = CounterMetricFamily(
-            "thinkonce_feedback_total", "Answers that people judged.", labels=("verdict",)
-        )
-        for verdict, count in counted.feedback.items():
-            feedback.add_metric((verdict,), count)
-        yield feedback
-        inflight = self._numbers.inflight
-        yield GaugeMetricFamily(
-            "thinkonce_inflight", "Requests being answered now.", value=inflight
-        )
-
-    def _connections(self) -> Iterator[Metric]:
-        held = self._numbers.connections
-        yield GaugeMetricFamily("thinkonce_connections", "Connections of clients.", value=held)
-        ended = CounterMetricFamily(
-            "thinkonce_connections_ended_total",
-            "Connections refused or cut off.",
-            labels=("reason",),
-        )
-        for reason, count in self._counted.connections_ended.items():
-            ended.add_metric((reason,), count)
-        yield ended
-
-    def _tier_numbers(self) -> Iterator[Metric]:
-        stats = self._numbers.tiers
-        entries = GaugeMetricFamily("thinkonce_entries", "Entries held.", labels=("tier",))
-        size = GaugeMetricFamily("thinkonce_bytes", "Bytes held.", labels=("tier",))
-        evictions = CounterMetricFamily(
-            "thinkonce_evictions_total", "Entries removed.", labels=("reason",)
-        )
-        errors = CounterMetricFamily(
-            "thinkonce_tier_errors_total", "Failures of a tier.", labels=("tier",)
-        )
-        reasons: dict[str, int] = {}
-        for name, stat in stats.items():
-            entries.add_metric((name,), stat.entries)
-            size.add_metric((name,), stat.bytes)
-            for reason, count in stat.evictions.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        # Not every name is a tier's: the flight table fails under one of its own.
-        failed = self._counted.tier_errors
-        for name in {**stats, **failed}:
-            unheard = stats[name].errors if name in stats else 0
-            errors.add_metric((name,), failed.get(name, 0) + unheard)
-        for reason, count in reasons.items():
-            evictions.add_metric((reason,), count)
-        dropped = sum(stat.dropped_writes for stat in stats.values())
-        yield from (entries, size, evictions, errors)
-        yield _counter("store_dropped_total", "Writes given up.", dropped)
+        for family in FAMILIES:
+            yield _metric(family, self._values[family.name])
 
 
-def _counter(name: str, about: str, value: float) -> Metric:
-    return CounterMetricFamily(f"thinkonce_{name}", about, value=value)
+def _metric(family: Family, values: Values) -> Metric:
+    name, about, labels = PREFIX + family.name, family.about, family.labels
+    if family.kind == "histogram":
+        histogram = HistogramMetricFamily(name, about, labels=labels)
+        for said, timings in values.items():
+            assert isinstance(timings, Timings)
+            histogram.add_metric(said, timings.buckets(), timings.sum)
+        return histogram
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    simple = kind(name, about, labels=labels)
+    for said, number in values.items():
+        assert not isinstance(number, Timings)
+        simple.add_metric(said, number)
+    return simple
 
 
-def _histogram(name: str, about: str, timings: Timings) -> Metric:
-    return HistogramMetricFamily(
-        f"thinkonce_{name}", about, buckets=timings.buckets(), sum_value=timings.sum
-    )
+def _values(numbers: Numbers, saved: Book) -> dict[str, Values]:
+    counted = numbers.counted
+    return {
+        "requests_total": {(*labels,): count for labels, count in counted.requests.items()},
+        "request_seconds": _labelled(counted.seconds),
+        "refused_total": {(*labels,): count for labels, count in counted.refused.items()},
+        "inflight": {(): numbers.inflight},
+        "following": {(): numbers.following},
+        "coalesced_total": {(): counted.coalesced},
+        "connections": {(): numbers.connections},
+        "connections_ended_total": _labelled(counted.connections_ended),
+        "upstream_seconds": {(): counted.upstream},
+        "cache_failures_total": {(): counted.cache_failures},
+        "feedback_total": _labelled(counted.feedback),
+        "build_info": {(__version__, platform.python_version()): 1},
+        **_of_servers(numbers),
+        **_of_savings(saved),
+        **_of_tiers(numbers.tiers, counted.tier_errors),
+    }
+
+
+def _of_servers(numbers: Numbers) -> dict[str, Values]:
+    servers = numbers.servers.items()
+    return {
+        "upstream_requests_total": {name: server.requests for name, server in servers},
+        "upstream_failures_total": {name: server.failures for name, server in servers},
+        "upstream_busy": {name: server.busy for name, server in servers},
+        "upstream_open": {name: server.open for name, server in servers},
+        "upstream_down": {name: server.down for name, server in servers},
+    }
+
+
+def _of_savings(saved: Book) -> dict[str, Values]:
+    total, outcomes = saved.total(), saved.rows["outcome"].items()
+    return {
+        "saved_tokens_total": {(): total[TOKENS]},
+        "saved_usd_total": {(): total[NANOS] / BILLION},
+        "saved_seconds_total": {(): total[MICROS] / MILLION},
+        "saved_calls_total": {(outcome,): row[CALLS] for outcome, row in outcomes},
+        "saved_items_total": {(): total[ITEMS]},
+        "saved_unpriced_total": {(): total[UNPRICED]},
+    }
+
+
+def _of_tiers(stats: Mapping[str, TierStats], failed: Mapping[str, int]) -> dict[str, Values]:
+    reasons = Counter[str]()
+    for stat in stats.values():
+        reasons.update(stat.evictions)
+    # Not every name is a tier's: the flight table fails under one of its own.
+    errors = {name: failed.get(name, 0) for name in {**stats, **failed}}
+    return {
+        "entries": {(name,): stat.entries for name, stat in stats.items()},
+        "bytes": {(name,): stat.bytes for name, stat in stats.items()},
+        "evictions_total": _labelled(reasons),
+        "tier_errors_total": {
+            (name,): count + (stats[name].errors if name in stats else 0)
+            for name, count in errors.items()
+        },
+        "store_dropped_total": {(): sum(stat.dropped_writes for stat in stats.values())},
+    }
+
+
+def _labelled(counts: Mapping[str, float | Timings]) -> Values:
+    return {(name,): count for name, count in counts.items()}

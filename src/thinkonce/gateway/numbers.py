@@ -12,7 +12,16 @@ import msgspec
 from thinkonce.outcome import Outcome
 from thinkonce.tiers.tier import TierStats
 
-__all__ = ("BOUNDS", "Counted", "Labels", "Numbers", "Timings", "of_the_gone", "total")
+__all__ = (
+    "BOUNDS",
+    "Counted",
+    "Labels",
+    "Numbers",
+    "ServerNumbers",
+    "Timings",
+    "of_the_gone",
+    "total",
+)
 
 # Seconds. A memory hit takes less than a millisecond, a long answer minutes.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
@@ -39,6 +48,16 @@ class Timings(msgspec.Struct):
         return rows
 
 
+class ServerNumbers(msgspec.Struct):
+    """Of one server of a pool: attempts and failed ones, and how it is now."""
+
+    requests: int = 0
+    failures: int = 0
+    busy: int = 0
+    open: int = 0  # its circuit
+    down: int = 0
+
+
 class Counted(msgspec.Struct):
     """What only grows: sums of `total` go on with what a worker that ended had counted.
 
@@ -48,6 +67,7 @@ class Counted(msgspec.Struct):
     requests: dict[Labels, int] = msgspec.field(default_factory=dict)
     seconds: dict[str, Timings] = msgspec.field(default_factory=dict)  # by outcome
     upstream: Timings = msgspec.field(default_factory=Timings)
+    refused: dict[tuple[str, str], int] = msgspec.field(default_factory=dict)  # status, by whom
     coalesced: int = 0
     tier_errors: dict[str, int] = msgspec.field(default_factory=dict)
     cache_failures: int = 0
@@ -76,7 +96,7 @@ class Numbers(msgspec.Struct):
     """All of one gateway, or of one of its workers. `tiers` by name.
 
     `inflight` are requests being answered now, `following` those of them that wait for a call;
-    `connections` are those of clients.
+    `connections` are those of clients; `servers` are told by their pool's name and their own.
     """
 
     counted: Counted
@@ -84,6 +104,7 @@ class Numbers(msgspec.Struct):
     inflight: int = 0
     following: int = 0
     connections: int = 0
+    servers: dict[tuple[str, str], ServerNumbers] = msgspec.field(default_factory=dict)
 
 
 def total(numbers: Iterable[Numbers]) -> Numbers:
@@ -97,7 +118,11 @@ def of_the_gone(numbers: Numbers) -> Numbers:
         name: msgspec.structs.replace(stats, entries=0, bytes=0)
         for name, stats in numbers.tiers.items()
     }
-    return Numbers(numbers.counted, tiers)
+    servers = {
+        name: ServerNumbers(server.requests, server.failures)
+        for name, server in numbers.servers.items()
+    }
+    return Numbers(numbers.counted, tiers, servers=servers)
 
 
 def _plus(one: Any, other: Any) -> Any:

@@ -83,7 +83,9 @@ class Alone:
         metrics = self._metrics
         metrics.savings.collect()
         held = metrics.connections()
-        return Numbers(metrics.counted, tiers, metrics.inflight, self._world.following, held)
+        return Numbers(
+            metrics.counted, tiers, metrics.inflight, self._world.following, held, metrics.servers()
+        )
 
     def bounds(self) -> Bounds:
         return self.shelf.bounds()

@@ -20,9 +20,11 @@ from thinkonce.entry import Meta
 
 __all__ = (
     "BILLION",
+    "CALLS",
     "COLUMNS",
     "DIMENSIONS",
     "EARLIER",
+    "ITEMS",
     "KEPT_HOURS",
     "KEPT_NAMES",
     "MICROS",
@@ -30,6 +32,7 @@ __all__ = (
     "NANOS",
     "OTHER",
     "TOKENS",
+    "UNPRICED",
     "Account",
     "Book",
     "Row",

@@ -65,8 +65,8 @@ class Server:
     """
 
     __slots__ = (
-        "_failed", "_failures", "_open", "_pause", "_quiet_until", "_resting_until", "base",
-        "busy", "down", "most", "weight",
+        "_failed", "_failures", "_open", "_pause", "_quiet_until", "_resting_until", "attempts",
+        "base", "busy", "down", "failures", "most", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,7 @@ class Server:
     ) -> None:
         self.base, self.weight, self.most = base, weight, most
         self.busy, self.down = 0, False
+        self.attempts = self.failures = 0  # since the start
         self._failures, self._pause = failures, pause
         self._failed, self._open = 0, False
         self._quiet_until = self._resting_until = -inf
@@ -92,6 +93,11 @@ class Server:
         """Its address, without anything that may be a credential."""
         parts = urlsplit(self.base.root)
         return f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether failures keep requests from it, but for one now and then."""
+        return self._open
 
     @property
     def has_room(self) -> bool:
@@ -108,12 +114,14 @@ class Server:
 
     def asked(self, now: float) -> None:
         """A request goes to it: when half-open, the only one for a pause."""
+        self.attempts += 1
         if self._open:
             self._quiet_until = now + self._pause
 
     def failed(self, now: float) -> None:
         """No connection, no answer in time, or one that says that the server is broken."""
         self._failed += 1
+        self.failures += 1
         if self._failed < self._failures:
             return
         if not self._open:
