@@ -82,9 +82,13 @@ class Alone:
     def _with(self, tiers: dict[str, TierStats]) -> Numbers:
         metrics = self._metrics
         metrics.savings.collect()
-        held = metrics.connections()
         return Numbers(
-            metrics.counted, tiers, metrics.inflight, self._world.following, held, metrics.servers()
+            metrics.counted,
+            tiers,
+            metrics.inflight,
+            self._world.following,
+            metrics.connections(),
+            metrics.servers(),
         )
 
     def bounds(self) -> Bounds:
