@@ -59,6 +59,8 @@ def _replace(text: str, old: str, new: str) -> str | None:
     """The first `old`, as a word of its own where words have ends; the case of its start stays."""
     if is_zh(old):
         return text.replace(old, new, 1) if old in text else None
+    if old.lower() not in text.lower():  # patterns are more than `re` keeps compiled
+        return None
     found = re.search(rf"(?<![\w]){re.escape(old)}(?![\w])", text, re.IGNORECASE)
     if found is None:
         return None
