@@ -6,36 +6,37 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
-from thinkonce.errors import MISSING, ConfigError, UpstreamError
-from thinkonce.gateway.assembly import assemble
+from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.clients import check_guarded
-from thinkonce.gateway.edge import attainable, limits_of, tls_of
-from thinkonce.gateway.http import HttpError
 from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
 from thinkonce.gateway.reload import Reload
-from thinkonce.gateway.team import Place
 from thinkonce.settings import Settings, Upstream
-from thinkonce.upstream.failure import Unreachable
-from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind
 from thinkonce.web.log_lines import log_to_stderr
-from thinkonce.web.server import Say, Server, Terms, new_loop, print_line
+from thinkonce.web.server import Say, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
-from thinkonce.web.tls import read_again
 
-__all__ = ("GatewayServer", "Signals", "announce", "check_models", "run", "set_level", "with_local")
+__all__ = (
+    "LOCAL_POOL",
+    "Signals",
+    "announce",
+    "beside_model",
+    "check_models",
+    "run",
+    "set_level",
+    "with_local",
+)
 
 log = logging.getLogger("thinkonce")
 
 LOCAL_POOL = "local"
-RETRY_AFTER = b"5"  # seconds; the packaged model takes about as long to load
 
 
 def run(
@@ -63,6 +64,28 @@ def run(
 async def _serve(
     settings: Settings, read: Callable[[], Settings], listener: socket.socket, say: Say
 ) -> int:
+    async def alone(asked: Signals, model: LocalModel | None) -> None:
+        # Not above: the parent of several workers needs nothing of it.
+        from thinkonce.gateway.server import GatewayServer
+
+        complete = partial(with_local, model)
+        is_restarting = None if model is None else lambda: model.restarting
+        server = GatewayServer(listener, complete(settings), say, is_restarting)
+        asked.ends(server)
+        asked.reload = Reload(settings, read, lambda new: server.adopt(complete(new)))
+        try:
+            await server.serve()
+        finally:
+            await server.close()
+        say(server.farewell())
+
+    return await beside_model(settings, say, alone)
+
+
+async def beside_model(
+    settings: Settings, say: Say, serve: Callable[[Signals, LocalModel | None], Awaitable[None]]
+) -> int:
+    """Start the local model where there is to be one, `serve`, and end it; the exit code."""
     asked = Signals()
     model: LocalModel | None = None
     with asked.handled():
@@ -74,16 +97,7 @@ async def _serve(
                     say("stopped before it was ready")
                     return 0
                 await starting
-            complete = partial(with_local, model)
-            is_restarting = None if model is None else lambda: model.restarting
-            server = GatewayServer(listener, complete(settings), say, is_restarting)
-            asked.ends(server)
-            asked.reload = Reload(settings, read, lambda new: server.adopt(complete(new)))
-            try:
-                await server.serve()
-            finally:
-                await server.close()
-            say(server.farewell())
+            await serve(asked, model)
         finally:
             if model is not None:
                 await model.stop(0.0 if asked.twice else END_SECONDS)
@@ -160,67 +174,6 @@ class Signals:
 
 def _too_early() -> None:
     log.warning("SIGHUP: nothing is reloaded, the gateway is not ready yet")
-
-
-class GatewayServer(Server):
-    """Serves one gateway, and says what to try.
-
-    `is_restarting`: whether the local model is being started again; None: there is none.
-    """
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        settings: Settings,
-        say: Say,
-        is_restarting: Callable[[], bool] | None,
-        place: Place | None = None,
-    ) -> None:
-        """Raises ConfigError for a store that cannot be used."""
-        gateway = settings.gateway
-        terms = Terms(gateway.drain_timeout, attainable(limits_of(gateway)), tls_of(gateway))
-        self._assembly = assemble(settings, Pools.of(settings.upstreams), place=place)
-        self._assembly.gateway.excuse = partial(_excuse, is_restarting)
-        self._settings = settings
-        super().__init__(self._assembly.gateway, listener, terms, say, self._assembly.lane)
-        self._assembly.gateway.guard(self.edge)
-
-    def adopt(self, settings: Settings) -> None:
-        """Serve what begins from now on under `settings`. Raises ConfigError: nothing changed."""
-        gateway = settings.gateway
-        tls_of(gateway)  # a certificate that cannot be used leaves the one in use as it is
-        self._assembly.adopt(settings, Pools.of(settings.upstreams))
-        self.drain_within(gateway.drain_timeout)
-        self.edge.limits = attainable(limits_of(gateway))
-        if self.terms.tls is not None:
-            read_again(self.terms.tls, gateway.tls_cert, gateway.tls_key)
-        set_level(settings)
-
-    def announce(self, url: str) -> None:
-        announce(self._settings, url, self.say)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._assembly.gateway.ready = False
-        await super().shutdown(sockets)
-
-    async def close(self) -> None:
-        """Calls that outlive their answers get what is left of the time; all is flushed."""
-        await self.unless_forced(self._assembly.world.close(self.seconds_left))
-        await self._assembly.close(0.0)
-
-
-def _excuse(is_restarting: Callable[[], bool] | None, error: UpstreamError) -> HttpError | None:
-    """A 503 for whoever asks the local model while it is being started again."""
-    if is_restarting is None or not is_restarting() or not isinstance(error, Unreachable):
-        return None
-    if not str(error).startswith(f"upstream {LOCAL_POOL!r} "):  # another pool is down as well
-        return None
-    return HttpError(
-        503,
-        "the local model is being restarted",
-        code="model_restarting",
-        headers=((b"retry-after", RETRY_AFTER),),
-    )
 
 
 def set_level(settings: Settings) -> None:

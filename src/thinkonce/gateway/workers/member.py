@@ -19,6 +19,7 @@ from thinkonce.gateway.team import Alone, Bounds, Team
 from thinkonce.gateway.workers.board import Board
 from thinkonce.gateway.workers.channel import Channel, Unanswered
 from thinkonce.gateway.workers.messages import (
+    ASK_SECONDS,
     Begin,
     Done,
     Known,
@@ -32,12 +33,10 @@ from thinkonce.gateway.workers.messages import (
 from thinkonce.gateway.workers.shares import SharedAllowance, SharedQuota
 from thinkonce.settings import Settings
 
-__all__ = ("ASK_SECONDS", "PUBLISH_SECONDS", "Member")
+__all__ = ("PUBLISH_SECONDS", "Member")
 
 # What a worker had counted when it was killed is known up to this long before.
 PUBLISH_SECONDS = 1.0
-# The parent gives other workers a part of it.
-ASK_SECONDS = 2.0
 
 
 class Member:

@@ -12,6 +12,9 @@ from thinkonce.gateway.team import Bounds
 from thinkonce.settings import Settings
 
 __all__ = (
+    "ASK_SECONDS",
+    "CHANNEL",
+    "GRACE_SECONDS",
     "Adopt",
     "Begin",
     "Begun",
@@ -28,6 +31,13 @@ __all__ = (
     "Sum",
     "WhyNot",
 )
+
+# Names the descriptor over which a worker and its parent talk.
+CHANNEL = "THINKONCE__CHANNEL"
+# A worker waits so long for an answer; other workers get a part of it.
+ASK_SECONDS = 2.0
+# Beside the time to drain: to flush what was stored, and to go.
+GRACE_SECONDS = 10.0
 
 
 class Begin(msgspec.Struct, tag=True):

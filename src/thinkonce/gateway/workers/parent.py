@@ -19,14 +19,15 @@ from typing import TypeVar
 
 from thinkonce.errors import ThinkOnceError
 from thinkonce.gateway.edge import tls_of
-from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
+from thinkonce.gateway.local import LocalModel
 from thinkonce.gateway.numbers import Numbers, of_the_gone, total
 from thinkonce.gateway.reload import Reload
-from thinkonce.gateway.serve import Signals, announce, set_level, with_local
+from thinkonce.gateway.serve import Signals, announce, beside_model, set_level, with_local
 from thinkonce.gateway.team import Bounds
 from thinkonce.gateway.workers.board import Board
-from thinkonce.gateway.workers.member import ASK_SECONDS
 from thinkonce.gateway.workers.messages import (
+    ASK_SECONDS,
+    GRACE_SECONDS,
     Adopt,
     Begin,
     Cover,
@@ -41,7 +42,6 @@ from thinkonce.gateway.workers.messages import (
     WhyNot,
 )
 from thinkonce.gateway.workers.seat import Seat
-from thinkonce.gateway.workers.worker import GRACE_SECONDS
 from thinkonce.settings import Settings
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind_each, url_of
@@ -79,45 +79,22 @@ async def _serve(
     listeners: Sequence[socket.socket],
     say: Say,
 ) -> int:
-    asked = Signals()
-    model: LocalModel | None = None
-    with asked.handled():
+    async def together(asked: Signals, model: LocalModel | None) -> None:
+        complete = partial(with_local, model)
+        parent = _Parent(complete(settings), listeners, say, model)
         try:
-            if settings.local.enabled:
-                model = local_model(settings, say)
-                starting = asyncio.ensure_future(model.start())
-                if await asked.came_before(starting):
-                    say("stopped before it was ready")
-                    return 0
-                await starting
-            return await _with_workers(settings, read, listeners, say, asked, model)
+            starting = asyncio.ensure_future(parent.start())
+            if await asked.came_before(starting):
+                say("stopped before it was ready")
+                return
+            await starting
+            asked.ends(parent)
+            asked.reload = Reload(settings, read, lambda new: parent.adopt(complete(new)))
+            await parent.serve()
         finally:
-            if model is not None:
-                await model.stop(0.0 if asked.twice else END_SECONDS)
+            await parent.close()
 
-
-async def _with_workers(
-    settings: Settings,
-    read: Callable[[], Settings],
-    listeners: Sequence[socket.socket],
-    say: Say,
-    asked: Signals,
-    model: LocalModel | None,
-) -> int:
-    complete = partial(with_local, model)
-    parent = _Parent(complete(settings), listeners, say, model)
-    try:
-        starting = asyncio.ensure_future(parent.start())
-        if await asked.came_before(starting):
-            say("stopped before it was ready")
-            return 0
-        await starting
-        asked.ends(parent)
-        asked.reload = Reload(settings, read, lambda new: parent.adopt(complete(new)))
-        await parent.serve()
-    finally:
-        await parent.close()
-    return 0
+    return await beside_model(settings, say, together)
 
 
 class _Parent:

@@ -14,8 +14,15 @@ from typing import TypeVar
 from thinkonce.errors import MISSING, ConfigError, ThinkOnceError
 from thinkonce.gateway.numbers import Numbers
 from thinkonce.gateway.workers.channel import Channel, Unanswered
-from thinkonce.gateway.workers.messages import Begin, Begun, Draining, Failed, Message, Stopped
-from thinkonce.gateway.workers.worker import CHANNEL
+from thinkonce.gateway.workers.messages import (
+    CHANNEL,
+    Begin,
+    Begun,
+    Draining,
+    Failed,
+    Message,
+    Stopped,
+)
 from thinkonce.web.lifeline import held
 
 __all__ = ("Seat",)

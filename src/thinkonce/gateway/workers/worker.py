@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterable
 
 from thinkonce.errors import MISSING, ConfigError, ThinkOnceError
-from thinkonce.gateway.serve import GatewayServer, Signals
+from thinkonce.gateway.serve import Signals
+from thinkonce.gateway.server import GatewayServer
 from thinkonce.gateway.workers.channel import Channel
 from thinkonce.gateway.workers.lines import WholeLines
 from thinkonce.gateway.workers.member import PUBLISH_SECONDS, Member
 from thinkonce.gateway.workers.messages import (
+    CHANNEL,
+    GRACE_SECONDS,
     Adopt,
     Begin,
     Begun,
@@ -32,15 +35,11 @@ from thinkonce.web.lifeline import end_with_parent
 from thinkonce.web.log_lines import log_to_stderr
 from thinkonce.web.server import new_loop
 
-__all__ = ("CHANNEL", "FAILED", "GRACE_SECONDS", "run_worker")
+__all__ = ("run_worker",)
 
 log = logging.getLogger("thinkonce")
 
-# Names the descriptor over which a worker and its parent talk.
-CHANNEL = "THINKONCE__CHANNEL"
 FAILED = 1
-# Beside the time to drain: to flush what was stored, and to go.
-GRACE_SECONDS = 10.0
 
 
 def run_worker() -> int:
