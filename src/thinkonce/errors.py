@@ -12,6 +12,7 @@ ThinkOnceError
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import ClassVar, Final
 
@@ -28,6 +29,7 @@ __all__ = (
 )
 
 _QUOTED = 80  # characters of a value that a message repeats
+_USERINFO = re.compile(r"//[^\s/@'\"]*@")  # of a URL: it may hold a password
 
 
 class ThinkOnceError(Exception):
@@ -47,7 +49,8 @@ class ConfigError(ThinkOnceError, ValueError):
     """Names the setting, the value it got (`MISSING`: none), and what works."""
 
     def __init__(self, setting: str, got: object, accepts: str) -> None:
-        wrong = f"{setting} is missing" if got is MISSING else f"{setting}={got!r} does not work"
+        shown = _USERINFO.sub("//***@", repr(got))
+        wrong = f"{setting} is missing" if got is MISSING else f"{setting}={shown} does not work"
         super().__init__(f"{wrong}; use {accepts}")
         self.setting, self.got, self.accepts = setting, got, accepts
 

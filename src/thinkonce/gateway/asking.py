@@ -21,7 +21,7 @@ from thinkonce.protocols.splice import put
 from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
 from thinkonce.request.controls import Controls, parse_controls, strip_controls
 from thinkonce.request.headers import Taken, take_headers
-from thinkonce.request.kept import pack
+from thinkonce.request.kept import may_hold_credential, pack
 from thinkonce.request.key import Keyer, request_parts, wanted_parts
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.pools import Pool, Pools
@@ -219,7 +219,10 @@ class Reader:
 
     def kept(self, query: bytes, asking: Asking) -> bytes:
         """The request as it is kept beside its answer; b"" where it is not kept."""
-        return pack(self.parts(query, asking)) if self._keep_requests else b""
+        return pack(self.parts(query, asking)) if self._keeps(query) else b""
+
+    def _keeps(self, query: bytes) -> bool:
+        return self._keep_requests and not (query and may_hold_credential(query))
 
     def _parts(self, asking: Asking, query: bytes, sample: int = 0) -> bytes:
         controls = asking.controls
@@ -237,7 +240,7 @@ class Reader:
 
         `members`: what each has besides what all have in common.
         """
-        keep = pack if self._keep_requests else _kept_not
+        keep = pack if self._keeps(query) else _kept_not
         made = self.item_parts(query, asking, members)
         return [(self._keyer.key_of(parts), partial(keep, parts)) for parts in made]
 

@@ -9,15 +9,17 @@ not part of the key.
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from thinkonce.errors import CorruptEntry
 from thinkonce.request.key import KEY_VERSION, request_parts
 
-__all__ = ("MOST_PACKED", "KeptRequest", "pack", "read_parts", "unpack")
+__all__ = ("MOST_PACKED", "KeptRequest", "may_hold_credential", "pack", "read_parts", "unpack")
 
 # Larger ones, images as a rule, are not kept. Bytes, packed.
 MOST_PACKED = 64 * 1024
@@ -30,6 +32,10 @@ _NAMES = (
     b"\xabtemperature\xaamax_tokens\xa5model\xa6gpt-4o\x82\xa7content\xa4user\xa4role"
     b"\xa7request\xb0chat/completions\xa4main"
 )
+
+_is_credential = re.compile(
+    rb"key|code|sig|.*(api.?key|token|secret|passw|signature|credential|auth).*", re.DOTALL
+).fullmatch
 
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 
@@ -65,6 +71,12 @@ class KeptRequest(msgspec.Struct, frozen=True, omit_defaults=True):
             self.query.encode("latin-1"),
             self.sample,
         )
+
+
+def may_hold_credential(query: bytes) -> bool:
+    """Whether a member of a URL's query is called as credentials are: then it is not kept."""
+    names = (member.partition(b"=")[0].lower() for member in query.split(b"&"))
+    return any(_is_credential(unquote_to_bytes(name).lower()) for name in names)
 
 
 def pack(parts: bytes) -> bytes:

@@ -131,10 +131,10 @@ def _check_clients(clients: Mapping[str, Client]) -> None:
 
 def _check_groups(groups: object) -> None:
     if not isinstance(groups, dict):
-        raise ConfigError("[groups]", groups, "a table of lists")
+        raise ConfigError("[groups]", "***", "a table of lists")
     for name, digests in groups.items():
         if not isinstance(digests, list):
-            raise ConfigError(f"[groups] {name}", digests, "a list of SHA-256 in hex")
+            raise ConfigError(f"[groups] {name}", "***", "a list of SHA-256 in hex")
         for digest in digests:
             if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
                 accepts = "SHA-256 of a credential: 64 hex digits, never the credential itself"

@@ -53,6 +53,9 @@ TABLES: dict[str, type[Section]] = {
 # Flags that are not called as their setting is.
 FLAGS = {"store.url": "--store", "local.model": "--local", "local.enabled": "--local"}
 
+# In place of the value of what nobody knows: a misspelt setting may hold a key.
+HIDDEN = "***"
+
 Written = tuple[str, object]  # the setting as its writer knows it, and the value
 
 
@@ -120,15 +123,15 @@ def _from_toml(tables: dict[str, Any]) -> Iterator[tuple[str, Written]]:
     flat = sections()
     for name, table in tables.items():
         if name in NOT_BUILT:
-            raise ConfigError(f"[{name}]", table, "no such table; it is not built yet")
+            raise ConfigError(f"[{name}]", HIDDEN, "no such table; it is not built yet")
         if name not in {*flat, *TABLES, "groups"}:
-            _unknown(f"[{name}]", table, name, {*flat, *TABLES, "groups"})
+            _unknown(f"[{name}]", name, {*flat, *TABLES, "groups"})
         if not isinstance(table, dict):
-            raise ConfigError(name, table, f"a table: [{name}]")
+            raise ConfigError(name, _shown(table), f"a table: [{name}]")
         if name in flat:
             for key, value in table.items():
                 if key not in fields_of(flat[name]):
-                    _unknown(f"[{name}] {key}", value, key, fields_of(flat[name]))
+                    _unknown(f"[{name}] {key}", key, fields_of(flat[name]))
                 yield f"{name}.{key}", (f"[{name}] {key}", value)
 
 
@@ -148,7 +151,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Written]]:
                 raise ConfigError(variable, value, f"it, or {secrets[variable]}, not both")
             yield known[secrets[variable]], (variable, secret_of(variable, value))
         elif variable.startswith(PREFIX) and not variable.startswith(INTERNAL_PREFIX):
-            _unknown(variable, value, variable, known)
+            _unknown(variable, variable, known)
 
 
 def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, Written]]:
@@ -158,10 +161,10 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, Written]]:
             yield path, (name, value)
 
 
-def _unknown(written: str, value: object, name: str, known: Collection[str]) -> NoReturn:
+def _unknown(written: str, name: str, known: Collection[str]) -> NoReturn:
     close = get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f": {', '.join(sorted(known))}"
-    raise ConfigError(written, value, f"only settings that exist{hint}")
+    raise ConfigError(written, HIDDEN, f"only settings that exist{hint}")
 
 
 # -- what it means ------------------------------------------------------------------------
@@ -189,10 +192,10 @@ def _table(name: str, tables: dict[str, Any], classes: Collection[str]) -> dict[
 def _row(written: str, kind: type[Section], row: object, classes: Collection[str]) -> Section:
     fields = fields_of(kind)
     if not isinstance(row, dict):
-        raise ConfigError(written, row, f"a table with {', '.join(fields)}")
-    for key, value in row.items():
+        raise ConfigError(written, _shown(row), f"a table with {', '.join(fields)}")
+    for key in row:
         if key not in fields:
-            _unknown(f"{written} {key}", value, key, fields)
+            _unknown(f"{written} {key}", key, fields)
     values = {
         key: read_value(fields[key], f"{written} {key}", value, classes)
         for key, value in row.items()
@@ -202,6 +205,11 @@ def _row(written: str, kind: type[Section], row: object, classes: Collection[str
             accepts = f"{fields[known.name].accepts}, as {known.name} = ..."
             raise ConfigError(f"{written} {known.name}", MISSING, accepts)
     return kind(**values)
+
+
+def _shown(value: object) -> object:
+    """A number as it is; a text in a wrong place may be a key."""
+    return value if isinstance(value, int | float) else HIDDEN
 
 
 def _with_store(settings: Settings) -> Settings:

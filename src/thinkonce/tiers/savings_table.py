@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import apsw
 import msgspec
 
 from thinkonce.errors import CorruptEntry
@@ -19,7 +20,7 @@ from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.database import Database
 from thinkonce.tiers.tier import Fold, SumRow
 
-__all__ = ("SavingsTable", "read_savings")
+__all__ = ("SavingsTable", "read_savings", "write_savings_again")
 
 MAKE = "CREATE TABLE IF NOT EXISTS savings(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 IS_THERE = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'savings'"
@@ -46,12 +47,7 @@ class SavingsTable:
         aliases = self._aliases
         with self._database.writing(PATIENCE, PATIENCE) as connection:
             connection.execute(MAKE)
-            sums: Names = {}
-            held: list[Any] = connection.execute(ALL).fetchall()
-            for key, value in held:
-                if (read := _opened(key, value, aliases)) is not None:
-                    _add(sums, _rows_of(read))
-                    connection.execute(REMOVE, (key,))
+            sums = _taken_out(connection, aliases)
             _add(sums, rows)
             for dimension, names in sums.items():
                 if len(names) > MOST_NAMES:
@@ -60,6 +56,23 @@ class SavingsTable:
 
     def read(self) -> list[SumRow]:
         return read_savings(self._database.rows, self._aliases)
+
+
+def write_savings_again(connection: apsw.Connection, aliases: Aliases) -> None:
+    """Bring all that can be read into the row of the key in use, in the caller's transaction."""
+    if connection.execute(IS_THERE).fetchall():
+        sums = _taken_out(connection, aliases)
+        connection.execute(WRITE, (aliases.key_id, _sealed(sums, aliases)))
+
+
+def _taken_out(connection: apsw.Connection, aliases: Aliases) -> Names:
+    sums: Names = {}
+    held: list[Any] = connection.execute(ALL).fetchall()
+    for key, value in held:
+        if (read := _opened(key, value, aliases)) is not None:
+            _add(sums, _rows_of(read))
+            connection.execute(REMOVE, (key,))
+    return sums
 
 
 def read_savings(rows: Callable[[str], list[Any]], aliases: Aliases) -> list[SumRow]:

@@ -163,7 +163,10 @@ class Client:
                 server.failed(now())
             pool.line.give_back(server)
             raise
+        raw = raw and not pool.credential  # or a key could not be found in it
         exchange = Received(response, self.timeouts.read, raw, lambda: pool.line.give_back(server))
+        if pool.credential and exchange.status != 200:
+            exchange.hide(pool.credential[0][1].removeprefix(b"Bearer "))
         if exchange.status >= 500:
             server.failed(now())
         elif exchange.status != 429:
@@ -220,6 +223,7 @@ class Client:
         return self._session
 
     def _headers(self, pool: Pool, request: Request, raw: bool) -> CIMultiDict[str]:
+        raw = raw and not pool.credential
         headers: CIMultiDict[str] = CIMultiDict()
         hops = self.gateway_id
         for name, value in (*request.headers, *(pool.credential or request.credential)):

@@ -14,6 +14,7 @@ __all__ = ("Exchange", "say")
 
 # Most that one piece of a compressed answer may unfold to at once, bytes.
 MAX_PIECE = 1024 * 1024
+HIDDEN = b"***"
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -36,9 +37,29 @@ class Exchange(ABC):
         self._decoder = None if raw or self.opaque else _decoder_for(encoding)
         if self._decoder is not None:
             self.headers = tuple(h for h in self.headers if h[0] != b"content-encoding")
+        self._hidden = self._kept_back = b""
+
+    def hide(self, secret: bytes) -> None:
+        """Put *** in place of `secret`: what an upstream repeats of our key is not for clients."""
+        self._hidden = secret
+        self.headers = tuple((name, value.replace(secret, HIDDEN)) for name, value in self.headers)
 
     async def read(self) -> bytes:
         """The next piece as soon as there is one; b"" at the end. Raises Broken, Stalled."""
+        return await (self._read_hiding() if self._hidden else self._read_plain())
+
+    async def _read_hiding(self) -> bytes:
+        """The end of a piece is kept back for as long as the secret may go on in the next."""
+        secret = self._hidden
+        while True:
+            piece = await self._read_plain()
+            text = (self._kept_back + piece).replace(secret, HIDDEN)
+            cut = len(text) - len(secret) + 1 if piece else len(text)
+            self._kept_back = text[max(cut, 0) :]
+            if cut > 0 or not piece:
+                return text[: max(cut, 0)]
+
+    async def _read_plain(self) -> bytes:
         while True:
             held = self._decoder.unconsumed_tail if self._decoder is not None else b""
             if held:  # a little may unfold to a lot: others get their turn in between

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from thinkonce.errors import CorruptEntry
 from thinkonce.request.controls import Controls
-from thinkonce.request.kept import MOST_PACKED, KeptRequest, pack, read_parts, unpack
+from thinkonce.request.kept import (
+    MOST_PACKED,
+    KeptRequest,
+    may_hold_credential,
+    pack,
+    read_parts,
+    unpack,
+)
 from thinkonce.request.key import Keyer, request_parts, wanted_parts
 
 WHERE = ("chat/completions", "main", "t" * 32, "")
@@ -102,3 +109,15 @@ def test_a_bomb_is_not_unpacked() -> None:
 def test_a_kept_request_says_what_counted() -> None:
     kept = read_parts(parts_of(Controls(label="l", context_aware=False)))
     assert kept == KeptRequest(*WHERE, label="l", mode="context-free", identity=BODY)
+
+
+@pytest.mark.parametrize(
+    "query", ["key=x", "a=1&API-KEY=x", "access_token=", "%6bey=x", "x=1&sig=y"]
+)
+def test_a_query_that_may_hold_a_credential_is_told(query: str) -> None:
+    assert may_hold_credential(query.encode())
+
+
+@pytest.mark.parametrize("query", ["", "beta=true", "api-version=2024-10-01", "monkey=1", "&&=="])
+def test_other_queries_are_kept(query: str) -> None:
+    assert not may_hold_credential(query.encode())

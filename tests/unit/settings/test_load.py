@@ -158,7 +158,7 @@ MISTAKES = [
     ("[upstreams.a]\nurl = 'http://x'", "[upstreams.a] url", "did you mean urls?"),
     ("[ttl_classes.x]\nttl = 'soon'", "[ttl_classes.x] ttl='soon'", "seconds"),
     ("ttl_classes = 3", "ttl_classes=3", "a table"),
-    ("[groups]\nteam = 'x'", "[groups] team='x'", "a list"),
+    ("[groups]\nteam = 'x'", "[groups] team='***'", "a list"),
     ("[namespaces.a]\nx = 1", "[namespaces]", "not built"),
     ("[clients.a]\ngroup = 'x'", "[clients.a] key_sha256 is missing", "64 hex digits"),
     ("[clients.a]\nkey_sha256 = 'tk-secret'", "[clients.a] key_sha256='***'", "never the key"),

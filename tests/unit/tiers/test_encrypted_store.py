@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import apsw
 import pytest
 
+from thinkonce import Cache, cached
 from thinkonce.cli import main
 from thinkonce.entry import Meta
 from thinkonce.errors import ConfigError, CorruptEntry
@@ -121,6 +122,16 @@ def test_turning_encryption_on_leaves_no_plain_text_behind(path):
         assert answer_of(tier.get(key_of("7"))).startswith("MarkedAnswer 7")
         assert not found_in(path), "while it is open"
     assert not found_in(path)
+
+
+def test_sums_of_what_was_saved_are_brought_under_the_key_with_the_rest(path):
+    fill(path, count=1)
+    with opened(path) as tier:
+        tier.savings.add([("namespace", "MarkedSpace", [1, 2])], lambda names, dimension: None)
+    with opened(path, NEW) as tier:
+        tier.tidy()
+        assert not found_in(path)
+        assert list(tier.savings.read()) == [("namespace", "MarkedSpace", [1, 2])]
 
 
 def test_plain_rows_are_found_and_purged_before_they_are_encrypted(path):
@@ -289,3 +300,30 @@ def test_doctor_tells_plain_rows_from_encrypted_ones_and_what_helps(path, run):
 def test_encrypting_without_a_key_says_where_to_put_one(path, run):
     fill(path)
     assert "THINKONCE_STORE_ENCRYPTION_KEY" in run("encrypt", code=2)
+
+
+# -- in the process ----------------------------------------------------------------------------
+
+
+def test_a_decorated_functions_answers_are_encrypted_and_found_again(path):
+    calls = []
+
+    def answers():
+        with Cache(f"sqlite:///{path}", encryption_key=NEW.hex(), secret=SETTING) as cache:
+
+            @cached(cache=cache, tags="MarkedTag", namespace="MarkedSpace")
+            def ask(prompt):
+                calls.append(prompt)
+                return "MarkedAnswer"
+
+            assert ask("what was asked") == "MarkedAnswer"
+            cache.set({"prompt": "what was asked"}, "MarkedAnswer", tags=["MarkedTag"])
+            assert cache.flush(10)
+            assert not found_in(path)
+
+    answers()
+    answers()
+    assert len(calls) == 1
+    assert not found_in(path)
+    with pytest.raises(ConfigError, match=Cipher((NEW,)).ids[0]):
+        Cache(f"sqlite:///{path}", secret=SETTING)
