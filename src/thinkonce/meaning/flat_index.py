@@ -50,7 +50,7 @@ class FlatIndex:
         return name in self._places
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         return self._rows.nbytes + self._scales.nbytes + NAME_BYTES * len(self._names)
 
     def put(self, name: bytes, vector: Packed) -> None:

@@ -51,7 +51,7 @@ class GraphIndex:
         return name in self._numbers
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         return int(self._graph.memory_usage) + NAME_BYTES * len(self._numbers)
 
     def put(self, name: bytes, vector: Packed) -> None:
@@ -73,7 +73,7 @@ class GraphIndex:
             if not self._numbers:
                 return []
             found = [int(n) for n in self._graph.search(numbers, count + SPARE).keys]
-            rows: NDArray[Any] = np.vstack([self._graph.get(number) for number in found])
+            rows: NDArray[Any] = np.vstack([self._row(number) for number in found])
             names = [self._names[number] for number in found]
         wide = rows.astype(np.float32)
         exact = (wide @ vector) / np.linalg.norm(wide, axis=1)
@@ -84,9 +84,13 @@ class GraphIndex:
         """All of it, as it is now."""
         with self._lock:
             held = list(self._numbers.items())
-            rows = [self._graph.get(number).reshape(-1) for _, number in held]
+            rows = [self._row(number) for _, number in held]
         for (name, _), row in zip(held, rows, strict=True):
             yield name, (row, float(1 / np.linalg.norm(row.astype(np.float32))))
+
+    def _row(self, number: int) -> NDArray[np.int8]:
+        row: Any = self._graph.get(number)
+        return row.reshape(-1)  # type: ignore[no-any-return]
 
     def _drop(self, name: bytes) -> bool:
         number = self._numbers.pop(name, None)

@@ -123,10 +123,10 @@ def test_memory_is_given_back(index: Index) -> None:
         pytest.skip("usearch keeps what it has for rows to come")
     for n in range(1000):
         index.put(b"%d" % n, pack(vector_of(n)))
-    full = index.bytes
+    full = index.nbytes
     for n in range(990):
         index.remove(b"%d" % n)
-    assert index.bytes < full / 10
+    assert index.nbytes < full / 10
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
