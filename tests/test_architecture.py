@@ -62,6 +62,7 @@ OUTSIDE = {
     "uvloop": {"web"},
     "httptools": {"web"},
     "prometheus_client": {"gateway"},
+    "opentelemetry": {"gateway"},
     "typer": {"cli"},
     "tomlkit": {"cli"},
     "rich": {"cli"},

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.access_log import AccessLog, Told
@@ -46,6 +47,9 @@ from thinkonce.web.edge import Edge
 from thinkonce.web.exchange import OVERSIZED, is_request_id
 from thinkonce.web.log_lines import printable
 
+if TYPE_CHECKING:
+    from thinkonce.gateway.tracing import Tracing  # what it stands on is an extra
+
 __all__ = ("Gateway",)
 
 log = logging.getLogger("thinkonce")
@@ -77,6 +81,7 @@ class Gateway:
         self.excuse: Callable[[UpstreamError], HttpError | None] = lambda _: None
         self.describe: Callable[[], bytes] = lambda: b"{}"
         self.cors: Cors | None = None
+        self.tracing: Tracing | None = None
         self._metrics, self._team, self._access_log = metrics, team, access_log
         # Who is served strictly, if anybody.
         self.strict: Strict | None = None
@@ -118,11 +123,16 @@ class Gateway:
             return
         call = Call(scope, receive, send, perf_counter())
         self._metrics.inflight += 1
+        serving = None if self.tracing is None else self.tracing.begin(call)
         try:
             await self._serve(call)
         finally:
             self._metrics.inflight -= 1
             self._note(call)
+            if serving is not None:
+                known = call.path in self.cached or call.path in self._pages
+                told = _told_of(call, self._metrics)
+                serving.end(call, told, route=call.path if known else "")
 
     async def _serve(self, call: Call) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -10,8 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from thinkonce.clock import SYSTEM, Clock
+from thinkonce.errors import ConfigError
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.admin.desk import Desk
@@ -43,6 +46,9 @@ from thinkonce.tiers.keyring import keys_of
 from thinkonce.upstream.client import Client, Timeouts
 from thinkonce.upstream.pools import Pools
 
+if TYPE_CHECKING:
+    from thinkonce.gateway.tracing import Tracing
+
 __all__ = ("Assembly", "assemble")
 
 log = logging.getLogger("thinkonce")
@@ -67,6 +73,7 @@ class Assembly:
     place: Place | None = None
     prices: Prices | None = None
     retired: list[Client] = field(default_factory=list)
+    tracing: Tracing | None = None
 
     def adopt(self, settings: Settings, pools: Pools) -> None:
         """Serve what begins from now on under `settings`; what has begun ends as it began.
@@ -102,6 +109,11 @@ class Assembly:
         _show(settings, self.gateway)
         self.lane.adopt(_in_lane(settings, self.gateway), clients, self.gateway.cors)
 
+    def trace(self, tracing: Tracing) -> None:
+        """Make spans of what comes from now on; they are flushed at the end."""
+        self.tracing = self.gateway.tracing = self.lane.tracing = tracing
+        self.client.watching = tracing.attempt
+
     def _client_for(self, settings: Settings) -> Client:
         """The one in use, unless it differs."""
         client = _client(settings, self.client.gateway_id, self.shelf.clock)
@@ -114,6 +126,7 @@ class Assembly:
         if client is not self.client:
             self.client.watch(())
             self.retired.append(self.client)
+            client.watching = self.client.watching
             self.client = client
         self.client.watch(pools.all)
 
@@ -123,6 +136,8 @@ class Assembly:
         for client in (self.client, *self.retired):
             await client.close()
         self.access_log.flush()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
         await self.metrics.keeper.close()
         self.shelf.close()
 
@@ -183,7 +198,18 @@ def assemble(
         gateway, pools, shelf, metrics, team, client, world, access_log, lane, place, prices
     )
     metrics.servers = lambda: _servers_of(made.pools)
+    if settings.tracing.enabled:
+        made.trace(_tracing())
     return made
+
+
+def _tracing() -> Tracing:
+    try:
+        from thinkonce.gateway.tracing import open_tracing
+    except ModuleNotFoundError as missing:
+        accepts = f"true once {missing.name} is there; pip install 'thinkonce[otel]' brings it"
+        raise ConfigError("[tracing] enabled", True, accepts) from missing
+    return open_tracing()
 
 
 def _shelf(settings: Settings, clock: Clock) -> Shelf:

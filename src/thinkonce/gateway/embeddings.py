@@ -108,7 +108,7 @@ class EmbeddingsEndpoint:
         call.endpoint = SPEECH.name
         raw = await read_body(call, self._body_limit, message)
         asking = self._reader.read(call, raw)
-        call.model, call.whose = asking.asked.model, asking.tenant
+        call.model, call.whose, call.key = asking.asked.model, asking.tenant, asking.key
         batch = batch_of(asking.body)
         if asking.key is None or batch is None:
             reason = asking.bypass or Reason.UNKEYABLE

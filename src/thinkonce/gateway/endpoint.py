@@ -124,7 +124,7 @@ class Endpoint:
         except Exception:
             await self._despite_failure(call, raw)
             return
-        call.model, call.whose = asking.asked.model, asking.tenant
+        call.model, call.whose, call.key = asking.asked.model, asking.tenant, asking.key
         asking.take(call.sample)
         async with Watch(call):
             if asking.key is None:

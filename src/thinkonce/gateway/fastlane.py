@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thinkonce.gateway.access_log import AccessLog, Told
 from thinkonce.gateway.asking import Asking
@@ -24,6 +24,9 @@ from thinkonce.outcome import Match, Outcome
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.exchange import OVERSIZED, Header
 from thinkonce.web.log_lines import printable
+
+if TYPE_CHECKING:
+    from thinkonce.gateway.tracing import Tracing  # what it stands on is an extra
 
 __all__ = ("FastLane",)
 
@@ -66,6 +69,7 @@ class FastLane:
         self._clients: Clients | None = None
         self._cors: Cors | None = None
         self._ids, self._metrics, self._access_log = ids, metrics, access_log
+        self.tracing: Tracing | None = None
         self._doors: dict[bytes, Door] = {}
         self._bytes = 0
         self._defaults: list[Header] = []
@@ -159,12 +163,14 @@ class FastLane:
         model = metrics.model(asking.asked.model)
         labels = (door.endpoint.dialect.name, model, Outcome.HIT, Match.EXACT)
         metrics.count(labels, seconds)
-        log = self._access_log
+        log, tracing, told = self._access_log, self.tracing, None
+        if tracing is not None or log.as_json:
+            saved = door.endpoint.tokens_of(asking)
+            told = Told(labels[0], model, asking.tenant, Match.EXACT, "memory", saved)
+            if tracing is not None:
+                path = door.what.removeprefix("POST ")
+                tracing.hit(told, asking.key, path, ids.decode("latin-1"), seconds)
         if log.enabled:
-            told = None
-            if log.as_json:
-                saved = door.endpoint.tokens_of(asking)
-                told = Told(labels[0], model, asking.tenant, Match.EXACT, "memory", saved)
             log.write(ids.decode("latin-1"), door.what, 200, Outcome.HIT, "", seconds, "", told)
 
 

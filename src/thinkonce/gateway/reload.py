@@ -42,6 +42,7 @@ FIXED = frozenset(
         "local.threads",
         "store.encryption_key",
         "store.encryption_key_file",
+        "tracing.enabled",
         "store.secret",
         "store.url",
     }

@@ -77,7 +77,7 @@ class Teller:
         """What is told of a plain exact hit of the memory tier."""
         call.endpoint, call.model, call.whose = self.dialect.name, asking.asked.model, asking.tenant
         call.outcome, call.match, call.tier = Outcome.HIT, "exact", "memory"
-        call.tokens_saved = self.tokens_of(asking)
+        call.tokens_saved, call.key = self.tokens_of(asking), asking.key
 
     def tokens_of(self, asking: Asking) -> int:
         """What `inline` has just saved."""

@@ -39,6 +39,7 @@ __all__ = (
     "Section",
     "Settings",
     "Store",
+    "Tracing",
     "TtlClass",
     "Upstream",
     "default_classes",
@@ -298,6 +299,14 @@ class Log(Section, frozen=True):
     ] = "text"
 
 
+class Tracing(Section, frozen=True):
+    """OpenTelemetry spans. Where they go, and how many, say the standard OTEL_* variables."""
+
+    enabled: Annotated[
+        bool, about("Make a span of each request and each call of an upstream.", YES_NO)
+    ] = False
+
+
 class Data(Section, frozen=True):
     """Where files are kept that nobody named a place for."""
 
@@ -338,6 +347,7 @@ class Settings(Section, frozen=True):
     gateway: Gateway = Gateway()
     local: Local = Local()
     log: Log = Log()
+    tracing: Tracing = Tracing()
     data: Data = Data()
     admin: Admin = Admin()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)

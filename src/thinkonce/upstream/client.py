@@ -26,7 +26,7 @@ from thinkonce.upstream.exchange import Exchange, say
 from thinkonce.upstream.failure import TimedOut, Unreachable, says_try_elsewhere
 from thinkonce.upstream.pools import Pool
 from thinkonce.upstream.received import Received
-from thinkonce.upstream.request import HOPS, Request
+from thinkonce.upstream.request import HOPS, Request, Watching
 from thinkonce.upstream.server import Server, retry_after
 from thinkonce.upstream.turn import Turn
 
@@ -66,6 +66,7 @@ class Client:
         pause: Pause = asyncio.sleep,
     ) -> None:
         self.timeouts, self.retries, self.gateway_id = timeouts, retries, gateway_id
+        self.watching: Watching | None = None  # told of each attempt
         self._clock = clock
         self._checks = Checks(self._is_well, pause)
         self._session: aiohttp.ClientSession | None = None
@@ -156,15 +157,27 @@ class Client:
     ) -> Exchange:
         """One attempt; what it tells of the server is noted. The answer holds a place there."""
         now = self._clock.monotonic
+        attempt = None if self.watching is None else self.watching(pool, server, request)
+        if attempt is not None:
+            headers = headers.copy()
+            headers.update(attempt.headers)
         try:
             response = await self._send(server, request, headers, seconds)
         except BaseException as error:
             if isinstance(error, Exception):
                 server.failed(now())
             pool.line.give_back(server)
+            if attempt is not None:
+                attempt.ended(0, error)
             raise
+
+        def done() -> None:
+            pool.line.give_back(server)
+            if attempt is not None:
+                attempt.ended(response.status)
+
         raw = raw and not pool.credential  # or a key could not be found in it
-        exchange = Received(response, self.timeouts.read, raw, lambda: pool.line.give_back(server))
+        exchange = Received(response, self.timeouts.read, raw, done)
         if pool.credential and exchange.status != 200:
             exchange.hide(pool.credential[0][1].removeprefix(b"Bearer "))
         if exchange.status >= 500:

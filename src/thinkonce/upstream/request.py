@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.pools import Pool
+from thinkonce.upstream.server import Server
 
-__all__ = ("HOPS", "Request", "Sender")
+__all__ = ("HOPS", "Attempt", "Request", "Sender", "Watching")
 
 # RFC 8586: every gateway a request has passed is named here, so that one met twice is a loop.
 HOPS = b"cdn-loop"
@@ -29,6 +31,19 @@ class Request:
     body: bytes
     credential: tuple[Header, ...] = ()
     repeatable: bool = True
+
+
+class Attempt(Protocol):
+    """One attempt to ask a server, as whoever watches it sees it. `headers` go along with it."""
+
+    headers: Mapping[str, str]
+
+    def ended(self, status: int, error: BaseException | None = None) -> None:
+        """Once: read to its end, or given up; `status` 0 without an answer."""
+        ...
+
+
+Watching = Callable[[Pool, Server, Request], Attempt]
 
 
 class Sender(Protocol):
