@@ -1,0 +1,1 @@
+"""Whether two questions ask the same, and whether that may be acted on."""

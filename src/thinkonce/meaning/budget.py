@@ -1,0 +1,271 @@
+"""Whether a namespace may serve semantic hits, how strictly, and which hits are audited.
+
+Cuts of the score run from strict to loose; a hit's band is the first cut it reaches. `step` is
+the loosest cut that is served: bands 0..step. What moves it:
+
+    shadow ----- a step is certified -----> serving ---- a looser step is certified --> serving
+      ^                                        |
+      |   alarm, `certified` mode              | alarm, `calibrated` mode
+      +----------------------------------------+------> tightened: one step stricter, or shadow
+                                               |
+                                               +------> off, after ALARMS alarms
+
+`calibrated` serves from the first request at the calibration's cut, `certified` only what audits
+have earned. Steps are certified one after the other from the strictest, each at the whole eta:
+the first one that must not pass stops the walk, so P(any is passed wrongly) <= eta.
+
+Each alarm, and each change of encoder, verifier, prompt template or model, begins a new term;
+what was audited in an older one counts for nothing. Within a term every number only grows, one
+record a writer, so copies that several processes keep, or that were written before a crash, are
+merged by taking the larger of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from math import log
+
+import msgspec
+
+from thinkonce.meaning.binomial import clopper_pearson
+from thinkonce.meaning.evidence import Alarm, Stretch, counts, log_certainty, upper_limit
+from thinkonce.meaning.misjudgement import Misjudgement
+
+__all__ = ("ALARMS", "Budget", "Draw", "Event", "Mode", "Shown", "Standing", "band_of")
+
+ALARMS = 3  # then off: a namespace that fails again and again has a cause that cuts do not mend
+NEAR_CUT = 4.0  # times the audits in the loosest band that is served
+OWN_AUDITS = 0.5  # times 1 / max_error: audits a band needs before it may be served
+# (audits of this term as multiples of 1 / max_error, chance of an audit until there).
+SCHEDULE = ((0.5, 1.0), (1.0, 0.5), (3.0, 0.2), (10.0, 0.1), (30.0, 0.05))
+
+
+class Mode(StrEnum):
+    CALIBRATED = "calibrated"  # serves at once; the bound is the calibration's
+    CERTIFIED = "certified"  # serves what audits have certified
+
+
+class Standing(StrEnum):
+    SHADOW = "shadow"  # looked up and audited, never served
+    SERVING = "serving"
+    TIGHTENED = "tightened"  # serving, after an alarm
+    OFF = "off"  # not even looked up, until someone resets it
+
+
+class Event(StrEnum):
+    """What an audit brought about."""
+
+    CERTIFIED = "certified"  # a step's error is below the budget
+    ALARM = "alarm"  # the error among served hits is above it
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """An audit that was decided on: what its result must be weighed with when it comes."""
+
+    term: int
+    step: int
+    band: int
+    rates: tuple[float, ...]
+
+
+class Record(msgspec.Struct):
+    """What one writer has seen in one term."""
+
+    stretches: list[Stretch] = []
+    alarm: Alarm = msgspec.field(default_factory=Alarm)
+
+    def audits(self) -> int:
+        return sum(sum(stretch.right) + sum(stretch.wrong) for stretch in self.stretches)
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """Numbers to publish, of the bands served (in shadow: of the strictest).
+
+    `bound` holds at every moment with chance 1 - eta; `interval` is Clopper and Pearson's and
+    holds for a number of audits fixed beforehand, where all were drawn at one rate.
+    """
+
+    standing: Standing
+    step: int
+    certified: bool
+    bound: float
+    audits: int
+    wrong: int
+    interval: tuple[float, float]
+
+
+class Budget(msgspec.Struct):
+    """The state of one namespace. Not thread-safe: whoever holds it takes turns.
+
+    `max_error` is the budget, `steps` the number of cuts, `start` the step that is served before
+    anything is certified (-1: none), `basis` names what the evidence rests on.
+    """
+
+    max_error: float
+    steps: int
+    basis: str
+    mode: Mode = Mode.CALIBRATED
+    start: int = 0
+    eta: float = 0.05
+    least_rate: float = 0.02
+    misjudgement: Misjudgement = Misjudgement()
+    term: int = 0
+    alarms: int = 0
+    certified: int = -1  # the loosest step certified in this term
+    records: dict[str, Record] = {}
+
+    def __post_init__(self) -> None:
+        if self.mode is Mode.CERTIFIED and self.term == 0:
+            self.start = -1
+
+    @property
+    def step(self) -> int:
+        """The loosest step that is served; -1: none."""
+        return -1 if self.alarms >= ALARMS else max(self.start, self.certified)
+
+    @property
+    def standing(self) -> Standing:
+        if self.alarms >= ALARMS:
+            return Standing.OFF
+        if self.step < 0:
+            return Standing.SHADOW
+        return Standing.TIGHTENED if self.alarms else Standing.SERVING
+
+    def serves(self, band: int) -> bool:
+        return band <= self.step
+
+    # -- which hits are audited ---------------------------------------------------------------
+
+    def rates(self) -> tuple[float, ...]:
+        """Chance of an audit by band. Where nothing is served it is 1: the model is asked anyway,
+        and judging its answer costs no call."""
+        step = self.step
+        if step < 0:
+            return (1.0,) * self.steps
+        usual = self._usual_rate(step)
+        near = min(1.0, usual * NEAR_CUT) if step else usual
+        return (usual,) * step + (near,) + (1.0,) * (self.steps - step - 1)
+
+    def _usual_rate(self, step: int) -> float:
+        audits = sum(right + wrong for _, right, wrong in self._counts(step))
+        for until, rate in SCHEDULE:
+            if audits < until / self.max_error:
+                return max(rate, self.least_rate)
+        return self.least_rate
+
+    def draw(self, band: int, dice: float) -> Draw | None:
+        """Whether a would-be hit of `band` is audited; `dice` is uniform on 0..1."""
+        rates = self.rates()
+        return Draw(self.term, self.step, band, rates) if dice < rates[band] else None
+
+    # -- what audits bring about --------------------------------------------------------------
+
+    def audited(self, draw: Draw, is_wrong: bool, writer: str = "") -> Event | None:
+        """Enter a result. One of an older term is dropped: it tells of what is no more.
+
+        Reports of wrong answers that come outside the drawn audits are no random sample and must
+        not be entered.
+        """
+        if draw.term != self.term or self.standing is Standing.OFF:
+            return None
+        record = self.records.setdefault(writer, Record())
+        self._stretch(record, draw.rates).add(draw.band, is_wrong)
+        if draw.band <= draw.step:
+            weight = min(draw.rates[: draw.step + 1]) / draw.rates[draw.band]
+            record.alarm.see(is_wrong, weight, self.misjudgement.alarm_at(self.max_error))
+            if self._log_alarm() >= -log(self.eta):
+                self._alarm()
+                return Event.ALARM
+        return Event.CERTIFIED if self._certify() else None
+
+    def renewed(self, basis: str) -> Budget:
+        """The state on another basis: itself where it is the same, else a new term."""
+        if basis == self.basis:
+            return self
+        start = -1 if self.mode is Mode.CERTIFIED else 0
+        return msgspec.structs.replace(
+            self, basis=basis, term=self.term + 1, start=start, alarms=0, certified=-1, records={}
+        )
+
+    def merged(self, other: Budget) -> Budget:
+        """Of two copies: the later term, or of one term what either has seen."""
+        if self.term != other.term:
+            return self if self.term > other.term else other
+        records = dict(self.records)
+        for writer, record in other.records.items():
+            mine = records.get(writer)
+            if mine is None or mine.audits() < record.audits():
+                records[writer] = record
+        both = msgspec.structs.replace(
+            self,
+            records=records,
+            certified=max(self.certified, other.certified),
+            alarms=max(self.alarms, other.alarms),
+        )
+        both._certify()
+        return both
+
+    def _certify(self) -> bool:
+        before = self.certified
+        delta = self.misjudgement.certify_at(self.max_error)
+        while (step := self.certified + 1) < self.steps:
+            if self._own_audits(step) * self.max_error < OWN_AUDITS:
+                break
+            if log_certainty(self._counts(step), delta) < -log(self.eta):
+                break
+            self.certified = step
+        return self.certified > before
+
+    def _own_audits(self, band: int) -> int:
+        """Without any in the band itself, nothing would be known of what a step adds."""
+        stretches = [s for record in self.records.values() for s in record.stretches]
+        return sum(stretch.right[band] + stretch.wrong[band] for stretch in stretches)
+
+    def _alarm(self) -> None:
+        tightened = self.step - 1 if self.mode is Mode.CALIBRATED else -1
+        self.start = tightened
+        self.alarms += 1
+        self.term += 1
+        self.certified = -1
+        self.records = {}
+
+    def _log_alarm(self) -> float:
+        """Writers see different audits, so their bets multiply."""
+        return sum(record.alarm.log_capital() for record in self.records.values())
+
+    def _stretch(self, record: Record, rates: tuple[float, ...]) -> Stretch:
+        for stretch in reversed(record.stretches):
+            if stretch.rates == rates:
+                return stretch
+        record.stretches.append(Stretch(rates, [0] * self.steps, [0] * self.steps))
+        return record.stretches[-1]
+
+    # -- what is shown ------------------------------------------------------------------------
+
+    def shown(self) -> Shown:
+        step = max(self.step, 0)
+        audits = self._counts(step)
+        right = sum(right for _, right, _ in audits)
+        wrong = sum(wrong for _, _, wrong in audits)
+        return Shown(
+            self.standing,
+            self.step,
+            self.certified >= step,
+            self.misjudgement.corrected(upper_limit(audits, self.eta)),
+            right + wrong,
+            wrong,
+            clopper_pearson(wrong, right + wrong, self.eta),
+        )
+
+    def _counts(self, step: int) -> list[tuple[float, int, int]]:
+        records = self.records.values()
+        return [row for record in records for row in counts(record.stretches, step)]
+
+
+def band_of(score: float, cuts: Sequence[float]) -> int | None:
+    """The first of `cuts`, strict to loose, that `score` reaches; None where it reaches none."""
+    for band, cut in enumerate(cuts):
+        if score >= cut:
+            return band
+    return None

@@ -1,0 +1,216 @@
+"""From scores to probabilities, and to a cut that keeps a promise.
+
+    isotonic   the non-decreasing step function of least squared error (pool adjacent violators)
+    Platt      1 / (1 + exp(-(slope * score + offset))), for few labels; its targets are drawn
+               in from 0 and 1 (Platt 1999; the Newton steps after Lin, Lin and Weng 2007)
+    cut        fixed-sequence testing, from strict to loose: P(error among accepted <= max_error)
+               >= 1 - eta on exchangeable data (Angelopoulos et al., Learn then Test, 2021)
+
+Both curves rise with the score, so that no order is turned round. Fitting needs numpy and runs
+where calibrations are made; a fitted curve is plain numbers and answers without it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from math import exp, log
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from thinkonce.meaning.binomial import chance_of_at_most
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = (
+    "Curve",
+    "Cut",
+    "Isotonic",
+    "Platt",
+    "choose_cut",
+    "fit_isotonic",
+    "fit_platt",
+    "logit",
+    "sigmoid",
+)
+
+KNOTS = 200  # of an isotonic curve; more tell apart what no calibration set can
+STEPS = 100  # cuts that are tried
+STARTS = 4  # cuts that testing may begin from, each with its share of eta
+_NEWTON_STEPS = 50
+_EDGE = 1e-9  # probabilities stay this far from 0 and 1
+
+
+class Isotonic(msgspec.Struct, frozen=True, tag="isotonic"):
+    """`chances[i]` at `scores[i]`, straight between them, level beyond; both never fall."""
+
+    scores: tuple[float, ...]
+    chances: tuple[float, ...]
+
+    def __call__(self, score: float) -> float:
+        after = bisect_right(self.scores, score)
+        if after == 0:
+            return self.chances[0]
+        if after == len(self.scores):
+            return self.chances[-1]
+        left, right = self.scores[after - 1], self.scores[after]
+        share = (score - left) / (right - left)
+        low, high = self.chances[after - 1], self.chances[after]
+        return low + share * (high - low)
+
+
+class Platt(msgspec.Struct, frozen=True, tag="platt"):
+    """A logistic curve; `slope` is never negative."""
+
+    slope: float
+    offset: float
+
+    def __call__(self, score: float) -> float:
+        return sigmoid(self.slope * score + self.offset)
+
+
+Curve = Isotonic | Platt
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Accept scores of at least `score`. `wrong` of `accepted` calibration pairs were wrong."""
+
+    score: float
+    accepted: int
+    wrong: int
+    max_error: float
+    eta: float
+
+
+def fit_isotonic(scores: Sequence[float], labels: Sequence[int]) -> Isotonic:
+    """From scores and labels (1 = right). Raises ValueError where there are none.
+
+    A block of n labels with k right stands for (k + 1/2) / (n + 1): a dozen right ones in a row
+    are no certainty.
+    """
+    import numpy as np
+
+    _check(scores, labels)
+    order = np.argsort(np.asarray(scores, dtype=float), kind="stable")
+    values = np.asarray(scores, dtype=float)[order]
+    right = np.asarray(labels, dtype=float)[order]
+    starts = np.flatnonzero(np.append(True, np.diff(values) > 0))
+    counts = np.diff(np.append(starts, len(values)))
+    blocks = _pooled(
+        np.add.reduceat(values, starts), np.add.reduceat(right, starts), counts.astype(float)
+    )
+    at = [float(total / count) for total, _, count in blocks]
+    chances = [(k + 0.5) / (count + 1.0) for _, k, count in blocks]
+    kept = sorted({round(i) for i in np.linspace(0, len(at) - 1, min(KNOTS, len(at)))})
+    rising = np.maximum.accumulate([chances[i] for i in kept])
+    return Isotonic(tuple(at[i] for i in kept), tuple(float(chance) for chance in rising))
+
+
+def _pooled(
+    totals: npt.NDArray[np.float64], right: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]
+) -> list[tuple[float, float, float]]:
+    """Neighbours are joined while the share of right ones would fall: (sum of scores, right, n)."""
+    blocks: list[tuple[float, float, float]] = []
+    for total, k, n in zip(totals.tolist(), right.tolist(), counts.tolist(), strict=True):
+        blocks.append((total, k, n))
+        while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
+            last, before = blocks.pop(), blocks.pop()
+            blocks.append((before[0] + last[0], before[1] + last[1], before[2] + last[2]))
+    return blocks
+
+
+def fit_platt(scores: Sequence[float], labels: Sequence[int]) -> Platt:
+    """Maximum likelihood with drawn-in targets; a falling curve is replaced by a level one.
+
+    Raises ValueError where there are no labels.
+    """
+    import numpy as np
+
+    _check(scores, labels)
+    values, right = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float)
+    positives = right.sum()
+    high = (positives + 1) / (positives + 2)
+    low = 1 / (len(right) - positives + 2)
+    target = np.where(right > 0, high, low)
+    centre, spread = float(values.mean()), float(values.std()) or 1.0
+    design = np.stack([(values - centre) / spread, np.ones(len(values))])
+    weights = np.array([0.0, logit(float(target.mean()))])
+    for _ in range(_NEWTON_STEPS):
+        chance = 1 / (1 + np.exp(-np.clip(weights @ design, -500, 500)))
+        gradient = design @ (target - chance)
+        curvature = (design * (chance * (1 - chance))) @ design.T + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights + step / max(1.0, float(np.abs(step).max()) / 2)
+        if np.abs(step).max() < 1e-10:
+            break
+    slope = float(weights[0]) / spread
+    if slope < 0:
+        return Platt(0.0, logit(float(target.mean())))
+    return Platt(slope, float(weights[1] - weights[0] * centre / spread))
+
+
+def choose_cut(
+    scores: Sequence[float],
+    labels: Sequence[int],
+    max_error: float,
+    eta: float = 0.05,
+    starts: int = STARTS,
+) -> Cut | None:
+    """The loosest cut that testing reaches; None where no cut keeps the promise.
+
+    Which cuts are tried depends on the scores alone, never on the labels: the first accepts as
+    many pairs as an errorless sample needs, the last all. From each of `starts` cuts the walk
+    goes on while P(Bin(n, max_error) <= wrong) <= eta / starts; several starts, because noisy
+    labels at the very top would end a single walk at its first step.
+    """
+    tried = list(_tried(scores, labels, max_error, eta / starts))
+    passed = [
+        chance_of_at_most(cut.wrong, cut.accepted, max_error) <= eta / starts for cut in tried
+    ]
+    found: Cut | None = None
+    for number in range(starts):
+        at = number * len(tried) // starts
+        while at < len(tried) and passed[at]:
+            if found is None or tried[at].accepted > found.accepted:
+                found = tried[at]
+            at += 1
+    return None if found is None else msgspec.structs.replace(found, eta=eta)
+
+
+def _tried(
+    scores: Sequence[float], labels: Sequence[int], max_error: float, eta: float
+) -> Iterator[Cut]:
+    """Cuts from strict to loose, in equal ratios of what they accept."""
+    ranked = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
+    least = 1
+    while (1.0 - max_error) ** least > eta:
+        least += 1
+    wrong, before, goal = 0, 0, float(least)
+    ratio = max(1.0, len(ranked) / least) ** (1 / STEPS)
+    for at, (score, label) in enumerate(ranked, start=1):
+        wrong += not label
+        is_last_of_equals = at == len(ranked) or ranked[at][0] < score
+        if at >= goal and is_last_of_equals and at > before:
+            yield Cut(score, at, wrong, max_error, eta)
+            before = at
+            goal = max(at + 1.0, goal * ratio)
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^-x), without overflow."""
+    return 1.0 / (1.0 + exp(-x)) if x >= 0 else 1.0 - 1.0 / (1.0 + exp(x))
+
+
+def logit(chance: float) -> float:
+    """The inverse of `sigmoid`; 0 and 1 give large finite numbers."""
+    held = min(max(chance, _EDGE), 1.0 - _EDGE)
+    return log(held / (1.0 - held))
+
+
+def _check(scores: Sequence[float], labels: Sequence[int]) -> None:
+    if not scores or len(scores) != len(labels):
+        message = f"{len(scores)} scores and {len(labels)} labels: as many of each, and some"
+        raise ValueError(message)

@@ -1,0 +1,232 @@
+"""What an entry's own history says about the next question it might answer.
+
+An entry whose answer was right or wrong for earlier questions is a better or worse neighbour than
+its score alone says. With x = (1, score), c = 1 where its answer was right, and beta of the entry:
+
+    P(c = 1 | score) = sigma(x' beta),   beta ~ N(mean, spread) over the entries of a namespace
+
+`score` is the verdict's logit, so mean (0, 1) says "the verdict is right as it stands"; the prior
+is shipped with that mean and fitted again to the entries of the namespace (empirical Bayes). The
+posterior is the normal distribution at the mode (Laplace), so an entry without any history has
+one too, and one whose history is all right or all wrong stays finite.
+
+An answer may be served where, for some e of a grid in (0, 1 - floor),
+
+    (1 - e) sigma(x'b - z(1-e) sqrt(x'Vx)) >= floor
+
+The left side never exceeds the chance that the answer is right, so the bound is kept hit by hit
+and nothing is served by lottery. The grid's quantiles are computed once per floor.
+
+This follows the published mathematics of per-entry decisions (arXiv 2502.03771) in what it
+models, and departs from it in the prior, in bounding the logit instead of a threshold, in
+promising for hits instead of requests, and in forgetting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from math import exp, log, sqrt
+from statistics import NormalDist
+
+import msgspec
+
+from thinkonce.meaning.calibration import logit, sigmoid
+
+__all__ = (
+    "SHIPPED",
+    "History",
+    "Observations",
+    "Posterior",
+    "Prior",
+    "assurance",
+    "chance",
+    "fit_prior",
+    "held",
+    "posterior",
+    "serves",
+)
+
+REMEMBERED = 32  # observations an entry keeps
+FORGETTING = 0.97  # weight of an observation when the next one comes
+LARGEST = 12.0  # scores beyond this, either way, are no surer
+_GRID = 16  # values of e
+_STEPS, _CLOSE = 25, 1e-8
+_EM_STEPS = 20
+# What the shipped prior weighs in a fit, as a number of entries.
+_SHIPPED_WEIGHT = 20.0
+
+# (weight, score, 1 where the entry's answer was right).
+Observations = Sequence[tuple[float, float, int]]
+
+
+class Prior(msgspec.Struct, frozen=True):
+    """Distribution of an entry's (offset, slope): means, variances, covariance."""
+
+    offset: float = 0.0
+    slope: float = 1.0
+    var_offset: float = 0.5
+    var_slope: float = 0.02
+    covariance: float = 0.0
+
+
+SHIPPED = Prior()
+
+
+class Posterior(msgspec.Struct, frozen=True):
+    """The same of one entry, its history taken in; what a decision needs."""
+
+    offset: float
+    slope: float
+    var_offset: float
+    var_slope: float
+    covariance: float
+
+
+class History(msgspec.Struct):
+    """The last REMEMBERED observations of an entry, oldest first."""
+
+    scores: list[float] = []
+    right: list[bool] = []
+
+    def add(self, score: float, is_right: bool) -> None:
+        self.scores.append(held(score))
+        self.right.append(is_right)
+        del self.scores[:-REMEMBERED], self.right[:-REMEMBERED]
+
+    def weighted(self) -> list[tuple[float, float, int]]:
+        last = len(self.scores) - 1
+        return [
+            (FORGETTING ** (last - at), score, int(right))
+            for at, (score, right) in enumerate(zip(self.scores, self.right, strict=True))
+        ]
+
+
+def held(score: float) -> float:
+    return min(max(score, -LARGEST), LARGEST)
+
+
+def posterior(prior: Prior, seen: Observations) -> Posterior:
+    """Newton's method with step halving; about 5 steps of 1 µs an observation."""
+    # Precision of the prior, 2 x 2: [[a, c], [c, b]].
+    area = prior.var_offset * prior.var_slope - prior.covariance**2
+    a, b, c = prior.var_slope / area, prior.var_offset / area, -prior.covariance / area
+    offset, slope = prior.offset, prior.slope
+    worth = _log_posterior(prior, (a, b, c), seen, (offset, slope))
+    for _ in range(_STEPS):
+        da, db = offset - prior.offset, slope - prior.slope
+        g0, g1 = -(a * da + c * db), -(c * da + b * db)
+        h00, h11, h01 = a, b, c
+        for weight, score, right in seen:
+            chance = sigmoid(offset + slope * score)
+            miss, curve = weight * (right - chance), weight * chance * (1.0 - chance)
+            g0 += miss
+            g1 += miss * score
+            h00 += curve
+            h01 += curve * score
+            h11 += curve * score * score
+        area = h00 * h11 - h01 * h01
+        s0, s1 = (h11 * g0 - h01 * g1) / area, (h00 * g1 - h01 * g0) / area
+        if abs(s0) + abs(s1) < _CLOSE:
+            break
+        size = 1.0
+        while size > 1e-3:
+            tried = (offset + size * s0, slope + size * s1)
+            found = _log_posterior(prior, (a, b, c), seen, tried)
+            if found >= worth:
+                offset, slope = tried
+                worth = found
+                break
+            size /= 2
+        else:
+            break
+    return Posterior(offset, slope, h11 / area, h00 / area, -h01 / area)
+
+
+def _log_posterior(
+    prior: Prior,
+    precision: tuple[float, float, float],
+    seen: Observations,
+    at: tuple[float, float],
+) -> float:
+    a, b, c = precision
+    da, db = at[0] - prior.offset, at[1] - prior.slope
+    found = -(a * da * da + 2 * c * da * db + b * db * db) / 2
+    for weight, score, right in seen:
+        x = at[0] + at[1] * score
+        found -= weight * log_one_plus_exp(-x if right else x)
+    return found
+
+
+def log_one_plus_exp(x: float) -> float:
+    return x if x > 35 else log(1.0 + exp(x))
+
+
+def serves(entry: Prior | Posterior, score: float, floor: float) -> bool:
+    """Whether P(right) >= `floor` is sure enough to serve; an entry without history: its prior.
+
+    About 3 µs.
+    """
+    middle, deviation = _logit_of(entry, score)
+    return any(middle - z * deviation >= least for z, least in _grid(floor))
+
+
+def assurance(entry: Prior | Posterior, score: float) -> float:
+    """The largest `floor` that `serves` grants, to the grid's fineness: to order candidates by."""
+    middle, deviation = _logit_of(entry, score)
+    return max((1.0 - e) * sigmoid(middle - z * deviation) for e, z in _quantiles(1e-4, 0.5, _GRID))
+
+
+def chance(entry: Prior | Posterior, score: float) -> float:
+    """P(right), the uncertainty of the entry's numbers averaged over (MacKay 1992)."""
+    middle, deviation = _logit_of(entry, score)
+    return sigmoid(middle / sqrt(1.0 + 0.39269908169872414 * deviation * deviation))
+
+
+def _logit_of(entry: Prior | Posterior, score: float) -> tuple[float, float]:
+    score = held(score)
+    variance = entry.var_offset + score * (2.0 * entry.covariance + score * entry.var_slope)
+    return entry.offset + entry.slope * score, sqrt(max(variance, 0.0))
+
+
+@lru_cache(maxsize=64)
+def _grid(floor: float) -> tuple[tuple[float, float], ...]:
+    """(z of 1 - e, the logit that the lower end must reach), e below 1 - floor."""
+    error = 1.0 - floor
+    shares = _quantiles(error * 1e-3, error * 0.98, _GRID)
+    return tuple((z, logit(floor / (1.0 - e))) for e, z in shares)
+
+
+@lru_cache(maxsize=64)
+def _quantiles(least: float, most: float, count: int) -> tuple[tuple[float, float], ...]:
+    """(e, z of 1 - e), e in equal ratios from `most` down to `least`."""
+    normal = NormalDist()
+    ratio = (least / most) ** (1.0 / (count - 1))
+    shares = [most * ratio**at for at in range(count)]
+    return tuple((e, normal.inv_cdf(1.0 - e)) for e in shares)
+
+
+def fit_prior(histories: Iterable[Observations], shipped: Prior = SHIPPED) -> Prior:
+    """The distribution over the entries of a namespace, `shipped` counting as some entries.
+
+    Expectation and maximisation in turns: each entry's posterior under the prior so far, then the
+    mean and the spread of these posteriors.
+    """
+    known = [history for history in histories if history]
+    prior = shipped
+    for _ in range(_EM_STEPS):
+        found = [posterior(prior, history) for history in known]
+        total = len(found) + _SHIPPED_WEIGHT
+        offset = (_SHIPPED_WEIGHT * shipped.offset + sum(p.offset for p in found)) / total
+        slope = (_SHIPPED_WEIGHT * shipped.slope + sum(p.slope for p in found)) / total
+        v0, v1, v01 = (_SHIPPED_WEIGHT * v for v in _spread(shipped, offset, slope))
+        for p in found:
+            spread = _spread(p, offset, slope)
+            v0, v1, v01 = v0 + spread[0], v1 + spread[1], v01 + spread[2]
+        prior = Prior(offset, slope, v0 / total, v1 / total, v01 / total)
+    return prior
+
+
+def _spread(p: Prior | Posterior, offset: float, slope: float) -> tuple[float, float, float]:
+    d0, d1 = p.offset - offset, p.slope - slope
+    return p.var_offset + d0 * d0, p.var_slope + d1 * d1, p.covariance + d0 * d1
