@@ -73,6 +73,7 @@ def sqlite_costs(answers: int) -> tuple[list[Table], list[Goal]]:
         miss = gets(backing.tier, [key_of(answers + number) for number in range(answers)])
         parts = parts_of_a_get(path, backing.secret, backing.tier, keys[:1_000])
         backing.close()
+        encrypted = encrypted_costs(Path(folder) / "encrypted.db", keys)
         files = path.parent.glob("answers.db*")
         on_disk = sum(file.stat().st_blocks * 512 for file in files)  # the host file is sparse
     share = on_disk / (answers * VALUE_BYTES)
@@ -80,12 +81,25 @@ def sqlite_costs(answers: int) -> tuple[list[Table], list[Goal]]:
         ["get", *spread_of(get)],
         ["get of an unknown key", *spread_of(miss)],
         ["put, written behind in batches", *spread_of(put)],
+        *encrypted,
     ]
     table = Table("SQLite tier, 2 KB answers", ["operation", "p50", "p90", "p99"], rows, "µs")
     middle = 1e6 * median(get)
     return [table, parts], [
         Goal("SQLite get, µs of CPU", f"<= {GET_GOAL}", middle, middle <= GET_GOAL),
         Goal("bytes on disk / bytes of answers", f"<= {DISK_GOAL}", share, share <= DISK_GOAL),
+    ]
+
+
+def encrypted_costs(path: Path, keys: list[Key]) -> list[list[str | float | int | None]]:
+    url, key = f"sqlite:////{path}", (bytes(range(32)),)
+    backing = open_backing(url, encryption_keys=key, clock=SYSTEM, max_bytes=2**32, lease=60.0)
+    assert backing.tier is not None
+    put, get = puts(backing.tier, keys), gets(backing.tier, keys)
+    backing.close()
+    return [
+        ["get, encrypted", *spread_of(get)],
+        ["put, encrypted, written behind", *spread_of(put)],
     ]
 
 

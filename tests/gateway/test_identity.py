@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,3 +281,21 @@ async def test_ignored_fields_are_the_operators_choice(stage: Stage) -> None:
     await gateway.chat(user="a")
     assert (await gateway.chat(user="b")).cache == "HIT"
     assert json.loads(stage.upstream.seen[0].body)["user"] == "a", "it is still sent upstream"
+
+
+async def test_a_field_that_counts_again_finds_no_answer_made_while_it_was_ignored(
+    stage: Stage, tmp_path: Path
+) -> None:
+    store = {"url": f"sqlite:///{tmp_path / 'a.db'}", "secret": "s" * 32}
+    for ignored, asked in ((["user"], {"user": "a"}), ([], {}), (["seed"], {}), (["user"], {})):
+        gateway = await stage.gateway(cache={"ignore_fields": ignored}, store=store)
+        known = ignored == ["user"] and not asked
+        assert (await gateway.chat(**asked)).cache == ("HIT" if known else "MISS"), ignored
+        assert gateway.assembly.shelf.flush(10)
+
+
+async def test_answers_of_a_gateway_that_ignores_nothing_keep_their_keys(stage: Stage) -> None:
+    gateway = await stage.gateway(cache={"ignore_fields": []})
+    other = await stage.gateway(cache={"ignore_fields": ["user"]})
+    keys = [(await each.chat(x=1)).headers["x-cache-key"] for each in (gateway, gateway, other)]
+    assert keys[0] == keys[1] != keys[2]

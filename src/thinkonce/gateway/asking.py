@@ -22,7 +22,7 @@ from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
 from thinkonce.request.controls import Controls, parse_controls, strip_controls
 from thinkonce.request.headers import Taken, take_headers
 from thinkonce.request.kept import may_hold_credential, pack
-from thinkonce.request.key import Keyer, request_parts, wanted_parts
+from thinkonce.request.key import Keyer, ignoring, request_parts, wanted_parts
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.pools import Pool, Pools
 
@@ -131,6 +131,7 @@ class Reader:
         self._tenants, self._rules = tenants, rules
         self._classes = frozenset(rules.ttl_classes)
         self.forward_headers, self._ignore = forward_headers, ignore_fields
+        self._ignoring = ignoring(ignore_fields)
         self._cache_remote_media = cache_remote_media
         self._keep_requests = keep_requests
         self._samples = Samples() if samples is None else samples
@@ -230,7 +231,7 @@ class Reader:
         identity = self._dialect.identity(
             asking.body, context_aware=controls.context_aware, ignore=self._ignore
         )
-        wanted, keyed = wanted_parts(controls), asking.taken.keyed
+        wanted, keyed = wanted_parts(controls, self._ignoring), asking.taken.keyed
         return request_parts(where, wanted, identity, keyed, query, sample)
 
     def items(
@@ -253,7 +254,7 @@ class Reader:
         common = self._dialect.identity(
             asking.body, context_aware=controls.context_aware, ignore=self._ignore
         )
-        wanted, keyed = wanted_parts(controls), asking.taken.keyed
+        wanted, keyed = wanted_parts(controls, self._ignoring), asking.taken.keyed
         return [request_parts(where, wanted, common | own, keyed, query) for own in members]
 
     def _bypass(self, parsed: Parsed, asked: Asked, controls: Controls) -> Reason | None:

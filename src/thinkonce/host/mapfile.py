@@ -6,7 +6,8 @@
 All numbers are native: the file never leaves its host. Magic and epoch keep their places in
 every layout version, so that processes of two versions still see each other's purges. The file
 holds nothing that must survive: if it is not what this version writes, it is rewritten in place
-(never truncated: a process that has it mapped would be killed by the operating system).
+(never truncated: a process that has it mapped would be killed by the operating system). Nothing
+guards against others of the same user who cut it short, with `cp` over it say: only its owner may.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from thinkonce.insight.explain import Compared, Difference, Looked, candidates, 
 from thinkonce.outcome import Outcome
 from thinkonce.request.controls import Controls
 from thinkonce.request.kept import KeptRequest, read_parts
+from thinkonce.request.key import CONTEXT_FREE
 from thinkonce.shelf import Shelf
 
 __all__ = ("Explained", "Near", "bypassed", "explained", "paragraphs")
@@ -85,7 +86,8 @@ def _partitions(asked: KeptRequest) -> dict[str, str]:
         "namespace": asked.namespace,
         "cache_key": asked.label,
         "key_mode": "override" if asked.override else "",
-        "context_aware": "false" if asked.mode else "",
+        "context_aware": "false" if asked.mode.startswith(CONTEXT_FREE) else "",
+        "ignore_fields": asked.mode.removeprefix(CONTEXT_FREE).strip(),
         "query": asked.query,
         **{f"header {name}": value for name, value in asked.headers},
     }

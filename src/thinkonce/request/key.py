@@ -12,7 +12,7 @@ is BLAKE3 of them, keyed with the installation's secret.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,10 +21,19 @@ from blake3 import blake3
 from thinkonce.request.controls import DEFAULTS, Controls
 from thinkonce.tiers.tier import Key
 
-__all__ = ("ANONYMOUS", "KEY_VERSION", "Keyer", "request_parts", "wanted_parts")
+__all__ = (
+    "ANONYMOUS",
+    "CONTEXT_FREE",
+    "KEY_VERSION",
+    "Keyer",
+    "ignoring",
+    "request_parts",
+    "wanted_parts",
+)
 
 KEY_VERSION = 1  # of the parts below; a change makes every stored answer unfindable
 ANONYMOUS = "anonymous"
+CONTEXT_FREE = "context-free"  # how a mode begins
 
 _LOCAL_BYTES = 16 * 1024  # above, hashing once is cheaper than comparing at every look-up
 _MAX_TENANTS = 4096  # remembered at a time; a bound, not a limit on how many there are
@@ -126,12 +135,22 @@ def request_parts(
     return _encode((KEY_VERSION, "request", *where, label, mode, identity, headers, *asked))
 
 
-def wanted_parts(controls: Controls) -> tuple[str, str, bool]:
-    """Label, mode, and whether the label is the key."""
+def wanted_parts(controls: Controls, ignored: str = "") -> tuple[str, str, bool]:
+    """Label, mode, and whether the label is the key. `ignored`: see `ignoring`."""
     if controls.override:
         return controls.label, "", True
-    mode = "" if controls.context_aware else "context-free"
+    mode = ignored if controls.context_aware else f"{CONTEXT_FREE} {ignored}".rstrip()
     return "" if controls.batch_mode else controls.label, mode, False
+
+
+def ignoring(fields: Iterable[str]) -> str:
+    """What a key says of the fields that the configuration leaves out of it; "" for none.
+
+    An answer stored while `user` was ignored is no answer to a request without `user` once that
+    counts again.
+    """
+    names = sorted(fields)
+    return "ignoring " + msgspec.json.encode(names).decode() if names else ""
 
 
 def _call_parts(function: str, version: str, namespace: str, args: bytes) -> bytes:

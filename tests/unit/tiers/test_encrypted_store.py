@@ -305,25 +305,23 @@ def test_encrypting_without_a_key_says_where_to_put_one(path, run):
 # -- in the process ----------------------------------------------------------------------------
 
 
+def answer(prompt):
+    return "MarkedAnswer"
+
+
 def test_a_decorated_functions_answers_are_encrypted_and_found_again(path):
-    calls = []
-
-    def answers():
-        with Cache(f"sqlite:///{path}", encryption_key=NEW.hex(), secret=SETTING) as cache:
-
-            @cached(cache=cache, tags="MarkedTag", namespace="MarkedSpace")
-            def ask(prompt):
-                calls.append(prompt)
-                return "MarkedAnswer"
-
-            assert ask("what was asked") == "MarkedAnswer"
-            cache.set({"prompt": "what was asked"}, "MarkedAnswer", tags=["MarkedTag"])
-            assert cache.flush(10)
-            assert not found_in(path)
-
-    answers()
-    answers()
-    assert len(calls) == 1
+    url, key = f"sqlite:///{path}", NEW.hex()
+    with Cache(url, encryption_key=key, secret=SETTING) as cache:
+        ask = cached(cache=cache, tags="MarkedTag", namespace="MarkedSpace")(answer)
+        assert ask("what was asked") == "MarkedAnswer"
+        cache.set({"prompt": "what was asked"}, "MarkedAnswer", tags=["MarkedTag"])
+        assert cache.flush(10)
+        assert not found_in(path)
+    with Cache(url, encryption_key=key, secret=SETTING) as cache:
+        ask = cached(cache=cache, tags="MarkedTag", namespace="MarkedSpace")(answer)
+        assert ask("what was asked") == "MarkedAnswer"
+        assert cache.stats()["hits"] == 1
+        assert cache.get({"prompt": "what was asked"}) == "MarkedAnswer"
     assert not found_in(path)
     with pytest.raises(ConfigError, match=Cipher((NEW,)).ids[0]):
         Cache(f"sqlite:///{path}", secret=SETTING)
