@@ -36,14 +36,15 @@ LEVELS = (
     {"decorator"},
     {"insight"},
     {"gateway"},
-    {"cli"},
+    {"adapters"},
+    {"cli", "httpx", "httpx2", "langchain"},
     {"__main__"},
 )
 # These two stand beside the levels, on the parts named here.
 BESIDE = {
     "kv": {"errors", "outcome", "clock", "version", "units", "settings", "request", "protocols"}
     | {"eviction", "web"},
-    "testing": set().union(*LEVELS) - {"gateway", "cli", "__main__"},
+    "testing": set().union(*LEVELS[: LEVELS.index({"gateway"})]),
 }
 # Who may stand on `kv`: the command line starts its server and installs its models, and the
 # gateway supervises that server.
@@ -79,6 +80,9 @@ OUTSIDE = {
     "jinja2": {"kv"},
     "filelock": {"kv"},
     "tokenizers": {"kv"},
+    "httpx": {"httpx"},
+    "httpx2": {"httpx2"},
+    "langchain_core": {"langchain"},
     "pytest": {"testing"},
     "hypothesis": {"testing"},
     "pydantic": {"values"},

@@ -1,0 +1,239 @@
+"""The endpoints of one event loop, and the calls under way there.
+
+A request that the endpoints cannot take is raised as `Aside`: whoever asked then asks the wrapped
+transport itself, as if there were no cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from time import perf_counter
+
+from thinkonce.adapters.answering import Answering
+from thinkonce.adapters.options import Plan
+from thinkonce.adapters.question import ASKED, Question
+from thinkonce.errors import RequestError, UpstreamError
+from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.endpoints import endpoints_of
+from thinkonce.gateway.erring import send_error
+from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, send_ready
+from thinkonce.gateway.passing import Passing
+from thinkonce.gateway.request_ids import RequestIds
+from thinkonce.gateway.served import Served
+from thinkonce.gateway.world import GatewayWorld
+from thinkonce.outcome import Outcome
+from thinkonce.request.headers import EVERY
+from thinkonce.request.key import Keyer
+from thinkonce.tally import Tally
+from thinkonce.upstream.failure import TimedOut
+from thinkonce.upstream.pools import Pool, Pools
+from thinkonce.upstream.request import Sender
+from thinkonce.web.exchange import is_request_id
+
+__all__ = ("Aside", "Bench")
+
+log = logging.getLogger("thinkonce")
+
+# Base URLs whose endpoints are kept at a time; one that comes again has them made anew.
+MOST_BASES = 16
+# What an endpoint says to a request that no provider could read either.
+_ITS_OWN_BUSINESS = (400, 404, 413, 415)
+
+
+class Aside(Exception):  # no error: the request goes another way
+    """The endpoints cannot take this request; nobody was asked for it."""
+
+
+class Bench:
+    """Belongs to one event loop."""
+
+    def __init__(self, plan: Plan, sender: Sender) -> None:
+        self._plan, self._sender = plan, sender
+        cache = plan.cache
+        shelf = cache.shelf
+        self._world = GatewayWorld(
+            cache.setting,
+            shelf.flights,
+            shelf.tier_failed,
+            max_bytes=plan.settings.cache.max_entry_bytes,
+            finish_abandoned=plan.settings.gateway.finish_abandoned,
+        )
+        self._tenant = tenant_of(plan.group, cache.keyer)
+        self._counts = _Counts()
+        self.tally = self._counts.tally
+        self._bases: OrderedDict[str, dict[str, Served]] = OrderedDict()
+        self._ids = RequestIds()
+        self._serving: set[asyncio.Task[None]] = set()
+        cache.register(self)
+
+    async def ask(self, question: Question) -> Answering:
+        """An answer that has begun. Raises Aside, UpstreamError, and what a bug raises."""
+        endpoint = self._endpoint(question)
+        answering = Answering(question.body)
+        call = self._call(question, answering)
+        message = await answering.receive()
+        plain = endpoint.answer_inline(call, message)
+        if plain is not None:
+            await send_ready(call, *plain)
+            self._counts.told(call.outcome)
+            return answering
+        task = asyncio.get_running_loop().create_task(
+            self._serve(endpoint, call, message, question, answering)
+        )
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        timer = self._patience(question, answering)
+        try:
+            await answering.begin()
+        except BaseException:
+            answering.leave()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not question.is_asked:
+            answering.gap = question.timeouts.get("read")
+        return answering
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._world.close()
+        for task in list(self._serving):
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    # -- inside --------------------------------------------------------------------------
+
+    @staticmethod
+    def _patience(question: Question, answering: Answering) -> asyncio.TimerHandle | None:
+        """Ends the wait for another's call; of its own the wrapped transport keeps the time."""
+        seconds = question.patience
+        if seconds is None:
+            return None
+
+        def give_up() -> None:
+            if not question.is_asked:
+                answering.fail(TimedOut(f"the call that is waited for took over {seconds:g} s"))
+
+        return asyncio.get_running_loop().call_later(seconds, give_up)
+
+    async def _serve(
+        self,
+        endpoint: Served,
+        call: Call,
+        message: Message,
+        question: Question,
+        answering: Answering,
+    ) -> None:
+        ASKED.set(question)
+        try:
+            await self._answer(endpoint, call, message, question)
+            if not answering.is_complete:
+                answering.fail(Aside())
+        except (UpstreamError, Aside) as error:
+            answering.fail(error)
+        except ClientGone:
+            answering.fail(ClientGone())
+        except asyncio.CancelledError:
+            answering.fail(UpstreamError("the transport was closed"))
+            raise
+        except Exception as error:
+            log.exception("request %s: the cache failed", call.id.decode("latin-1"))
+            answering.fail(error if call.status else Aside())
+        finally:
+            self._counts.told(call.outcome)
+
+    async def _answer(
+        self, endpoint: Served, call: Call, message: Message, question: Question
+    ) -> None:
+        try:
+            await endpoint(call, message)
+        except RequestError as error:
+            await self._send_error(call, HttpError.of(error), question)
+        except HttpError as error:
+            await self._send_error(call, error, question)
+
+    async def _send_error(self, call: Call, error: HttpError, question: Question) -> None:
+        if error.status in _ITS_OWN_BUSINESS and not question.has_controls:
+            raise Aside from error
+        await send_error(call, error)
+
+    def _call(self, question: Question, answering: Answering) -> Call:
+        named = dict(question.headers)
+        headers = question.headers
+        headers += [pair for pair in self._plan.controls if pair[0] not in named]
+        path = f"/v1/{question.name}"
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": question.query,
+            "headers": headers,
+            "state": {},
+        }
+        call = Call(scope, answering.receive, answering.send, perf_counter())
+        call.cuts, call.tenant = True, self._tenant
+        sent = named.get(b"x-request-id", b"")
+        call.id = sent if sent and is_request_id(sent) else next(self._ids)
+        return call
+
+    def _endpoint(self, question: Question) -> Served:
+        known = self._bases.get(question.base)
+        if known is None:
+            known = self._bases[question.base] = self._endpoints_at(question.base)
+            if len(self._bases) > MOST_BASES:
+                self._bases.popitem(last=False)
+        else:
+            self._bases.move_to_end(question.base)
+        return known[question.name]
+
+    def _endpoints_at(self, base: str) -> dict[str, Served]:
+        plan = self._plan
+        pools = Pools([Pool(plan.pool or base, plan.upstream(base))])
+        return endpoints_of(
+            plan.settings,
+            pools,
+            plan.cache.shelf,
+            self._world,
+            self._sender,
+            Passing(self._sender, pools, EVERY),
+            self._counts,
+            None,
+        )
+
+
+class _Counts(Counts):
+    """Counts for the cache's own `stats()`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally = Tally()
+
+    def saved(self, tokens: int, usd: float | None, seconds: float) -> None:
+        super().saved(tokens, usd, seconds)
+        self.tally.probed_seconds += seconds
+
+    def told(self, outcome: str) -> None:
+        """One request was answered, or was not."""
+        tally = self.tally
+        match outcome:
+            case Outcome.HIT:
+                tally.probed_hits += 1
+            case Outcome.STALE:
+                tally.stale += 1
+            case Outcome.COALESCED:
+                tally.coalesced += 1
+            case Outcome.MISS:
+                tally.misses += 1
+            case Outcome.REFRESH:
+                tally.refreshed += 1
+            case Outcome.BYPASS:
+                tally.bypassed += 1
+
+
+def tenant_of(group: str, keyer: Keyer) -> str:
+    """As a gateway names the members of one of its `[groups]`; "" for none."""
+    return keyer.tenant(((b"group", group.encode()),)) if group else ""
