@@ -173,10 +173,11 @@ async def test_a_client_that_leaves_in_the_middle_ends_the_call(
 async def test_one_that_leaves_does_not_take_the_stream_from_others(
     client: Client, upstream: Upstream
 ) -> None:
-    go = asyncio.Event()
+    both, go = asyncio.Event(), asyncio.Event()
 
     async def paused(seen: Seen, out: Out) -> None:
         first, *rest = chunks("hel", "lo")
+        await both.wait()
         await out.begin_stream()
         await out.event(first)
         await go.wait()
@@ -186,9 +187,10 @@ async def test_one_that_leaves_does_not_take_the_stream_from_others(
 
     upstream.script = paused
     leaving = asyncio.create_task(read_stream(client, pieces=1))
-    await upstream.called()
     staying = asyncio.create_task(read_stream(client))
     flights = client.transport.cache.shelf.flights
+    await until(lambda: sum(each.followers for each in flights._table.values()) == 2)
+    both.set()
     await leaving
     await until(lambda: sum(each.followers for each in flights._table.values()) == 1)
     go.set()

@@ -8,6 +8,7 @@ from typing import Any
 from adapters.conftest import Client, Stage
 from gateway.conftest import Running, running, settings_of
 from thinkonce import settings as known
+from thinkonce.gateway.tenants import digest_of
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 # Until an answer is in the store, the call that made it can still be joined.
@@ -15,9 +16,9 @@ FOUND = ("HIT", "COALESCED")
 KEY = {"authorization": "Bearer k"}
 
 
-async def gateway_on(stage: Stage, folder: Path, pool: str = "main") -> Running:
+async def gateway_on(stage: Stage, folder: Path, pool: str = "main", **more: Any) -> Running:
     upstreams = {pool: known.Upstream(urls=[stage.upstream.url])}
-    settings = settings_of(upstreams, store={"url": f"sqlite:///{folder}/a.db"})
+    settings = settings_of(upstreams, store={"url": f"sqlite:///{folder}/a.db"}, **more)
     return await stage.stack.enter_async_context(running(settings))
 
 
@@ -59,3 +60,12 @@ async def test_a_purge_of_the_one_is_the_others_too(stage: Stage, tmp_path: Path
     assert (await client.chat()).cache == "MISS"
     purged = await gateway.post("/cache/purge", {"all": True})
     assert (purged.status, (await client.chat()).cache) == (200, "MISS")
+
+
+async def test_a_group_of_the_gateways_is_one_here(stage: Stage, tmp_path: Path) -> None:
+    groups = {"team": [digest_of(b"Bearer k"), digest_of(b"Bearer other")]}
+    gateway = await gateway_on(stage, tmp_path, groups=groups)
+    client = client_on(stage, tmp_path, pool="main", group="team")
+    assert (await gateway.chat(model="m", headers=KEY)).cache == "MISS"
+    assert (await client.chat(headers={"authorization": "Bearer by the hour"})).cache in FOUND
+    assert stage.upstream.calls == 1

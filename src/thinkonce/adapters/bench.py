@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from time import perf_counter
+from time import perf_counter, time
 
 from thinkonce.adapters.answering import Answering
-from thinkonce.adapters.options import Plan
+from thinkonce.adapters.options import GROUP_KEY, Plan
 from thinkonce.adapters.question import ASKED, Question
+from thinkonce.entry import Meta
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.endpoints import endpoints_of
+from thinkonce.gateway.endpoints import endpoints_of, prices_of
 from thinkonce.gateway.erring import send_error
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, send_ready
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
+from thinkonce.gateway.saving import Keeper
 from thinkonce.gateway.served import Served
 from thinkonce.gateway.world import GatewayWorld
+from thinkonce.insight.savings import MILLION, Account, Saved, Savings
 from thinkonce.outcome import Outcome
-from thinkonce.request.headers import EVERY
-from thinkonce.request.key import Keyer
+from thinkonce.request.headers import EVERY, is_credential
 from thinkonce.tally import Tally
 from thinkonce.upstream.failure import TimedOut
 from thinkonce.upstream.pools import Pool, Pools
@@ -60,7 +62,6 @@ class Bench:
             max_bytes=plan.settings.cache.max_entry_bytes,
             finish_abandoned=plan.settings.gateway.finish_abandoned,
         )
-        self._tenant = tenant_of(plan.group, cache.keyer)
         self._counts = _Counts()
         self.tally = self._counts.tally
         self._bases: OrderedDict[str, dict[str, Served]] = OrderedDict()
@@ -162,8 +163,9 @@ class Bench:
 
     def _call(self, question: Question, answering: Answering) -> Call:
         named = dict(question.headers)
-        headers = question.headers
-        headers += [pair for pair in self._plan.controls if pair[0] not in named]
+        headers = [*question.headers, *(c for c in self._plan.controls if c[0] not in named)]
+        if self._plan.group:
+            headers = [GROUP_KEY, *(h for h in headers if not is_credential(h[0]))]
         path = f"/v1/{question.name}"
         scope = {
             "type": "http",
@@ -175,7 +177,7 @@ class Bench:
             "state": {},
         }
         call = Call(scope, answering.receive, answering.send, perf_counter())
-        call.cuts, call.tenant = True, self._tenant
+        call.cuts = True
         sent = named.get(b"x-request-id", b"")
         call.id = sent if sent and is_request_id(sent) else next(self._ids)
         return call
@@ -201,7 +203,7 @@ class Bench:
             self._sender,
             Passing(self._sender, pools, EVERY),
             self._counts,
-            None,
+            prices_of(plan.settings),
         )
 
 
@@ -209,12 +211,8 @@ class _Counts(Counts):
     """Counts for the cache's own `stats()`."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.tally = Tally()
-
-    def saved(self, tokens: int, usd: float | None, seconds: float) -> None:
-        super().saved(tokens, usd, seconds)
-        self.tally.probed_seconds += seconds
+        super().__init__(keeper=Keeper(_Savings(self.tally), None))
 
     def told(self, outcome: str) -> None:
         """One request was answered, or was not."""
@@ -234,6 +232,25 @@ class _Counts(Counts):
                 tally.bypassed += 1
 
 
-def tenant_of(group: str, keyer: Keyer) -> str:
-    """As a gateway names the members of one of its `[groups]`; "" for none."""
-    return keyer.tenant(((b"group", group.encode()),)) if group else ""
+class _Savings(Savings):
+    """Model time alone, at once."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(time)
+        self._tally = tally
+
+    def account(
+        self, kind: Saved, meta: Meta, *, priced: bool = True, estimated: bool = False
+    ) -> Account:
+        return _Account(self._tally, kind, meta)
+
+
+class _Account(Account):
+    __slots__ = ("_tally",)
+
+    def __init__(self, tally: Tally, kind: Saved, meta: Meta) -> None:
+        super().__init__(kind, meta, True, False, lambda _: None)
+        self._tally = tally
+
+    def add(self, tokens: int, nanos: int, micros: int) -> None:
+        self._tally.probed_seconds += micros / MILLION

@@ -12,15 +12,18 @@ from msgspec.structs import replace
 from thinkonce.cache import Cache
 from thinkonce.entry import PRIORITY_WEIGHT
 from thinkonce.errors import ConfigError
+from thinkonce.gateway.tenants import digest_of
 from thinkonce.settings import CacheSection, Gateway, Settings, TtlClass, Upstream
 from thinkonce.units import parse_bytes
 
-__all__ = ("Options", "Plan", "plan_of")
+__all__ = ("GROUP_KEY", "Options", "Plan", "plan_of")
 
 # A body is in memory already when it comes here, so nothing is gained by a bound on it. Bytes.
 NO_LIMIT = 2**62
 # Of a cache that a transport opens for itself: the gateway's own default.
 TTL = "1h"
+# In place of a credential, where a group is named: of whom the settings say that it is a member.
+GROUP_KEY = (b"authorization", b"Bearer thinkonce")
 _HOLDER = (
     "store", "ttl", "max_size", "max_bytes", "store_max_bytes", "policy",
     "stale_while_revalidate", "stale_if_error", "jitter", "early_refresh", "secret",
@@ -95,13 +98,15 @@ def plan_of(options: Options) -> Plan:
         raise TypeError(f"unknown argument {unknown[0]!r}; known are transport, {known}")
     controls = _controls(given)
     settings = _gateway(given)
+    if group := given.get("group", ""):
+        settings = replace(settings, groups={group: [digest_of(GROUP_KEY[1])]})
     cache, owns = _cache(given)
     return Plan(
         cache=cache,
         owns=owns,
         settings=_with_rules(settings, cache),
         pool=given.get("pool", ""),
-        group=given.get("group", ""),
+        group=group,
         controls=controls,
         ask_usage=given.get("ask_usage", False),
     )

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 
 import msgspec
 
-__all__ = ("EVERY", "HARMLESS", "Taken", "headers_named", "take_headers")
+__all__ = ("EVERY", "HARMLESS", "Taken", "headers_named", "is_credential", "take_headers")
 
 # The body is known to be JSON, so its content type and encoding say nothing more.
 _FORWARDED = frozenset({b"accept", b"accept-language", b"content-type", b"content-language"})
@@ -45,6 +45,11 @@ class _Every(Container[bytes]):
 
 # In place of names to be forwarded.
 EVERY: Container[bytes] = _Every()
+
+
+def is_credential(name: bytes) -> bool:
+    """Whether a header of this name says who asks."""
+    return name in _CREDENTIAL
 
 
 def headers_named(names: Iterable[str]) -> Container[bytes]:
