@@ -32,6 +32,8 @@ async def provide(seen: Seen, out: Out) -> None:
     if seen.method == "HEAD":
         await out.head(200, {"content-type": "application/json"})
         out.cut()
+    elif path.endswith("/models"):
+        await out.json({"object": "list", "data": []})
     elif not isinstance(body, dict):
         await out.json({"path": path})
     elif path.endswith("/messages"):

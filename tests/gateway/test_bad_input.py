@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from gateway.conftest import CHAT, Running, Stage
 from gateway.upstream import Out, Seen, Upstream, completion
+from thinkonce.settings import Client
 from thinkonce.settings import Upstream as Pool
 from thinkonce.upstream.pools import base_url
 
@@ -313,6 +315,27 @@ async def test_a_forwarded_stream_arrives_byte_for_byte(
     got = await gateway.post("/v1/audio/speech", {"model": "m", "stream": True})
     assert got.body == odd
     assert got.headers["content-type"] == "text/event-stream"
+
+
+@pytest.mark.parametrize("body", [b'{"model":"\xed"}', b'{"model":', b'{"a" 1 "model": 2 "b":3}'])
+async def test_a_body_that_is_no_json_is_forwarded_where_pools_are_told_by_its_model(
+    stage: Stage, upstream: Upstream, body: bytes
+) -> None:
+    pools = {name: Pool(urls=[upstream.url], models=[name]) for name in ("a", "b")}
+    gateway = await stage.gateway(upstreams=pools)
+    got = await gateway.send("POST", "/v1/files", body)
+    assert (got.status, upstream.seen[0].body) == (200, body)
+
+
+@pytest.mark.parametrize("body", [b'{"model":"\xed"}', b'{"model":', b'{"a" 1 "model": 2 "b":3}'])
+async def test_a_body_that_is_no_json_is_closed_to_a_client_whose_models_are_limited(
+    stage: Stage, upstream: Upstream, body: bytes
+) -> None:
+    row = Client(key_sha256=sha256(b"sk-a").hexdigest(), models=["m"])
+    gateway = await stage.gateway(clients={"alice": row})
+    sent = {"authorization": "Bearer sk-a"}
+    got = await gateway.send("POST", "/v1/moderations", body, sent)
+    assert (got.status, upstream.calls) == (403, 0)
 
 
 async def test_pages_that_are_not_built_say_so(gateway: Running, upstream: Upstream) -> None:

@@ -118,6 +118,7 @@ async def test_a_browsers_question_is_answered_without_asking_anybody(stage: Sta
     gateway = await opened(stage)
     got = await gateway.send("OPTIONS", CHAT, headers={"origin": PAGE, **ASKS})
     assert (got.status, got.body) == (204, b"")
+    assert "content-length" not in got.headers
     assert got.headers[ALLOW] == PAGE
     assert "POST" in got.headers["access-control-allow-methods"]
     assert got.headers["access-control-allow-headers"] == "authorization"

@@ -9,7 +9,9 @@ import json
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,10 +24,10 @@ from thinkonce.gateway.description import document_of
 from thinkonce.request.controls import FIELDS
 from thinkonce.settings import Settings
 
-pytestmark = pytest.mark.xdist_group("fuzz")
+pytestmark = pytest.mark.xdist_group("fuzz-raw")
 
 SECONDS = 10
-FEW, MANY = 600, 20_000
+FEW, MANY = 400, 20_000
 PATHS = (
     *document_of(Settings())["paths"],
     "/cache/entries/" + "a" * 64,
@@ -79,11 +81,42 @@ BODIES = (
 )  # fmt: skip
 
 
-class Chance:
-    """Makes requests."""
+# A gateway that knows its clients, has two pools with keys of its own, pages of another site, an
+# encrypted store and a token: what it reads of a request, it reads of odd ones too.
+GUARDED = """
+[gateway]
+cors_origins = ["https://a.example"]
+[cache]
+samples = 2
+stale_if_error = 60
+[upstreams.one]
+urls = ["{upstream}"]
+models = ["m"]
+api_key_env = "OWN_KEY"
+fallback = ["two"]
+[upstreams.two]
+urls = ["{upstream}"]
+models = ["*"]
+[clients.alice]
+key_sha256 = "{alice}"
+models = ["m", "x*"]
+max_bytes = "100KiB"
+[clients.bob]
+key_sha256 = "{bob}"
+"""
+TOKEN = "a long enough token"
+KNOWN = (
+    "authorization: Bearer sk-alice", "authorization: Bearer sk-bob", "x-api-key: sk-alice",
+    f"x-thinkonce-admin-token: {TOKEN}", "origin: https://a.example", "origin: https://b.example",
+    "access-control-request-method: POST",
+)  # fmt: skip
 
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
+
+class Chance:
+    """Makes requests; `known` lines of heads are in many of them."""
+
+    def __init__(self, seed: int, known: Sequence[str]) -> None:
+        self.random, self._known = Random(seed), known
 
     def value(self, depth: int = 0) -> Any:
         kind = self.random.randrange(4 if depth < 4 else 2)
@@ -114,6 +147,7 @@ class Chance:
             path += "?" + random.choice(QUERIES)
         lines = [f"{random.choice(METHODS)} {path} HTTP/1.{random.choice('01111')}"]
         lines += ["host: 127.0.0.1:1"] * (random.random() < 0.85)
+        lines += [line for line in self._known if random.random() < 0.5]
         lines += ["content-type: application/json"] * (random.random() < 0.8)
         for _ in range(random.randrange(4)):
             lines.append(f"{random.choice(HEADERS)}: {random.choice(VALUES)}")
@@ -125,16 +159,41 @@ class Chance:
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + body
 
 
+@dataclass(frozen=True)
+class Target:
+    """A gateway's port, where it logs, and what its known callers send."""
+
+    port: int
+    log: Path
+    known: tuple[str, ...] = ()
+
+
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """The gateway's port, and where it logs."""
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     folder = tmp_path_factory.mktemp("raw")
     store = f"sqlite:///{folder / 'answers.db'}"
     with (
         provider() as upstream,
         served(folder, "--upstream", upstream, "--store", store) as url,
     ):
-        yield urlsplit(url).port or 0, folder / "log"
+        yield Target(urlsplit(url).port or 0, folder / "log")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    folder = tmp_path_factory.mktemp("guarded")
+    digests = {name: sha256(f"sk-{name}".encode()).hexdigest() for name in ("alice", "bob")}
+    secrets = {
+        "OWN_KEY": "sk-own",
+        "THINKONCE_ADMIN_TOKEN": TOKEN,
+        "THINKONCE_STORE_ENCRYPTION_KEY": "0f" * 32,
+        "THINKONCE_STORE_URL": f"sqlite:///{folder / 'answers.db'}",
+    }
+    with provider() as upstream:
+        text = GUARDED.format(upstream=upstream, **digests)
+        (folder / "thinkonce.toml").write_text(text, encoding="utf-8")
+        with served(folder, **secrets) as url:
+            yield Target(urlsplit(url).port or 0, folder / "log", KNOWN)
 
 
 def answered(port: int, request: bytes) -> tuple[int, bytes]:
@@ -158,24 +217,28 @@ def _whole(got: bytes, request: bytes) -> bool:
     return len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
 
 
-def bombard(target: tuple[int, Path], seed: int, times: int) -> None:
-    port, log = target
-    chance, seen = Chance(seed), Counter[int]()
+def bombard(target: Target, seed: int, times: int) -> None:
+    chance, seen = Chance(seed, target.known), Counter[int]()
     for _ in range(times):
         request = chance.request()
-        status, got = answered(port, request)
+        status, got = answered(target.port, request)
         seen[status] += 1
         meant = status == 501 or (status == 504 and b"not_cached" in got)
         assert status < 500 or meant, f"{request!r:.2000}\n{got!r:.2000}"
         assert status, f"no answer to {request!r:.2000}"
     assert {200, 400, 403, 404} <= seen.keys(), f"too narrow a range of requests: {seen}"
-    assert "Traceback" not in log.read_text(encoding="utf-8")
+    assert "Traceback" not in target.log.read_text(encoding="utf-8")
 
 
-def test_odd_requests_are_answered_and_none_is_a_failure_of_ours(target: tuple[int, Path]) -> None:
-    bombard(target, 1, FEW)
+def test_odd_requests_are_answered_and_none_is_a_failure_of_ours(opened: Target) -> None:
+    bombard(opened, 1, FEW)
+
+
+def test_odd_requests_of_known_clients_are_answered_too(guarded: Target) -> None:
+    bombard(guarded, 3, FEW)
 
 
 @pytest.mark.slow
-def test_very_many_odd_requests_are_answered_too(target: tuple[int, Path]) -> None:
-    bombard(target, 2, MANY)
+def test_very_many_odd_requests_are_answered_too(opened: Target, guarded: Target) -> None:
+    bombard(opened, 2, MANY)
+    bombard(guarded, 4, MANY)

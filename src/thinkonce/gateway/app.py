@@ -235,8 +235,10 @@ class Gateway:
 
     async def _preflight(self, call: Call, cors: Cors) -> None:
         call.id, call.marks = next(self.ids), ()
-        headers = cors.preflight(call.head)
-        await send_whole(call, 204, [*headers, (b"x-request-id", call.id)], b"")
+        headers = [*cors.preflight(call.head), (b"x-request-id", call.id)]
+        call.status, call.answered = 204, True  # which has no length (RFC 9110, 8.6)
+        await call.send({"type": "http.response.start", "status": 204, "headers": headers})
+        await call.send({"type": "http.response.body", "body": b""})
 
     async def _send_json(self, call: Call, status: int, body: bytes) -> None:
         await send_whole(call, status, [JSON_TYPE, (b"x-request-id", call.id)], body)

@@ -66,7 +66,7 @@ async def _asked(client: Sender, pool: Pool, request: Request) -> Listed:
         if exchange.status != 200:
             raise Refused(exchange.status, exchange.headers, body or b"")
         return _decode(body or b"").data
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Broken(f"the list of models of upstream {pool.name} cannot be read") from error
     finally:
         exchange.close()

@@ -127,11 +127,12 @@ class Passing:
         if (len(self._pools.all) < 2 and not limited) or b'"model"' not in raw:
             return ""
         try:
+            model = _peek(raw).model
             if limited and [each.name for each in members(raw)].count("model") != 1:
                 return ""  # an upstream could take another one than is looked at here
-            return _peek(raw).model
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, ValueError, RecursionError):  # a body may be anything
             return ""
+        return model
 
 
 def _check_path(call: Call, client: KnownClient, pool: Pool, path: str, model: str) -> None:
@@ -184,7 +185,7 @@ _PASSED = (b"accept-encoding", b"range", b"if-none-match")
 def _uncontrolled(raw: bytes) -> bytes:
     try:
         return strip_controls(raw, _members(raw))
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return raw
 
 

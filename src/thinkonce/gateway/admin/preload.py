@@ -329,5 +329,5 @@ class Capture:
     def error(self) -> str:
         try:
             return str(msgspec.json.decode(self._body)["error"]["message"])
-        except (msgspec.DecodeError, KeyError, TypeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             return self._body[:200].decode(errors="replace") or f"answered {self.status}"
