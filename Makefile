@@ -39,8 +39,10 @@ docs: .venv/ready  ## write docs/ pages that are generated
 bench: .venv/ready  ## all benchmarks, or one: make bench NAME=decorator
 	$(BIN)/thinkonce bench $(if $(NAME),$(NAME),--all)
 
-bench-tools: .venv/ready  ## caches that benchmarks compare with; absent ones are skipped
+bench-tools: .venv/ready  ## what benchmarks compare with; absent ones are skipped
 	$(PIP) -c constraints.txt -r benchmarks/requirements.txt
+	test -x .venv/litellm/bin/python || $(PYTHON) -m venv .venv/litellm
+	.venv/litellm/bin/pip --disable-pip-version-check --quiet install -r benchmarks/litellm.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
