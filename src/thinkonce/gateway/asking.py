@@ -38,6 +38,9 @@ _READ: Mapping[str, tuple[tuple[type, ...], str]] = {
     "stream_options": ((dict, type(None)), "an object"),
 }
 
+# A client names it, and it is kept with every answer.
+MAX_MODEL = 1024
+
 
 @dataclass(slots=True)
 class Asking:
@@ -147,6 +150,8 @@ class Reader:
                     400, f"{name}: got {body[name]!r:.80}; it accepts {accepts}", param=name
                 )
         asked = self._dialect.asks(body)
+        if len(asked.model) > MAX_MODEL:
+            raise _too_long(asked.model)
         controls = parse_controls(
             body.get("kv_cache"), body.get("cache"), call.headers, self._classes
         )
@@ -299,6 +304,11 @@ def _parse(raw: bytes) -> Parsed:
         ) from error
     except RequestError as error:
         raise HttpError(400, str(error), param="body") from error
+
+
+def _too_long(model: str) -> HttpError:
+    accepts = f"a string of at most {MAX_MODEL} characters"
+    return HttpError(400, f"model: got {model!r:.80}; it accepts {accepts}", param="model")
 
 
 def _check_content_type(call: Head) -> None:

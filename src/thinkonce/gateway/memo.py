@@ -27,7 +27,7 @@ OVERHEAD = 2048
 SHARE = 8
 # Clients choose these, so they are bounded: names of headers that are remembered to matter or
 # not, and how many sets of headers are told apart.
-MAX_NAMES = 1000
+MAX_NAMES, MAX_NAME_BYTES = 1000, 128
 MAX_KNOWN = 1000
 
 Pairs = tuple[Header, ...]
@@ -94,8 +94,9 @@ class Memo:
         try:
             return tuple([pair for pair in headers if matters[pair[0]]])
         except KeyError:
-            if len(matters) < MAX_NAMES:
-                matters.update((pair[0], self._has_a_say(pair)) for pair in headers)
+            for pair in headers:
+                if len(matters) < MAX_NAMES and len(pair[0]) <= MAX_NAME_BYTES:
+                    matters[pair[0]] = self._has_a_say(pair)
             return tuple([pair for pair in headers if self._has_a_say(pair)])
 
     def _has_a_say(self, pair: Header) -> bool:

@@ -36,6 +36,7 @@ ANONYMOUS = "anonymous"
 CONTEXT_FREE = "context-free"  # how a mode begins
 
 _LOCAL_BYTES = 16 * 1024  # above, hashing once is cheaper than comparing at every look-up
+_MAX_CREDENTIAL = 8192  # bytes of one that is remembered; a long token takes half of it
 _MAX_TENANTS = 4096  # remembered at a time; a bound, not a limit on how many there are
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
@@ -58,6 +59,8 @@ class Keyer:
 
     def _new_tenant(self, sent: tuple[tuple[bytes, bytes], ...]) -> str:
         tenant = self._digest(_encode((KEY_VERSION, "tenant", sent))).hex()[:32]
+        if sum(len(name) + len(value) for name, value in sent) > _MAX_CREDENTIAL:
+            return tenant
         if len(self._tenants) >= _MAX_TENANTS:
             self._tenants.clear()
         self._tenants[sent] = tenant
