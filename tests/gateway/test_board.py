@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,8 +12,16 @@ import pytest
 
 from thinkonce.gateway.workers.board import Board
 from thinkonce.gateway.workers.lines import CUT, WholeLines, pieces
-from thinkonce.gateway.workers.shares import SharedAllowance, SharedQuota
+from thinkonce.gateway.workers.shares import (
+    SharedAllowance,
+    SharedQuota,
+    give_back_all,
+    shared_room,
+)
+from thinkonce.settings import Upstream
 from thinkonce.testing import FakeClock
+from thinkonce.upstream.line import Line
+from thinkonce.upstream.server import Server, base_url
 
 ADDER = """
 import sys
@@ -90,6 +99,27 @@ async def test_what_one_worker_keeps_leaves_less_room_for_the_other(board):
     clock.advance(60)
     assert await one.refresh()
     assert one.has_room(1000)
+
+
+async def test_a_server_gets_no_more_requests_from_two_workers_than_from_one(board):
+    def server(place):
+        return Server(base_url("http://h"), room=shared_room(board, "p", "http://h", 2, place, 2))
+
+    one, two = server(0), server(1)
+    here, there = Line("p", 9), Line("p", 9)
+    assert here.take([one]) is one
+    assert there.take([two]) is two
+    assert (here.take([one]), there.take([two])) == (None, None)
+    waiting = [asyncio.ensure_future(there.wait([two], 10)) for _ in range(2)]
+    await asyncio.sleep(0)
+    here.give_back(one)
+    assert await waiting[0] is two, "given back by the one, found by the other"
+    there.give_back(two)
+    assert await waiting[1] is two
+    assert (one.busy, two.busy) == (0, 2)
+    upstreams = {"p": Upstream(urls=["http://h"], max_concurrent=2)}
+    give_back_all(board, upstreams, 1)  # it was killed
+    assert here.take([one]) is one
 
 
 def test_lines_of_several_processes_stay_whole(tmp_path: Path):

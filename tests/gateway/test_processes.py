@@ -79,6 +79,10 @@ class Host:
     async def gateway(self, *arguments: str, **environ: str) -> Process:
         return await self._ready("--upstream", self.upstream.url, *arguments, **environ)
 
+    async def started(self, *arguments: str) -> Process:
+        """One whose upstreams are in its configuration."""
+        return await self._ready(*arguments)
+
     async def local_gateway(self, model: Path) -> Process:
         return await self._ready("--local", str(model))
 

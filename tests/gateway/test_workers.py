@@ -250,3 +250,92 @@ async def test_a_port_in_use_is_one_line(host: Host) -> None:
     assert child.returncode == 2
     assert errors.decode().startswith(f"thinkonce: --port={port} does not work")
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.slow
+async def test_a_worker_killed_under_load_costs_only_its_own_connections(host: Host) -> None:
+    # Nobody reads its log, and a pipe that is full would hold it up.
+    gateway = await host.gateway(*TWO, THINKONCE_GATEWAY_ACCESS_LOG="false")
+    one, two = await crew(host, gateway)
+    for number in range(20):
+        assert (await one.chat(f"question {number}")).cache == "MISS"
+    await flushed(gateway)
+    known = {worker.serial: worker for worker in (one, two)}
+    enough = asyncio.Event()
+    new = broken = asked = 0
+
+    async def ask() -> None:
+        """On a new connection each time; one that a worker has accepted may end with it."""
+        nonlocal new, broken, asked
+        while not enough.is_set():
+            try:
+                worker = await connected(host, gateway)
+                got = await worker.chat(f"question {asked % 20}")
+                assert (got.status, got.cache) == (200, "HIT"), "what was given once is there"
+                new += worker.serial not in known
+            except aiohttp.ClientError:
+                broken += 1
+            else:
+                await worker.session.close()
+            asked += 1
+
+    asking = [asyncio.create_task(ask()) for _ in range(8)]
+    try:
+        await until(lambda: asked > 100)
+        os.kill(children(gateway)[0], signal.SIGKILL)
+        await until(lambda: new > 20)
+    finally:
+        enough.set()
+        await asyncio.gather(*asking)
+    assert broken <= 8, "no more than were with it"
+    assert host.upstream.calls == 20
+    survivor = (await crew(host, gateway))[0]
+    assert await survivor.metric("thinkonce_inflight") == 1, "the scrape itself"
+
+
+@pytest.mark.slow
+async def test_one_worker_that_is_told_to_end_drains_and_is_replaced(host: Host) -> None:
+    provider = Halfway(host.upstream)
+    gateway = await host.gateway(*TWO)
+    workers = await crew(host, gateway)
+    asking = [asyncio.create_task(w.chat(w.serial, stream=True)) for w in workers]
+    await host.upstream.called(2)
+    os.kill(children(gateway)[0], signal.SIGTERM)
+    for _ in range(12):  # half of them were the drained one's
+        assert (await (await connected(host, gateway)).get("/readyz")) == b'{"status":"ready"}'
+    provider.go_on.set()
+    assert all(each.events[-1] == "[DONE]" for each in await asyncio.gather(*asking))
+    await said(gateway, "ended with exit code 0")
+    await said(gateway, "serves again")
+    again = await crew(host, gateway)
+    assert await again[0].metric("thinkonce_requests_total") == 2
+
+
+@pytest.mark.slow
+async def test_a_worker_that_hangs_is_replaced(host: Host) -> None:
+    gateway = await host.gateway(*TWO)
+    os.kill(children(gateway)[0], signal.SIGSTOP)
+    assert gateway.child.stderr is not None
+    async with asyncio.timeout(120):
+        while b"does not answer any more" not in await gateway.child.stderr.readline():
+            pass
+    await said(gateway, "serves again")
+    assert len(await crew(host, gateway)) == 2
+
+
+@pytest.mark.slow
+async def test_requests_to_an_upstream_are_bounded_over_all_workers(host: Host) -> None:
+    provider = Halfway(host.upstream)
+    (host.folder / "thinkonce.toml").write_text(
+        f'[upstreams.main]\nurls = ["{host.upstream.url}"]\nmax_concurrent = 1\n'
+    )
+    gateway = await host.started(*TWO)
+    one, two = await crew(host, gateway)
+    here = asyncio.create_task(one.chat("here", stream=True))
+    await host.upstream.called()
+    there = asyncio.create_task(two.chat("there", stream=True))
+    await joined(gateway, 2)
+    assert host.upstream.calls == 1
+    provider.go_on.set()
+    assert [(await each).status for each in (here, there)] == [200, 200]
+    assert host.upstream.calls == 2

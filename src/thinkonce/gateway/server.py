@@ -40,7 +40,8 @@ class GatewayServer(Server):
         """Raises ConfigError for a store that cannot be used."""
         gateway = settings.gateway
         terms = Terms(gateway.drain_timeout, attainable(limits_of(gateway)), tls_of(gateway))
-        self._assembly = assemble(settings, Pools.of(settings.upstreams), place=place)
+        self._rooms = None if place is None else place.room
+        self._assembly = assemble(settings, self._pools(settings), place=place)
         self._assembly.gateway.excuse = partial(_excuse, is_restarting)
         self._settings = settings
         super().__init__(self._assembly.gateway, listener, terms, say, self._assembly.lane)
@@ -50,12 +51,15 @@ class GatewayServer(Server):
         """Serve what begins from now on under `settings`. Raises ConfigError: nothing changed."""
         gateway = settings.gateway
         tls_of(gateway)  # a certificate that cannot be used leaves the one in use as it is
-        self._assembly.adopt(settings, Pools.of(settings.upstreams))
+        self._assembly.adopt(settings, self._pools(settings))
         self.drain_within(gateway.drain_timeout)
         self.edge.limits = attainable(limits_of(gateway))
         if self.terms.tls is not None:
             read_again(self.terms.tls, gateway.tls_cert, gateway.tls_key)
         set_level(settings)
+
+    def _pools(self, settings: Settings) -> Pools:
+        return Pools.of(settings.upstreams, self._rooms)
 
     def announce(self, url: str) -> None:
         announce(self._settings, url, self.say)

@@ -18,6 +18,7 @@ from thinkonce.gateway.refusals import Refusal
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import TierStats
+from thinkonce.upstream.room import Room
 
 __all__ = ("Alone", "Bounds", "Place", "Team")
 
@@ -40,6 +41,8 @@ class Place(Protocol):
     def allowance(self, client: str, per_minute: int, clock: Clock) -> Allowance: ...
 
     def quota(self, tenant: str, most: int, measure: Callable[[], int], clock: Clock) -> Quota: ...
+
+    def room(self, pool: str, url: str, most: int) -> Room: ...
 
 
 class Team(Protocol):

@@ -18,6 +18,9 @@ from thinkonce.upstream.server import Server
 
 __all__ = ("Line",)
 
+# How often who is first in line looks for a place that another process has given back.
+LOOK_SECONDS = 0.02
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
@@ -38,9 +41,8 @@ class Line:
     def take(self, servers: Sequence[Server]) -> Server | None:
         """The first of `servers` that has room, with a place taken in it; None where none has."""
         for server in servers:
-            # A server with room has nobody waiting for it: a place given back is handed on.
-            if server.has_room:
-                server.busy += 1
+            # Who waits for it goes first, should there be room: others may have made some.
+            if not self._first_for(server) and server.room.take():
                 return server
         return None
 
@@ -54,7 +56,7 @@ class Line:
         self._waiting.append(waiter)
         try:
             async with asyncio.timeout(seconds):
-                return await waiter.served
+                return await self._served(waiter)
         except BaseException as error:
             # The place may have been handed over in the same moment.
             if waiter.served.done() and not waiter.served.cancelled():
@@ -75,4 +77,19 @@ class Line:
                 del self._waiting[place]
                 waiter.served.set_result(server)
                 return
-        server.busy -= 1
+        server.room.give_back()
+
+    def _first_for(self, server: Server) -> _Waiter | None:
+        return next((waiter for waiter in self._waiting if server in waiter.servers), None)
+
+    async def _served(self, waiter: _Waiter) -> Server:
+        """A place that is handed on; where rooms are shared, one that others have given back."""
+        shared = [server for server in waiter.servers if server.room.is_shared]
+        while shared:
+            done, _ = await asyncio.wait((waiter.served,), timeout=LOOK_SECONDS)
+            if done:
+                break
+            for server in shared:
+                if self._first_for(server) is waiter and server.room.take():
+                    return server
+        return await waiter.served

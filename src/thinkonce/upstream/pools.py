@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from math import inf
 
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Upstream
@@ -16,6 +15,7 @@ from thinkonce.settings.secret_file import secret_in
 from thinkonce.upstream.budget import Budget
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.line import Line
+from thinkonce.upstream.room import Room, Rooms
 from thinkonce.upstream.server import Base, Server, base_url
 
 __all__ = ("Base", "Pool", "Pools", "base_url")
@@ -30,7 +30,7 @@ class Pool:
     for the usage chunk on behalf of a client that did not.
     """
 
-    def __init__(self, name: str, declared: Upstream) -> None:
+    def __init__(self, name: str, declared: Upstream, rooms: Rooms | None = None) -> None:
         self.name, self.declared = name, declared
         self.models, self.ask_usage = tuple(declared.models), declared.ask_usage
         weights = declared.weights or [1.0] * len(declared.urls)
@@ -38,7 +38,7 @@ class Pool:
             Server(
                 base_url(url),
                 weight,
-                most=declared.max_concurrent or inf,
+                room=_room(rooms, name, url, declared.max_concurrent),
                 failures=declared.breaker_failures,
                 pause=declared.breaker_pause,
             )
@@ -107,8 +107,9 @@ class Pools:
                     self._exact.setdefault(model, pool)
 
     @classmethod
-    def of(cls, upstreams: Mapping[str, Upstream]) -> Pools:
-        return cls(Pool(name, upstream) for name, upstream in upstreams.items())
+    def of(cls, upstreams: Mapping[str, Upstream], rooms: Rooms | None = None) -> Pools:
+        """`rooms` None: nobody else counts in what servers get at a time."""
+        return cls(Pool(name, upstream, rooms) for name, upstream in upstreams.items())
 
     def take_keys(self, environ: Mapping[str, str]) -> None:
         """Use the keys that the environment holds for these pools. Raises ConfigError."""
@@ -146,3 +147,9 @@ class Pools:
 
     def patterns(self) -> tuple[str, ...]:
         return tuple(pattern for pool in self.all for pattern in pool.models)
+
+
+def _room(rooms: Rooms | None, pool: str, url: str, most: int | None) -> Room:
+    if most is None:
+        return Room()
+    return Room(most) if rooms is None else rooms(pool, url, most)

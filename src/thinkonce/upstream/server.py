@@ -17,6 +17,7 @@ from math import inf
 from urllib.parse import urlsplit, urlunsplit
 
 from thinkonce.upstream.failure import Header
+from thinkonce.upstream.room import Room
 
 __all__ = ("MAX_REST", "Base", "Server", "base_url", "retry_after")
 
@@ -60,13 +61,13 @@ def base_url(written: str) -> Base:
 class Server:
     """Belongs to one event loop. Instants are monotonic seconds, given by whoever asks.
 
-    `most` bounds the requests it serves at a time; `failures` in a row open its circuit for
-    `pause` seconds.
+    `most`, or `room`, bounds the requests it serves at a time; `failures` in a row open its
+    circuit for `pause` seconds.
     """
 
     __slots__ = (
         "_failed", "_failures", "_open", "_pause", "_quiet_until", "_resting_until", "attempts",
-        "base", "busy", "down", "failures", "most", "weight",
+        "base", "down", "failures", "room", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -75,11 +76,12 @@ class Server:
         weight: float = 1.0,
         *,
         most: float = inf,
+        room: Room | None = None,
         failures: int = 5,
         pause: float = 5.0,
     ) -> None:
-        self.base, self.weight, self.most = base, weight, most
-        self.busy, self.down = 0, False
+        self.base, self.weight, self.down = base, weight, False
+        self.room = room or Room(most)
         self.attempts = self.failures = 0  # since the start
         self._failures, self._pause = failures, pause
         self._failed, self._open = 0, False
@@ -100,8 +102,9 @@ class Server:
         return self._open
 
     @property
-    def has_room(self) -> bool:
-        return self.busy < self.most
+    def busy(self) -> int:
+        """Requests of this process that it serves."""
+        return self.room.busy
 
     def is_ready(self, now: float) -> bool:
         """Whether it may be asked; when half-open it may."""

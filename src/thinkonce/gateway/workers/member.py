@@ -30,8 +30,9 @@ from thinkonce.gateway.workers.messages import (
     Sum,
     WhyNot,
 )
-from thinkonce.gateway.workers.shares import SharedAllowance, SharedQuota
+from thinkonce.gateway.workers.shares import SharedAllowance, SharedQuota, shared_room
 from thinkonce.settings import Settings
+from thinkonce.upstream.room import Room
 
 __all__ = ("PUBLISH_SECONDS", "Member")
 
@@ -44,6 +45,7 @@ class Member:
 
     def __init__(self, begin: Begin, channel: Channel) -> None:
         self.run, self.serial = begin.run, begin.serial
+        self._place = begin.place
         self.restarting = begin.restarting  # the local model, just now
         self._channel, self._workers = channel, begin.settings.gateway.workers
         self._board = Board(begin.board)
@@ -70,6 +72,10 @@ class Member:
         if cell is None:
             return Quota(most, measure, clock)
         return SharedQuota(most, measure, clock, cell)
+
+    def room(self, pool: str, url: str, most: int) -> Room:
+        shared = shared_room(self._board, pool, url, most, self._place, self._workers)
+        return Room(max(1, most // self._workers)) if shared is None else shared
 
     # -- as a team -----------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ from thinkonce.gateway.workers.messages import (
     WhyNot,
 )
 from thinkonce.gateway.workers.seat import Seat
+from thinkonce.gateway.workers.shares import give_back_all
 from thinkonce.settings import Settings
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind_each, url_of
@@ -56,6 +57,8 @@ M = TypeVar("M")
 
 # Before a worker that died is started again, in seconds: at once if it had lived long.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+# A worker that leaves so many questions in a row unanswered hangs: half a minute.
+LISTEN_SECONDS, MOST_UNANSWERED = 5.0, 3
 # For one worker to answer: less than another waits for the parent, which asks all at once.
 TELL_SECONDS = ASK_SECONDS / 2
 
@@ -135,6 +138,8 @@ class _Parent:
             await asyncio.gather(*starting, return_exceptions=True)
             raise
         self._keepers = [asyncio.ensure_future(self._keep(seat)) for seat in self._seats]
+        for seat in self._seats:
+            self._run_errand(self._listen(seat))
         announce(self._settings, self._url, self._say)
 
     async def serve(self) -> None:
@@ -200,6 +205,17 @@ class _Parent:
             pause, began = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE), loop.time()
             await self._begin_again(seat)
 
+    async def _listen(self, seat: Seat) -> None:
+        """Kill a worker that hangs: connections would go on being given to it."""
+        unanswered = 0
+        while True:
+            await asyncio.sleep(LISTEN_SECONDS)
+            heard = await self._numbers_of(seat, LISTEN_SECONDS)
+            unanswered = 0 if heard or not seat.serves else unanswered + 1
+            if unanswered == MOST_UNANSWERED:
+                log.error("worker %d does not answer any more and is killed", seat.place + 1)
+                seat.kill()
+
     async def _begin_again(self, seat: Seat) -> None:
         try:
             await self._begin(seat)
@@ -224,6 +240,7 @@ class _Parent:
             left = of_the_gone(seat.numbers)
             self._gone = left if self._gone is None else total((self._gone, left))
             seat.numbers = None
+        give_back_all(self._board, self._settings.upstreams, seat.place)
         self._arrange()
         self._say_draining()
 
@@ -271,13 +288,20 @@ class _Parent:
     async def _sum_but(self, asking: Seat) -> Sum:
         """Of all workers but the one that asks; who does not answer counts as it did last."""
         others = [seat for seat in self._seats if seat is not asking and seat.serves]
-        said = await _all(seat.ask(Sum(), Sum, TELL_SECONDS) for seat in others)
-        for seat, answer in zip(others, said, strict=True):
-            if answer is not None and answer.numbers is not None and seat.process is not None:
-                seat.numbers = answer.numbers
+        await _all(self._numbers_of(seat, TELL_SECONDS) for seat in others)
         known = [seat.numbers for seat in self._seats if seat is not asking and seat.numbers]
         known += [self._gone] if self._gone is not None else []
         return Sum(total(known) if known else None)
+
+    async def _numbers_of(self, seat: Seat, seconds: float) -> bool:
+        """Ask for them; whether there was an answer."""
+        process = seat.process
+        answer = await seat.ask(Sum(), Sum, seconds)
+        if answer is None:
+            return False
+        if process is seat.process and process is not None and process.returncode is None:
+            seat.numbers = answer.numbers  # else they are counted among those that are gone
+        return True
 
     async def _why_not(self, asking: Seat, question: WhyNot) -> Known:
         others = [seat for seat in self._seats if seat is not asking and seat.serves]

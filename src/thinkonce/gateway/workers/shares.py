@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from thinkonce.clock import Clock
 from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.quota import Quota
-from thinkonce.gateway.workers.board import Cell
+from thinkonce.gateway.workers.board import Board, Cell
+from thinkonce.settings import Upstream
+from thinkonce.upstream.room import Room
 
-__all__ = ("SharedAllowance", "SharedQuota")
+__all__ = (
+    "SharedAllowance",
+    "SharedQuota",
+    "SharedRoom",
+    "give_back_all",
+    "shared_room",
+)
 
 
 class SharedAllowance(Allowance):
@@ -62,3 +70,56 @@ class SharedQuota(Quota):
         if measured:
             self._since = before
         return measured
+
+
+class SharedRoom(Room):
+    """As `Room`, counted over all workers: each has a cell of its own among `cells`.
+
+    `gate` is held while they are added up, so that two workers do not take the last place.
+    """
+
+    is_shared = True
+
+    def __init__(self, most: int, own: Cell, cells: Sequence[Cell], gate: Cell) -> None:
+        super().__init__(most)
+        self._own, self._cells, self._gate = own, cells, gate
+
+    @property
+    def busy(self) -> int:
+        return int(self._own.read()[0])
+
+    def take(self) -> bool:
+        with self._gate.held():
+            if sum(cell.read()[0] for cell in self._cells) >= self.most:
+                return False
+            self._own.write(self._own.read()[0] + 1, 0.0)
+            return True
+
+    def give_back(self) -> None:
+        self._own.write(self._own.read()[0] - 1, 0.0)
+
+
+def shared_room(
+    board: Board, pool: str, url: str, most: int, place: int, workers: int
+) -> SharedRoom | None:
+    """None where the board is full."""
+    cells = [_busy_cell(board, pool, url, other) for other in range(workers)]
+    own, gate = cells[place], board.cell(f"gate {pool} {url}")
+    there = [cell for cell in cells if cell is not None]
+    if own is None or gate is None or len(there) < workers:
+        return None
+    return SharedRoom(most, own, there, gate)
+
+
+def give_back_all(board: Board, upstreams: Mapping[str, Upstream], place: int) -> None:
+    """Free what a worker that is not there any more had taken of servers' room."""
+    for name, upstream in upstreams.items():
+        for url in upstream.urls if upstream.max_concurrent is not None else ():
+            cell = _busy_cell(board, name, url, place)
+            if cell is not None:
+                cell.write(0.0, 0.0)
+
+
+def _busy_cell(board: Board, pool: str, url: str, place: int) -> Cell | None:
+    """Where the worker at `place` counts its requests to a server."""
+    return board.cell(f"busy {place} {pool} {url}")
