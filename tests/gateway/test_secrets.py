@@ -247,6 +247,20 @@ def test_an_error_of_configuration_names_the_setting_and_no_secret(
     assert len(said.err.splitlines()) == 1
 
 
+def test_doctor_shows_no_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "thinkonce.toml"
+    gone = f'[upstreams.gone]\nurls = ["http://{USER}:{PASSWORD}@127.0.0.1:1/v1"]\n'
+    secrets = f'[store]\nsecret = "{SECRET}"\nencryption_key = "{KEY.hex()}"\n'
+    file.write_text(f'{gone}{secrets}[admin]\ntoken = "{TOKEN}"')
+    file.chmod(0o600)
+    main(["doctor", "--config", str(file)])
+    said = capsys.readouterr()
+    assert "127.0.0.1:1" in said.out
+    assert not found((*SECRETS, KEY.hex()), (said.out + said.err).encode())
+
+
 def test_an_unknown_setting_in_a_file_shows_no_secret(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

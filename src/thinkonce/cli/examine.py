@@ -63,6 +63,7 @@ def upstreams(pools: Mapping[str, Upstream]) -> Iterator[Finding]:
 
 def _reached(name: str, url: str) -> Finding:
     parts = urlsplit(url)
+    url = url.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)  # without a password
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(str(parts.hostname), parts.port, timeout=REACH_SECONDS)
     path = parts.path.rstrip("/").removesuffix("/v1") + "/v1/models"

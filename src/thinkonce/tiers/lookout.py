@@ -18,7 +18,7 @@ from thinkonce.errors import CorruptEntry, TierError
 from thinkonce.selector import Selector
 from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.codec import Codec
-from thinkonce.tiers.resealing import settled
+from thinkonce.tiers.resealing import check_keys, settled
 from thinkonce.tiers.rows import condition
 from thinkonce.tiers.savings_table import read_savings
 from thinkonce.tiers.schema import FORMAT, connect_to_look, get_number
@@ -110,9 +110,16 @@ class Lookout:
         return oldest is None or self._entry(*oldest) is not None
 
     def entries(self, selector: Selector, limit: int) -> Iterator[Entry]:
-        """The newest first; what is damaged or of another secret is passed over."""
+        """The newest first; what is damaged or of another secret is passed over.
+
+        Raises ConfigError where some are encrypted with a key that is not ours.
+        """
         if self.empty:
             return
+        try:
+            check_keys(self._rows, self._aliases, str(self.path))
+        except apsw.Error as error:
+            raise self._failure(error) from error
         where, values = condition(selector, self._aliases)
         query = NEWEST_FIRST.format(where=where)
         try:

@@ -34,7 +34,7 @@ log = logging.getLogger("thinkonce.store")
 
 BATCH = 100  # rows in one transaction: about 5 ms
 EVERY = 2**31 - 1
-TRY_AGAIN_SECONDS = 20.0  # after somebody kept the file from being written anew
+TRY_AGAIN_SECONDS = 300.0  # after somebody kept the file from being written anew
 # A facet's scope begins with the id of the key that its entries are encrypted with.
 _OF = f"substr(scope, {ID_AT - 1}, {ID_END})"
 _SEALED = "scope LIKE '~________~%'"

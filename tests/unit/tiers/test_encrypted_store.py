@@ -291,6 +291,12 @@ def test_a_lost_key_is_said_and_its_entries_can_be_removed(path, run):
     assert "all of it, with key" in run("doctor", key=NEW.hex())
 
 
+def test_a_listing_without_the_key_says_so_instead_of_showing_nothing(path, run):
+    fill(path, NEW)
+    assert Cipher((NEW,)).ids[0] in run("ls", code=2)
+    assert "MarkedModel" in run("ls", "--json", key=NEW.hex())
+
+
 def test_doctor_tells_plain_rows_from_encrypted_ones_and_what_helps(path, run):
     fill(path)
     assert "30 entries plain\n" in run("doctor", key=NEW.hex(), code=1)
