@@ -16,6 +16,8 @@ __all__ = ("notifying",)
 _VARIABLE = "NOTIFY_SOCKET"
 # How the lines that a server says begin -> what they mean to systemd.
 _STATES = {"thinkonce ready on ": "READY=1", "draining: ": "STOPPING=1"}
+# Not how far the service is, but what a person may try.
+_ADVICE = "try: "
 
 
 def notifying(say: Say) -> Say:
@@ -26,7 +28,8 @@ def notifying(say: Say) -> Say:
 
     def tell(line: str) -> None:
         say(line)
-        _send(address, _message(line))
+        if not line.startswith(_ADVICE):
+            _send(address, _message(line))
 
     return tell
 
