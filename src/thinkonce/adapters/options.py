@@ -16,7 +16,7 @@ from thinkonce.gateway.tenants import digest_of
 from thinkonce.settings import CacheSection, Gateway, Settings, TtlClass, Upstream
 from thinkonce.units import parse_bytes
 
-__all__ = ("GROUP_KEY", "Options", "Plan", "plan_of")
+__all__ = ("GROUP_KEY", "Holder", "Options", "Plan", "cache_of", "plan_of")
 
 # A body is in memory already when it comes here, so nothing is gained by a bound on it. Bytes.
 NO_LIMIT = 2**62
@@ -24,13 +24,25 @@ NO_LIMIT = 2**62
 TTL = "1h"
 # In place of a credential, where a group is named: of whom the settings say that it is a member.
 GROUP_KEY = (b"authorization", b"Bearer thinkonce")
-_HOLDER = (
-    "store", "ttl", "max_size", "max_bytes", "store_max_bytes", "policy",
-    "stale_while_revalidate", "stale_if_error", "jitter", "early_refresh", "secret",
-)  # fmt: skip
 
 
-class Options(TypedDict, total=False):
+class Holder(TypedDict, total=False):
+    """What a `Cache` is made with."""
+
+    store: str | None
+    ttl: float | str | None
+    max_size: int | None
+    max_bytes: int | str | None
+    store_max_bytes: int | str
+    policy: str
+    stale_while_revalidate: float | str
+    stale_if_error: float | str
+    jitter: float
+    early_refresh: float
+    secret: str
+
+
+class Options(Holder, total=False):
     """Keyword arguments of all transports.
 
     Either `cache`, which stays open when the transport is closed, or what a `Cache` is made with;
@@ -45,17 +57,6 @@ class Options(TypedDict, total=False):
     """
 
     cache: Cache | None
-    store: str | None
-    ttl: float | str | None
-    max_size: int | None
-    max_bytes: int | str | None
-    store_max_bytes: int | str
-    policy: str
-    stale_while_revalidate: float | str
-    stale_if_error: float | str
-    jitter: float
-    early_refresh: float
-    secret: str
     pool: str
     group: str
     namespace: str
@@ -100,7 +101,7 @@ def plan_of(options: Options) -> Plan:
     settings = _gateway(given)
     if group := given.get("group", ""):
         settings = replace(settings, groups={group: [digest_of(GROUP_KEY[1])]})
-    cache, owns = _cache(given)
+    cache, owns = cache_of(given)
     return Plan(
         cache=cache,
         owns=owns,
@@ -112,9 +113,10 @@ def plan_of(options: Options) -> Plan:
     )
 
 
-def _cache(given: Mapping[str, Any]) -> tuple[Cache, bool]:
+def cache_of(given: Mapping[str, Any]) -> tuple[Cache, bool]:
+    """The cache that was named, or one that is opened here (then True). Raises ConfigError."""
     cache: Cache | None = given.get("cache")
-    holder = {name: given[name] for name in _HOLDER if name in given}
+    holder = {name: given[name] for name in Holder.__annotations__ if name in given}
     if cache is None:
         return Cache(**{"ttl": TTL, **holder}), True
     if holder:
