@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from gateway.anthropic_upstream import answers
 from gateway.conftest import CHAT, Got, Running, Stage, all_ways, until
-from gateway.upstream import Out, Seen, chunks, completion
+from gateway.upstream import Out, Seen, answer, chunks, completion
 from thinkonce import settings as known
 from thinkonce.gateway import fetch
 from thinkonce.gateway.strict import StrictEndpoint, id_like
@@ -73,11 +74,10 @@ def slow_model(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.upstream.script = answer
 
 
-def told(got: Got) -> dict[str, str]:
-    """What a client sees of an answer besides its content: headers, and the form of ids."""
-    return {
-        name: value for name, value in got.headers.items() if name not in ("x-request-id", "date")
-    }
+def told(got: Got) -> list[tuple[str, str]]:
+    """What a client sees of an answer besides its content: headers, in their order."""
+    changing = ("x-request-id", "date")
+    return [(name, "" if name in changing else value) for name, value in got.headers.items()]
 
 
 def no_marks(got: Got) -> None:
@@ -209,6 +209,21 @@ async def test_errors_and_what_goes_around_the_cache_have_no_marks(stage: Stage)
     got = await gateway.chat("anew")
     no_marks(got)
     assert (got.status, got.headers["retry-after"]) == (429, "7")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages"])
+async def test_other_endpoints_are_as_strict(stage: Stage, path: str, stream: bool) -> None:
+    stage.upstream.script = answers() if path.endswith("messages") else answer
+    gateway, _ = await strictly(stage)
+    said = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9, "prompt": "hi"}
+    body = {"model": "m", "stream": stream} | said
+    miss, hit = [await gateway.post(path, body) for _ in range(2)]
+    assert len(stage.upstream.seen) == 1
+    no_marks(miss), no_marks(hit)
+    assert told(miss) == told(hit)
+    assert len(miss.body) == len(hit.body)
+    assert miss.body != hit.body, "an id of its own"
 
 
 async def test_a_follower_of_a_call_gets_an_id_of_its_own(stage: Stage) -> None:

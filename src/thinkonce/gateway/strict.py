@@ -44,12 +44,13 @@ from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.parts import LEAST, Parts, share_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.telling import Teller
-from thinkonce.gateway.world import GatewayWorld
+from thinkonce.gateway.world import GatewayWorld, Ride
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.dialect import Stamp
 from thinkonce.protocols.registry import DIALECTS
+from thinkonce.protocols.sse import frame
 from thinkonce.request.headers import headers_named
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
@@ -109,6 +110,13 @@ class StrictTeller(Teller):
             await self._until(call, entry.seconds)
             await send_whole(call, 200, [marks.JSON_TYPE, *head], body)
         return True
+
+    async def _relayed(
+        self, call: Call, asking: Asking, found: Answer, key: str, ride: Ride
+    ) -> AsyncIterator[bytes]:
+        async for piece in super()._relayed(call, asking, found, key, ride):
+            if plain := _as_stored(piece):
+                yield plain
 
     async def _paced(
         self, call: Call, pieces: list[bytes], first: float, last: float
@@ -215,7 +223,7 @@ def veiled(send: Send, *, cached: bool) -> Send:
         if message["type"] == "http.response.start":
             kept = [header for header in message["headers"] if not _is_mark(header[0])]
             if cached and message["status"] == 200:
-                kept = [_plain_type(header) for header in kept if _is_shown(header[0])]
+                kept = sorted(_plain_type(header) for header in kept if _is_shown(header[0]))
             message = {**message, "headers": kept}
         await send(message)
 
@@ -228,6 +236,20 @@ def _is_mark(name: bytes) -> bool:
 
 def _is_shown(name: bytes) -> bool:
     return name in SHOWN or name.startswith(b"access-control-")
+
+
+def _as_stored(piece: bytes) -> bytes:
+    """Events as a stored answer has them: pings and comments come with a miss alone."""
+    if not piece.endswith(b"\n\n"):  # a part of an event too large to be stored
+        return piece
+    events = []
+    for text in piece[:-2].split(b"\n\n"):
+        fields = [line.partition(b":")[::2] for line in text.split(b"\n")]
+        data = b"\n".join(value.removeprefix(b" ") for name, value in fields if name == b"data")
+        name = next((value.strip() for each, value in fields if each == b"event"), b"")
+        if data and name != b"ping":
+            events.append(frame(data, name.decode("latin-1")))
+    return b"".join(events)
 
 
 def _plain_type(header: Header) -> Header:
