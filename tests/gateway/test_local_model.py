@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from gateway.test_processes import Host, Process
+from gateway.test_workers import crew
 from gateway.upstream import Upstream
 from kv.small_model import make_network, make_tokenizer
 from thinkonce.errors import ConfigError
@@ -113,8 +114,33 @@ async def test_a_killed_model_comes_back_and_a_killed_gateway_takes_it_along(
     assert (gone, left) == ([again], [])
 
 
+@pytest.mark.slow
+async def test_several_workers_have_one_model_and_all_know_when_it_is_gone(
+    host: Host, small_model: Path
+) -> None:
+    gateway = await host.local_gateway(small_model, "--workers", "2")
+    workers = await crew(host, gateway)
+    model = the_model_of(gateway)
+    for worker in workers:
+        assert (await worker.chat(model="tiny", max_tokens=4)).status == 200
+    model.kill()
+    psutil.wait_procs([model])
+    await told(gateway, "the local model exited -9; it is started again in 0.5 s")
+    for worker in workers:
+        down = await worker.chat(f"meanwhile {worker.serial}", model="tiny", max_tokens=4)
+        assert down.json["error"]["message"] == "the local model is being restarted"
+    await told(gateway, "the local model is back on http://127.0.0.1:")
+    for worker in workers:
+        assert (await worker.chat(worker.serial, model="tiny", max_tokens=4)).status == 200
+    again = the_model_of(gateway)
+    gateway.child.kill()
+    gone, left = psutil.wait_procs([again], timeout=30)
+    assert (gone, left) == ([again], [])
+
+
 def the_model_of(gateway: Process) -> psutil.Process:
-    (child,) = psutil.Process(gateway.child.pid).children()
+    children = psutil.Process(gateway.child.pid).children()
+    (child,) = (each for each in children if "serve-model" in each.cmdline())
     return child
 
 

@@ -83,8 +83,8 @@ class Host:
         """One whose upstreams are in its configuration."""
         return await self._ready(*arguments)
 
-    async def local_gateway(self, model: Path) -> Process:
-        return await self._ready("--local", str(model))
+    async def local_gateway(self, model: Path, *arguments: str) -> Process:
+        return await self._ready("--local", str(model), *arguments)
 
     async def _ready(self, *arguments: str, **environ: str) -> Process:
         child = await self.spawn("--port", "0", "--store", self.store, *arguments, **environ)

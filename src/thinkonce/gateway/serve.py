@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -49,6 +50,10 @@ def run(
     """
     check_models(settings)
     if settings.gateway.workers > 1:
+        if os.name != "posix":
+            raise ConfigError(
+                "workers", settings.gateway.workers, "1; only POSIX systems take more"
+            )
         from thinkonce.gateway.workers.parent import run_workers
 
         return run_workers(settings, read or (lambda: settings), say)

@@ -219,7 +219,9 @@ class _Parent:
     async def _begin_again(self, seat: Seat) -> None:
         try:
             await self._begin(seat)
-        except ThinkOnceError as error:
+        except (ThinkOnceError, OSError) as error:
+            if self._stopping.is_set():
+                return
             log.error("worker %d cannot be started: %s", seat.place + 1, error)  # noqa: TRY400 - a line, not a trace
             return
         log.warning("worker %d serves again", seat.place + 1)
