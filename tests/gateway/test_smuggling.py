@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gateway.conftest import CHAT, Running, Stage, until
+from gateway.conftest import Running, Stage, until
 from gateway.upstream import Out, Seen, Upstream, completion
 from gateway.wire import Line, asked, connections, line
 
@@ -16,7 +16,7 @@ GOOD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
 LENGTH = b"content-length: %d\r\n" % len(BODY)
 
 
-@pytest.fixture(params=["lane", "asgi"])
+@pytest.fixture(params=["lane", pytest.param("asgi", marks=pytest.mark.slow)])
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -185,7 +185,5 @@ async def test_control_characters_in_a_forwarded_header_never_reach_the_upstream
     async with line(gateway) as client:
         await client.send(data)
         status = int((await client.reader.readline()).split()[1])
-    assert status in (400, 200)
-    for seen in upstream.seen:
-        assert "\x01" not in seen.headers.get("openai-beta", "")
-    assert CHAT
+    assert status == 400
+    assert upstream.calls == 0

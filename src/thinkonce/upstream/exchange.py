@@ -6,14 +6,12 @@ import asyncio
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Protocol
 
 from thinkonce.upstream.failure import Broken, Header
+from thinkonce.upstream.unpacking import unpacker_for
 
 __all__ = ("Exchange", "say")
 
-# Most that one piece of a compressed answer may unfold to at once, bytes.
-MAX_PIECE = 1024 * 1024
 HIDDEN = b"***"
 
 _HOP_BY_HOP = frozenset(
@@ -34,8 +32,8 @@ class Exchange(ABC):
         self.content_type = self._first(b"content-type")
         encoding = self._first(b"content-encoding").lower()
         self.opaque = not raw and encoding not in ("", "identity", "gzip", "x-gzip", "deflate")
-        self._decoder = None if raw or self.opaque else _decoder_for(encoding)
-        if self._decoder is not None:
+        self._unpacker = None if raw or self.opaque else unpacker_for(encoding)
+        if self._unpacker is not None:
             self.headers = tuple(h for h in self.headers if h[0] != b"content-encoding")
         self._hidden = self._kept_back = b""
 
@@ -60,19 +58,23 @@ class Exchange(ABC):
                 return text[: max(cut, 0)]
 
     async def _read_plain(self) -> bytes:
+        unpacker = self._unpacker
+        if unpacker is None:
+            return await self._read()
         while True:
-            held = self._decoder.unconsumed_tail if self._decoder is not None else b""
-            if held:  # a little may unfold to a lot: others get their turn in between
+            if unpacker.held:  # a little may unfold to a lot: others get their turn in between
                 await asyncio.sleep(0)
-            data = held or await self._read()
-            if not data or self._decoder is None:
-                return data
+            data = unpacker.held or await self._read()
+            if not data:
+                if unpacker.is_whole:
+                    return b""
+                raise Broken("the upstream's compressed answer is cut off")
             try:
-                data = self._decoder.decompress(data, MAX_PIECE)
+                plain = unpacker.take(data)
             except zlib.error as error:
                 raise Broken("the upstream's answer cannot be decompressed") from error
-            if data:
-                return data
+            if plain:
+                return plain
 
     async def read_all(self, limit: int) -> bytes | None:
         """All that is left; None if that is more than `limit` bytes."""
@@ -94,19 +96,6 @@ class Exchange(ABC):
 
     def _first(self, name: bytes) -> str:
         return next((value.decode("latin-1") for each, value in self.headers if each == name), "")
-
-
-class _Decoder(Protocol):
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-def _decoder_for(encoding: str) -> _Decoder | None:
-    if encoding in ("gzip", "x-gzip"):
-        return zlib.decompressobj(wbits=31)
-    return zlib.decompressobj() if encoding == "deflate" else None
 
 
 def _end_to_end(headers: Iterable[Header]) -> tuple[Header, ...]:
