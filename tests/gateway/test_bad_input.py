@@ -338,6 +338,16 @@ async def test_a_body_that_is_no_json_is_closed_to_a_client_whose_models_are_lim
     assert (got.status, upstream.calls) == (403, 0)
 
 
+@pytest.mark.parametrize("path", ["import", "preload", "explain", "purge", "limits"])
+@pytest.mark.parametrize("body", [b'{"a":' * 3000, b"[" * 5000, b'{"a":"\xed"}'])
+async def test_nested_or_undecodable_bodies_to_the_cache_itself_are_the_callers_mistake(
+    gateway: Running, path: str, body: bytes
+) -> None:
+    sent = {"content-type": "application/json", "x-thinkonce-tenant": "anonymous"}
+    got = await gateway.send("POST", f"/cache/{path}", body, sent)
+    assert got.status == (200 if path == "preload" else 400), "a preload says it line by line"
+
+
 async def test_pages_that_are_not_built_say_so(gateway: Running, upstream: Upstream) -> None:
     for path in ("/dashboard", "/v1/dashboard"):
         got = await gateway.get(path)

@@ -85,5 +85,5 @@ def content_of(entry: Entry) -> Any:
 def _parsed(text: bytes) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return text.decode(errors="replace")

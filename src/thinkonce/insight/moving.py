@@ -106,7 +106,7 @@ def read_opening(line: bytes) -> Opening:
     """Raises RequestError for a file that `export` did not write, or a later release did."""
     try:
         opening = msgspec.json.decode(line, type=Opening)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         accepts = "the first line of a file that `export` wrote"
         raise RequestError("line 1", line[:80].decode(errors="replace"), accepts) from error
     if opening.thinkonce_export != FORMAT:
