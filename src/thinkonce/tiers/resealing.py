@@ -38,10 +38,8 @@ TRY_AGAIN_SECONDS = 300.0  # after somebody kept the file from being written ane
 # A facet's scope begins with the id of the key that its entries are encrypted with.
 _OF = f"substr(scope, {ID_AT - 1}, {ID_END})"
 _SEALED = "scope LIKE '~________~%'"
-STALE = """
-SELECT a.id, a.digest, a.value FROM answers a
-WHERE a.id IN (SELECT id FROM entries WHERE facet IN (SELECT id FROM facets WHERE {which}) LIMIT ?)
-"""
+STALE = "SELECT id FROM entries WHERE facet IN (SELECT id FROM facets WHERE {which}) LIMIT ?"
+ANSWER = "SELECT digest, value FROM answers WHERE id = ?"
 PURGES = "SELECT epoch, selector FROM purges"
 # The id of the key that the whole file is encrypted with, free pages and all.
 SETTLED = "SELECT value FROM meta WHERE name = 'settled'"
@@ -63,7 +61,7 @@ class Resealing:
             return False
         query = STALE.format(which=self._stale())
         found: list[Any] = database.execute(query, (BATCH,)).fetchall()
-        written = [self._write_again(rows, *row) for row in found]
+        written = [self._write_again(database, rows, number) for (number,) in found]
         if lost := written.count(False):
             log.warning("%d entries were dropped: their bytes are not ours, or damaged", lost)
         if found:
@@ -82,6 +80,7 @@ class Resealing:
         """Between transactions: write the file anew if that is due. What fails is tried again."""
         if time.monotonic() < self._rewrite_at:
             return
+        self._rewrite_at = inf  # no other thread begins it too
         path = self._database.path
         try:
             whole = self._database.rewrite()
@@ -108,8 +107,10 @@ class Resealing:
         sealed_otherwise = f"{_OF} IN ({','.join(known)})"
         return f"NOT {_SEALED} OR {sealed_otherwise}" if cipher.seals else sealed_otherwise
 
-    def _write_again(self, rows: Rows, number: int, digest: bytes, value: bytes) -> bool:
+    def _write_again(self, database: apsw.Connection, rows: Rows, number: int) -> bool:
         """False for bytes that cannot be read: then the row is removed."""
+        row: Any = database.execute(ANSWER, (number,)).fetchone()  # one by one: some are large
+        digest, value = row or (b"", b"")
         try:
             meta, anew = self._codec.again(digest, value)
         except CorruptEntry:
