@@ -23,8 +23,8 @@ from thinkonce.cli import main
 
 CLIENT, API_KEY, OWN = "sk-MARKclient", "sk-MARKapikey", "sk-MARKown"
 TOKEN, SECRET, USER, PASSWORD = "MARKtoken-admin", "MARKsecret" * 4, "MARKuser", "MARKpassword"
-QUERY = "MARKquery"
-SECRETS = (CLIENT, API_KEY, OWN, TOKEN, SECRET, USER, PASSWORD, QUERY)
+QUERY, COOKIE, GOOGLE = "MARKquery", "MARKcookie", "MARKgoogle"
+SECRETS = (CLIENT, API_KEY, OWN, TOKEN, SECRET, USER, PASSWORD, QUERY, COOKIE, GOOGLE)
 KEY = bytes(range(32))
 # What a request and its answer say: for a store that is encrypted.
 TOLD = (
@@ -65,6 +65,7 @@ def pools(upstream: Upstream, own: str = "") -> str:
 [log]
 level = "debug"
 [gateway]
+forward_headers = ["*"]
 connect_timeout = "2s"
 retries = 0
 [upstreams.main]
@@ -126,6 +127,7 @@ async def everything_asked(process: Process, headers: dict[str, str]) -> list[Go
         {"model": 3},
     ]
     got = [await ask(process, CHAT + f"?key={QUERY}", body, headers) for body in bodies]
+    got += [await ask(process, CHAT, said("no query"), headers) for _ in range(2)]
     got.append(await ask(process, "/v1/files", {"say 401": 1}, headers))
     got.append(await ask(process, "/v1/embeddings", {"model": "main", "input": "say 401"}, headers))
     got.append(await ask(process, "/v1/messages", {"model": "main"}, headers))
@@ -161,10 +163,12 @@ def files_of(folder: Path) -> bytes:
 
 async def test_a_clients_credentials_are_nowhere_but_on_their_way_upstream(host: Host) -> None:
     process = await started(host, pools(host.upstream))
-    for headers in ({"authorization": f"Bearer {CLIENT}"}, {"x-api-key": API_KEY}):
+    more = {"cookie": COOKIE, "x-goog-api-key": GOOGLE}  # sent on, where every header is
+    for headers in ({"authorization": f"Bearer {CLIENT}"}, {"x-api-key": API_KEY}, more):
         await everything_asked(process, headers)
     arrived = b"".join(str(seen.headers).encode() for seen in host.upstream.seen)
-    assert found((CLIENT, API_KEY), arrived) == {CLIENT, API_KEY}, "they were used"
+    used = (CLIENT, API_KEY, COOKIE, GOOGLE)
+    assert found(used, arrived) == set(used), "they were used"
     told = await told_by(process)
     assert b"chat/completions" in told
     assert not found(SECRETS, told)

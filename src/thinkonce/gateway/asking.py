@@ -225,10 +225,10 @@ class Reader:
 
     def kept(self, query: bytes, asking: Asking) -> bytes:
         """The request as it is kept beside its answer; b"" where it is not kept."""
-        return pack(self.parts(query, asking)) if self._keeps(query) else b""
+        return pack(self.parts(query, asking)) if self._keeps(query, asking) else b""
 
-    def _keeps(self, query: bytes) -> bool:
-        return self._keep_requests and not (query and may_hold_credential(query))
+    def _keeps(self, query: bytes, asking: Asking) -> bool:
+        return self._keep_requests and not may_hold_credential(query, asking.taken.keyed)
 
     def _parts(self, asking: Asking, query: bytes, sample: int = 0) -> bytes:
         controls = asking.controls
@@ -246,7 +246,7 @@ class Reader:
 
         `members`: what each has besides what all have in common.
         """
-        keep = pack if self._keeps(query) else _kept_not
+        keep = pack if self._keeps(query, asking) else _kept_not
         made = self.item_parts(query, asking, members)
         return [(self._keyer.key_of(parts), partial(keep, parts)) for parts in made]
 

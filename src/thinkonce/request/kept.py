@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -35,6 +36,9 @@ _NAMES = (
 
 _is_credential = re.compile(
     rb"key|code|sig|.*(api.?key|token|secret|passw|signature|credential|auth).*", re.DOTALL
+).fullmatch
+_is_credential_header = re.compile(
+    rb".*(cookie|key|token|secret|passw|signature|credential|auth|session).*", re.DOTALL
 ).fullmatch
 
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
@@ -73,10 +77,15 @@ class KeptRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-def may_hold_credential(query: bytes) -> bool:
-    """Whether a member of a URL's query is called as credentials are: then it is not kept."""
-    names = (member.partition(b"=")[0].lower() for member in query.split(b"&"))
-    return any(_is_credential(unquote_to_bytes(name).lower()) for name in names)
+def may_hold_credential(query: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> bool:
+    """Whether a member of a URL's query, or a header, is called as credentials are.
+
+    Such a request is not kept: what was forwarded for the model's eyes is not for a file.
+    """
+    names = (member.partition(b"=")[0] for member in query.split(b"&"))
+    return any(_is_credential(unquote_to_bytes(name).lower()) for name in names) or any(
+        _is_credential_header(name) for name, _ in headers
+    )
 
 
 def pack(parts: bytes) -> bytes:

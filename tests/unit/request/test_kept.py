@@ -121,3 +121,9 @@ def test_a_query_that_may_hold_a_credential_is_told(query: str) -> None:
 @pytest.mark.parametrize("query", ["", "beta=true", "api-version=2024-10-01", "monkey=1", "&&=="])
 def test_other_queries_are_kept(query: str) -> None:
     assert not may_hold_credential(query.encode())
+
+
+@pytest.mark.parametrize("name", ["cookie", "x-goog-api-key", "x-auth-token", "x-session-id"])
+def test_a_header_that_may_be_a_credential_is_told(name: str) -> None:
+    assert may_hold_credential(b"", [(b"openai-beta", b"x"), (name.encode(), b"y")])
+    assert not may_hold_credential(b"", [(b"openai-beta", b"x"), (b"anthropic-version", b"y")])
