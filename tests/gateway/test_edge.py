@@ -12,7 +12,7 @@ import pytest
 from gateway.conftest import CHAT, Running, Stage, until
 from gateway.upstream import Out, Seen, Upstream, chunk, completion
 from gateway.wire import Line, asked, connections, line
-from thinkonce.web.edge import Edge, Limits, descriptors_for
+from thinkonce.web.edge import LEAST_TAKEN, Edge, Limits, descriptors_for
 from thinkonce.web.protocol import _peer_of
 
 SOON = {"request_timeout": 0.05}
@@ -112,12 +112,15 @@ async def test_who_says_nothing_is_sent_away(stage: Stage) -> None:
 
 
 async def test_an_idle_connection_is_kept_for_its_time(stage: Stage) -> None:
-    gateway = await stage.gateway(gateway={"idle_timeout": 0.3, "request_timeout": 0.05})
+    gateway = await stage.gateway(gateway={"idle_timeout": 30.0, "request_timeout": 0.01})
     async with line(gateway) as client:
-        for _ in range(3):
+        for _ in range(2):
             await client.ask(asked())
-            await asyncio.sleep(0.1)  # longer than a request may take
-        assert await client.ended()
+            (link,) = connections(gateway)
+            timer = link.timeout_keep_alive_task
+            assert 0 < timer.when() - link.loop.time() <= 30
+            link._look_at_request()  # as if a request's time were up: there is none
+            assert not link.transport.is_closing()
 
 
 async def test_a_large_body_has_time_for_its_size(stage: Stage) -> None:
@@ -264,19 +267,28 @@ async def test_a_stream_that_nobody_takes_ends_and_its_call_with_it(
 async def test_who_takes_its_answer_slowly_gets_all_of_it(stage: Stage, upstream: Upstream) -> None:
     text = "x" * 900_000
     upstream.script = lambda seen, out: out.json(completion(text))
-    gateway = await stage.gateway(gateway={"write_timeout": 0.2})
+    gateway = await stage.gateway()
     async with line(gateway) as client:
+        await client.ask(asked("first"))
         stop_reading(gateway, client)
+        (link,) = connections(gateway)
         await client.send(asked())
-        await until(lambda: any(link.flow.write_paused for link in connections(gateway)))
-        for _ in range(5):
+        await until(lambda: link.flow.write_paused)
+        for _ in range(3):
             client.writer.transport.resume_reading()
-            await asyncio.sleep(0.01)
+            await until(lambda: has_taken(link))
             client.writer.transport.pause_reading()
-            await asyncio.sleep(0.1)
+            link._look_at_write()  # as if the time were up
+            assert not link.transport.is_closing()
         client.writer.transport.resume_reading()
         cache, body = await client.answer()
     assert (cache, len(json.loads(body)["choices"][0]["message"]["content"])) == ("MISS", 900_000)
+
+
+def has_taken(link: Any) -> bool:
+    """Whether the client has taken enough since the timer looked, or all."""
+    unsent: int = link.transport.get_write_buffer_size()
+    return unsent <= link._unsent - LEAST_TAKEN or not link.flow.write_paused
 
 
 def stop_reading(gateway: Running, client: Line) -> None:
