@@ -3,7 +3,7 @@
 memory://            a random secret, purges and flights of this process only
 sqlite:///FILE       FILE            the answers
                      FILE.secret     the installation's secret, 0600
-                     FILE.host       purge epoch, counters and flights of this host
+                     FILE.host       purge epoch and flights of this host
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One small file beside a store, mapped by every process of the host that uses the store.
 
-    0        8         16       24         32             4096          FLIGHTS_AT      SIZE
-    | magic  | version | epoch  | sequence |   reserved   |  counters   |   flights     |
+    0        8         16       24         32           FLIGHTS_AT      SIZE
+    | magic  | version | epoch  | sequence |  reserved  |   flights     |
 
 All numbers are native: the file never leaves its host. Magic and epoch keep their places in
 every layout version, so that processes of two versions still see each other's purges. The file
@@ -22,15 +22,13 @@ from thinkonce.errors import TierError
 from thinkonce.host.fork import on_fork
 from thinkonce.host.lock import FileLock
 
-__all__ = ("COUNTERS_SIZE", "FLIGHTS_SIZE", "SIZE", "HostFile", "host_path")
+__all__ = ("FLIGHTS_SIZE", "SIZE", "HostFile", "host_path")
 
 MAGIC = b"1xthink\n"
-VERSION = 1
+VERSION = 2  # 1 had counters between head and flights
 HEAD = struct.Struct("=8sQ")  # magic, version
 EPOCH_AT, SEQUENCE_AT = 16, 24
-COUNTERS_AT = 4096
-COUNTERS_SIZE = 708 * 1024
-FLIGHTS_AT = COUNTERS_AT + COUNTERS_SIZE
+FLIGHTS_AT = 4096
 FLIGHTS_SIZE = 320 * 1024
 SIZE = FLIGHTS_AT + FLIGHTS_SIZE  # bytes
 
@@ -56,9 +54,8 @@ class HostFile:
 
     `epoch` is a one-element view of the purge epoch: `host.epoch[0]` is what every inline hit
     compares. It may be read by anyone at any time, also after `close`. It is written only by
-    `raise_epoch`. `counters` and `flights` are the other parts, for their
-    modules; they are changed only under `lock`, unless those modules say otherwise. `brief_lock` is
-    the same lock for those who can do without.
+    `raise_epoch`. `flights` is the other part, for its module; it is changed only under `lock`,
+    unless that module says otherwise. `brief_lock` is the same lock for those who can do without.
 
     Raises TierError where the file cannot be opened or mapped, or is no ordinary file.
     """
@@ -83,7 +80,6 @@ class HostFile:
         whole = memoryview(self._map)
         self.epoch = whole[EPOCH_AT : EPOCH_AT + 8].cast("Q")
         self.sequence = whole[SEQUENCE_AT : SEQUENCE_AT + 8].cast("Q")
-        self.counters = whole[COUNTERS_AT : COUNTERS_AT + COUNTERS_SIZE]
         self.flights = whole[FLIGHTS_AT : FLIGHTS_AT + FLIGHTS_SIZE]
         on_fork(self._reopen)
 
@@ -115,7 +111,7 @@ class HostFile:
         self.brief_lock.retire()
         # Dropped, not released: whoever still holds a view must not crash.
         self.epoch = memoryview(self.epoch.tobytes()).cast("Q")
-        self.sequence = self.counters = self.flights = memoryview(b"")
+        self.sequence = self.flights = memoryview(b"")
         del self._map
         os.close(self._fd)
 
