@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from gateway.anthropic_upstream import events, message
 from gateway.conftest import Running
-from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion
+from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion, text_chunks
 from thinkonce.protocols import chunk_answer
 
 # A member of the answer, and how the upstream writes its value.
@@ -114,3 +116,39 @@ async def test_a_dialect_that_describes_an_answer_wrongly_does_not_lose_it(
     got = await gateway.chat()
     assert (got.status, got.text, upstream.calls) == (200, "hello", 1)
     assert got.json["kv_cache"]["not_stored"] == "unencodable"
+
+
+@pytest.mark.parametrize("odd", [b'"\xed"', b'{"a":' * 3000 + b"1" + b"}" * 3000])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages"])
+async def test_a_stream_with_a_member_that_cannot_be_read_comes_whole_and_is_not_kept(
+    gateway: Running, upstream: Upstream, path: str, odd: bytes
+) -> None:
+    """Without usage, so that its tokens are estimated from all that was said."""
+    said = {"/v1/chat/completions": chunks("a"), "/v1/completions": text_chunks("a")}
+    told = said.get(path) or [unpriced(event) for event in events(message())]
+
+    async def speak(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        for event in told:
+            name = f"event: {event['type']}\n".encode() if "type" in event else b""
+            data = json.dumps(event).encode()[:-1] + b',"odd":%b}' % odd
+            await out.piece(name + b"data: %b\n\n" % data)
+        await out.piece(b"data: [DONE]\n\n")
+        await out.end()
+
+    upstream.script = speak
+    question = [{"role": "user", "content": "hi"}]
+    body = {"model": "m", "messages": question, "prompt": "hi", "max_tokens": 9, "stream": True}
+    for calls in (1, 2):
+        got = await gateway.post(path, body)
+        assert (got.status, got.cache, upstream.calls) == (200, "MISS", calls)
+        assert odd in got.body
+
+
+def unpriced(event: dict[str, Any]) -> dict[str, Any]:
+    """Without what was counted, wherever it stands."""
+    return {
+        name: unpriced(value) if name == "message" else value
+        for name, value in event.items()
+        if name != "usage"
+    }
