@@ -11,8 +11,9 @@ the loosest cut that is served: bands 0..step. What moves it:
                                                +------> off, after ALARMS alarms
 
 `calibrated` serves from the first request at the calibration's cut, `certified` only what audits
-have earned. Steps are certified one after the other from the strictest, each at the whole eta:
-the first one that must not pass stops the walk, so P(any is passed wrongly) <= eta.
+have earned. Steps are certified in walks from strict to loose, each of which stops at the first
+step that does not pass: of one walk P(any step is passed wrongly) <= its eta. There are STARTS of
+them, each with its share of eta, since the strictest band alone may see too little traffic.
 
 Each alarm, and each change of encoder, verifier, prompt template or model, begins a new term;
 what was audited in an older one counts for nothing. Within a term every number only grows, one
@@ -36,6 +37,7 @@ __all__ = ("ALARMS", "Budget", "Draw", "Event", "Mode", "Shown", "Standing", "ba
 
 ALARMS = 3  # then off: a namespace that fails again and again has a cause that cuts do not mend
 NEAR_CUT = 4.0  # times the audits in the loosest band that is served
+STARTS = 3  # walks that certify; from the strictest cut, and from looser ones
 OWN_AUDITS = 0.5  # times 1 / max_error: audits a band needs before it may be served
 # (audits of this term as multiples of 1 / max_error, chance of an audit until there).
 SCHEDULE = ((0.5, 1.0), (1.0, 0.5), (3.0, 0.2), (10.0, 0.1), (30.0, 0.05))
@@ -98,14 +100,16 @@ class Shown(msgspec.Struct, frozen=True):
 class Budget(msgspec.Struct):
     """The state of one namespace. Not thread-safe: whoever holds it takes turns.
 
-    `max_error` is the budget, `steps` the number of cuts, `start` the step that is served before
-    anything is certified (-1: none), `basis` names what the evidence rests on.
+    `max_error` is the budget, `steps` the number of cuts, `first` the step that calibrated mode
+    serves at first, `start` the one served whatever is certified (-1: none), `basis` names what
+    the evidence rests on.
     """
 
     max_error: float
     steps: int
     basis: str
     mode: Mode = Mode.CALIBRATED
+    first: int = 0
     start: int = 0
     eta: float = 0.05
     least_rate: float = 0.02
@@ -116,8 +120,11 @@ class Budget(msgspec.Struct):
     records: dict[str, Record] = {}
 
     def __post_init__(self) -> None:
-        if self.mode is Mode.CERTIFIED and self.term == 0:
-            self.start = -1
+        if not self.term:
+            self.start = self._untried()
+
+    def _untried(self) -> int:
+        return self.first if self.mode is Mode.CALIBRATED else -1
 
     @property
     def step(self) -> int:
@@ -183,9 +190,14 @@ class Budget(msgspec.Struct):
         """The state on another basis: itself where it is the same, else a new term."""
         if basis == self.basis:
             return self
-        start = -1 if self.mode is Mode.CERTIFIED else 0
         return msgspec.structs.replace(
-            self, basis=basis, term=self.term + 1, start=start, alarms=0, certified=-1, records={}
+            self,
+            basis=basis,
+            term=self.term + 1,
+            start=self._untried(),
+            alarms=0,
+            certified=-1,
+            records={},
         )
 
     def merged(self, other: Budget) -> Budget:
@@ -208,14 +220,21 @@ class Budget(msgspec.Struct):
 
     def _certify(self) -> bool:
         before = self.certified
-        delta = self.misjudgement.certify_at(self.max_error)
-        while (step := self.certified + 1) < self.steps:
-            if self._own_audits(step) * self.max_error < OWN_AUDITS:
-                break
-            if log_certainty(self._counts(step), delta) < -log(self.eta):
-                break
+        while (step := self._next_certified()) is not None:
             self.certified = step
         return self.certified > before
+
+    def _next_certified(self) -> int | None:
+        starts = {number * self.steps // STARTS for number in range(STARTS)}
+        sure = log(len(starts) / self.eta)
+        delta = self.misjudgement.certify_at(self.max_error)
+        for step in sorted({self.certified + 1, *starts}):
+            if self.certified < step < self.steps and (
+                self._own_audits(step) * self.max_error >= OWN_AUDITS
+                and log_certainty(self._counts(step), delta) >= sure
+            ):
+                return step
+        return None
 
     def _own_audits(self, band: int) -> int:
         """Without any in the band itself, nothing would be known of what a step adds."""

@@ -33,11 +33,13 @@ __all__ = (
     "choose_cut",
     "fit_isotonic",
     "fit_platt",
+    "ladder",
     "logit",
     "sigmoid",
 )
 
 KNOTS = 200  # of an isotonic curve; more tell apart what no calibration set can
+RUNGS = (0.5, 1.0, 1.4, 2.0, 2.8, 4.0, 6.0)
 STEPS = 100  # cuts that are tried
 STARTS = 4  # cuts that testing may begin from, each with its share of eta
 _NEWTON_STEPS = 50
@@ -178,6 +180,28 @@ def choose_cut(
                 found = tried[at]
             at += 1
     return None if found is None else msgspec.structs.replace(found, eta=eta)
+
+
+def ladder(
+    scores: Sequence[float], labels: Sequence[int], max_error: float, eta: float = 0.05
+) -> tuple[tuple[float, ...], int]:
+    """Cuts from strict to loose for audits to choose from, and the one to begin with.
+
+    One rung is the cut that `choose_cut` promises; the others accept a half to six times as many
+    of these pairs. Without such a cut the rungs lie about the loosest one of which no more than
+    `max_error` was wrong here, and the one to begin with is -1: nothing is promised.
+    """
+    cut = choose_cut(scores, labels, max_error, eta)
+    ranked = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
+    accepted, wrong = 1, 0
+    for at, (_, label) in enumerate(ranked, start=1):
+        wrong += not label
+        if wrong <= max_error * at:
+            accepted = at
+    accepted = cut.accepted if cut else accepted
+    rungs = {ranked[min(len(ranked), max(1, round(accepted * rung))) - 1][0] for rung in RUNGS}
+    cuts = tuple(sorted(rungs | ({cut.score} if cut else set()), reverse=True))
+    return cuts, cuts.index(cut.score) if cut else -1
 
 
 def _tried(

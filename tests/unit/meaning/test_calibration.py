@@ -13,6 +13,7 @@ from thinkonce.meaning.calibration import (
     choose_cut,
     fit_isotonic,
     fit_platt,
+    ladder,
     logit,
     sigmoid,
 )
@@ -121,6 +122,23 @@ def test_the_promise_of_a_cut_is_kept_as_often_as_it_says() -> None:
             broken += (1 - cut.score) / 2 > 0.2  # the mean of 1 - score above the cut
     assert given_cuts > 50
     assert broken <= 0.1 * 80
+
+
+def test_a_ladder_has_the_promised_cut_on_it_and_looser_ones_below() -> None:
+    scores = [1 - at / 2000 for at in range(2000)]
+    labels = [1] * 1000 + [0] * 1000
+    cuts, first = ladder(scores, labels, 0.02)
+    cut = choose_cut(scores, labels, 0.02)
+    assert cut is not None
+    assert cuts[first] == cut.score
+    assert list(cuts) == sorted(set(cuts), reverse=True)
+    assert 0 < first < len(cuts) - 1
+
+
+def test_a_ladder_promises_nothing_where_no_cut_is_sure() -> None:
+    cuts, first = ladder([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1], 0.02)
+    assert first == -1
+    assert cuts[0] == 0.9
 
 
 def test_logit_and_sigmoid_undo_each_other_and_stay_finite() -> None:
