@@ -30,6 +30,7 @@ def provider() -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-m", "uvicorn", "provider:app", "--port", str(port)]
     command += ["--app-dir", str(Path(__file__).parent), "--log-level", "critical"]
     command += ["--no-access-log", "--lifespan", "off", "--ws", "none", "--backlog", "4096"]
+    command += ["--timeout-keep-alive", "1"]  # so that idle connections are soon gone
     with process(command) as pid:
         wait_for(port)
         yield port, pid

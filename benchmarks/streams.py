@@ -113,7 +113,7 @@ async def run(server: psutil.Process, count: int, ask: Callable[[int], Any]) -> 
         most = max(most, server.memory_info().rss)
     spent = server.cpu_times()
     seconds = time.monotonic() - began
-    for _ in range(50):  # connections of clients that have closed
+    for _ in range(150):  # connections of clients that left, and idle ones to the provider
         if (left := server.num_fds() - open_before) <= LEFT_OPEN:
             break
         await asyncio.sleep(0.1)
