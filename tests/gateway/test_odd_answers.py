@@ -12,6 +12,7 @@ from gateway.anthropic_upstream import events, message
 from gateway.conftest import Running
 from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion, text_chunks
 from thinkonce.protocols import chunk_answer
+from thinkonce.protocols.chunk_recorder import ChunkRecorder
 
 # A member of the answer, and how the upstream writes its value.
 ODD = [
@@ -116,6 +117,19 @@ async def test_a_dialect_that_describes_an_answer_wrongly_does_not_lose_it(
     got = await gateway.chat()
     assert (got.status, got.text, upstream.calls) == (200, "hello", 1)
     assert got.json["kv_cache"]["not_stored"] == "unencodable"
+
+
+async def test_a_recorder_that_fails_at_the_end_of_a_stream_costs_its_clients_nothing(
+    gateway: Running, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(recorder: ChunkRecorder) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(ChunkRecorder, "end", fails)
+    for calls in (1, 2):
+        got = await gateway.chat(stream=True)
+        assert (got.cache, got.streamed_text, upstream.calls) == ("MISS", "hello", calls)
+        assert got.events[-1] == DONE
 
 
 @pytest.mark.parametrize("odd", [b'"\xed"', b'{"a":' * 3000 + b"1" + b"}" * 3000])

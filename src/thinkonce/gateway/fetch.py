@@ -6,6 +6,7 @@ own. Chunks that it publishes: first a preamble, then one for every event of the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -29,6 +30,8 @@ from thinkonce.upstream.failure import Broken, Header, Refused
 from thinkonce.upstream.request import Request, Sender
 
 __all__ = ("EventChunk", "Fetch", "Fetched", "Preamble", "is_event_stream", "upstream_request")
+
+log = logging.getLogger("thinkonce")
 
 # A whole answer is held in memory; one beyond this is no chat answer. Bytes.
 MAX_ANSWER = 256 * 1024 * 1024
@@ -155,10 +158,10 @@ class Fetch:
         while piece := await exchange.read():
             await self._tell(recorder, recorder.feed(piece))
         await self._tell(recorder, recorder.rest())
-        reply = recorder.end()
+        reply, gist = _ended(recorder, exchange.status)
         if reply is not None:
             reply = msgspec.structs.replace(reply, first_byte=round(first_byte, 3))
-        return Fetched(reply, recorder.gist(), exchange.headers)
+        return Fetched(reply, gist, exchange.headers)
 
     async def _tell(self, recorder: Recorder, events: list[Event]) -> None:
         if self.publish is None:
@@ -168,6 +171,15 @@ class Fetch:
         if self.pace is not None:
             self.pace.published(sum(len(event.raw) for event in events))
             await self.pace.room()
+
+
+def _ended(recorder: Recorder, status: int) -> tuple[Reply | None, Gist]:
+    """What was recorded. Its clients have all of the stream: a fault here is none of theirs."""
+    try:
+        return recorder.end(), recorder.gist()
+    except Exception:
+        log.exception("an answer is not kept: its recorder failed")
+        return None, Gist(status=status, done=True, odd=True)
 
 
 def is_event_stream(content_type: str) -> bool:
