@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -243,8 +242,9 @@ async def test_a_closed_transport_leaves_nothing_running(stage: Stage, upstream:
     asking = asyncio.create_task(client.chat("another"))
     await upstream.called(2)
     await client.call("aclose" if stage.kind.is_async else "close")
-    with suppress(stage.kind.library.HTTPError):
+    with pytest.raises(stage.kind.library.HTTPError):
         await asking
+    assert upstream.calls == 2, "and nobody has asked anew"
     await upstream.stop()
     left = [each for each in set(threading.enumerate()) - before if "thinkonce" in each.name]
     for thread in left:

@@ -100,10 +100,12 @@ class Bench:
 
     async def close(self) -> None:
         """End what is under way."""
-        await self._world.close()
-        for task in list(self._serving):
+        # Those who wait go first: whoever is left by a call that ends would make it anew.
+        serving = list(self._serving)
+        for task in serving:
             task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.gather(*serving, return_exceptions=True)
+        await self._world.close()
 
     # -- inside --------------------------------------------------------------------------
 
