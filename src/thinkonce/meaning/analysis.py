@@ -1,0 +1,92 @@
+"""What the guards know of a text, read once: a value small enough to lie beside a vector.
+
+    analyse("Convert 5 kg to lb, not on Monday")
+        amounts {("5", "kg")}  dates {"w1"}  negations 1  moves (("to", (...), (...)),)
+
+Frozen, hence thread-safe; plain strings and numbers, so msgspec can store it. Linear in the text.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from thinkonce.meaning.language import Language, language_of
+from thinkonce.meaning.names import codes_of, names_of, quoted_of, unlisted_of
+from thinkonce.meaning.normal import expanded, joined, normal_words
+from thinkonce.meaning.readings import Readings, read
+from thinkonce.meaning.tokens import fold, tokenise
+from thinkonce.meaning.turns import Move, moves_of
+
+__all__ = ("Analysed", "analyse")
+
+_MAX_GRAMS = 4096  # characters of the normal form that are compared gram by gram
+
+
+class Analysed(msgspec.Struct, frozen=True, array_like=True):
+    """The facts of one text. Sets hold canonical marks, told where they are made."""
+
+    normal: str
+    language: Language
+    words: frozenset[str]
+    grams2: frozenset[str]
+    grams3: frozenset[str]
+    amounts: frozenset[tuple[str, str]]  # (value, unit or "")
+    lone_units: frozenset[str]
+    dates: frozenset[str]
+    negations: int
+    poles: frozenset[str]  # "antonym/3+": the text has this side and not the other
+    opposed: frozenset[str]  # the other sides of `poles`
+    names: frozenset[str]  # "towns/paris"
+    codes: frozenset[str]  # identifiers, addresses, file names
+    quoted: frozenset[str]  # what stands in quotation or book marks
+    unlisted: frozenset[str]  # capitals inside an English sentence, Latin words inside Chinese
+    questions: frozenset[str]  # kinds: why, when ...
+    scopes: frozenset[str]
+    moves: tuple[Move, ...]  # around each directed word, what stands before and after
+    asks: int
+    characters: int
+
+
+def analyse(text: str) -> Analysed:
+    """Of any string, surrogates and controls included."""
+    folded = expanded(fold(text))
+    tokens = tokenise(folded)
+    words = normal_words(tokens)
+    normal = joined(words)
+    found = read(tokens)
+    return Analysed(
+        normal=normal,
+        language=language_of(text),
+        words=frozenset(words),
+        grams2=_grams(normal, 2),
+        grams3=_grams(normal, 3),
+        amounts=frozenset(found.amounts),
+        lone_units=frozenset(found.lone_units),
+        dates=frozenset(found.dates),
+        negations=found.negations,
+        poles=(poles := _poles(found)),
+        opposed=frozenset(_other_side(pole) for pole in poles),
+        names=names_of(found),
+        codes=codes_of(folded),
+        quoted=quoted_of(folded),
+        unlisted=unlisted_of(folded, found),
+        questions=frozenset(found.questions),
+        scopes=frozenset(found.scopes),
+        moves=moves_of(tokens),
+        asks=found.asks,
+        characters=len(text),
+    )
+
+
+def _grams(normal: str, size: int) -> frozenset[str]:
+    kept = normal[:_MAX_GRAMS]
+    return frozenset(kept[i : i + size] for i in range(max(len(kept) - size + 1, bool(kept))))
+
+
+def _poles(found: Readings) -> frozenset[str]:
+    both = found.poles & {_other_side(pole) for pole in found.poles}
+    return frozenset(found.poles - both)
+
+
+def _other_side(pole: str) -> str:
+    return pole[:-1] + ("-" if pole[-1] == "+" else "+")

@@ -1,0 +1,15 @@
+"""One question against two: the answer to one leaves the other open."""
+
+from __future__ import annotations
+
+from thinkonce.meaning.analysis import Analysed
+from thinkonce.meaning.guards.nearness import LACK, overlap
+from thinkonce.meaning.veto import Veto
+
+__all__ = ("guard",)
+
+
+def guard(a: Analysed, b: Analysed) -> Veto | None:
+    """Sentences that ask are counted; none at all (a bare request) counts as one."""
+    differs = max(a.asks, 1) != max(b.asks, 1)
+    return Veto.ASKS if differs and overlap(a, b) >= LACK else None

@@ -1,0 +1,21 @@
+"""An answer in another language is no answer."""
+
+from __future__ import annotations
+
+from thinkonce.meaning.analysis import Analysed
+from thinkonce.meaning.language import Language, same_language
+from thinkonce.meaning.veto import Veto
+
+__all__ = ("guard", "script")
+
+_TELLING = {Language.ZH_HANS, Language.ZH_HANT}
+
+
+def guard(a: Analysed, b: Analysed) -> Veto | None:
+    """Two languages; simplified and traditional Chinese are one here."""
+    return None if same_language(a.language, b.language) else Veto.LANGUAGE
+
+
+def script(a: Analysed, b: Analysed) -> Veto | None:
+    """Simplified against traditional, for callers to whom the script of an answer matters."""
+    return Veto.SCRIPT if {a.language, b.language} == _TELLING else None

@@ -1,0 +1,1 @@
+"""The tables: which words count, deny, oppose, name and ask. Read once, when first needed."""
