@@ -1,0 +1,255 @@
+"""Hits in other words on simulated traffic: ours, per-entry thresholds, fixed thresholds, n-grams.
+
+    python benchmarks/semantic/traffic.py --mix medical --budget 0.03
+
+Each mix of `mixes.toml` is replayed through every cache. What a cache needs to choose beforehand
+(a threshold, a calibration) it chooses on another part of the same questions. Words that come
+again are answered by the exact tier of all of them and counted apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from caches import Cache, Learner, Likeness, Neighbour, Ours, Threshold, VCache
+from labelled import DATA
+from record import Table, record
+from replay import Tally, candidates, oracle, replay
+from stream import Mix, Stream, mixes, stream
+
+from thinkonce.meaning.budget import Budget, Mode
+from thinkonce.meaning.calibration import fit_platt, ladder, logit
+from thinkonce.meaning.gist import Gist, gist
+from thinkonce.meaning.learning import SHIPPED, chance
+from thinkonce.meaning.score import arounds, features, overlap, shipped
+
+CONSIDERED = 3  # neighbours that are scored
+BUDGETS = (0.01, 0.03, 0.1)
+FLOORS = (0.03, 0.05, 0.1, 0.2)
+LEAST = 20  # accepted pairs that a threshold is chosen by
+CLAIM = "Served answers to questions in other words, at a bounded share of wrong ones among them."
+NOTES = [
+    "A question counts once, when it is first asked in its words. `unlabelled`: hits of which no "
+    "label says whether they are right; they count neither way.",
+    "The error among hits has its 95 % interval (Clopper and Pearson). `of the oracle's`: right "
+    "hits over the hits of a cache that knows which questions are the same.",
+    "`audits` are would-be hits that the model answered as well.",
+]
+
+
+class Known(NamedTuple):
+    """Scores of the best candidates of a stream, and whether they were right."""
+
+    scores: list[float]
+    labels: list[int]
+
+
+class Run(NamedTuple):
+    mix: str
+    budget: float
+    cache: str
+    tallies: list[Tally]
+    state: str
+
+
+def by_cosine(_: Stream) -> Likeness:
+    return lambda text, near: [(found.entry, found.cosine) for found in near[:1]]
+
+
+def by_ngrams(asked: Stream) -> Likeness:
+    """Jaccard of character triples, of pairs in Chinese, among the neighbours by cosine."""
+    gists = [gist(text) for text in asked.texts]
+
+    def grams(text: int) -> frozenset[str]:
+        found: Gist = gists[text]
+        return found.pairs if any("\u4e00" <= c <= "\u9fff" for c in asked.texts[text]) else (
+            found.triples
+        )  # fmt: skip
+
+    def likeness(text: int, near: Sequence[Neighbour]) -> list[tuple[int, float]]:
+        rows = [(found.entry, overlap(grams(text), grams(found.entry))) for found in near]
+        return sorted(rows, key=lambda row: -row[1])
+
+    return likeness
+
+
+def by_score(language: str) -> Callable[[Stream], Likeness]:
+    """The first stage that ships, alone."""
+    model = shipped("use", language)
+    if model is None:
+        raise SystemExit(f"no score ships for {language}: run training/score/fit.py")
+
+    def of(asked: Stream) -> Likeness:
+        gists = [gist(text) for text in asked.texts]
+
+        def likeness(text: int, near: Sequence[Neighbour]) -> list[tuple[int, float]]:
+            near = near[:CONSIDERED]
+            places = arounds([found.cosine for found in near])
+            rows = []
+            for found, around in zip(near, places, strict=True):
+                values = features(gists[text], gists[found.entry], around, model.rarity)
+                rows.append((found.entry, model.opinion(values).logit))
+            return sorted(rows, key=lambda row: -row[1])
+
+        return likeness
+
+    return of
+
+
+def calibrated(kind: Callable[[Stream], Likeness], rows: Known) -> Callable[[Stream], Likeness]:
+    """Scores of any kind as logits of the chance to be right."""
+    curve = fit_platt(rows.scores, rows.labels)
+
+    def of(asked: Stream) -> Likeness:
+        plain = kind(asked)
+        return lambda text, near: [
+            (entry, logit(curve(score))) for entry, score in plain(text, near)
+        ]
+
+    return of
+
+
+def known(asked: Stream, likeness: Likeness) -> Known:
+    scores, labels = [], []
+    for text, near in candidates(asked):
+        ranked = likeness(text, near)
+        if not ranked:
+            continue
+        cosine = next(found.cosine for found in near if found.entry == ranked[0][0])
+        truth = asked.truth(text, ranked[0][0], cosine)
+        if truth is not None:
+            scores.append(ranked[0][1])
+            labels.append(int(truth))
+    return Known(scores, labels)
+
+
+def threshold_of(rows: Known, budget: float) -> float:
+    """The lowest with no more than `budget` wrong among at least LEAST."""
+    ranked = sorted(zip(*rows, strict=True), key=lambda row: -row[0])
+    wrong, found = 0, float("inf")
+    for at, (score, label) in enumerate(ranked, start=1):
+        wrong += not label
+        if at >= LEAST and wrong <= budget * at:
+            found = score
+    return found
+
+
+def contenders(
+    mix: Mix, calibration: Stream, test: Stream, budget: float
+) -> Iterator[tuple[str, Cache]]:
+    for name, kind in (("threshold, cosine", by_cosine), ("threshold, n-grams", by_ngrams)):
+        cut = threshold_of(known(calibration, kind(calibration)), budget)
+        yield name, Threshold(kind(test), cut)
+    yield "per-entry thresholds (vCache)", VCache(budget)
+    score = by_score(mix.language)
+    rows = known(calibration, score(calibration))
+    score = calibrated(score, rows)
+    sure = known(calibration, score(calibration))
+    adjusted = [logit(chance(SHIPPED, value)) for value in sure.scores]
+    cuts, first = ladder(adjusted, sure.labels, budget)
+    for mode in Mode:
+        state = Budget(budget, len(cuts), "simulation", mode, first=first)
+        yield f"thinkonce, score only, {mode}", Ours(score(test), cuts, state)
+
+
+def frontier(mix: Mix, calibration: Stream, test: Stream) -> Iterator[Run]:
+    """Learning by entry alone, at several floors, against the baseline at as many deltas."""
+    kind = calibrated(by_cosine_of_three, known(calibration, by_cosine(calibration)))
+    for error in FLOORS:
+        for name, cache in (
+            ("per-entry thresholds (vCache)", VCache(error)),
+            ("learning by entry", Learner(kind(test), 1 - error)),
+        ):
+            yield Run(mix.name, error, name, replay(test, cache), "")
+
+
+def by_cosine_of_three(_: Stream) -> Likeness:
+    return lambda text, near: [(found.entry, found.cosine) for found in near[:CONSIDERED]]
+
+
+def state_of(cache: Cache) -> str:
+    if not isinstance(cache, Ours):
+        return ""
+    shown = cache.budget.shown()
+    bound = f"{shown.bound:.3f}" if shown.audits else "none yet"
+    return f"{shown.standing}, step {shown.step + 1} of {cache.budget.steps}, bound {bound}"
+
+
+def table(title: str, runs: Sequence[Run], best: dict[str, int]) -> Table:
+    columns = ["mix, budget, cache", "hits", "wrong", "unlabelled", "error", "low", "high"]
+    columns += ["audits", "of the oracle's", "state"]
+    lines: list[list[str | float | int | None]] = []
+    for run in runs:
+        last = run.tallies[-1]
+        error, low, high = (round(value, 4) for value in last.error())
+        label = f"{run.mix}, {run.budget:.0%}, {run.cache}"
+        share = round(last.right / max(1, best[run.mix]), 3)
+        counts = [last.hits, last.wrong, last.unknown]
+        lines.append([label, *counts, error, low, high, last.audits, share, run.state])
+    return Table(title, columns, lines)
+
+
+def over_time(runs: Sequence[Run]) -> Table:
+    lines: list[list[str | float | int | None]] = []
+    for run in runs:
+        for tally in run.tallies[3::4]:
+            label = f"{run.mix}, {run.budget:.0%}, {run.cache}, at {tally.requests}"
+            lines.append([label, tally.hits, tally.wrong, round(tally.error()[2], 4)])
+    columns = ["mix, budget, cache, requests", "hits", "wrong", "upper limit"]
+    return Table("Over time", columns, lines)
+
+
+def main(argv: list[str]) -> int:
+    seed, every = mixes()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mix", action="append", choices=[mix.name for mix in every])
+    parser.add_argument("--budget", action="append", type=float)
+    parser.add_argument("--record", action="store_true", help="write results/traffic.json")
+    options = parser.parse_args(argv)
+    if not DATA.is_dir():
+        print(f"the labelled questions are absent ({DATA}): skipped")
+        return 0
+    runs: list[Run] = []
+    learners: list[Run] = []
+    best: dict[str, int] = {}
+    for mix in (m for m in every if not options.mix or m.name in options.mix):
+        calibration, test = stream(mix, "calibration", seed), stream(mix, "test", seed)
+        best[mix.name] = oracle(test)
+        print(f"{mix.name}: {len(test.texts)} texts, the oracle hits {best[mix.name]}")
+        for budget in options.budget or BUDGETS:
+            for name, cache in contenders(mix, calibration, test, budget):
+                runs.append(Run(mix.name, budget, name, replay(test, cache), state_of(cache)))
+                show(runs[-1], best[mix.name])
+        if mix.intents:
+            for run in frontier(mix, calibration, test):
+                learners.append(run)
+                show(run, best[mix.name])
+    if options.record:
+        tables = [
+            table("Hits in other words", runs, best),
+            table("Learning by entry alone", learners, best),
+            over_time(runs),
+        ]
+        record("traffic", CLAIM, tables, [], NOTES, packages=["numpy"])
+    return 0
+
+
+def show(run: Run, best: int) -> None:
+    last = run.tallies[-1]
+    error, low, high = last.error()
+    print(
+        f"  {run.budget:.0%} {run.cache:34} hits {last.hits:5} wrong {last.wrong:4} "
+        f"unlabelled {last.unknown:4} error {error:.4f} [{low:.4f}, {high:.4f}] "
+        f"audits {last.audits:5} of the oracle's {last.right / max(1, best):.3f} {run.state}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
