@@ -17,6 +17,7 @@ differ only in who carries the steps out (`drive.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Generic, TypeVar
 
 import msgspec
@@ -67,6 +68,10 @@ __all__ = (
 )
 
 T = TypeVar("T")
+
+# Seconds. Calls of other processes can be followed for longer than that after they have landed
+# (`backing.COMMITTED_WITHIN`), so a look at the store that is no older need not be repeated.
+LOOKED_LATELY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,7 @@ def _look_unless_refreshing(
 ) -> Flow[tuple[Found[Entry] | None, Reason]]:
     if ask.controls.refresh or not ask.controls.read:
         return None, Reason.REFRESHED
+    ask.looked = setting.clock.monotonic()
     found = yield from _look(ask, setting)
     if found is not None and found.reason is not None:
         return found, found.reason
@@ -140,10 +146,17 @@ def examine(ask: Ask, setting: Setting) -> Flow[Found[Entry] | None]:
     return (yield from _look(ask, setting, peek=True))
 
 
-def _look(ask: Ask, setting: Setting, *, peek: bool = False) -> Flow[Found[Entry] | None]:
-    """The first servable entry, nearest tier first, copied into nearer ones; else the best."""
+def _look(
+    ask: Ask, setting: Setting, *, peek: bool = False, near: bool = False
+) -> Flow[Found[Entry] | None]:
+    """The first servable entry, nearest tier first, copied into nearer ones; else the best.
+
+    `near`: of tiers that do not outlive the process.
+    """
     best: Found[Entry] | None = None
     for depth, tier in enumerate(setting.tiers):
+        if near and tier.persistent:
+            continue
         entry: Entry | None = yield Look(tier, ask, peek)
         if entry is None:
             continue
@@ -245,10 +258,12 @@ def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made |
     A `Live` answer is handed on at once; whoever sees its end runs `lead` again to keep it.
 
     `look_again`: the answer may have been stored between this caller's look and its becoming
-    the leader; without a second look two calls would be made.
+    the leader; without a second look two calls would be made. What this process stored lies near;
+    what another one stored so lately would have been followed, see `LOOKED_LATELY`.
     """
     if look_again and not ask.controls.refresh and ask.controls.read:
-        found = yield from _look(ask, setting)
+        ago = setting.clock.monotonic() - (-inf if ask.looked is None else ask.looked)
+        found = yield from _look(ask, setting, near=ago < LOOKED_LATELY)
         if found is not None and found.verdict is Verdict.FRESH:
             return _from_cache(found, Outcome.HIT, ask)
     started = setting.clock.monotonic() if ask.started is None else ask.started

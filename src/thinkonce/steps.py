@@ -77,6 +77,7 @@ class Ask:
     renewal: Callable[[Ask], Ask | None] | None = None
     intact: Callable[[], bool] | None = None
     started: float | None = None  # monotonic; when the model's work began, if before CallModel
+    looked: float | None = None  # monotonic; when the tiers were looked through last
     trouble: bool = False  # a tier failed while this request was served
 
 
