@@ -16,20 +16,21 @@ __all__ = ("MAX_CHARACTERS", "Ineligible", "ineligible")
 
 MAX_CHARACTERS = 400  # longer texts hold more than an encoder and these rules can compare
 _SHORT = 12  # normal words; longer texts carry their own context
+_EARLY = 5  # words; a pronoun after them mostly stands for something said before it
 
 
 class Ineligible(StrEnum):
     """Why a text is not compared with others."""
 
     LENGTH = "length"  # more than 400 characters
-    EMPTY = "empty"  # nothing is said: no letters, or politeness alone
-    ONE_WORD = "one-word"
     URL = "url"
     CODE = "code"
     JSON = "json"
     ENCODED = "encoded"  # base64 and other long runs without words
-    OUTPUT = "output"  # tells what form the answer must have
+    EMPTY = "empty"  # no letters
     FOLLOW_UP = "follow-up"  # hangs on what was said before
+    ONE_WORD = "one-word"
+    OUTPUT = "output"  # tells what form the answer must have
     TIME = "time"  # the answer changes by the day
 
 
@@ -50,30 +51,30 @@ def ineligible(text: str, *, realtime: bool = False) -> Ineligible | None:
     if len(text) > MAX_CHARACTERS:
         return Ineligible.LENGTH
     folded = fold(text)
-    reason = _by_shape(folded)
+    reason = _by_shape(text)
     if reason is not None:
         return reason
     tokens = tokenise(expanded(folded))
     words = normal_words(tokens)
     if not any(word[0].isalpha() for word in words):
         return Ineligible.EMPTY
+    if _follows_up(tokens.words, words):
+        return Ineligible.FOLLOW_UP
     if len(words) < 2 or (len(words) <= 2 and _HAN.match(words[0]) is not None):
         return Ineligible.ONE_WORD
     if _instructs(" ".join(words), words):
         return Ineligible.OUTPUT
-    if _follows_up(tokens.words, words):
-        return Ineligible.FOLLOW_UP
     return Ineligible.TIME if not realtime and _has(_time(), words) else None
 
 
-def _by_shape(folded: str) -> Ineligible | None:
-    if _URL.search(folded):
+def _by_shape(text: str) -> Ineligible | None:
+    if _URL.search(text):
         return Ineligible.URL
-    if _JSON.search(folded):
+    if _JSON.search(text):
         return Ineligible.JSON
-    if _ENCODED.search(folded):
+    if _ENCODED.search(text):
         return Ineligible.ENCODED
-    return Ineligible.CODE if _CODE.search(folded) else None
+    return Ineligible.CODE if _CODE.search(text) else None
 
 
 def _instructs(spoken: str, words: tuple[str, ...]) -> bool:
@@ -94,8 +95,9 @@ def _follows_up(spoken: tuple[str, ...], words: tuple[str, ...]) -> bool:
 
 
 def _refers(words: tuple[str, ...]) -> bool:
+    """A pronoun so early that nothing in the text can have named its thing."""
     place = 0
-    while place < len(words):
+    while place < min(len(words), _EARLY):
         length, tags = _pronouns().at(words, place)
         if length and "fine" not in tags:
             return True

@@ -21,7 +21,6 @@ __all__ = ("expanded", "normal_form", "normal_words")
 
 _SIGNS = frozenset("%$€£¥₹+#@&=<>°/\\_*^|~-")
 _EDGE = frozenset("-~*/_|=<>^\\&")
-_IS_HAN = re.compile(f"[{HAN}]")
 
 
 def normal_form(text: str) -> str:
@@ -32,8 +31,6 @@ def normal_form(text: str) -> str:
 def expanded(folded: str) -> str:
     """Contractions spelled out. Gives the text back unchanged where it has none."""
     pattern, words, endings = _contractions()
-    if not folded.isascii() and _IS_HAN.search(folded) and "'" not in folded:
-        return folded
 
     def spelled(found: re.Match[str]) -> str:
         word = found[0].lower()
@@ -121,5 +118,7 @@ def _contractions() -> tuple[re.Pattern[str], dict[str, str], list[tuple[str, st
     endings: dict[str, str] = table("en.toml")["endings"]
     whole = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
     ends = "|".join(re.escape(ending) for ending in endings)
-    pattern = rf"(?<![\w'])(?:{whole})(?![\w'])|\b[a-z]+(?:{ends})(?![\w'])"
+    # Words as tokens have them: a digit or a Chinese character beside one is another token.
+    letter = "[a-zà-ɏ']"
+    pattern = rf"(?<!{letter})(?:{whole}|[a-z]+(?:{ends}))(?!{letter})"
     return re.compile(pattern, re.IGNORECASE), words, list(endings.items())

@@ -36,7 +36,22 @@ def moves_of(tokens: Tokens) -> tuple[Move, ...]:
 
 def turned(one: Move, other: Move) -> bool:
     """Whether `other` says `one` the other way round."""
-    return one[0] == other[0] and _meets(one[1], other[2]) and _meets(other[1], one[2])
+    if one[0] != other[0]:
+        return False
+    if _meets(one[1], other[2]) and _meets(other[1], one[2]):
+        return True
+    # "Anna (is taller) than Tom (today)": what both say in the same place is set aside.
+    ours, theirs = _unlike(one[1][::-1], other[1][::-1])
+    after, behind = _unlike(one[2], other[2])
+    return _meets(ours[::-1], behind) and _meets(theirs[::-1], after)
+
+
+def _unlike(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Both without what they begin with alike."""
+    same = 0
+    while same < min(len(a), len(b)) and a[same] == b[same]:
+        same += 1
+    return a[same:], b[same:]
 
 
 def _meets(left: tuple[str, ...], right: tuple[str, ...]) -> bool:

@@ -39,7 +39,7 @@ def word_before(tokens: Tokens, place: int) -> str:
     """A currency written before its amount: CHF 20, rs 500, rmb 5."""
     if place == 0 or not tokens.words[place - 1].isascii():
         return ""
-    length, names = _units().at(tokens.words[:place], place - 1)
+    length, names = _units().at(tokens.words[place - 1 : place], 0)
     return names[0] if length == 1 and names[0] in _money() else ""
 
 
