@@ -50,38 +50,36 @@ def _cased(short: str, long: str) -> str:
 
 def normal_words(tokens: Tokens) -> tuple[str, ...]:
     """Words without punctuation, and without filler at either end."""
-    spoken = tokens.words[_start(tokens.words, _fillers().opening) :]
-    kept = tuple(word for word in spoken if word[0].isalnum() or word in _SIGNS)
-    words = _without_edge_signs(kept)
-    first = _start(words, _fillers().start)
-    last = _end(words, first)
-    return words[first:last] if first < last else words
+    spoken = tokens.words[_opening(tokens.words) :]
+    words = tuple(word for word in spoken if word[0].isalnum() or word in _SIGNS)
+    # The end first: what is cut from the start can only take matches from the end, not add any.
+    ended = words[: _end(words)]
+    return ended[_start(ended) :] or words
 
 
-def _without_edge_signs(words: tuple[str, ...]) -> tuple[str, ...]:
-    first, last = 0, len(words)
-    while first < last and words[first] in _EDGE:
-        first += 1
-    while last > first and words[last - 1] in _EDGE:
-        last -= 1
-    return words[first:last]
+def _opening(words: tuple[str, ...]) -> int:
+    lexicon, place = _fillers().opening, 0
+    while place < len(words) and (length := lexicon.at(words, place)[0]):
+        place += length
+    return place
 
 
-def _start(words: tuple[str, ...], lexicon: Lexicon) -> int:
-    place = 0
+def _start(words: tuple[str, ...]) -> int:
+    lexicon, place = _fillers().start, 0
     while place < len(words):
-        length, _ = lexicon.at(words, place)
+        length = 1 if words[place] in _EDGE else lexicon.at(words, place)[0]
         if not length:
             break
         place += length
     return place
 
 
-def _end(words: tuple[str, ...], first: int) -> int:
+def _end(words: tuple[str, ...]) -> int:
     ends, longest, last = _fillers().ends, _fillers().longest, len(words)
-    while last > first:
-        lengths = range(min(longest, last - first), 0, -1)
+    while last:
+        lengths = range(min(longest, last), 0, -1)
         length = next((n for n in lengths if words[last - n : last] in ends), 0)
+        length = length or words[last - 1] in _EDGE
         if not length:
             break
         last -= length
@@ -119,6 +117,7 @@ def _contractions() -> tuple[re.Pattern[str], dict[str, str], list[tuple[str, st
     whole = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
     ends = "|".join(re.escape(ending) for ending in endings)
     # Words as tokens have them: a digit or a Chinese character beside one is another token.
-    letter = "[a-zà-ɏ']"
-    pattern = rf"(?<!{letter})(?:{whole}|[a-z]+(?:{ends}))(?!{letter})"
+    letter = "[a-zà-ɏ]"
+    before, after = f"(?<!{letter})(?<!{letter}')", f"(?!{letter}|'{letter})"
+    pattern = f"{before}(?:{whole}|[a-z]+(?:{ends})){after}"
     return re.compile(pattern, re.IGNORECASE), words, list(endings.items())
