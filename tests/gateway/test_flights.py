@@ -222,3 +222,16 @@ def open_stream(gateway: Running) -> aiohttp.client._RequestContextManager:
     body = {"model": "priced", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     headers = {"content-type": "application/json"}
     return gateway.session.post(gateway.url + CHAT, data=json.dumps(body), headers=headers)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_who_waits_for_a_call_that_the_end_of_the_gateway_cut_off_makes_it_no_more(
+    gateway: Running, upstream: Upstream, streaming: bool
+) -> None:
+    gate = Gate()
+    upstream.script = gate.json  # nothing has come yet: whoever waits could lead
+    tasks = await askers(gateway, upstream, stream=streaming)
+    await gateway.assembly.world.close()
+    got = await asyncio.gather(*tasks)
+    assert {one.status for one in got} == {502}
+    assert upstream.calls == 1

@@ -32,7 +32,7 @@ from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
 from thinkonce.singleflight import Fate, Flight, Flights, Landing, Seat, Since
-from thinkonce.upstream.failure import Header
+from thinkonce.upstream.failure import Broken, Header
 
 __all__ = ("Fetching", "GatewayAsk", "GatewayWorld", "Ride")
 
@@ -182,6 +182,10 @@ class GatewayWorld(AsyncWorld):
         return self.flights.join(key.local, lambda: key.digest, Since(ask.epoch, purged))
 
     async def lead(self, ask: Ask, seat: Seat) -> Landing:
+        if self.closed:  # whoever was left by a call that was ended would make it anew
+            error = Broken("the gateway is stopping")
+            seat.fail(error)
+            return Landing(Fate.FAILED, error=error)
         # A task of its own leads the call, so the request's context leads nothing.
         assert seat.flight is not None
         leave(seat.flight.leader)
@@ -211,6 +215,7 @@ class GatewayWorld(AsyncWorld):
         tasks = {*self._leading, *self._tasks().values()}
         if tasks and timeout > 0:
             await asyncio.wait(tasks, timeout=timeout)
+        self.closed = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
