@@ -21,6 +21,7 @@ __all__ = ("Readings", "lexicon", "read")
 _ENDS = frozenset("?!。;.？！；\n")
 _FINAL = frozenset(("吗", "么", "嘛", "呢", "啊", "呀", "?", "？", "!", ".", "。"))
 _LEAST_ASKED = 3  # tokens: a "Why?" after a question belongs to it
+_NOT = (("不",), ("没",))
 _DONE = frozenset("了过好到完")
 
 
@@ -114,9 +115,11 @@ def _last_word(tokens: Tokens) -> int:
 
 
 def _a_not_a(tokens: Tokens, place: int) -> int:
-    """能不能, 喜不喜欢, 有没有: a question, not a denial."""
-    three = tokens.words[place : place + 3]
-    return 3 if len(three) == 3 and three[1] in ("不", "没") and three[0] == three[2] else 0
+    """能不能, 喜不喜欢, 有没有, 正常不正常: a question, not a denial."""
+    five = tokens.words[place : place + 5]
+    if five[1:2] in _NOT and five[:1] == five[2:3]:
+        return 3
+    return 5 if five[2:3] in _NOT and five[:2] == five[3:5] else 0
 
 
 def _particle(tokens: Tokens, place: int, last: int) -> int:
