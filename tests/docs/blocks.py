@@ -21,8 +21,8 @@ PAGES = (
     *sorted((ROOT / "docs").glob("*.md")),
 )
 RUNNABLE = {"python", "sh", "json", "toml"}
-# Words after ``` that name no program: what is shown, not run.
-SHOWN = {"text", "mermaid"}
+# Words after ``` that name no program: what is shown, not run. Of queries the metrics are checked.
+SHOWN = {"text", "mermaid", "promql"}
 
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w-]*)[^\n]*\n(?P<code>.*?)^(?P=indent)```", re.S | re.M

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from docs.blocks import RUNNABLE, SHOWN, Block, blocks, blocks_of
+from thinkonce.gateway.metrics import FAMILIES, PREFIX
 from thinkonce.settings import Sources
 
 # One gateway with a real model serves all of them.
@@ -43,6 +45,15 @@ def test_toml_blocks_are_configurations_that_load(block: Block, tmp_path: Path) 
     file = tmp_path / "thinkonce.toml"
     file.write_text(block.code, encoding="utf-8")
     Sources(config=file, environ={}).load()
+
+
+@pytest.mark.parametrize("block", of("promql"), ids=str)
+def test_queries_are_of_metrics_that_exist(block: Block) -> None:
+    ends = {"histogram": ("_bucket", "_sum", "_count")}
+    known = {f"{PREFIX}{f.name}{end}" for f in FAMILIES for end in ends.get(f.kind, ("",))}
+    named = set(re.findall(rf"{PREFIX}\w+", block.code))
+    assert named
+    assert named <= known
 
 
 @pytest.mark.parametrize("block", of("python"), ids=str)

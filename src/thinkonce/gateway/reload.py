@@ -18,34 +18,19 @@ import msgspec
 
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Settings
+from thinkonce.settings.load import sections
+from thinkonce.settings.read import fields_of
 
 __all__ = ("FIXED", "Reload", "changes", "settle")
 
 log = logging.getLogger("thinkonce")
 
-# Bound, opened or started once: only another process can have another value.
+# "section.name" of what its definition says only a restart changes.
 FIXED = frozenset(
-    {
-        "cache.max_entry_bytes",
-        "cache.policy",
-        "data.dir",
-        "gateway.finish_abandoned",
-        "gateway.header_limit",
-        "gateway.host",
-        "gateway.port",
-        "gateway.tls_cert",
-        "gateway.tls_key",
-        "gateway.workers",
-        "local.enabled",
-        "local.model",
-        "local.queue",
-        "local.threads",
-        "store.encryption_key",
-        "store.encryption_key_file",
-        "tracing.enabled",
-        "store.secret",
-        "store.url",
-    }
+    f"{section}.{name}"
+    for section, kind in sections().items()
+    for name, field in fields_of(kind).items()
+    if field.fixed
 )
 
 

@@ -20,7 +20,7 @@ from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
 from thinkonce.web.listener import bind
-from thinkonce.web.log_lines import log_to_stderr
+from thinkonce.web.log_lines import log_to_stderr, write_as
 from thinkonce.web.server import Say, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
 
@@ -31,8 +31,8 @@ __all__ = (
     "beside_model",
     "check_models",
     "run",
-    "set_level",
     "with_local",
+    "write_log_as",
 )
 
 log = logging.getLogger("thinkonce")
@@ -181,8 +181,10 @@ def _too_early() -> None:
     log.warning("SIGHUP: nothing is reloaded, the gateway is not ready yet")
 
 
-def set_level(settings: Settings) -> None:
+def write_log_as(settings: Settings) -> None:
+    """Write what is worth it from now on, as people or programs read it."""
     logging.getLogger("thinkonce").setLevel(settings.log.level.upper())
+    write_as(settings.log.format)
 
 
 def announce(settings: Settings, url: str, say: Say) -> None:

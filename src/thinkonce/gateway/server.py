@@ -10,7 +10,7 @@ from thinkonce.errors import UpstreamError
 from thinkonce.gateway.assembly import assemble
 from thinkonce.gateway.edge import attainable, limits_of, tls_of
 from thinkonce.gateway.http import HttpError
-from thinkonce.gateway.serve import LOCAL_POOL, announce, set_level
+from thinkonce.gateway.serve import LOCAL_POOL, announce, write_log_as
 from thinkonce.gateway.team import Place
 from thinkonce.settings import Settings
 from thinkonce.upstream.failure import Unreachable
@@ -56,7 +56,7 @@ class GatewayServer(Server):
         self.edge.limits = attainable(limits_of(gateway))
         if self.terms.tls is not None:
             read_again(self.terms.tls, gateway.tls_cert, gateway.tls_key)
-        set_level(settings)
+        write_log_as(settings)
 
     def _pools(self, settings: Settings) -> Pools:
         return Pools.of(settings.upstreams, self._rooms)

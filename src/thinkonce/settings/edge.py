@@ -13,7 +13,9 @@ class EdgeSettings(Section, frozen=True):
     """Limits of connections and requests, and what HTTPS is served with."""
 
     body_limit: Annotated[int, size("Larger request bodies get a 413.", least=1024)] = 32 * MIB
-    header_limit: Annotated[int, size("Larger request heads get a 431.", least=1024)] = 64 * 2**10
+    header_limit: Annotated[
+        int, size("Larger request heads get a 431.", least=1024, fixed=True)
+    ] = 64 * 2**10
     request_timeout: Annotated[
         float,
         seconds(
@@ -50,6 +52,7 @@ class EdgeSettings(Section, frozen=True):
         about(
             "Certificate chain to serve HTTPS with; empty: plain HTTP. Read again at SIGHUP.",
             "a PEM file; ~ is expanded",
+            fixed=True,
         ),
     ] = ""
     tls_key: Annotated[
@@ -57,5 +60,6 @@ class EdgeSettings(Section, frozen=True):
         about(
             "Private key of the certificate; empty: it is in the same file.",
             "a PEM file without a password; ~ is expanded",
+            fixed=True,
         ),
     ] = ""

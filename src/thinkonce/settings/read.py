@@ -29,6 +29,7 @@ class Field:
     least: float | None
     most: float | None
     secret: bool
+    fixed: bool
 
     @property
     def may_be_none(self) -> bool:
@@ -54,7 +55,8 @@ def _field(name: str, hint: Any) -> Field:
         unit=extra.get("unit", ""),
         least=extra.get("least"),
         most=extra.get("most"),
-        secret=extra.get("secret", False),
+        secret=bool(extra.get("secret", False)),
+        fixed=bool(extra.get("fixed", False)),
     )
 
 

@@ -28,7 +28,10 @@ SIZES = "bytes, or a text such as 512KiB, 256MiB, 1GiB"
 
 
 def about(what: str, accepts: str, **bounds: float) -> Meta:
-    """`bounds`: `least` and `most`, both inclusive. `secret`: errors do not show the value."""
+    """`bounds`: `least` and `most`, both inclusive. `secret`: errors do not show the value.
+
+    `fixed`: bound, opened or started once, so that only another process can have another value.
+    """
     return Meta(description=what, extra={"accepts": accepts, **bounds})
 
 

@@ -70,7 +70,7 @@ class CacheSection(Section, frozen=True):
     max_size: Annotated[
         int | None, about("Most entries in the memory tier.", "a whole number >= 1" + NONE, least=1)
     ] = None
-    max_entry_bytes: Annotated[int, size("Larger answers are not kept.", least=1)] = MIB
+    max_entry_bytes: Annotated[int, size("Larger answers are not kept.", least=1, fixed=True)] = MIB
     keep_requests: Annotated[
         bool,
         about(
@@ -81,7 +81,11 @@ class CacheSection(Section, frozen=True):
     ] = True
     policy: Annotated[
         Literal["cost", "lru", "sieve", "s3fifo", "arc"],
-        about("What is forgotten first when memory is full.", "cost | lru | sieve | s3fifo | arc"),
+        about(
+            "What is forgotten first when memory is full.",
+            "cost | lru | sieve | s3fifo | arc",
+            fixed=True,
+        ),
     ] = "cost"
     jitter: Annotated[
         float,
@@ -147,6 +151,7 @@ class Store(Section, frozen=True):
         about(
             "Where answers are stored; empty: `answers.db` in the data folder.",
             "memory:// or sqlite:///relative.db or sqlite:////absolute.db",
+            fixed=True,
         ),
     ] = ""
     max_bytes: Annotated[int, size("Bound of the store.", least=MIB)] = 1024 * MIB
@@ -157,6 +162,7 @@ class Store(Section, frozen=True):
             "Machines that share a store need the same one.",
             "a text of 32 characters or more",
             secret=True,
+            fixed=True,
         ),
     ] = ""
     encryption_key: Annotated[
@@ -166,6 +172,7 @@ class Store(Section, frozen=True):
             "the first encrypts and all decrypt.",
             "32 bytes in hex or base64, or several such keys",
             secret=True,
+            fixed=True,
         ),
     ] = ""
     encryption_key_file: Annotated[
@@ -174,6 +181,7 @@ class Store(Section, frozen=True):
             "A file that holds the key, or the keys, instead; `thinkonce encrypt --make-key` "
             "makes one.",
             "a path; ~ is expanded",
+            fixed=True,
         ),
     ] = ""
 
@@ -181,14 +189,23 @@ class Store(Section, frozen=True):
 class Gateway(EdgeSettings, frozen=True):
     """The HTTP door."""
 
-    host: Annotated[str, about("Address to listen on.", "a host name or an address")] = "127.0.0.1"
+    host: Annotated[
+        str, about("Address to listen on.", "a host name or an address", fixed=True)
+    ] = "127.0.0.1"
     port: Annotated[
-        int, about("Port to listen on; 0: any free one.", "0 to 65535", least=0, most=65_535)
+        int,
+        about(
+            "Port to listen on; 0: any free one.", "0 to 65535", least=0, most=65_535, fixed=True
+        ),
     ] = 8000
     workers: Annotated[
         int,
         about(
-            "Processes that serve; more than one need a store on disk.", "1 to 64", least=1, most=64
+            "Processes that serve; more than one need a store on disk.",
+            "1 to 64",
+            least=1,
+            most=64,
+            fixed=True,
         ),
     ] = 1
     annotate_body: Annotated[
@@ -225,7 +242,7 @@ class Gateway(EdgeSettings, frozen=True):
         bool, about("Let those pages send cookies, for a proxy that asks for them.", YES_NO)
     ] = False
     finish_abandoned: Annotated[
-        bool, about("Finish and store an answer whose client has left.", YES_NO)
+        bool, about("Finish and store an answer whose client has left.", YES_NO, fixed=True)
     ] = False
     remote_media: Annotated[
         Literal["cache", "bypass"],
@@ -267,13 +284,21 @@ class TtlClass(Section, frozen=True):
 class Local(Section, frozen=True):
     """The local model behind `serve --local`, and `serve-model`."""
 
-    enabled: Annotated[bool, about("Start a local model behind the gateway.", YES_NO)] = False
+    enabled: Annotated[
+        bool, about("Start a local model behind the gateway.", YES_NO, fixed=True)
+    ] = False
     model: Annotated[
-        str, about("The model to serve.", "a packaged model's name or a directory")
+        str, about("The model to serve.", "a packaged model's name or a directory", fixed=True)
     ] = "SmolLM2-135M-Instruct"
     threads: Annotated[
         int,
-        about("Threads a forward pass uses; 0: all cores.", "0 to 256", least=0, most=256),
+        about(
+            "Threads a forward pass uses; 0: all cores.",
+            "0 to 256",
+            least=0,
+            most=256,
+            fixed=True,
+        ),
     ] = 0
     queue: Annotated[
         int,
@@ -282,6 +307,7 @@ class Local(Section, frozen=True):
             "0 to 10000",
             least=0,
             most=10_000,
+            fixed=True,
         ),
     ] = 16
 
@@ -303,7 +329,8 @@ class Tracing(Section, frozen=True):
     """OpenTelemetry spans. Where they go, and how many, say the standard OTEL_* variables."""
 
     enabled: Annotated[
-        bool, about("Make a span of each request and each call of an upstream.", YES_NO)
+        bool,
+        about("Make a span of each request and each call of an upstream.", YES_NO, fixed=True),
     ] = False
 
 
@@ -311,7 +338,7 @@ class Data(Section, frozen=True):
     """Where files are kept that nobody named a place for."""
 
     dir: Annotated[
-        str, about("Folder; empty: the user's data folder.", "a path; ~ is expanded")
+        str, about("Folder; empty: the user's data folder.", "a path; ~ is expanded", fixed=True)
     ] = ""
 
 

@@ -25,6 +25,7 @@ LOCKS = {"Lock", "RLock", "Condition"}
 # What frees its lock otherwise, or needs not.
 BY_OTHERS = {
     "flight.py Flight": "its table's lock, which Flights frees; one of its own ends with its call",
+    "gateway/saving.py Keeper": "an asyncio lock: a forked child has no loop to wait for it in",
     "host/lock.py FileLock": "HostFile makes a new one in the child",
     "kv/scheduler.py Scheduler": "lives in a server of its own, which never forks",
     "leading.py": "freed at its definition, for the process",

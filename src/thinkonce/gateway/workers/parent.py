@@ -22,7 +22,7 @@ from thinkonce.gateway.edge import tls_of
 from thinkonce.gateway.local import LocalModel
 from thinkonce.gateway.numbers import Numbers, of_the_gone, total
 from thinkonce.gateway.reload import Reload
-from thinkonce.gateway.serve import Signals, announce, beside_model, set_level, with_local
+from thinkonce.gateway.serve import Signals, announce, beside_model, with_local, write_log_as
 from thinkonce.gateway.team import Bounds
 from thinkonce.gateway.workers.board import Board
 from thinkonce.gateway.workers.messages import (
@@ -329,7 +329,7 @@ class _Parent:
         Pools.of(settings.upstreams).take_keys(os.environ)
         tls_of(settings.gateway)
         self._settings, self._bounds = settings, {}
-        set_level(settings)
+        write_log_as(settings)
         self._run_errand(self._reload(settings))
 
     async def _reload(self, settings: Settings) -> None:
