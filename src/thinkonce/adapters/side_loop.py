@@ -6,7 +6,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -25,24 +25,28 @@ CLOSING_SECONDS = 5.0
 class SideLoop(Generic[Held]):
     """Thread-safe. `make` makes what lives on the loop, which begins with the first call.
 
-    A forked child has none of its parent's threads and begins anew.
+    Once closed it stays so. A forked child has none of its parent's threads and begins anew.
     """
 
     def __init__(self, make: Callable[[], Held]) -> None:
         self._make = make
         self._lock = threading.Lock()
         self._running: tuple[asyncio.AbstractEventLoop, threading.Thread, Held] | None = None
+        self._is_closed = False
         self._end: weakref.finalize[Any, Any] | None = None
         on_fork(self._in_child)
 
     def run(self, work: Callable[[Held], Coroutine[Any, Any, T]]) -> T:
-        """What `work` gives, in the caller's context. An interrupted caller cancels it."""
+        """What `work` gives, in the caller's context. An interrupted caller cancels it.
+
+        Raises UpstreamError once the loop is closed.
+        """
         loop, _, held = self._started()
-        doing = asyncio.run_coroutine_threadsafe(work(held), loop)
+        doing = self._begin(work(held), loop)
         try:
             return doing.result()
         except CancelledError:
-            raise UpstreamError("the transport was closed") from None
+            raise _closed() from None
         except BaseException:
             doing.cancel()
             raise
@@ -55,9 +59,10 @@ class SideLoop(Generic[Held]):
                 running[0].call_soon_threadsafe(what)
 
     def close(self, last: Callable[[Held], Coroutine[Any, Any, None]]) -> None:
-        """End the loop behind `last`. A later call begins another."""
+        """End the loop behind `last`."""
         with self._lock:
             running, self._running = self._running, None
+            self._is_closed = True
         if running is None:
             return
         loop, thread, held = running
@@ -68,11 +73,21 @@ class SideLoop(Generic[Held]):
             self._end()
         thread.join(CLOSING_SECONDS)
 
+    def _begin(self, doing: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> Future[T]:
+        # What is begun before `close` takes the lock is ahead of the loop's end, which cancels it.
+        with self._lock:
+            if not self._is_closed:
+                return asyncio.run_coroutine_threadsafe(doing, loop)
+        doing.close()
+        raise _closed()
+
     def _started(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread, Held]:
         running = self._running
         if running is not None:
             return running
         with self._lock:
+            if self._is_closed:
+                raise _closed()
             if self._running is None:
                 loop = asyncio.new_event_loop()
                 thread = threading.Thread(
@@ -103,6 +118,10 @@ def _work(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(loop.shutdown_default_executor())
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _closed() -> UpstreamError:
+    return UpstreamError("the transport was closed")
 
 
 def _stop(loop: asyncio.AbstractEventLoop) -> None:

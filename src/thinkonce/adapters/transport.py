@@ -14,7 +14,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any, Unpack
 
 from thinkonce.adapters.answering import Answering
@@ -38,8 +38,9 @@ class _Transport:
     library: Any  # `httpx` or `httpx2`
     pieces: Any  # the class of a body that is not there yet
 
-    def __init__(self, wrapped: Any, options: Options) -> None:
-        self._wrapped, self._plan = wrapped, plan_of(options)
+    def __init__(self, wrapped: Any, default: Any, options: Options) -> None:
+        self._plan = plan_of(options)  # first: where it refuses, nothing is left to be closed
+        self._wrapped = _default(self.library, default) if wrapped is None else wrapped
 
     @property
     def cache(self) -> Cache:
@@ -80,9 +81,8 @@ class BlockingTransport(_Transport):
 
     def __init__(self, transport: Any = None, **options: Unpack[Options]) -> None:
         library = self.library
-        wrapped = transport or _default(library, library.HTTPTransport)
-        super().__init__(wrapped, options)
-        plan = self._plan
+        super().__init__(transport, library.HTTPTransport, options)
+        plan, wrapped = self._plan, self._wrapped
         self._side = SideLoop(lambda: Bench(plan, BlockingUpstream(library, wrapped)))
 
     def handle_request(self, request: Any) -> Any:
@@ -98,11 +98,12 @@ class BlockingTransport(_Transport):
         return self._response(question, answering, self._side)
 
     def close(self) -> None:
-        """Calls under way end."""
-        self._side.close(lambda bench: bench.close())
-        self._wrapped.close()
-        if self._plan.owns:
-            self._plan.cache.close()
+        """Calls under way end, and nothing is asked through it any more."""
+        with ExitStack() as last:
+            if self._plan.owns:
+                last.callback(self._plan.cache.close)
+            last.callback(self._wrapped.close)
+            self._side.close(lambda bench: bench.close())
 
 
 class BlockingPieces:
@@ -134,9 +135,8 @@ class AsyncTransport(_Transport):
     """
 
     def __init__(self, transport: Any = None, **options: Unpack[Options]) -> None:
-        library = self.library
-        super().__init__(transport or _default(library, library.AsyncHTTPTransport), options)
-        self._upstream = AsyncUpstream(library, self._wrapped)
+        super().__init__(transport, self.library.AsyncHTTPTransport, options)
+        self._upstream = AsyncUpstream(self.library, self._wrapped)
         self._benches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bench]
         self._benches = weakref.WeakKeyDictionary()
 
@@ -155,14 +155,15 @@ class AsyncTransport(_Transport):
     async def aclose(self) -> None:
         """Calls under way on the running loop end."""
         bench = self._bench()
-        if bench is not None:
-            await bench.close()
-            await self._upstream.closed()
-        await self._wrapped.aclose()
-        if self._plan.owns and bench is not None:
-            await asyncio.to_thread(self._plan.cache.close)
-        elif self._plan.owns:
-            self._plan.cache.close()
+        async with AsyncExitStack() as last:
+            if self._plan.owns and bench is None:
+                last.callback(self._plan.cache.close)
+            elif self._plan.owns:
+                last.push_async_callback(asyncio.to_thread, self._plan.cache.close)
+            last.push_async_callback(self._wrapped.aclose)
+            if bench is not None:
+                await bench.close()
+                await self._upstream.closed()
 
     def _bench(self) -> Bench | None:
         try:

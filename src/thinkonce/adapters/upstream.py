@@ -8,6 +8,7 @@ an answer (`raised`). Timeouts are the client's own: they travel with its reques
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -99,8 +100,10 @@ class AsyncUpstream(_Upstream):
         task.add_done_callback(self._closing.discard)
 
     async def closed(self) -> None:
-        """Wait for what is being closed."""
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        """Wait for what is being closed on the running loop; other loops see to their own."""
+        loop = asyncio.get_running_loop()
+        here = [task for task in tuple(self._closing) if task.get_loop() is loop]
+        await asyncio.gather(*here, return_exceptions=True)
 
 
 class _Answer(Exchange):
@@ -188,8 +191,6 @@ async def _close_async(pieces: Any, response: Any) -> None:
 
 def _interrupt(response: Any) -> None:
     """Wake the thread that waits for more of `response`, where nobody else reads the connection."""
-    import socket
-
     connection = response.extensions.get("network_stream")
     if connection is None or response.extensions.get("http_version") == b"HTTP/2":
         return
