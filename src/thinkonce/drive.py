@@ -44,7 +44,8 @@ __all__ = ("AsyncWorld", "BlockingWorld", "World", "drive", "drive_async")
 T = TypeVar("T")
 log = logging.getLogger("thinkonce")
 
-# Background renewals under way at once, per cache; beyond that stale answers stay stale longer.
+# Calls of background renewals under way at once, per cache; beyond that stale answers stay stale
+# longer.
 MAX_RENEWALS = 8
 FLIGHTS = "flights"  # the name under which failures of the flight table are counted
 
@@ -137,7 +138,11 @@ class World:
     def may_renew(self, ask: Ask) -> bool:
         assert ask.key is not None
         known = ask.key.local in self.renewals
-        return not (known or self.closed or len(self.renewals) >= MAX_RENEWALS)
+        return not (known or self.closed or self.calls_beside(ask) >= MAX_RENEWALS)
+
+    def calls_beside(self, ask: Ask) -> int:
+        """Calls that renewals make now, besides one that `ask` would share."""
+        return len(self.renewals)
 
     def _note_failure(self, tier: Tier, ask: Ask, error: Exception) -> None:
         ask.trouble = True

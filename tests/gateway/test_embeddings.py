@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from gateway.conftest import Running, Stage, until
+from gateway.test_fallback import MARK, chain
+from gateway.test_servers import saying
 from gateway.upstream import Out, Seen, Upstream
+from thinkonce.drive import MAX_RENEWALS
+from thinkonce.gateway import embeddings, fetch
+from thinkonce.settings import Upstream as Pool
+from thinkonce.upstream.exchange import Exchange
 
 PATH = "/v1/embeddings"
 
@@ -335,3 +341,124 @@ async def test_two_paths_are_one(gateway: Running, upstream: Upstream) -> None:
     assert (await gateway.post("/embeddings", body)).cache == "MISS"
     assert (await gateway.post("/v1/embeddings", body)).cache == "HIT"
     assert json.loads(upstream.seen[0].body) == body
+
+
+async def test_a_fallback_answers_for_a_pool_that_cannot_under_its_own_keys(stage: Stage) -> None:
+    one = await chain(stage)
+    for upstream in (one.main, one.spare, one.last):
+        upstream.script = embed
+    assert (await ask(one.gateway, ["a"])).cache == "MISS"
+    one.main.script = saying(503)
+    for cache in ("MISS", "HIT"):
+        got = await ask(one.gateway, ["a", "b"])
+        assert (got.status, got.cache, got.headers[MARK]) == (200, cache, "spare")
+        assert vectors(got) == [vector("a"), vector("b")]
+    assert asked_for(one.spare) == [["a", "b"]], "vectors of two models are no batch"
+    one.main.script = embed
+    got = await ask(one.gateway, ["a", "b"])
+    assert (got.json["kv_cache"]["items_hit"], MARK in got.headers) == (1, False)
+
+
+@pytest.mark.parametrize("given", [["a"], {"odd": "input"}])
+@pytest.mark.parametrize("status", [400, 503])
+async def test_the_first_pools_failure_passes_where_no_fallback_can_help(
+    stage: Stage, status: int, given: Any
+) -> None:
+    one = await chain(stage)
+    one.main.script, one.spare.script, one.last.script = map(saying, (status, 500, 401))
+    got = await ask(one.gateway, given)
+    assert (got.status, MARK in got.headers) == (status, False)
+    assert one.calls == ((1, 0, 0) if status == 400 else (1, 1, 1))
+
+
+async def test_a_stale_batch_answers_where_no_pool_can(stage: Stage, upstream: Upstream) -> None:
+    pools = {
+        "main": Pool(urls=[upstream.url], fallback=["spare"]),
+        "spare": Pool(urls=["http://127.0.0.1:1"]),
+    }
+    cache = {"ttl": 60.0, "stale_if_error": 3600.0}
+    gateway = await stage.gateway(
+        upstreams=pools, gateway={"retries": 0}, cache=cache, clock=stage.moving.clock
+    )
+    await ask(gateway, ["a", "b"])
+    stage.moving.move(61)
+    upstream.script = saying(503)
+    got = await ask(gateway, ["a", "b"])
+    assert (got.status, got.cache, MARK in got.headers) == (200, "STALE", False)
+    assert upstream.calls == 2, "it was asked once for both"
+
+
+async def test_a_fault_while_a_request_is_read_forwards_it_uncached(
+    gateway: Running, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(gateway.assembly.gateway.cached[PATH].reader, "read", broken)
+    got = await ask(gateway, ["a"])
+    assert (got.status, got.cache, got.reason) == (200, "BYPASS", "tier-error")
+    assert vectors(got) == [vector("a")]
+    assert await gateway.metric("thinkonce_cache_failures_total") == 1
+
+
+async def test_a_stale_batch_is_renewed_in_one_call(stage: Stage, upstream: Upstream) -> None:
+    cache = {"ttl": 60.0, "stale_while_revalidate": 600.0}
+    gateway = await stage.gateway(cache=cache, clock=stage.moving.clock)
+    texts = [f"text {n}" for n in range(100)]
+    await ask(gateway, texts)
+    stage.moving.move(61)
+    assert (await ask(gateway, [*texts, "new"])).json["kv_cache"]["items_hit"] == 100
+    await until(lambda: not gateway.assembly.world.renewals)
+    assert sorted(asked_for(upstream)[1:], key=len) == [["new"], texts]
+    assert (await ask(gateway, texts)).cache == "HIT"
+
+
+async def test_batches_renewed_at_once_are_bounded_in_calls(
+    stage: Stage, upstream: Upstream
+) -> None:
+    cache = {"ttl": 60.0, "stale_while_revalidate": 600.0}
+    gateway = await stage.gateway(cache=cache, clock=stage.moving.clock)
+    batches = [[f"{name} {n}" for n in range(5)] for name in range(MAX_RENEWALS + 1)]
+    for batch in batches:
+        await ask(gateway, batch)
+    stage.moving.move(61)
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        await gate.wait()
+        await embed(seen, out)
+
+    upstream.script, asked = slow, upstream.calls
+    for batch in batches:
+        assert (await ask(gateway, batch)).cache == "STALE"
+    assert len(gateway.assembly.world.renewals) == 5 * MAX_RENEWALS
+    gate.set()
+    await until(lambda: not gateway.assembly.world.renewals)
+    assert upstream.calls == asked + MAX_RENEWALS
+    await ask(gateway, batches[-1])
+    await until(lambda: not gateway.assembly.world.renewals)
+    assert [(await ask(gateway, batch)).cache for batch in batches] == ["HIT"] * len(batches)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("endpoint", ["embeddings", "chat"])
+async def test_the_upstreams_seconds_are_those_of_whole_calls(
+    gateway: Running,
+    upstream: Upstream,
+    monkeypatch: pytest.MonkeyPatch,
+    endpoint: str,
+    status: int,
+) -> None:
+    now, read_all = 0.0, Exchange.read_all
+
+    async def read_slowly(exchange: Exchange, limit: int) -> bytes | None:
+        nonlocal now
+        now += 5.0
+        return await read_all(exchange, limit)
+
+    monkeypatch.setattr(Exchange, "read_all", read_slowly)
+    for module in (embeddings, fetch):
+        monkeypatch.setattr(module, "monotonic", lambda: now, raising=False)
+    upstream.script = saying(status)
+    await (ask(gateway, "one") if endpoint == "embeddings" else gateway.chat())
+    assert await gateway.metric("thinkonce_upstream_seconds_sum") == 5.0

@@ -14,7 +14,7 @@ from gateway.upstream import Upstream
 from gateway.wire import asked, connections, held, line
 from thinkonce.gateway import fastlane
 from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.endpoint import _as_read_before
+from thinkonce.gateway.cached_path import _as_read_before
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.http import Head
 from thinkonce.web.exchange import READ

@@ -13,21 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from thinkonce.entry import Form
 from thinkonce.flow import Draft
 from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.fetch import Fetched
+from thinkonce.gateway.fetch import Drafting, Fetched
 from thinkonce.gateway.pace import Pace
-from thinkonce.insight.prices import Prices
-from thinkonce.protocols.billing import billed
-from thinkonce.protocols.reply import encode_reply
-from thinkonce.request.storable import StoreRules, refusal
 from thinkonce.upstream.failure import Header
 
 __all__ = ("ItemFetch", "Together")
-
-# What a whole vector ends in, for the rules of what may be kept.
-ENDS = {"vector": None}
 
 # Asks the upstream for the inputs at these places; one answer for each, in that order.
 AskFor = Callable[[Sequence[int]], Awaitable[Sequence[Fetched]]]
@@ -36,8 +28,38 @@ AskFor = Callable[[Sequence[int]], Awaitable[Sequence[Fetched]]]
 class Together:
     """`count` inputs of one request. Belongs to one event loop.
 
-    `ask_for` is called once for all that are missing, and again for what is missing later.
+    `ask_for` is called once for all that are missing, once for all that are made anew in the
+    background, and again for what is missing later.
     """
+
+    def __init__(self, count: int, ask_for: AskFor) -> None:
+        self._now, self._later = Round(count, ask_for), Round(count, ask_for)
+        self._renewing: set[int] = set()
+
+    def decided(self, place: int) -> None:
+        """The input at `place` has its answer, waits for another's, or has asked for one."""
+        self._now.decided(place)
+        if place not in self._renewing:
+            self._later.decided(place)
+
+    def renews(self, place: int) -> None:
+        """The input at `place` has an answer, and will be asked for in the background."""
+        self._renewing.add(place)
+
+    def renewed(self, place: int) -> None:
+        """What `renews` has announced is over, whether it was asked for or not."""
+        self._later.decided(place)
+
+    async def answer(self, place: int) -> Fetched:
+        """What the upstream says to the input at `place`. Raises UpstreamError."""
+        if place in self._renewing:
+            return await self._later.answer(place)
+        self._later.decided(place)
+        return await self._now.answer(place)
+
+
+class Round:
+    """Inputs that are asked for in one call, once it is decided of all `count` whether they are."""
 
     def __init__(self, count: int, ask_for: AskFor) -> None:
         self._undecided = set(range(count))
@@ -46,7 +68,6 @@ class Together:
         self._calls: set[asyncio.Task[None]] = set()
 
     def decided(self, place: int) -> None:
-        """The input at `place` has its answer, waits for another's, or has asked for one."""
         self._undecided.discard(place)
         if not self._undecided and self._wanted:
             wanted, self._wanted = self._wanted, {}
@@ -57,7 +78,6 @@ class Together:
                 future.add_done_callback(lambda _: self._end_if_unwanted(call, wanted))
 
     async def answer(self, place: int) -> Fetched:
-        """What the upstream says to the input at `place`. Raises UpstreamError."""
         future = self._wanted.get(place)
         if future is None:
             future = self._wanted[place] = asyncio.get_running_loop().create_future()
@@ -85,43 +105,34 @@ class Together:
 
 
 class ItemFetch:
-    """The call for one input of a request: see `world.Fetching`."""
+    """The call for the input at `place` of a request: see `world.Fetching`."""
 
     def __init__(
         self,
         asking: Asking,
-        call: Callable[[], Awaitable[Fetched]],
-        follows: Callable[[], None],
+        batch: Together,
+        place: int,
         kept: Callable[[], bytes],
-        rules: StoreRules,
-        prices: Prices,
+        drafting: Drafting,
     ) -> None:
-        self.asking, self.follows = asking, follows
+        self.asking, self.batch, self._place = asking, batch, place
         self.publish: Callable[[bytes], object] | None = None
         self.pace: Pace | None = None
         self.headers: tuple[Header, ...] = ()
-        self._call, self._kept = call, kept
-        self._rules, self._prices = rules, prices
+        self._kept, self._drafting = kept, drafting
 
     async def __call__(self) -> Fetched:
         await self.asking.measure_quota()
-        return await self._call()
+        return await self.batch.answer(self._place)
+
+    def follows(self) -> None:
+        self.batch.decided(self._place)
+
+    def renews(self) -> None:
+        self.batch.renews(self._place)
+
+    def renewed(self) -> None:
+        self.batch.renewed(self._place)
 
     def draft(self, fetched: Fetched, seconds: float) -> Draft:
-        """What of it is kept, and why not, if so."""
-        reply = fetched.reply
-        refused = refusal(self.asking.asked, fetched.gist, ENDS, self._rules)
-        if reply is None:
-            return Draft(b"", Form.REPLY, refused=refused)
-        payload = encode_reply(reply)
-        refused = refused or self.asking.over_quota(len(payload))
-        usd = self._prices.cost((reply.model, self.asking.asked.model), billed(reply))
-        return Draft(
-            payload,
-            Form.REPLY,
-            size=len(payload),
-            cost=seconds if usd is None else usd,
-            tokens=reply.tokens,
-            refused=refused,
-            request=self._kept() if refused is None else b"",
-        )
+        return self._drafting.draft(self.asking, fetched, seconds, self._kept)

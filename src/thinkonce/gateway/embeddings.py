@@ -7,29 +7,28 @@ together from entries; where nothing was known, the upstream's own answer is pas
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic, perf_counter
+from time import perf_counter
 
 from thinkonce.drive import drive_async
-from thinkonce.errors import NotCached, RequestError, UpstreamError
+from thinkonce.errors import RequestError
 from thinkonce.flow import Answer, answer
 from thinkonce.gateway.asking import Asking, Reader
 from thinkonce.gateway.batch import ItemFetch, Together
 from thinkonce.gateway.batch_sum import BatchSum, summed
+from thinkonce.gateway.cached_path import CachedPath, asked_query, failed
 from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.fetch import MAX_ANSWER, MAX_ERROR, Fetched, upstream_request
-from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body, send_whole
-from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
-from thinkonce.gateway.passing import Passing, hops, send_refusal
+from thinkonce.gateway.fetch import Drafting, Fetched, asked_of, whole_of
+from thinkonce.gateway.http import Call, Message, send_whole
+from thinkonce.gateway.marks import JSON_TYPE, passed_on
+from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.telling import Plain
-from thinkonce.gateway.watch import Watch
 from thinkonce.gateway.world import GatewayAsk, GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Saved, nanos
-from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.outcome import Match, Outcome
 from thinkonce.protocols.annotation import unmarked
 from thinkonce.protocols.billing import Billed
 from thinkonce.protocols.openai_embeddings import (
@@ -47,26 +46,28 @@ from thinkonce.request.storable import StoreRules
 from thinkonce.settings.sections import Gateway
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import Key
-from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header, Refused
 from thinkonce.upstream.request import Sender
 
 __all__ = ("EmbeddingsEndpoint",)
 
-log = logging.getLogger("thinkonce")
-
 SPEECH = OpenAIEmbeddings()
+
+
+# What a whole vector ends in, for the rules of what may be kept.
+ENDS = {"vector": None}
 
 
 @dataclass(slots=True)
 class _Request:
-    """One request on its way, and what the upstream said to it."""
+    """One request on its way to one pool, and what the upstream said to it."""
 
     call: Call
     asking: Asking
     batch: Batch
+    spare: bool  # another pool can be asked
+    failure: Exception | None  # what asking this one has come to
     body: bytes = b""  # the upstream's, where it was asked for exactly what the client wants
-    headers: tuple[Header, ...] = ()
     renewed: list[Answer] = field(default_factory=list)  # made anew in the background
 
 
@@ -79,8 +80,8 @@ class _Item:
     kept: Callable[[], bytes]
 
 
-class EmbeddingsEndpoint:
-    """Belongs to one event loop. Raises HttpError, RequestError, ClientGone, UpstreamError."""
+class EmbeddingsEndpoint(CachedPath):
+    """A path whose requests are batches: each input has an answer of its own."""
 
     def __init__(
         self,
@@ -94,67 +95,46 @@ class EmbeddingsEndpoint:
         rules: StoreRules,
         settings: Gateway,
     ) -> None:
-        self._reader, self._shelf, self._world, self._client = reader, shelf, world, client
-        self._passing, self._metrics, self._prices = passing, metrics, prices
-        self._rules, self._body_limit = rules, settings.body_limit
+        limit = settings.body_limit
+        super().__init__(SPEECH, reader, shelf, world, client, passing, metrics, limit)
+        self._prices, self._drafting = prices, Drafting(ENDS, rules, prices)
         self._annotate, self._inline = settings.annotate_body, settings.inline
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
         """None: a batch is many entries, so nothing is answered before it is read."""
         return None
 
-    async def __call__(self, call: Call, message: Message) -> None:
-        """`message`: the first part of the body, from the server."""
-        call.endpoint = SPEECH.name
-        raw = await read_body(call, self._body_limit, message)
-        asking = self._reader.read(call, raw)
-        call.model, call.whose, call.key = asking.asked.model, asking.tenant, asking.key
+    def _read(self, call: Call, raw: bytes) -> Asking:
+        asking = super()._read(call, raw)
         batch = batch_of(asking.body)
-        if asking.key is None or batch is None:
-            reason = asking.bypass or Reason.UNKEYABLE
-            if asking.controls.only_if_cached:
-                raise _not_cached(call, reason)
-            await self._passing.forward(call, raw, reason, decoded=True)
-            return
-        if asking.controls.override and len(batch.items) > 1:
+        if batch is None:
+            asking.key = None
+        elif asking.key is not None and asking.controls.override and len(batch.items) > 1:
             accepts = "one input where a label is the key"
             raise RequestError("kv_cache.key_mode", "override", accepts)
-        async with Watch(call):
-            await self._ask(_Request(call, asking, batch))
+        return asking
 
-    async def _ask(self, request: _Request) -> None:
-        call = request.call
-        try:
-            found = await self._found(request)
-            body = _body_of(request, found)
-        except NotCached as error:
-            raise _not_cached(call, Reason(str(error))) from error
-        except Refused as error:
-            call.outcome, call.reason = Outcome.MISS, Reason.ERROR
-            head = miss_headers(Outcome.MISS, Reason.ERROR, "")
-            await send_refusal(call, error, [*head, (b"x-request-id", call.id)])
-            return
-        except (UpstreamError, ClientGone):
-            call.outcome, call.reason = Outcome.MISS, Reason.ERROR
-            raise
-        except Exception:
-            self._metrics.counted.cache_failures += 1
-            log.exception("request %s is forwarded uncached: the cache failed", call.id)
-            raw = request.asking.raw
-            await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
-            return
-        await self._tell(request, found, body)
+    async def _answer_from(
+        self, call: Call, asking: Asking, *, spare: bool = False, failure: Exception | None = None
+    ) -> bool:
+        batch = batch_of(asking.body)
+        assert batch is not None
+        request = _Request(call, asking, batch, spare, failure)
+        found = await self._found(request)
+        await self._tell(request, found, _body_of(request, found))
+        return True
 
     # -- asking --------------------------------------------------------------------------
 
     async def _found(self, request: _Request) -> list[Answer]:
         """One answer for each input, in order; equal inputs share one."""
         members = [{"input": item} for item in request.batch.items]
+        query = asked_query(request.call, request.asking)
         items = [
             _Item(key, member["input"], kept)
             for member, (key, kept) in zip(
                 members,
-                self._reader.items(request.call.query, request.asking, members),
+                self.reader.items(query, request.asking, members),
                 strict=True,
             )
         ]
@@ -182,7 +162,7 @@ class EmbeddingsEndpoint:
         together = Together(len(items), ask_for)
 
         async def one(place: int) -> Answer:
-            ask = self._ask_of(request.asking, items[place], together, place)
+            ask = self._ask_of(request, items[place], together, place)
             try:
                 found = await drive_async(answer(ask, self._shelf.setting), self._world)
                 if ask.renews:
@@ -200,56 +180,43 @@ class EmbeddingsEndpoint:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    def _ask_of(self, asking: Asking, item: _Item, together: Together, place: int) -> GatewayAsk:
-        epoch = self._shelf.epoch
-        call = partial(together.answer, place)
-        follows = partial(together.decided, place)
-        fetch = ItemFetch(asking, call, follows, item.kept, self._rules, self._prices)
+    def _ask_of(self, request: _Request, item: _Item, together: Together, place: int) -> GatewayAsk:
+        asking, failure = request.asking, request.failure
+        fetch = ItemFetch(asking, together, place, item.kept, self._drafting)
         return GatewayAsk(
             key=item.key,
             meta=asking.meta(SPEECH.name, self._shelf.setting.rules),
             controls=asking.controls,
-            call=fetch,
+            call=fetch if failure is None else partial(failed, failure),
             draft=fetch.draft,
-            epoch=epoch,
+            epoch=self._shelf.epoch,
+            coalesce=failure is None,
+            stale_on_error=not request.spare,
             fetch=fetch,
         )
 
     async def _fetched(self, request: _Request, wanted: Sequence[object]) -> Sequence[Fetched]:
         """Ask the upstream for `wanted`; the request goes as it came where that is all of it."""
-        is_all = list(wanted) == request.batch.items
-        exchange = await self._send(request, None if is_all else wanted)
-        try:
-            if exchange.status != 200 or exchange.opaque:
-                body = await exchange.read_all(MAX_ERROR)
-                raise Refused(exchange.status, exchange.headers, body or b"")
-            raw = await exchange.read_all(MAX_ANSWER)
-        finally:
-            exchange.close()
-        if raw is None:
-            raise Broken(f"the upstream's answer is larger than {MAX_ANSWER} bytes")
+        asking, is_all = request.asking, list(wanted) == request.batch.items
+        body = asking.upstream_body()
+        if not is_all:
+            body = with_items(body, wanted)
+        asked = asked_of(
+            self._client,
+            asking.pool,
+            self._request(request.call, asking, body),
+            self._metrics.counted.upstream.add,
+            spare=request.spare,
+        )
+        async with asked as exchange:
+            raw, status, headers = await whole_of(exchange), exchange.status, exchange.headers
         vectors = read_vectors(raw, wanted)
         if vectors is None and is_all:  # nothing to put together: the client sees what there is
-            raise Refused(exchange.status, exchange.headers, raw)
+            raise Refused(status, headers, raw)
         if vectors is None:
             raise Broken(f"the upstream did not give one vector for each of {len(wanted)} inputs")
         request.body = unmarked(raw) if is_all else b""
-        request.headers = exchange.headers
-        return [_fetched_of(reply, exchange.headers) for reply in vectors.replies]
-
-    async def _send(self, request: _Request, wanted: Sequence[object] | None) -> Exchange:
-        asking, call = request.asking, request.call
-        body = asking.upstream_body()
-        if wanted is not None:
-            body = with_items(body, wanted)
-        more = tuple(hops(call))
-        started = monotonic()
-        exchange = await self._client.send(
-            asking.pool,
-            upstream_request("POST", SPEECH.name, call.query, asking.taken, body, more),
-        )
-        self._metrics.counted.upstream.add(monotonic() - started)
-        return exchange
+        return [_fetched_of(reply, headers) for reply in vectors.replies]
 
     # -- telling -------------------------------------------------------------------------
 
@@ -267,7 +234,7 @@ class EmbeddingsEndpoint:
             body = add(body, told.annotation(key, asking.controls.label).members())
         head = [JSON_TYPE, *told.headers(key)]
         if not told.is_hit:
-            head += passed_on(request.headers)
+            head += passed_on(_headers_of(found))
         await send_whole(call, 200, [*head, (b"x-request-id", call.id)], body)
 
     def _save(self, request: _Request, found: Sequence[Answer], told: BatchSum) -> None:
@@ -309,6 +276,12 @@ def _reply_of(found: Answer) -> Reply:
     return decode_reply(found.entry.payload)
 
 
+def _headers_of(found: Sequence[Answer]) -> tuple[Header, ...]:
+    """What the upstream said beside the vectors that it was asked for."""
+    raws = [each.raw for each in found if each.tier is None]
+    return next((raw.headers for raw in raws if isinstance(raw, Fetched)), ())
+
+
 def _fetched_of(reply: Reply, headers: tuple[Header, ...]) -> Fetched:
     gist = Gist(done=True, finishes=reply.finishes, size=len(reply.body))
     return Fetched(reply, gist, headers)
@@ -318,10 +291,3 @@ def _only_key(found: Sequence[Answer]) -> str:
     """Where one key stands for the whole request."""
     entry = found[0].entry if len(found) == 1 else None
     return entry.digest.hex() if entry is not None else ""
-
-
-def _not_cached(call: Call, reason: Reason) -> HttpError:
-    call.outcome, call.reason = Outcome.MISS, reason
-    error = HttpError(504, f"only-if-cached: no stored answer fits ({reason})", code="not_cached")
-    error.headers = tuple(miss_headers(Outcome.MISS, reason, ""))
-    return error

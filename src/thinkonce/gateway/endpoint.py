@@ -1,18 +1,15 @@
-"""One cached path: read the request, ask the flow, hand out what it found.
+"""Chat and its like: ask the flow, hand out what it found; a memory hit before the flow.
 
-read ──► probe ──► flow (`flow.answer` in `GatewayWorld`) ──► tell
-  │        memory hit the flow has decided already              │
-  └── not to be cached ──► pass ◄── the cache itself failed ────┘
+probe ──► flow (`flow.answer` in `GatewayWorld`) ──► tell
+  memory hit the flow has decided already
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from urllib.parse import quote
 
 import msgspec
 
@@ -20,26 +17,19 @@ from thinkonce.drive import drive_async
 from thinkonce.errors import NotCached, RequestError, UpstreamError
 from thinkonce.flow import Answer, Live, answer
 from thinkonce.gateway.asking import Asking, Reader
-from thinkonce.gateway.fetch import Fetch, upstream_request
-from thinkonce.gateway.http import Call, ClientGone, Head, HttpError, Message, read_body
-from thinkonce.gateway.marks import annotation_of_miss, miss_headers
+from thinkonce.gateway.cached_path import CachedPath, asked_query, failed, mark
+from thinkonce.gateway.fetch import Fetch
+from thinkonce.gateway.http import Call, Head, HttpError, Message
+from thinkonce.gateway.marks import annotation_of_miss
 from thinkonce.gateway.memo import Memo
-from thinkonce.gateway.passing import Passing, hops, send_refusal
+from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.telling import Marking, Plain, Teller
-from thinkonce.gateway.watch import Watch
 from thinkonce.gateway.world import GatewayAsk, GatewayWorld
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.shelf import Shelf
-from thinkonce.upstream.failure import (
-    Header,
-    Refused,
-    Resting,
-    may_others_do_better,
-    says_try_elsewhere,
-)
-from thinkonce.upstream.request import Request, Sender
-from thinkonce.web.exchange import READ
+from thinkonce.upstream.failure import may_others_do_better
+from thinkonce.upstream.request import Sender
 
 __all__ = ("Endpoint",)
 
@@ -49,8 +39,8 @@ log = logging.getLogger("thinkonce")
 ATTEMPTS = 3
 
 
-class Endpoint:
-    """Belongs to one event loop. Raises HttpError, RequestError, ClientGone, UpstreamError."""
+class Endpoint(CachedPath):
+    """A path whose requests have one answer each, and that streams it where that is asked for."""
 
     def __init__(
         self,
@@ -65,9 +55,9 @@ class Endpoint:
         *,
         inline: bool = True,
     ) -> None:
-        self.dialect = teller.dialect
-        self.reader, self._shelf, self._world, self._client = reader, shelf, world, client
-        self._passing, self._teller, self.body_limit = passing, teller, body_limit
+        dialect, metrics = teller.dialect, teller.metrics
+        super().__init__(dialect, reader, shelf, world, client, passing, metrics, body_limit)
+        self.dialect, self._teller = dialect, teller
         self.memo, self._inline, self.tokens_of = memo, inline, teller.tokens_of
 
     def understood(self, head: Head, raw: bytes) -> Asking | None:
@@ -113,52 +103,10 @@ class Endpoint:
             self._teller.note_hit(call, asking)
         return plain
 
-    async def __call__(self, call: Call, message: Message) -> None:
-        """`message`: the first part of the body, from the server."""
-        call.endpoint = self.dialect.name
-        raw = await read_body(call, self.body_limit, message)
-        try:
-            asking = _as_read_before(call, raw) or self.reader.read(call, raw)
-        except (HttpError, RequestError):
-            raise
-        except Exception:
-            await self._despite_failure(call, raw)
-            return
-        call.model, call.whose, call.key = asking.asked.model, asking.tenant, asking.key
-        asking.take(call.sample)
-        async with Watch(call):
-            if asking.key is None:
-                await self._bypass(call, asking)
-            else:
-                await self._ask(call, asking)
-
-    async def _ask(self, call: Call, asking: Asking) -> None:
-        try:
-            if await self._answer_somehow(call, asking):
-                return
-        except NotCached as error:
-            raise self._not_cached(call, Reason(str(error))) from error
-        except Refused as error:
-            call.outcome, call.reason = Outcome.MISS, Reason.ERROR
-            assert asking.key is not None
-            head = miss_headers(Outcome.MISS, Reason.ERROR, asking.key.digest.hex())
-            head.append((b"x-request-id", call.id))
-            await send_refusal(call, error, head)
-            return
-        except (UpstreamError, ClientGone):
-            call.outcome, call.reason = Outcome.MISS, Reason.ERROR
-            raise
-        except Exception:
-            if call.status:  # part of an answer is out: nothing can be put in its place
-                raise
-            await self._despite_failure(call, asking.raw)
-            return
-        await self._bypass(call, asking)
-
     async def _answer_somehow(self, call: Call, asking: Asking) -> bool:
-        """As `_answer_along`; where that fails, another sample of the request will do."""
+        """Where no pool can answer, another sample of the request will do."""
         try:
-            return await self._answer_along(call, asking)
+            return await super()._answer_somehow(call, asking)
         except (NotCached, UpstreamError) as error:
             if not await self._answer_another_sample(call, asking, error):
                 raise
@@ -177,32 +125,16 @@ class Endpoint:
             other = replace(asking, controls=stored_only)
             other.take(sample)
             with suppress(NotCached):
-                _mark(call, other)
+                mark(call, other)
                 return await self._answer(call, other, self._ask_of(call, other))
         return False
 
-    async def _answer_along(self, call: Call, asking: Asking) -> bool:
-        """Answer from the request's own pool, else from its fallbacks, else with something stale.
-
-        False if what was found cannot take the shape asked for.
-        """
-        others = list(self.reader.instead_of(asking))
-        if not others:
-            return await self._answer(call, asking, self._ask_of(call, asking))
-        failure: UpstreamError | None = None
-        for each in (asking, *others):
-            _mark(call, each)
-            try:
-                return await self._answer(call, each, self._ask_of(call, each, spare=True))
-            except UpstreamError as error:
-                if not _goes_on(call, error, first=failure is None):
-                    raise
-                failure = failure or error
-        assert failure is not None
-        _mark(call, asking)
-        ask = self._ask_of(call, asking)
-        if not isinstance(failure, Resting):  # else nobody was asked yet
-            ask.coalesce, ask.call = False, partial(_raise, failure)
+    async def _answer_from(
+        self, call: Call, asking: Asking, *, spare: bool = False, failure: Exception | None = None
+    ) -> bool:
+        ask = self._ask_of(call, asking, spare=spare)
+        if failure is not None:
+            ask.coalesce, ask.call = False, partial(failed, failure)
         return await self._answer(call, asking, ask)
 
     async def _answer(self, call: Call, asking: Asking, ask: GatewayAsk) -> bool:
@@ -263,69 +195,25 @@ class Endpoint:
         asked = asking.asked
         on_behalf = asking.pool.ask_usage and asked.stream and not asked.include_usage
         on_behalf = on_behalf and self._teller.annotate
+        body = asking.upstream_body()
+        if on_behalf:
+            body = self.dialect.ask_usage(body, asking.body)
         return Fetch(
             asking,
             self.dialect,
             self._client,
-            self._request(call, asking, ask_usage=on_behalf),
+            self._request(call, asking, body),
             rules=self._teller.rules,
             prices=self._teller.prices,
             usage_asked=asked.include_usage or on_behalf,
             epoch=self._shelf.epoch,
-            kept=lambda: self.reader.kept(_query(call, asking), asking),
-            took=self._teller.metrics.counted.upstream.add,
+            kept=lambda: self.reader.kept(asked_query(call, asking), asking),
+            took=self._metrics.counted.upstream.add,
             spare=spare,
         )
 
-    def _request(self, call: Call, asking: Asking, *, ask_usage: bool) -> Request:
-        body = asking.upstream_body()
-        if ask_usage:
-            body = self.dialect.ask_usage(body, asking.body)
-        path, more = self.dialect.name, tuple(hops(call))
-        return upstream_request("POST", path, _query(call, asking), asking.taken, body, more)
-
-    # -- around the cache ----------------------------------------------------------------
-
-    async def _bypass(self, call: Call, asking: Asking) -> None:
-        reason = asking.bypass or Reason.UNKEYABLE
-        if asking.controls.only_if_cached:
-            raise self._not_cached(call, reason)
-        call.outcome, call.reason = Outcome.BYPASS, reason
-        head = miss_headers(Outcome.BYPASS, reason, "")
-        head.append((b"x-request-id", call.id))
-        # What lies elsewhere, a stored response say, lies with one pool only.
-        others = [] if reason is Reason.STATEFUL else list(self.reader.instead_of(asking))
-        failure: UpstreamError | None = None
-        for each in (asking, *others) if others else ():
-            try:
-                refused = _is_no_answer if each.fallback else says_try_elsewhere
-                await self._send(call, each, head, reason, refused)
-            except UpstreamError as error:
-                if not _goes_on(call, error, first=failure is None):
-                    raise
-                failure = failure or error
-            else:
-                return
-        if failure is None or isinstance(failure, Resting):
-            await self._send(call, asking, head, reason)
-        elif isinstance(failure, Refused):
-            _mark(call, asking)
-            await send_refusal(call, failure, head)
-        else:
-            _mark(call, asking)
-            raise failure
-
-    async def _send(
-        self,
-        call: Call,
-        asking: Asking,
-        head: list[Header],
-        reason: Reason,
-        refused: Callable[[int], bool] | None = None,
-    ) -> None:
-        _mark(call, asking)
-        request, dress = self._request(call, asking, ask_usage=False), self._marking(asking, reason)
-        await self._passing.send(call, asking.pool, request, [*head], dress, refused=refused)
+    def _refused_key(self, asking: Asking) -> str:
+        return "" if asking.key is None else asking.key.digest.hex()
 
     def _marking(self, asking: Asking, reason: Reason) -> Marking | None:
         if not self._teller.annotate:
@@ -337,59 +225,6 @@ class Endpoint:
             annotation_of_miss(Outcome.BYPASS, "", asking.controls.label, reason),
             lambda: dialect.recorder(asked, usage_asked=asked.include_usage, max_bytes=0),
         )
-
-    def _not_cached(self, call: Call, reason: Reason) -> HttpError:
-        call.outcome, call.reason = Outcome.MISS, reason
-        error = HttpError(
-            504, f"only-if-cached: no stored answer fits ({reason})", code="not_cached"
-        )
-        error.headers = tuple(miss_headers(Outcome.MISS, reason, ""))
-        return error
-
-    async def _despite_failure(self, call: Call, raw: bytes) -> None:
-        """The cache itself has failed: count it, and serve as if it were not there."""
-        self._teller.metrics.counted.cache_failures += 1
-        log.exception("request %s is forwarded uncached: the cache failed", call.id)
-        await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
-
-
-def _is_no_answer(status: int) -> bool:
-    return status != 200
-
-
-def _goes_on(call: Call, error: UpstreamError, *, first: bool) -> bool:
-    """Whether another pool may be asked after `error`.
-
-    The request's own pool has the say in what is wrong with a request; a fallback that refuses
-    one is passed over, whatever it says.
-    """
-    if call.status or (first and not may_others_do_better(error)):
-        return False
-    log.warning("request %s goes to another pool: %s", call.id.decode("latin-1"), error)
-    return True
-
-
-def _mark(call: Call, asking: Asking) -> None:
-    """Let the answer say who gives it in place of whom was asked."""
-    call.model = asking.asked.model
-    name = quote(asking.pool.name, safe="/:+@").encode()
-    own = ((b"x-thinkonce-fallback", name),) if asking.fallback else ()
-    call.marks = (*call.cors, *own)
-
-
-def _query(call: Call, asking: Asking) -> bytes:
-    """The part of the URL that the pool is shown."""
-    return b"" if asking.fallback else call.query
-
-
-def _raise(failure: UpstreamError) -> None:
-    raise failure
-
-
-def _as_read_before(call: Call, raw: bytes) -> Asking | None:
-    """What the fast lane has read of the same request, which it could not answer."""
-    asking: Asking | None = call.scope["state"].get(READ)
-    return asking if asking is not None and asking.raw == raw else None
 
 
 def _of_another_shape(found: Answer, asking: Asking) -> Answer:

@@ -82,7 +82,7 @@ def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]
             ignore_fields=frozenset(cache.ignore_fields),
             cache_remote_media=gateway.remote_media == "cache",
             keep_requests=cache.keep_requests,
-            samples=Samples(cache.samples, cache.sampling),
+            samples=Samples(cache.samples, cache.sampling) if name in DIALECTS else None,
         )
         for name, speech in speeches.items()
     }

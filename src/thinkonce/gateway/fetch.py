@@ -7,7 +7,8 @@ own. Chunks that it publishes: first a preamble, then one for every event of the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
@@ -27,9 +28,20 @@ from thinkonce.request.headers import Taken
 from thinkonce.request.storable import StoreRules, refusal
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header, Refused
+from thinkonce.upstream.pools import Pool
 from thinkonce.upstream.request import Request, Sender
 
-__all__ = ("EventChunk", "Fetch", "Fetched", "Preamble", "is_event_stream", "upstream_request")
+__all__ = (
+    "Drafting",
+    "EventChunk",
+    "Fetch",
+    "Fetched",
+    "Preamble",
+    "asked_of",
+    "is_event_stream",
+    "upstream_request",
+    "whole_of",
+)
 
 log = logging.getLogger("thinkonce")
 
@@ -67,11 +79,79 @@ class Fetched:
     headers: tuple[Header, ...]
 
 
+@asynccontextmanager
+async def asked_of(
+    client: Sender,
+    pool: Pool,
+    request: Request,
+    took: Callable[[float], None],
+    *,
+    spare: bool = False,
+) -> AsyncIterator[Exchange]:
+    """The answer to `request`, a 200 to be read. Raises Refused for others, and UpstreamError.
+
+    `took` is told the seconds from the request to the end of what was read of any answer.
+    """
+    started = monotonic()
+    exchange = await client.send(pool, request, spare=spare)
+    try:
+        if exchange.status != 200 or exchange.opaque:
+            body = await exchange.read_all(MAX_ERROR)
+            raise Refused(exchange.status, exchange.headers, body or b"")
+        yield exchange
+    finally:
+        exchange.close()
+        took(monotonic() - started)
+
+
+async def whole_of(exchange: Exchange) -> bytes:
+    """Raises Broken for what is no model's answer."""
+    body = await exchange.read_all(MAX_ANSWER)
+    if body is None:
+        raise Broken(f"the upstream's answer is larger than {MAX_ANSWER} bytes")
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """What is kept of an upstream's answers. `finishes`: in what a whole one may end."""
+
+    finishes: Mapping[str, Reason | None]
+    rules: StoreRules
+    prices: Prices
+
+    def draft(
+        self, asking: Asking, fetched: Fetched, seconds: float, kept: Callable[[], bytes]
+    ) -> Draft:
+        """What of it is kept, and why not, if so. `kept` gives the request to keep beside it."""
+        refused = refusal(asking.asked, fetched.gist, self.finishes, self.rules)
+        reply = fetched.reply
+        if reply is None:
+            return Draft(b"", Form.REPLY, refused=refused or Reason.ABORTED)
+        try:
+            payload = encode_reply(reply)
+        except (ValueError, OverflowError):  # the answer is there all the same
+            return Draft(b"", Form.REPLY, refused=refused or Reason.UNENCODABLE)
+        refused = refused or asking.over_quota(len(payload))
+        usd = self.prices.cost((reply.model, asking.asked.model), billed(reply))
+        return Draft(
+            payload,
+            Form.REPLY,
+            size=len(payload),
+            cost=seconds if usd is None else usd,
+            tokens=reply.tokens,
+            refused=refused,
+            request=kept() if refused is None else b"",
+        )
+
+
 class Fetch:
     """Callable once per flight. `publish` is set by whoever runs it for followers.
 
     `kept` gives the request as it is kept beside the answer. `spare`: another pool can be asked.
     """
+
+    batch = None  # see `world.Fetching`
 
     def __init__(
         self,
@@ -94,55 +174,30 @@ class Fetch:
         self.pace: Pace | None = None
         self.headers: tuple[Header, ...] = ()
         self._client, self._request, self._spare = client, request, spare
-        self._rules, self._prices, self._took, self._kept = rules, prices, took, kept
+        self._drafting = Drafting(dialect.finish_reasons, rules, prices)
+        self._max_bytes, self._took, self._kept = rules.max_bytes, took, kept
 
     async def __call__(self) -> Fetched:
         """Raises Refused for what is no 200, and other UpstreamErrors."""
-        started = monotonic()
         await self.asking.measure_quota()
-        exchange = await self._client.send(self.asking.pool, self._request, spare=self._spare)
-        try:
+        started, pool = monotonic(), self.asking.pool
+        asked = asked_of(self._client, pool, self._request, self._took, spare=self._spare)
+        async with asked as exchange:
             self.headers = exchange.headers
-            if exchange.status != 200 or exchange.opaque:
-                body = await exchange.read_all(MAX_ERROR)
-                raise Refused(exchange.status, exchange.headers, body or b"")
             if is_event_stream(exchange.content_type):
                 return await self._stream(exchange, monotonic() - started)
             return await self._whole(exchange)
-        finally:
-            exchange.close()
-            self._took(monotonic() - started)
 
     def follows(self) -> None:
         """See `world.Fetching`: nothing waits for this call but the request itself."""
 
+    renews = renewed = follows
+
     def draft(self, fetched: Fetched, seconds: float) -> Draft:
-        """What of it is kept, and why not, if so."""
-        refused = refusal(self.asking.asked, fetched.gist, self.dialect.finish_reasons, self._rules)
-        reply = fetched.reply
-        if reply is None:
-            return Draft(b"", Form.REPLY, refused=refused or Reason.ABORTED)
-        try:
-            payload = encode_reply(reply)
-        except (ValueError, OverflowError):  # the answer is there all the same
-            return Draft(b"", Form.REPLY, refused=refused or Reason.UNENCODABLE)
-        refused = refused or self.asking.over_quota(len(payload))
-        names = (reply.model, self.asking.asked.model)
-        usd = self._prices.cost(names, billed(reply))
-        return Draft(
-            payload,
-            Form.REPLY,
-            size=len(payload),
-            cost=seconds if usd is None else usd,
-            tokens=reply.tokens,
-            refused=refused,
-            request=self._kept() if refused is None else b"",
-        )
+        return self._drafting.draft(self.asking, fetched, seconds, self._kept)
 
     async def _whole(self, exchange: Exchange) -> Fetched:
-        body = await exchange.read_all(MAX_ANSWER)
-        if body is None:
-            raise Broken(f"the upstream's answer is larger than {MAX_ANSWER} bytes")
+        body = await whole_of(exchange)
         received = self.dialect.receive(
             self.asking.asked, exchange.status, exchange.content_type, body
         )
@@ -150,7 +205,7 @@ class Fetch:
 
     async def _stream(self, exchange: Exchange, first_byte: float) -> Fetched:
         recorder = self.dialect.recorder(
-            self.asking.asked, usage_asked=self.usage_asked, max_bytes=self._rules.max_bytes
+            self.asking.asked, usage_asked=self.usage_asked, max_bytes=self._max_bytes
         )
         publish = self.publish
         if publish is not None:

@@ -11,7 +11,8 @@ taking the answer from the rest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ import msgspec
 
 from thinkonce.drive import AsyncWorld
 from thinkonce.entry import Entry
-from thinkonce.flow import Ask, Follow, Live, Made, Renew, Setting, Step
+from thinkonce.flow import Ask, Follow, Live, Made, Setting, Step
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
 from thinkonce.gateway.pace import Pace
@@ -47,8 +48,21 @@ class Fetching(Protocol):
     publish: Callable[[bytes], object] | None  # set by whoever runs it for followers
     pace: Pace | None  # the same
 
+    @property
+    def batch(self) -> Hashable | None:
+        """Fetches of one batch are made in one call; None: this one is a call by itself."""
+        ...
+
     def follows(self) -> None:
         """The request waits for a call of another's, and makes none for now."""
+        ...
+
+    def renews(self) -> None:
+        """The request has its answer; the fetch is made in the background, if at all."""
+        ...
+
+    def renewed(self) -> None:
+        """What `renews` has announced is over."""
         ...
 
 
@@ -161,6 +175,7 @@ class GatewayWorld(AsyncWorld):
         self._max_bytes, self._finish_abandoned = max_bytes, finish_abandoned
         self._leading: set[asyncio.Task[Landing]] = set()
         self._paces: dict[Flight, Pace] = {}  # of the calls that this process makes
+        self._renewing: Counter[Hashable] = Counter()  # inputs that are, by their batch
         self.refusals = Refusals()
         self.following = 0  # requests that wait for a call or read its stream
 
@@ -168,9 +183,39 @@ class GatewayWorld(AsyncWorld):
         if isinstance(step, Follow):
             cast(GatewayAsk, step.ask).fetch.follows()
             return await self._wait_for(cast(GatewayAsk, step.ask), step.seat)
-        if isinstance(step, Renew):
-            cast(GatewayAsk, step.ask).renews = self.may_renew(step.ask)
         return await super().carry_out(step)
+
+    def calls_beside(self, ask: Ask) -> int:
+        batch = cast(GatewayAsk, ask).fetch.batch
+        if batch in self._renewing:
+            return 0
+        return len(self.renewals) - self._renewing.total() + len(self._renewing)
+
+    def _renew(self, ask: Ask) -> bool:
+        renews = self.may_renew(ask)
+        needs_caller = super()._renew(ask)
+        if renews:
+            assert isinstance(ask, GatewayAsk)
+            assert ask.key is not None
+            task, fetch = self.renewals[ask.key.local], ask.fetch
+            assert isinstance(task, asyncio.Task)
+            task.add_done_callback(lambda _: self._renewed(fetch))
+            ask.renews = True
+            fetch.renews()
+            if fetch.batch is not None:
+                self._renewing[fetch.batch] += 1
+        return needs_caller
+
+    def _renewed(self, fetch: Fetching) -> None:
+        batch = fetch.batch
+        if batch is not None:
+            self._renewing[batch] -= 1
+            if not self._renewing[batch]:
+                del self._renewing[batch]
+        fetch.renewed()
+
+    def _forget_closed_loops(self) -> None:
+        """There is one loop only, so there are none; a look at all, for each, would be slow."""
 
     def take_seat(self, ask: Ask) -> Seat:
         assert ask.key is not None

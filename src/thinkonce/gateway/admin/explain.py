@@ -148,7 +148,7 @@ def _first_miss(shelf: Shelf, questions: list[bytes], asking: Asking) -> Explain
 
 
 class _Head(Head):
-    """A head whose tenant may be named."""
+    """A head whose tenant may be named: without slots of its own, it can be set."""
 
 
 def _guessed(fields: Mapping[str, object], headers: list[Header]) -> str:
