@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.conftest import Running, Stage, settings_of
+from gateway.conftest import Running, Stage, settings_of, until
 from gateway.test_processes import Host, Process
 from gateway.upstream import Out, Seen, Upstream, completion
 from thinkonce import settings as known
@@ -69,6 +69,30 @@ async def test_a_call_under_way_ends_where_it_began(gateway: Running, stage: Sta
     assert (await asking).text == "from the old one"
     assert (stage.upstream.calls, other.calls) == (1, 1)
     assert (await gateway.chat("one")).cache == "HIT", "the pool's name is the same"
+
+
+async def test_connections_of_former_timeouts_end_with_their_last_request(
+    gateway: Running, stage: Stage
+) -> None:
+    gate = asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        await gate.wait()
+        await out.json(completion("from the old one"))
+
+    usual, stage.upstream.script = stage.upstream.script, slow
+    asking = asyncio.create_task(gateway.chat("one"))
+    await stage.upstream.called()
+    stage.upstream.script = usual
+    used = [gateway.assembly.client]
+    for seconds in (5.0, 6.0, 7.0):
+        adopt(gateway, stage.upstream.url, gateway={"read_timeout": seconds})
+        assert (await gateway.chat(f"{seconds}")).status == 200
+        used.append(gateway.assembly.client)
+    assert [client._session is None for client in used] == [False, True, True, False]
+    gate.set()
+    assert (await asking).text == "from the old one"
+    await until(lambda: used[0]._session is None)
 
 
 async def test_timeouts_of_calls_that_begin_afterwards_are_the_new_ones(

@@ -7,11 +7,13 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
@@ -72,7 +74,7 @@ class Assembly:
     lane: FastLane
     place: Place | None = None
     prices: Prices | None = None
-    retired: list[Client] = field(default_factory=list)
+    retired: WeakSet[Client] = field(default_factory=WeakSet)  # those still in somebody's use
     tracing: Tracing | None = None
 
     def adopt(self, settings: Settings, pools: Pools) -> None:
@@ -124,22 +126,23 @@ class Assembly:
         """Ask `pools` by `client` from now on; calls under way keep the one they have."""
         self.pools = pools
         if client is not self.client:
-            self.client.watch(())
-            self.retired.append(self.client)
+            self.client.retire()
+            self.retired.add(self.client)
             client.watching = self.client.watching
             self.client = client
         self.client.watch(pools.all)
 
     async def close(self, drain: float) -> None:
         """Calls under way get `drain` seconds; then everything is flushed and let go."""
-        await self.world.close(drain)
-        for client in (self.client, *self.retired):
-            await client.close()
-        self.access_log.flush()
-        if self.tracing is not None:
-            await asyncio.to_thread(self.tracing.close)
-        await self.metrics.keeper.close()
-        self.shelf.close()
+        async with AsyncExitStack() as ending:  # from the last line up, whatever fails
+            ending.callback(self.shelf.close)
+            ending.push_async_callback(self.metrics.keeper.close)
+            if self.tracing is not None:
+                ending.push_async_callback(asyncio.to_thread, self.tracing.close)
+            ending.callback(self.access_log.flush)
+            for client in (self.client, *self.retired):
+                ending.push_async_callback(client.close)
+            ending.push_async_callback(self.world.close, drain)
 
 
 def assemble(

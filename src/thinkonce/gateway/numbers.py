@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from functools import reduce
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -130,7 +131,7 @@ def _plus(one: Any, other: Any) -> Any:
         both = {name: _plus(one[name], other[name]) for name in one.keys() & other.keys()}
         return {**one, **other, **both}
     if isinstance(one, list):
-        return [_plus(*pair) for pair in zip(one, other, strict=True)]
+        return [_plus(*pair) for pair in zip_longest(one, other, fillvalue=0)]
     if isinstance(one, msgspec.Struct):
         fields = one.__struct_fields__
         return type(one)(*(_plus(getattr(one, name), getattr(other, name)) for name in fields))

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 
-from thinkonce.errors import TierError
 from thinkonce.insight.savings import Book, Savings, fold, rows_of
 from thinkonce.tiers.tier import Sums
 
@@ -51,8 +50,10 @@ class Keeper:
         if self._table is None:
             return Book(rows_of(counted))
         await self.settle()
-        with suppress(TierError):
+        try:
             self._stored = Book(await asyncio.to_thread(self._table.read))
+        except Exception as error:  # nor does a scrape fail for it
+            log.info("what was saved cannot be read: %s", error)
         waiting = self.savings.collect()
         if not waiting:
             return self._stored
@@ -77,7 +78,7 @@ class Keeper:
                 return
             try:
                 await asyncio.to_thread(self._table.add, list(taken), fold)
-            except TierError as error:
+            except Exception as error:  # whatever it is: what was taken is not lost
                 log.info("what was saved waits for the store: %s", error)
                 self.savings.book.merge(taken)
                 self._wake()

@@ -70,8 +70,10 @@ class GatewayServer(Server):
 
     async def close(self) -> None:
         """Calls that outlive their answers get what is left of the time; all is flushed."""
-        await self.unless_forced(self._assembly.world.close(self.seconds_left))
-        await self._assembly.close(0.0)
+        try:
+            await self.unless_forced(self._assembly.world.close(self.seconds_left))
+        finally:
+            await self._assembly.close(0.0)
 
 
 def _excuse(is_restarting: Callable[[], bool] | None, error: UpstreamError) -> HttpError | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
+from itertools import zip_longest
 from time import gmtime, strftime
 from typing import Any
 
@@ -119,7 +120,10 @@ class Account:
 
 
 class Book:
-    """Sums by dimension and name, bounded: the greatest names are kept, the rest is `other`."""
+    """Sums by dimension and name, bounded: the greatest names are kept, the rest is `other`.
+
+    Rows may come from another release: columns and dimensions that are not ours are left out.
+    """
 
     __slots__ = ("rows",)
 
@@ -132,13 +136,15 @@ class Book:
         return any(self.rows.values())
 
     def add(self, dimension: str, name: str, row: Row) -> None:
-        names = self.rows[dimension]
+        names = self.rows.get(dimension)
+        if names is None:
+            return
         held = names.get(name)
         if held is not None:
-            for column, number in enumerate(row):
+            for column, number in enumerate(row[: len(COLUMNS)]):
                 held[column] += number
             return
-        names[name] = list(row)
+        names[name] = [*row, *[0] * (len(COLUMNS) - len(row))][: len(COLUMNS)]
         if len(names) > (MOST_HOURS if dimension == "hour" else MOST_NAMES):
             fold(names, dimension)
 
@@ -165,6 +171,11 @@ class Book:
         return [sum(row[column] for row in rows) for column in range(len(COLUMNS))]
 
 
+def _weight(row: Row) -> tuple[int, int]:
+    """Its money, then its tokens; a row of another release may have neither."""
+    return (row[NANOS] if len(row) > NANOS else 0, row[TOKENS] if len(row) > TOKENS else 0)
+
+
 def fold(names: dict[str, Row], dimension: str) -> list[str]:
     """Put all but the greatest names, or the latest hours, into one; returns those that went."""
     rest = EARLIER if dimension == "hour" else OTHER
@@ -172,12 +183,12 @@ def fold(names: dict[str, Row], dimension: str) -> list[str]:
     if dimension == "hour":
         known.sort(reverse=True)
     else:
-        known.sort(key=lambda name: (names[name][NANOS], names[name][TOKENS]), reverse=True)
+        known.sort(key=lambda name: _weight(names[name]), reverse=True)
     gone = known[KEPT_HOURS if dimension == "hour" else KEPT_NAMES :]
-    into = names.setdefault(rest, [0] * len(COLUMNS))
+    into = names.get(rest, [0] * len(COLUMNS))
     for name in gone:
-        for column, number in enumerate(names.pop(name)):
-            into[column] += number
+        into = [one + other for one, other in zip_longest(into, names.pop(name), fillvalue=0)]
+    names[rest] = into
     return gone
 
 

@@ -10,6 +10,7 @@ is made when it is first written to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from typing import Any
 
 import apsw
@@ -85,9 +86,10 @@ def read_savings(rows: Callable[[str], list[Any]], aliases: Aliases) -> list[Sum
 
 def _add(sums: Names, rows: Iterable[SumRow]) -> None:
     for dimension, name, numbers in rows:
-        held = sums.setdefault(dimension, {}).get(name, [0] * len(numbers))
-        added = [min(one + other, LARGEST) for one, other in zip(held, numbers, strict=True)]
-        sums[dimension][name] = added
+        held = sums.setdefault(dimension, {}).get(name, [])
+        # Another release may have fewer columns, or more: those it keeps, and ours are zero there.
+        both = zip_longest(held, numbers, fillvalue=0)
+        sums[dimension][name] = [min(one + other, LARGEST) for one, other in both]
 
 
 def _rows_of(sums: Names) -> Iterable[SumRow]:

@@ -54,7 +54,10 @@ class Timeouts:
 
 
 class Client:
-    """Belongs to one event loop. `close` ends all connections."""
+    """Belongs to one event loop. `close` ends all connections.
+
+    One that was told to `retire` closes its own whenever its last request is done.
+    """
 
     def __init__(
         self,
@@ -70,6 +73,8 @@ class Client:
         self._clock = clock
         self._checks = Checks(self._is_well, pause)
         self._session: aiohttp.ClientSession | None = None
+        self._under_way, self._is_retired = 0, False
+        self._closings: set[asyncio.Task[None]] = set()
 
     async def send(
         self, pool: Pool, request: Request, *, raw: bool = False, spare: bool = False
@@ -118,11 +123,29 @@ class Client:
         """Check the health of these pools' servers from now on. Needs a running loop."""
         self._checks.watch(pools)
 
+    def retire(self) -> None:
+        """Another client is used from now on, but for what has begun with this one."""
+        self.watch(())
+        self._is_retired = True
+        self._close_if_idle()
+
     async def close(self) -> None:
         await self._checks.close()
         if self._session is not None:
-            await self._session.close()
-            self._session = None
+            session, self._session = self._session, None
+            await session.close()
+        await asyncio.gather(*self._closings, return_exceptions=True)
+
+    def _done(self) -> None:
+        self._under_way -= 1
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._is_retired and not self._under_way and self._session is not None:
+            session, self._session = self._session, None  # whoever comes late opens another
+            closing = asyncio.ensure_future(session.close())
+            self._closings.add(closing)
+            closing.add_done_callback(self._closings.discard)
 
     def deadline(self, pool: Pool) -> float:
         """Seconds from a request to the first byte of its answer, waiting and retries included."""
@@ -161,9 +184,11 @@ class Client:
         if attempt is not None:
             headers = headers.copy()
             headers.update(attempt.headers)
+        self._under_way += 1
         try:
             response = await self._send(server, request, headers, seconds)
         except BaseException as error:
+            self._done()
             if isinstance(error, Exception):
                 server.failed(now())
             pool.line.give_back(server)
@@ -172,6 +197,7 @@ class Client:
             raise
 
         def done() -> None:
+            self._done()
             pool.line.give_back(server)
             if attempt is not None:
                 attempt.ended(response.status)

@@ -29,6 +29,7 @@ BY_OTHERS = {
     "host/lock.py FileLock": "HostFile makes a new one in the child",
     "kv/scheduler.py Scheduler": "lives in a server of its own, which never forks",
     "leading.py": "freed at its definition, for the process",
+    "meaning/embeddings.py Embeddings": "makes a new one in the child",
     "sharing.py Sharing": "Flights has it freed",
     "streams.py SharedStream": "a stream under way is the parent's; too many to name each",
     "testing/faults.py": "for tests, which do not fork with it",

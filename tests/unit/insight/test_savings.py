@@ -162,6 +162,26 @@ def test_sums_of_processes_and_restarts_add_up_in_the_store(opened: Callable[[],
     assert book.rows["outcome"]["hit"][2] == 2
 
 
+@pytest.mark.parametrize("width", [2, 5, 8, 9])
+def test_rows_of_a_release_with_other_columns_are_added_up(
+    opened: Callable[[], Shelf], width: int
+) -> None:
+    shelf = opened()
+    theirs = [7] * width
+    names = [("tag", f"{n}", list(theirs)) for n in range(MOST_NAMES + 1)]  # folded as well
+    sums(shelf).add([("outcome", "hit", theirs), ("region", "eu", theirs), *names], fold)
+    sums(shelf).add([("outcome", "hit", row())], fold)
+    read = sums(shelf).read()
+    shelf.close()
+    shared = min(width, len(COLUMNS))
+    ours = [7 * (at < width) + each for at, each in enumerate(row())]
+    assert Book(read).total() == ours
+    (kept,) = [numbers for dimension, _, numbers in read if dimension == "outcome"]
+    assert kept == ours + theirs[len(COLUMNS) :], "whoever knows them finds their columns again"
+    tags = [numbers[shared - 1] for dimension, _, numbers in read if dimension == "tag"]
+    assert sum(tags) == 7 * (MOST_NAMES + 1)
+
+
 def test_a_store_nothing_was_saved_in_has_none(opened: Callable[[], Shelf]) -> None:
     shelf = opened()
     assert sums(shelf).read() == []
