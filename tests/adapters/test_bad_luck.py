@@ -25,8 +25,10 @@ async def failure_of(kind: Kind, asking: Any) -> tuple[str, Any]:
     return type(caught.value).__name__, caught.value.request.url
 
 
-async def read_stream(client: Client, *, pieces: int = 0, **fields: Any) -> list[bytes]:
-    """The pieces of a streamed answer, all of them or the first; then it is closed."""
+async def read_stream(
+    client: Client, *, pieces: int = 0, mark: bytes = b"\0", **fields: Any
+) -> list[bytes]:
+    """The pieces of a streamed answer, all, the first or up to `mark`; then it is closed."""
     body = ASKED | {"stream": True} | fields
     url, sent = client.url + "/chat/completions", {"authorization": "Bearer k"}
 
@@ -35,7 +37,7 @@ async def read_stream(client: Client, *, pieces: int = 0, **fields: Any) -> list
         with client.client.stream("POST", url, json=body, headers=sent) as answer:
             for piece in answer.iter_bytes():
                 read.append(piece)
-                if len(read) == pieces:
+                if len(read) == pieces or mark in piece:
                     break
         return read
 
@@ -44,7 +46,7 @@ async def read_stream(client: Client, *, pieces: int = 0, **fields: Any) -> list
         async with client.client.stream("POST", url, json=body, headers=sent) as answer:
             async for piece in answer.aiter_bytes():
                 read.append(piece)
-                if len(read) == pieces:
+                if len(read) == pieces or mark in piece:
                     break
         return read
 
@@ -167,6 +169,27 @@ async def test_a_client_that_leaves_in_the_middle_ends_the_call(
     assert len(await read_stream(client, pieces=1)) == 1
     await upstream.left()
     await until(lambda: len(client.transport.cache.shelf.flights) == 0)
+
+
+async def test_a_client_that_leaves_at_the_end_mark_loses_no_answer(
+    client: Client, upstream: Upstream
+) -> None:
+    left = asyncio.Event()
+
+    async def end_late(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        for each in [*chunks("hello"), DONE]:
+            await out.event(each)
+        await left.wait()
+        await out.end()
+
+    upstream.script = end_late
+    await read_stream(client, mark=b"[DONE]")
+    flights = client.transport.cache.shelf.flights
+    await until(lambda: not sum(each.followers for each in flights._table.values()))
+    left.set()
+    await until(lambda: len(flights) == 0)
+    assert ((await client.chat()).cache, upstream.calls) == ("HIT", 1)
 
 
 async def test_one_that_leaves_does_not_take_the_stream_from_others(

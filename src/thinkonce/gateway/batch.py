@@ -118,6 +118,7 @@ class ItemFetch:
         self.asking, self.batch, self._place = asking, batch, place
         self.publish: Callable[[bytes], object] | None = None
         self.pace: Pace | None = None
+        self.is_whole = False
         self.headers: tuple[Header, ...] = ()
         self._kept, self._drafting = kept, drafting
 

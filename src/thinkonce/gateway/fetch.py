@@ -172,6 +172,7 @@ class Fetch:
         self.usage_asked, self.epoch = usage_asked, epoch
         self.publish: Callable[[bytes], object] | None = None
         self.pace: Pace | None = None
+        self._recorder: Recorder | None = None
         self.headers: tuple[Header, ...] = ()
         self._client, self._request, self._spare = client, request, spare
         self._drafting = Drafting(dialect.finish_reasons, rules, prices)
@@ -187,6 +188,11 @@ class Fetch:
             if is_event_stream(exchange.content_type):
                 return await self._stream(exchange, monotonic() - started)
             return await self._whole(exchange)
+
+    @property
+    def is_whole(self) -> bool:
+        """See `world.Fetching`."""
+        return self._recorder is not None and self._recorder.done
 
     def follows(self) -> None:
         """See `world.Fetching`: nothing waits for this call but the request itself."""
@@ -207,7 +213,7 @@ class Fetch:
         recorder = self.dialect.recorder(
             self.asking.asked, usage_asked=self.usage_asked, max_bytes=self._max_bytes
         )
-        publish = self.publish
+        self._recorder, publish = recorder, self.publish
         if publish is not None:
             publish(msgspec.msgpack.encode(Preamble(self.usage_asked)))
         while piece := await exchange.read():

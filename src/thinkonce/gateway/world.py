@@ -53,6 +53,11 @@ class Fetching(Protocol):
         """Fetches of one batch are made in one call; None: this one is a call by itself."""
         ...
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the answer's end mark has come, though its connection may still be open."""
+        ...
+
     def follows(self) -> None:
         """The request waits for a call of another's, and makes none for now."""
         ...
@@ -244,7 +249,7 @@ class GatewayWorld(AsyncWorld):
         self._leading.add(task)
         task.add_done_callback(partial(self._done, flight))
         if not self._finish_abandoned:
-            _cancel_when_deserted(flight, loop, task)
+            _cancel_when_deserted(flight, loop, task, cast(GatewayAsk, ask).fetch)
         return await self._wait_for(cast(GatewayAsk, ask), own)
 
     async def lead_here(self, ask: Ask, seat: Seat, *, look_again: bool) -> Landing:
@@ -304,9 +309,14 @@ class GatewayWorld(AsyncWorld):
 
 
 def _cancel_when_deserted(
-    flight: Flight, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Landing]
+    flight: Flight,
+    loop: asyncio.AbstractEventLoop,
+    task: asyncio.Task[Landing],
+    fetch: Fetching,
 ) -> None:
     def cancel() -> None:
+        if fetch.is_whole:  # clients leave at the end mark: what was paid for is kept
+            return
         # Ended here, at once: a newcomer would be given the first events, and then no end.
         if flight.end_if_deserted(ABANDONED):
             task.cancel()

@@ -59,6 +59,7 @@ class Recorder(Protocol):
 
     events: list[Event]  # all so far, for whoever joins late
     oversized: bool
+    done: bool  # the protocol's own end mark was seen
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events `chunk` completed, comments included, for the relays."""
