@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -315,3 +317,10 @@ async def test_vectors_count_in_the_quota_and_in_the_rate_limit(stage: Stage) ->
     assert stage.upstream.calls == 2, "nothing was kept"
     statuses = [(await gateway.post("/v1/embeddings", asked, bearer("tk-b"))).status for _ in "ab"]
     assert statuses == [200, 429]
+
+
+async def test_what_is_kept_of_a_request_counts_towards_its_client_s_bytes(stage: Stage) -> None:
+    noise = base64.b64encode(random.Random(2).randbytes(30_000)).decode()
+    gateway = await guarded(stage, alice=client("tk-a", max_bytes=20_000))
+    got = await gateway.chat(noise, headers=bearer("tk-a"))
+    assert got.headers.get("x-cache-not-stored") == "quota"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -462,3 +464,37 @@ async def test_the_upstreams_seconds_are_those_of_whole_calls(
     upstream.script = saying(status)
     await (ask(gateway, "one") if endpoint == "embeddings" else gateway.chat())
     assert await gateway.metric("thinkonce_upstream_seconds_sum") == 5.0
+
+
+@pytest.mark.parametrize(
+    ("given", "fields"),
+    [([f"text {n}" for n in range(2049)], {}), (["a"] * 1000, {"user": "u" * 20_000})],
+    ids=["many inputs", "much in common"],
+)
+async def test_a_batch_whose_keys_would_take_more_than_they_are_worth_goes_past_the_cache(
+    gateway: Running, upstream: Upstream, given: list[str], fields: dict[str, str]
+) -> None:
+    for calls in (1, 2):
+        got = await ask(gateway, given, **fields)
+        assert (got.status, got.cache, got.reason) == (200, "BYPASS", "too-large")
+        assert (len(vectors(got)), upstream.calls) == (len(given), calls)
+
+
+async def test_a_batch_as_large_as_the_provider_takes_is_kept_input_by_input(
+    gateway: Running, upstream: Upstream
+) -> None:
+    given = [f"text {n}" for n in range(2048)]
+    assert (await ask(gateway, given)).cache == "MISS"
+    assert (await ask(gateway, given)).cache == "HIT"
+    assert upstream.calls == 1
+
+
+async def test_what_inputs_have_in_common_is_not_kept_beside_each_of_them(
+    stage: Stage, tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.db"
+    gateway = await stage.gateway(store={"url": f"sqlite:///{file}"})
+    noise = base64.b64encode(random.Random(1).randbytes(12_000)).decode()
+    await ask(gateway, [f"text {n}" for n in range(400)], user=noise)
+    gateway.assembly.shelf.flush(10.0)
+    assert gateway.assembly.shelf.setting.tiers[-1].stats().bytes < 1_000_000

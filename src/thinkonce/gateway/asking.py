@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Asking", "Reader", "version_free")
 
+MOST_BESIDE_ITEM = 4096  # bytes of a kept request
+
 # Members of the body that the gateway itself reads: name -> types, and what to say.
 _READ: Mapping[str, tuple[tuple[type, ...], str]] = {
     "model": ((str,), "a string"),
@@ -246,7 +248,7 @@ class Reader:
 
         `members`: what each has besides what all have in common.
         """
-        keep = pack if self._keeps(query, asking) else _kept_not
+        keep = _kept_of_item if self._keeps(query, asking) else _kept_not
         made = self.item_parts(query, asking, members)
         return [(self._keyer.key_of(parts), partial(keep, parts)) for parts in made]
 
@@ -285,6 +287,12 @@ class Reader:
 
 def _kept_not(parts: bytes) -> bytes:
     return b""
+
+
+def _kept_of_item(parts: bytes) -> bytes:
+    """What all inputs have in common is kept beside each: so no more than a vector takes itself."""
+    packed = pack(parts)
+    return packed if len(packed) <= MOST_BESIDE_ITEM else b""
 
 
 def version_free(path: str) -> str:

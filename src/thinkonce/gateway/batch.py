@@ -19,7 +19,10 @@ from thinkonce.gateway.fetch import Drafting, Fetched
 from thinkonce.gateway.pace import Pace
 from thinkonce.upstream.failure import Header
 
-__all__ = ("ItemFetch", "Together")
+__all__ = ("AT_ONCE", "ItemFetch", "Together")
+
+# Inputs that are gone on with in one turn of the event loop: others wait no longer than for these.
+AT_ONCE = 64
 
 # Asks the upstream for the inputs at these places; one answer for each, in that order.
 AskFor = Callable[[Sequence[int]], Awaitable[Sequence[Fetched]]]
@@ -74,8 +77,16 @@ class Round:
             call = asyncio.get_running_loop().create_task(self._call(wanted))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
+            left = len(wanted)
+
+            def gone(future: asyncio.Future[Fetched]) -> None:
+                nonlocal left
+                left -= future.cancelled()
+                if not left:  # nobody wants any of it
+                    call.cancel()
+
             for future in wanted.values():
-                future.add_done_callback(lambda _: self._end_if_unwanted(call, wanted))
+                future.add_done_callback(gone)
 
     async def answer(self, place: int) -> Fetched:
         future = self._wanted.get(place)
@@ -92,16 +103,11 @@ class Round:
                 if not future.done():
                     future.set_exception(error)
             return
-        for future, answer in zip(wanted.values(), answers, strict=True):
+        for place, (future, answer) in enumerate(zip(wanted.values(), answers, strict=True)):
             if not future.done():
                 future.set_result(answer)
-
-    @staticmethod
-    def _end_if_unwanted(
-        call: asyncio.Task[None], wanted: dict[int, asyncio.Future[Fetched]]
-    ) -> None:
-        if all(future.cancelled() for future in wanted.values()):
-            call.cancel()
+            if place % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
 
 
 class ItemFetch:

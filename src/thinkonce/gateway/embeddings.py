@@ -16,7 +16,7 @@ from thinkonce.drive import drive_async
 from thinkonce.errors import RequestError
 from thinkonce.flow import Answer, answer
 from thinkonce.gateway.asking import Asking, Reader
-from thinkonce.gateway.batch import ItemFetch, Together
+from thinkonce.gateway.batch import AT_ONCE, ItemFetch, Together
 from thinkonce.gateway.batch_sum import BatchSum, summed
 from thinkonce.gateway.cached_path import CachedPath, asked_query, failed
 from thinkonce.gateway.counts import Counts
@@ -28,13 +28,14 @@ from thinkonce.gateway.telling import Plain
 from thinkonce.gateway.world import GatewayAsk, GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Saved, nanos
-from thinkonce.outcome import Match, Outcome
+from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import unmarked
 from thinkonce.protocols.billing import Billed
 from thinkonce.protocols.openai_embeddings import (
     Batch,
     OpenAIEmbeddings,
     batch_of,
+    is_too_large,
     joined,
     read_vectors,
     with_items,
@@ -109,6 +110,8 @@ class EmbeddingsEndpoint(CachedPath):
         batch = batch_of(asking.body)
         if batch is None:
             asking.key = None
+            if asking.bypass is None and is_too_large(asking.body):
+                asking.bypass = Reason.TOO_LARGE
         elif asking.key is not None and asking.controls.override and len(batch.items) > 1:
             accepts = "one input where a label is the key"
             raise RequestError("kv_cache.key_mode", "override", accepts)
@@ -171,8 +174,12 @@ class EmbeddingsEndpoint(CachedPath):
             finally:
                 together.decided(place)
 
-        tasks = [asyncio.ensure_future(one(place)) for place in range(len(items))]
+        tasks: list[asyncio.Task[Answer]] = []
         try:
+            for place in range(len(items)):
+                tasks.append(asyncio.ensure_future(one(place)))
+                if place % AT_ONCE == AT_ONCE - 1:
+                    await asyncio.sleep(0)
             return await asyncio.gather(*tasks)
         except BaseException:
             for task in tasks:

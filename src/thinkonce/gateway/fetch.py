@@ -132,7 +132,8 @@ class Drafting:
             payload = encode_reply(reply)
         except (ValueError, OverflowError):  # the answer is there all the same
             return Draft(b"", Form.REPLY, refused=refused or Reason.UNENCODABLE)
-        refused = refused or asking.over_quota(len(payload))
+        request = kept() if refused is None else b""
+        refused = refused or asking.over_quota(len(payload) + len(request))
         usd = self.prices.cost((reply.model, asking.asked.model), billed(reply))
         return Draft(
             payload,
@@ -141,7 +142,7 @@ class Drafting:
             cost=seconds if usd is None else usd,
             tokens=reply.tokens,
             refused=refused,
-            request=kept() if refused is None else b"",
+            request=request,
         )
 
 

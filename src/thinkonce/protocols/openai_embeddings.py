@@ -31,12 +31,15 @@ __all__ = (
     "OpenAIEmbeddings",
     "Vectors",
     "batch_of",
+    "is_too_large",
     "joined",
     "read_vectors",
     "vector_in_form",
     "with_items",
 )
 
+MOST_INPUTS = 2048  # https://platform.openai.com/docs/api-reference/embeddings/create
+MOST_COMMON = 16 * 1024 * 1024  # bytes of what inputs have in common, times the inputs
 FLOAT, BASE64 = "float", "base64"
 _NOT_IDENTITY = ("input", "encoding_format", "kv_cache", "cache")
 _encode = msgspec.json.Encoder().encode
@@ -79,9 +82,12 @@ class OpenAIEmbeddings:
 def batch_of(body: dict[str, Any]) -> Batch | None:
     """None where `input` is nothing that can be taken apart: the upstream says what is wrong.
 
-    A text, a list of texts, a list of token ids (one input), or a list of such lists.
+    A text, a list of texts, a list of token ids (one input), or a list of such lists. None, too,
+    for what would take more than it is worth, see `is_too_large`.
     """
     given = body.get("input")
+    if is_too_large(body):
+        return None
     form = body.get("encoding_format") or FLOAT
     if not isinstance(form, str):
         return None
@@ -94,6 +100,17 @@ def batch_of(body: dict[str, Any]) -> Batch | None:
     if all(isinstance(each, str) for each in given) or all(map(_is_ids, given)):
         return Batch(given, form)
     return None
+
+
+def is_too_large(body: dict[str, Any]) -> bool:
+    """More inputs than OpenAI takes, or so much in common that each of their keys is too much."""
+    given = body.get("input")
+    if not isinstance(given, list) or len(given) < 2 or type(given[0]) is int:
+        return False
+    if len(given) > MOST_INPUTS:
+        return True
+    common = {name: value for name, value in body.items() if name != "input"}
+    return len(_encode(common)) * len(given) > MOST_COMMON
 
 
 def _is_ids(given: Any) -> bool:
