@@ -151,9 +151,40 @@ async def test_who_said_retry_after_is_left_alone_for_that_long(stage: Stage) ->
     stage.moving.move(29)
     await two.gateway.chat("d")
     assert two.calls == (1, 4)
+    assert await two.gateway.metric("thinkonce_upstream_open") == 1
     stage.moving.move(1)
+    assert await two.gateway.metric("thinkonce_upstream_open") == 0
     await two.gateway.chat("e")
     assert two.calls == (2, 5)
+
+
+async def test_a_clients_own_limit_leaves_the_server_to_the_others(stage: Stage) -> None:
+    two = await pair(stage)
+
+    async def limited(seen: Seen, out: Out) -> None:
+        if seen.headers["authorization"] == "Bearer k1":
+            await out.json({"error": {"message": "slow down"}}, 429, retry_after="30")
+        else:
+            await out.json(completion("quota left"))
+
+    two.first.script = limited
+    for key, text in (("k1", "hello"), ("k2", "quota left"), ("k1", "hello"), ("k2", "quota left")):
+        got = await two.gateway.chat(f"{two.calls}", {"authorization": f"Bearer {key}"})
+        assert (got.status, got.text) == (200, text)
+    assert two.calls == (4, 2)
+    assert await two.gateway.metric("thinkonce_upstream_open") == 0
+
+
+async def test_a_limit_of_the_gateways_own_key_leaves_the_server_alone_for_everybody(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_UPSTREAM_KEY", "sk-shared")
+    two = await pair(stage, api_key_env="TEST_UPSTREAM_KEY")
+    two.first.script = saying(429, retry_after="30")
+    for key in ("k1", "k2"):
+        got = await two.gateway.chat(key, {"authorization": f"Bearer {key}"})
+        assert (got.status, got.text) == (200, "hello")
+    assert two.calls == (1, 2)
 
 
 async def test_where_all_are_left_alone_the_one_who_is_soonest_ready_is_asked(

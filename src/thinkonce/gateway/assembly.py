@@ -200,7 +200,7 @@ def assemble(
     made = Assembly(
         gateway, pools, shelf, metrics, team, client, world, access_log, lane, place, prices
     )
-    metrics.servers = lambda: _servers_of(made.pools)
+    metrics.servers = lambda: _servers_of(made.pools, clock.monotonic())
     if settings.tracing.enabled:
         made.trace(_tracing())
     return made
@@ -231,7 +231,7 @@ def _shelf(settings: Settings, clock: Clock) -> Shelf:
     )
 
 
-def _servers_of(pools: Pools) -> dict[tuple[str, str], ServerNumbers]:
+def _servers_of(pools: Pools, now: float) -> dict[tuple[str, str], ServerNumbers]:
     found: dict[tuple[str, str], ServerNumbers] = {}
     for pool in pools.all:
         for server in pool.servers:
@@ -239,7 +239,7 @@ def _servers_of(pools: Pools) -> dict[tuple[str, str], ServerNumbers]:
             numbers.requests += server.attempts
             numbers.failures += server.failures
             numbers.busy += server.busy
-            numbers.open += server.is_open
+            numbers.open += server.is_left_alone(now)
             numbers.down += server.down
     return found
 

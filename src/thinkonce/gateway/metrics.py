@@ -88,8 +88,8 @@ FAMILIES = (
     Family(
         "upstream_open",
         "gauge",
-        "1 while a server's circuit is open: it is left alone after failures. With several "
-        "workers, how many of them leave it alone.",
+        "1 while a server is left alone: after failures (its circuit is open), or because it said "
+        "Retry-After. With several workers, how many of them leave it alone.",
         _SERVER,
     ),
     Family("upstream_down", "gauge", "1 while a server fails its health check.", _SERVER),

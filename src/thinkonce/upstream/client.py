@@ -210,7 +210,7 @@ class Client:
             server.failed(now())
         elif exchange.status != 429:
             server.succeeded()
-        if says_try_elsewhere(exchange.status):
+        if exchange.status >= 500 or (exchange.status == 429 and not _is_keys_own(pool, request)):
             rest = retry_after(exchange.headers, self._clock.wall())
             if rest is not None:
                 server.rest(rest, now())
@@ -276,6 +276,11 @@ class Client:
         if pool.credential and pool.declared.dialect == "anthropic":
             headers.setdefault("anthropic-version", ANTHROPIC_VERSION)
         return headers
+
+
+def _is_keys_own(pool: Pool, request: Request) -> bool:
+    """Whether a limit met by `request` is its client's own: another key may have quota left."""
+    return not pool.credential and bool(request.credential)
 
 
 def _close(exchange: Exchange | None) -> None:

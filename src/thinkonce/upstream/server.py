@@ -3,7 +3,8 @@
 well      every request may go to it
 open      after failures in a row it is left alone for a pause
 half-open the pause is over: one request goes through; it closes the circuit, or opens it again
-resting   it said Retry-After, and is left alone for that long
+resting   it said Retry-After, and is left alone for that long; a 429 counts only where all clients
+          share a key, because limits belong to keys
 down      its last health check failed
 """
 
@@ -96,10 +97,9 @@ class Server:
         parts = urlsplit(self.base.root)
         return f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
 
-    @property
-    def is_open(self) -> bool:
-        """Whether failures keep requests from it, but for one now and then."""
-        return self._open
+    def is_left_alone(self, now: float) -> bool:
+        """Whether its circuit is open, so that it gets one request now and then, or it rests."""
+        return self._open or now < self._resting_until
 
     @property
     def busy(self) -> int:
