@@ -1,6 +1,6 @@
 """Changing a few members of a JSON object without parsing or writing the rest.
 
-Only for bytes already known to be a JSON object. Strings are stepped over whole, so a brace or a
+Only for bytes already known to be a JSON object; others take no longer. Strings are stepped over whole, so a brace or a
 name inside a text is never taken for structure:
 
     {"id":"a","text":"say \\"id\\": {"}
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 __all__ = ("Member", "add", "members", "put", "without")
 
-# Possessive quantifiers: linear time, whatever the text.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*+:\s*+)?|[\[\]{}]', re.DOTALL)
+# Linear time, whatever the text: possessive quantifiers, and a string without an end is one token.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"(\s*+:\s*+)?|\\?\Z)|[\[\]{}]', re.DOTALL)
 _OPENING = frozenset(b"[{")
 _QUOTE = b'"'[0]
 

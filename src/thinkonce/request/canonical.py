@@ -138,9 +138,12 @@ def _repeated_name(raw: bytes, body: dict[str, Any]) -> str:
 
 
 def _note_repeated(pairs: list[tuple[str, Any]], repeated: list[str]) -> None:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        repeated.append(next(name for name in names if names.count(name) > 1))
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            repeated.append(name)
+            return
+        seen.add(name)
 
 
 # -- bodies the fast parser refuses ----------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import string
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -234,6 +235,27 @@ def test_a_repeated_name_is_found_wherever_it_is(
     inside = '{"x":[' + doubled + "]}"
     for text in (doubled, inside):
         assert "twice" in parse_body(text.encode()).unkeyable
+
+
+_OPEN = b'{"model":"m","a":' + b"[" * 100_000 + b'"'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"m":{%b, "z":1, "z":2}}' % b",".join(b'"k%d":0' % n for n in range(40_000)),
+        _OPEN + b'\\"' * 100_000,
+        _OPEN + b'\\"' * 100_000 + b"\\",
+        b'{"n":0.%b}' % (b"1" * 1_000_000),
+        b'{"n":%b}' % (b"1" * 1_000_000),
+    ],
+    ids=["a name repeated among many", "quotes in a string that has no end", "... but a backslash",
+         "digits behind a point", "digits"],
+)  # fmt: skip
+def test_a_body_that_is_hard_to_read_takes_no_more_time_than_its_size(raw: bytes) -> None:
+    started = process_time()
+    assert parse_body(raw).unkeyable
+    assert process_time() - started < 1, "what is quadratic takes many seconds"
 
 
 @settings(max_examples=60)
