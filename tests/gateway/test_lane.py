@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.conftest import CHAT, Running, Stage, until
+from gateway.test_clients import bearer, client
 from gateway.upstream import Upstream
 from gateway.wire import asked, connections, held, line
 from thinkonce.gateway import fastlane
+from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.cached_path import _as_read_before
 from thinkonce.gateway.fastlane import FastLane
@@ -396,3 +398,28 @@ async def test_hits_of_the_lane_are_counted_and_logged(
     told = [line.split(" ", 2)[2].rsplit(" ", 1)[0] for line in lines]
     assert told == [f"POST {CHAT} 200 miss new", *[f"POST {CHAT} 200 hit -"] * 2]
     assert len({line.split(" ")[1] for line in lines}) == 3, "each has an id of its own"
+
+
+async def test_a_hit_that_another_worker_was_faster_than_is_not_counted(
+    stage: Stage,
+) -> None:
+    class Taken(Allowance):
+        """Of two workers: the other one takes the last request between a look and a take."""
+
+        def take(self) -> bool:
+            return False
+
+    gateway = await stage.gateway(
+        clients={"alice": client("tk-a", rate_limit=60)}, cache={"samples": 2}
+    )
+    said = [await gateway.chat(headers=bearer("tk-a")) for _ in range(3)]
+    assert [got.cache for got in said] == ["MISS", "MISS", "HIT"]
+    (door,) = gateway.assembly.lane._doors.values()
+    alice = door.head.client
+    assert alice is not None
+    mine, alice.allowance = alice.allowance, Taken(60, stage.moving.clock)
+    assert (await gateway.chat(headers=bearer("tk-a"))).status == 429
+    assert await gateway.metric("thinkonce_saved_calls_total") == 1
+    alice.allowance = mine
+    got = await gateway.chat(headers=bearer("tk-a"))
+    assert got.headers["x-cache-key"] == said[1].headers["x-cache-key"], "it is still its turn"

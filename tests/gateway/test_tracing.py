@@ -16,7 +16,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from gateway.conftest import CHAT, Running, Stage, until
-from gateway.upstream import Out, Seen, Upstream
+from gateway.test_fallback import chain
+from gateway.test_servers import saying
+from gateway.upstream import Out, Seen, Upstream, completion
 from thinkonce.gateway.tracing import Tracing
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -231,3 +233,33 @@ def test_where_it_is_off_nothing_of_it_is_imported() -> None:
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+async def test_a_sample_is_traced_under_its_own_key_and_with_its_own_tokens(
+    stage: Stage, provider: TracerProvider, spans: InMemorySpanExporter
+) -> None:
+    async def count_up(seen: Seen, out: Out) -> None:
+        usage = {"prompt_tokens": 10, "completion_tokens": stage.upstream.calls}
+        await out.json(completion(usage=usage | {"total_tokens": 10 + stage.upstream.calls}))
+
+    stage.upstream.script = count_up
+    gateway = await stage.gateway(cache={"samples": 2})
+    gateway.assembly.trace(Tracing(provider))
+    keys = [(await gateway.chat()).headers["x-cache-key"] for _ in range(5)]
+    await until(lambda: len(of_kind(spans, SpanKind.SERVER)) == 5)
+    facts = [dict(span.attributes or {}) for span in of_kind(spans, SpanKind.SERVER)]
+    assert [each["thinkonce.key"] for each in facts] == keys
+    assert keys == [keys[0], keys[1]] * 2 + [keys[0]]
+    assert [each.get("thinkonce.tokens_saved") for each in facts] == [None, None, 11, 12, 11]
+
+
+async def test_a_fallbacks_answer_is_traced_under_the_key_it_lies_under(
+    stage: Stage, provider: TracerProvider, spans: InMemorySpanExporter
+) -> None:
+    one = await chain(stage)
+    one.gateway.assembly.trace(Tracing(provider))
+    one.main.script = saying(503)
+    keys = [(await one.gateway.chat()).headers["x-cache-key"] for _ in range(2)]
+    await until(lambda: len(of_kind(spans, SpanKind.SERVER)) == 2)
+    facts = [dict(span.attributes or {}) for span in of_kind(spans, SpanKind.SERVER)]
+    assert [each["thinkonce.key"] for each in facts] == keys

@@ -226,7 +226,7 @@ def _goes_on(call: Call, error: UpstreamError, *, first: bool) -> bool:
 
 def mark(call: Call, asking: Asking) -> None:
     """Let the answer say who gives it in place of whom was asked."""
-    call.model = asking.asked.model
+    call.model, call.key = asking.asked.model, asking.key
     name = quote(asking.pool.name, safe="/:+@").encode()
     own = ((b"x-thinkonce-fallback", name),) if asking.fallback else ()
     call.marks = (*call.cors, *own)

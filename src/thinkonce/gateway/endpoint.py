@@ -23,7 +23,7 @@ from thinkonce.gateway.http import Call, Head, HttpError, Message
 from thinkonce.gateway.marks import annotation_of_miss
 from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.passing import Passing
-from thinkonce.gateway.telling import Marking, Plain, Teller
+from thinkonce.gateway.telling import Hit, Marking, Plain, Teller
 from thinkonce.gateway.world import GatewayAsk, GatewayWorld
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
@@ -58,7 +58,7 @@ class Endpoint(CachedPath):
         dialect, metrics = teller.dialect, teller.metrics
         super().__init__(dialect, reader, shelf, world, client, passing, metrics, body_limit)
         self.dialect, self._teller = dialect, teller
-        self.memo, self._inline, self.tokens_of = memo, inline, teller.tokens_of
+        self.memo, self._inline = memo, inline
 
     def understood(self, head: Head, raw: bytes) -> Asking | None:
         """What a request asks, if a plain hit may answer it; None also for one that is wrong."""
@@ -70,19 +70,17 @@ class Endpoint(CachedPath):
             return None
         return asking if asking.controls is DEFAULTS and asking.key is not None else None
 
-    def hit(self, asking: Asking, request_id: bytes) -> Plain | None:
+    def hit(self, asking: Asking, request_id: bytes) -> Hit | None:
         """A memory hit that the flow has decided already; None sends the request to the flow.
 
-        `asking` has a key and no controls.
+        `asking` has a key and no controls. Whoever hands the answer out says so: to `teller.count`
+        and, where there are samples, to `asking.draw`.
         """
         draw = asking.draw
         key = asking.key if draw is None else draw.key()
         assert key is not None
         entry = self._shelf.probe(key.local)
-        plain = None if entry is None else self._teller.inline(asking, entry, request_id)
-        if draw is not None and plain is not None:
-            draw.advance()
-        return plain
+        return None if entry is None else self._teller.inline(asking, entry, request_id)
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
         """The answer to a request that came before and that the flow has decided already.
@@ -95,13 +93,17 @@ class Endpoint(CachedPath):
         if asking is None:
             return None
         try:
-            plain = self.hit(asking, call.id)
+            hit = self.hit(asking, call.id)
         except Exception:
             log.exception("request %s: the probe failed", call.id.decode("latin-1"))
             return None
-        if plain is not None:
-            self._teller.note_hit(call, asking)
-        return plain
+        if hit is None:
+            return None
+        lines, body, ready = hit
+        self._teller.note_hit(call, asking, ready)
+        if asking.draw is not None:
+            asking.draw.advance()
+        return lines, body
 
     async def _answer_somehow(self, call: Call, asking: Asking) -> bool:
         """Where no pool can answer, another sample of the request will do."""

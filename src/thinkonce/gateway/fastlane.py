@@ -18,8 +18,10 @@ from thinkonce.gateway.cors import Cors
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.http import Head
+from thinkonce.gateway.marks import Ready
 from thinkonce.gateway.memo import MAX_BODY, Known
 from thinkonce.gateway.request_ids import RequestIds
+from thinkonce.gateway.telling import count
 from thinkonce.outcome import Match, Outcome
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.exchange import OVERSIZED, Header
@@ -141,35 +143,38 @@ class FastLane:
             if asking is None:
                 return None
             ids = next(self._ids)
-            plain = endpoint.hit(asking, ids)
-            if plain is None:
+            hit = endpoint.hit(asking, ids)
+            if hit is None:
                 return asking if known is None else None
         except Exception:
             log.exception("the fast lane failed")
             return None
         if allowance is not None and not allowance.take():  # another worker was faster
             return None
+        lines, content, ready = hit
+        count(ready)
+        if asking.draw is not None:
+            asking.draw.advance()
         if known is None:
             endpoint.memo.put(door.known, body, asking)
         if default_headers is not self._defaults:  # a new list every second, with a new date
             self._defaults = default_headers
-            lines = [b"%b: %b\r\n" % header for header in default_headers]
-            self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *lines))
-        self._note(door, asking, ids, perf_counter() - started)
-        return b"".join((self._opening, plain[0], door.end, plain[1]))
+            defaults = [b"%b: %b\r\n" % header for header in default_headers]
+            self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *defaults))
+        self._note(door, asking, ready, ids, perf_counter() - started)
+        return b"".join((self._opening, lines, door.end, content))
 
-    def _note(self, door: Door, asking: Asking, ids: bytes, seconds: float) -> None:
+    def _note(self, door: Door, asking: Asking, ready: Ready, ids: bytes, seconds: float) -> None:
         metrics = self._metrics
         model = metrics.model(asking.asked.model)
         labels = (door.endpoint.dialect.name, model, Outcome.HIT, Match.EXACT)
         metrics.count(labels, seconds)
         log, tracing, told = self._access_log, self.tracing, None
         if tracing is not None or log.as_json:
-            saved = door.endpoint.tokens_of(asking)
-            told = Told(labels[0], model, asking.tenant, Match.EXACT, "memory", saved)
+            told = Told(labels[0], model, asking.tenant, Match.EXACT, "memory", ready.tokens)
             if tracing is not None:
                 path = door.what.removeprefix("POST ")
-                tracing.hit(told, asking.key, path, ids.decode("latin-1"), seconds)
+                tracing.hit(told, ready, path, ids.decode("latin-1"), seconds)
         if log.enabled:
             log.write(ids.decode("latin-1"), door.what, 200, Outcome.HIT, "", seconds, "", told)
 

@@ -23,6 +23,7 @@ from thinkonce.web.exchange import (
 
 if TYPE_CHECKING:
     from thinkonce.gateway.clients import KnownClient
+    from thinkonce.gateway.marks import Ready
     from thinkonce.tiers.tier import Key
 
 __all__ = (
@@ -77,7 +78,7 @@ class Call(Head):
     tier: str = ""  # where a hit lay
     whose: str = ""  # the tenant
     tokens_saved = 0
-    key: Key | None = None
+    key: Key | Ready | None = None  # what has the answer's digest
     marks: tuple[Header, ...] = ()  # headers of its answer, whatever that will be
     cors: tuple[Header, ...] = ()  # of these, what a browser is told of other sites' pages
     cuts = False  # an answer that breaks off is cut; else its last event says so

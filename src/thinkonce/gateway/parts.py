@@ -68,11 +68,6 @@ class Parts:
             self._recount(kept, prepared.size)
         return kept.ready if serves else None
 
-    def tokens_of(self, digest: bytes) -> int:
-        """That one more hit of the entry saves; 0 where it is not kept ready."""
-        kept = self._kept.get(digest)
-        return 0 if kept is None else kept.ready.tokens
-
     def _keep(self, entry: Entry, ready: Ready) -> Kept:
         old = self._kept.pop(entry.digest, None)
         if old is not None:

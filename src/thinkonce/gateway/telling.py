@@ -29,9 +29,10 @@ from thinkonce.request.storable import StoreRules, refusal
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header
 
-__all__ = ("Marking", "Plain", "Teller")
+__all__ = ("Hit", "Marking", "Plain", "Teller", "count")
 
 Plain = tuple[bytes, bytes]  # header lines and body of a 200 that is ready to be sent
+Hit = tuple[bytes, bytes, marks.Ready]  # the same, and what it is made of, to be counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,7 @@ class Teller:
     async def entry(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """A HIT or STALE answer; False if the entry cannot take the shape asked for."""
         if _is_plain_hit(found) and not (asking.controls.label or call.tenant or call.renews):
-            plain = self.inline(asking, entry, call.id)
-            if plain is None:
-                return False
-            self.note_hit(call, asking)
-            await send_ready(call, *plain)
-            return True
+            return await self._plain_hit(call, asking, entry)
         asked = asking.asked
         ready = self.parts.serving(entry, self.dialect, asked)
         if ready is None:
@@ -73,18 +69,27 @@ class Teller:
         await send_whole(call, 200, head, body)
         return True
 
-    def note_hit(self, call: Call, asking: Asking) -> None:
-        """What is told of a plain exact hit of the memory tier."""
+    async def _plain_hit(self, call: Call, asking: Asking, entry: Entry) -> bool:
+        hit = self.inline(asking, entry, call.id)
+        if hit is None:
+            return False
+        lines, body, ready = hit
+        self.note_hit(call, asking, ready)
+        await send_ready(call, lines, body)
+        return True
+
+    def note_hit(self, call: Call, asking: Asking, ready: marks.Ready) -> None:
+        """Count a plain exact hit of the memory tier, and note what is told of it."""
+        count(ready)
         call.endpoint, call.model, call.whose = self.dialect.name, asking.asked.model, asking.tenant
         call.outcome, call.match, call.tier = Outcome.HIT, "exact", "memory"
-        call.tokens_saved, call.key = self.tokens_of(asking), asking.key
+        call.tokens_saved, call.key = ready.tokens, ready
 
-    def tokens_of(self, asking: Asking) -> int:
-        """What `inline` has just saved."""
-        return 0 if asking.key is None else self.parts.tokens_of(asking.key.digest)
+    def inline(self, asking: Asking, entry: Entry, request_id: bytes) -> Hit | None:
+        """`entry` for a plain exact hit of the memory tier; None if it cannot take the shape.
 
-    def inline(self, asking: Asking, entry: Entry, request_id: bytes) -> Plain | None:
-        """`entry` for a plain exact hit of the memory tier; None if it cannot take the shape."""
+        Whoever hands it out says so to `count`.
+        """
         asked, clock = asking.asked, self.clock
         ready = self.parts.serving(entry, self.dialect, asked)
         if ready is None:
@@ -97,13 +102,11 @@ class Teller:
             body = prepared.render(asked, stamp, marks.inline_note(ready, age, left))
         else:
             body = prepared.render(asked, None)
-        account = ready.account
-        if account is None:
-            account = ready.account = self._account(Saved.HIT, ready, entry)
-        account.add(ready.tokens, ready.nanos, ready.micros)
+        if ready.account is None:
+            ready.account = self._account(Saved.HIT, ready, entry)
         head = marks.inline_hit(ready, age, left, stream=asked.stream)
         lines = b"%bx-request-id: %b\r\ncontent-length: %d\r\n"
-        return lines % (head, request_id, len(body)), body
+        return lines % (head, request_id, len(body)), body, ready
 
     async def joined(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """The answer of another request's call, complete."""
@@ -238,6 +241,13 @@ class Teller:
     async def _send(self, call: Call, head: list[Header], body: bytes) -> None:
         head.append((b"x-request-id", call.id))
         await send_whole(call, 200, head, body)
+
+
+def count(ready: marks.Ready) -> None:
+    """A hit that `inline` has made is handed out."""
+    account = ready.account
+    assert account is not None
+    account.add(ready.tokens, ready.nanos, ready.micros)
 
 
 def _miss_headers(call: Call, found: Answer, key: str) -> list[Header]:

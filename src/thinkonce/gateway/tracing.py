@@ -35,6 +35,7 @@ from thinkonce.web.log_lines import printable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from thinkonce.gateway.marks import Ready
     from thinkonce.tiers.tier import Key
 
 __all__ = ("Attempt", "Tracing", "open_tracing")
@@ -82,7 +83,7 @@ class Tracing:
         )
         return Serving(span, contexts.attach(set_span_in_context(span)))
 
-    def hit(self, told: Told, key: Key | None, path: str, ids: str, seconds: float) -> None:
+    def hit(self, told: Told, key: Key | Ready | None, path: str, ids: str, seconds: float) -> None:
         """A request that the fast lane has just answered; it came without a `traceparent`."""
         now = time.time_ns()
         span = self._tracer.start_span(
@@ -164,7 +165,7 @@ def _request_of(method: str, path: str) -> dict[str, str]:
 
 
 def _facts(
-    told: Told, key: Key | None, ids: str, status: int, outcome: str
+    told: Told, key: Key | Ready | None, ids: str, status: int, outcome: str
 ) -> dict[str, str | int]:
     """What a request was and what became of it; without what is not known."""
     facts: dict[str, str | int] = {
