@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +21,7 @@ import typer
 from thinkonce.cli.options import AsJson, Config
 from thinkonce.cli.output import print_json, print_table, show_bytes
 from thinkonce.errors import ConfigError
-from thinkonce.settings import Sources
+from thinkonce.settings import Settings, Sources
 from thinkonce.settings.load import FILE_NAME
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ def add(
         "max_bytes": max_bytes,
     }
     _append(document, name, {field: value for field, value in row.items() if value is not None})
-    _write(path, document)
+    settings = _write(path, document)
+    _warn(settings)
     if as_json:
         print_json({"name": name, "key": key, "config": str(path)})
     else:
@@ -120,11 +123,24 @@ def revoke(name: Name, config: Config = None) -> None:
     print(f"{name} is gone from {path}; SIGHUP makes a gateway read it")
 
 
+def _warn(settings: Settings) -> None:
+    """Clients that have sent the provider's key until now are strangers from the next reload on."""
+    if not any(row.api_key_env for row in settings.upstreams.values()):
+        print(
+            "note: no [upstreams.NAME] has api_key_env, so the gateway has no provider's key of its "
+            "own; from its next reload on it knows clients only, and a provider's key gets 401",
+            file=sys.stderr,
+        )
+
+
 # -- the file ---------------------------------------------------------------------------------
 
 
 def _path(config: Path | None) -> Path:
-    # What a link points to is changed, not the link.
+    # What a link points to is changed, not the link. A path that was named and is not there is
+    # rather misspelt than wished for.
+    if config is not None and not config.exists():
+        raise ConfigError("--config", str(config), "a TOML file that exists")
     return (config or Path(FILE_NAME)).resolve()
 
 
@@ -157,18 +173,33 @@ def _append(document: TOMLDocument, name: str, row: dict[str, Any]) -> None:
     _clients(document)[name] = table
 
 
-def _write(path: Path, document: TOMLDocument) -> None:
-    """Put the file in place in one step, once it is known to load. Raises ConfigError."""
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(path: Path, document: TOMLDocument) -> Settings:
+    """Put the file in place in one step, once it is known to load, and give what it says.
+
+    Raises ConfigError.
+    """
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(document.as_string())
             file.flush()
             os.fsync(file.fileno())
-        Sources(config=Path(draft)).load()
-        Path(draft).chmod(mode)
+        settings = Sources(config=Path(draft)).load()
+        if path.exists():
+            _belong(Path(draft), path)
         Path(draft).replace(path)
     finally:
         Path(draft).unlink(missing_ok=True)
+    return settings
+
+
+def _belong(draft: Path, path: Path) -> None:
+    """Give `draft` the owner and the mode of `path`: the gateway must go on reading it."""
+    was, made = path.stat(), draft.stat()
+    if (was.st_uid, was.st_gid) != (made.st_uid, made.st_gid):
+        try:
+            os.chown(draft, was.st_uid, was.st_gid)
+        except PermissionError:
+            accepts = f"a file of this user's own; run it as the file's owner ({was.st_uid})"
+            raise ConfigError("--config", str(path), accepts) from None
+    draft.chmod(stat.S_IMODE(was.st_mode))

@@ -28,6 +28,8 @@ COLUMNS = (
     "AGE",
     "TTL",
 )
+# What gives way in a narrow terminal, the first first.
+SPARE = ("FORM", "PRIORITY", "TOKENS", "NAMESPACE", "TAGS", "TTL", "BYTES")
 # What `stats` calls a number, where that is not the name it has for programs.
 LABELS = {
     "bytes": "size",
@@ -82,7 +84,7 @@ def ls(
     if as_json:
         print_json(rows)
     elif rows:
-        print_table(COLUMNS, map(_cells, rows))
+        print_table(COLUMNS, map(_cells, rows), spare=SPARE)
     else:
         print(f"no entries in {view.place}")
 

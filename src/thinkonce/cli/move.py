@@ -16,6 +16,7 @@ from thinkonce.cli.open_view import chosen_settings
 from thinkonce.cli.options import AsJson, Config, StoreUrl, Url
 from thinkonce.cli.output import print_json, reporting
 from thinkonce.cli.whose import ApiKeyEnv, Group, Tenant, whose_headers
+from thinkonce.errors import ConfigError
 
 __all__ = ("register",)
 
@@ -46,6 +47,8 @@ def export(
     # Not at the top: most commands move nothing.
     from thinkonce.cli.export_file import write
 
+    if not file.name or file.is_dir():
+        raise ConfigError("FILE", str(file), "a file's path; this is a folder")
     part = file.with_name(file.name + ".part")
     with _source(store, url, config) as source, reporting("exporting") as report:
         try:

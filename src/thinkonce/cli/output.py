@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -27,6 +28,7 @@ __all__ = (
 
 # Outside a terminal no line is broken: programs and files want a row in one piece.
 PIPE_WIDTH = 1_000_000
+GAP = 2  # between columns
 
 _SPANS = (("d", 86_400.0), ("h", 3600.0), ("m", 60.0))
 _SIZES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10))
@@ -69,17 +71,68 @@ NUMBERS = frozenset(
 )
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str = "",
+    *,
+    spare: Sequence[str] = (),
+) -> None:
+    """Heads stay whole. `spare`: what is left out, in this order, in a terminal too narrow for all;
+    then cells are cut, but for those of the first column.
+    """
+    out, told = console(), list(rows)
+    widths = _widths(columns, told)
+    left = _left_out(widths, spare, out.width)
+    if spare:
+        _cut(widths, out.width)
     table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
-    for column in columns:
-        right = column in NUMBERS
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    out = console()
+    for column, width in widths.items():
+        table.add_column(
+            column,
+            justify="right" if column in NUMBERS else "left",
+            overflow="ellipsis" if spare else "fold",
+            width=width if spare else None,
+            min_width=cell_len(column),
+        )
+    for row in told:
+        cells = zip(columns, row, strict=True)
+        table.add_row(*(cell for column, cell in cells if column in widths))
     with out.capture() as drawn:
         out.print(table)
     print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+    if left:
+        print(f"(too wide for this terminal: {', '.join(left)}; --json shows all)")
+
+
+def _widths(columns: Sequence[str], rows: list[Sequence[str]]) -> dict[str, int]:
+    cells = zip(columns, *rows, strict=True)
+    return {column[0]: max(map(cell_len, column)) for column in cells}
+
+
+def _left_out(widths: dict[str, int], spare: Sequence[str], room: int) -> list[str]:
+    left = list[str]()
+    for name in spare:
+        if _needed(widths) <= room:
+            break
+        del widths[name]
+        left.append(name)
+    return left
+
+
+def _cut(widths: dict[str, int], room: int) -> None:
+    """The widest first, none below its head."""
+    _, *others = widths
+    while (excess := _needed(widths) - room) > 0:
+        slack = {name: widths[name] - cell_len(name) for name in others}
+        widest = max(others, key=lambda name: slack[name])
+        if slack[widest] <= 0:
+            break
+        widths[widest] -= min(excess, slack[widest])
+
+
+def _needed(widths: dict[str, int]) -> int:
+    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def print_pairs(pairs: dict[str, Any], indent: str = "") -> None:

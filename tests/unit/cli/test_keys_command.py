@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -121,3 +122,33 @@ def test_a_link_stays_a_link(
     run(capsys, "add", "alice")
     assert file.is_symlink()
     assert "alice" in real.read_text()
+
+
+def test_a_configuration_that_was_named_and_is_not_there_is_not_made(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = str(file.parent / "nope" / "x.toml")
+    for arguments in (["add", "alice"], ["revoke", "alice"], ["list"]):
+        code, out, err = run(capsys, *arguments, "--config", named)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "a TOML file that exists" in err
+    assert not list(file.parent.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files away")
+def test_a_file_stays_its_owner_s(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(FILE)
+    os.chown(file, 4321, 1234)
+    file.chmod(0o2640)
+    assert run(capsys, "add", "alice")[0] == 0
+    found = file.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (4321, 1234, 0o2640)
+
+
+def test_who_makes_a_key_hears_that_a_provider_s_key_will_be_refused(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(FILE)
+    assert "a provider's key gets 401" in run(capsys, "add", "alice")[2]
+    file.write_text(FILE + 'api_key_env = "OPENAI_API_KEY"\n')
+    assert run(capsys, "add", "alice")[2] == ""

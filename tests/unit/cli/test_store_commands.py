@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from thinkonce import Cache, cached
 from thinkonce.cli import main
-from thinkonce.cli.look import for_people
+from thinkonce.cli.look import COLUMNS, for_people
 from thinkonce.cli.store_view import StoreFileView
 from thinkonce.cli.view import Chosen
 from thinkonce.errors import ConfigError
@@ -139,6 +142,16 @@ def test_purge_all_empties_and_says_how_much(store: str, capsys: Out) -> None:
     assert capsys.readouterr().out.startswith("purged 3 entries from ")
 
 
+@pytest.mark.parametrize("named", [".", "", "sub"])
+def test_an_export_to_a_folder_is_one_line(
+    store: str, empty_folder: Path, capsys: Out, named: str
+) -> None:
+    (empty_folder / "sub").mkdir()
+    assert main(["export", named, "--store", store]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), "a file's path" in said) == (1, True)
+
+
 def test_a_purge_reaches_a_cache_that_is_open(store: str, capsys: Out) -> None:
     with Cache(store=store) as cache:
         cache.set("question", "answer")
@@ -163,6 +176,46 @@ def test_looking_does_not_trim_a_store_to_the_looker_s_own_bound(store: str) -> 
     with StoreFileView(Store(url=store, max_bytes=2**20)) as view:
         assert view.purge(Chosen(tags=("absent",))) == 0, "this one writes"
         assert view.stats()["entries"] == 15
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str]]:
+    """A real one in place of stdout; the lines written to it, once it is closed."""
+    ours, theirs = os.openpty()
+    lines: list[str] = []
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as stdout:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys, "stdout", stdout)
+        yield lines
+        stdout.flush()
+        lines += re.sub(r"\x1b\[\d*m", "", screen.read(65536).decode()).splitlines()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal is a POSIX matter")
+def test_ls_keeps_keys_and_heads_whole_in_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    with Cache(store=url) as cache:
+
+        @cached(cache=cache, namespace="a-long-namespace", tags=["faq", "opening-hours", "中文"])
+        def a_function_with_a_name_that_takes_much_room(text: str) -> str:
+            return text
+
+        a_function_with_a_name_that_takes_much_room("hello")
+    (row,) = told(capsys, "ls", "--store", url)
+    for columns in (80, 40):
+        with terminal(monkeypatch, columns) as lines:
+            assert main(["ls", "--store", url]) == 0
+        head, line, note = lines
+        assert head.split() == [name for name in COLUMNS if name not in note]
+        assert head.split()[:3] == ["KEY", "SCOPE", "MODEL"]
+        assert line.split()[0] == row["key"][:16]
+        assert max(map(cell_len, (head, line))) <= columns
+    with terminal(monkeypatch, 250) as lines:
+        assert main(["ls", "--store", url]) == 0
+    assert lines[0].split() == list(COLUMNS), "there is room for all"
+    assert len(lines) == 2
 
 
 # -- doctor ---------------------------------------------------------------------------------
