@@ -14,10 +14,11 @@ from time import perf_counter, time
 from thinkonce.adapters.answering import Answering
 from thinkonce.adapters.options import GROUP_KEY, Plan
 from thinkonce.adapters.question import ASKED, Question
+from thinkonce.adapters.shares import at_base
 from thinkonce.entry import Meta
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.endpoints import endpoints_of, prices_of
+from thinkonce.gateway.endpoints import beside_of, endpoints_of, prices_of
 from thinkonce.gateway.erring import send_error
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, send_ready
 from thinkonce.gateway.passing import Passing
@@ -49,9 +50,9 @@ class Aside(Exception):  # no error: the request goes another way
 
 
 class Bench:
-    """Belongs to one event loop."""
+    """Belongs to one event loop. `share`: what it may use of the bounds beside the cache's own."""
 
-    def __init__(self, plan: Plan, sender: Sender) -> None:
+    def __init__(self, plan: Plan, sender: Sender, share: float = 1.0) -> None:
         self._plan, self._sender = plan, sender
         cache = plan.cache
         shelf = cache.shelf
@@ -64,6 +65,8 @@ class Bench:
         )
         self._counts = _Counts()
         self.tally = self._counts.tally
+        self._prices = prices_of(plan.settings)
+        self.beside = beside_of(plan.settings, self._prices, share)
         self._bases: OrderedDict[str, dict[str, Served]] = OrderedDict()
         self._ids = RequestIds()
         self._serving: set[asyncio.Task[None]] = set()
@@ -205,7 +208,8 @@ class Bench:
             self._sender,
             Passing(self._sender, pools, EVERY),
             self._counts,
-            prices_of(plan.settings),
+            self._prices,
+            at_base(self.beside, base),
         )
 
 

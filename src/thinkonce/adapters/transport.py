@@ -15,12 +15,14 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from typing import Any, Unpack
 
 from thinkonce.adapters.answering import Answering
 from thinkonce.adapters.bench import Aside, Bench
 from thinkonce.adapters.options import Options, plan_of
 from thinkonce.adapters.question import Question, question_of
+from thinkonce.adapters.shares import Shares
 from thinkonce.adapters.side_loop import SideLoop
 from thinkonce.adapters.upstream import AsyncUpstream, BlockingUpstream, raised
 from thinkonce.cache import Cache
@@ -139,6 +141,7 @@ class AsyncTransport(_Transport):
         self._upstream = AsyncUpstream(self.library, self._wrapped)
         self._benches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bench]
         self._benches = weakref.WeakKeyDictionary()
+        self._shares = Shares()
 
     async def handle_async_request(self, request: Any) -> Any:
         bench, question = self._bench(), self._question(request)
@@ -172,7 +175,8 @@ class AsyncTransport(_Transport):
             return None
         bench = self._benches.get(loop)
         if bench is None:
-            bench = self._benches[loop] = Bench(self._plan, self._upstream)
+            bench = self._shares.lend(partial(Bench, self._plan, self._upstream))
+            self._benches[loop] = bench
         return bench
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 
 import msgspec
@@ -31,7 +31,7 @@ from thinkonce.shelf import Shelf
 from thinkonce.upstream.pools import Pools
 from thinkonce.upstream.request import Sender
 
-__all__ = ("endpoints_of", "prices_of", "readers", "rules_of")
+__all__ = ("Beside", "beside_of", "endpoints_of", "prices_of", "readers", "rules_of")
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -88,6 +88,28 @@ def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is kept beside the tiers to answer hits with, in bounds of its own. Of one event loop.
+
+    `memos`: by dialect.
+    """
+
+    parts: Parts
+    memos: Mapping[str, Memo]
+
+
+def beside_of(settings: Settings, prices: Prices, share: float = 1.0) -> Beside:
+    """`share`: what it may use of the settings' bounds."""
+    most, workers = settings.cache.max_bytes, settings.gateway.workers
+    forwarded = headers_named(settings.gateway.forward_headers)
+    of_memo = share * share_of(most, workers=workers) // len(DIALECTS)
+    return Beside(
+        Parts(prices, int(share * share_of(most, least=LEAST, workers=workers))),
+        {name: Memo(forwarded, int(of_memo)) for name in DIALECTS},
+    )
+
+
 def endpoints_of(
     settings: Settings,
     pools: Pools,
@@ -97,13 +119,13 @@ def endpoints_of(
     passing: Passing,
     metrics: Counts,
     prices: Prices,
+    beside: Beside | None = None,
 ) -> dict[str, Served]:
     """By name; one Endpoint for each dialect. `client` asks the pools."""
     cache, gateway = settings.cache, settings.gateway
     reads = readers(settings, pools, shelf)
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
-    parts = Parts(prices, share_of(cache.max_bytes, least=LEAST, workers=gateway.workers))
-    forwarded = headers_named(gateway.forward_headers)
+    beside = beside or beside_of(settings, prices)
     dialects = {
         name: Endpoint(
             reads[name],
@@ -114,13 +136,13 @@ def endpoints_of(
             Teller(
                 dialect,
                 prices,
-                parts,
+                beside.parts,
                 metrics,
                 shelf.clock,
                 stored,
                 gateway.annotate_body,
             ),
-            Memo(forwarded, share_of(cache.max_bytes, workers=gateway.workers) // len(DIALECTS)),
+            beside.memos[name],
             gateway.body_limit,
             inline=gateway.inline,
         )

@@ -63,11 +63,11 @@ class Memo:
 
     def put(self, known: Known, body: bytes, asking: Asking) -> None:
         """Remember `asking`, without body and headers: good for answering from the cache only."""
-        if len(body) > MAX_BODY or body in known:
-            return
         size = len(body) + OVERHEAD + _size_of_keys(asking)
+        if len(body) > MAX_BODY or size > self._max_bytes or body in known:
+            return
         self._bytes += size
-        while self._bytes > self._max_bytes and self._order:
+        while self._bytes > self._max_bytes:
             others, oldest, freed = self._order.popleft()
             del others[oldest]
             self._bytes -= freed
