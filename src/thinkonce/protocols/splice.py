@@ -1,7 +1,7 @@
 """Changing a few members of a JSON object without parsing or writing the rest.
 
-Only for bytes already known to be a JSON object; others take no longer. Strings are stepped over whole, so a brace or a
-name inside a text is never taken for structure:
+Only for bytes already known to be a JSON object; others take no longer. Strings are stepped over
+whole, so a brace or a name inside a text is never taken for structure:
 
     {"id":"a","text":"say \\"id\\": {"}
      ^start   ^value ^end                 of the member `id`
