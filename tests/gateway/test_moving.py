@@ -249,6 +249,7 @@ def test_lines_that_the_store_does_not_keep_are_named(tmp_path: Path) -> None:
         "imported": 2,
         "present": 0,
         "expired": 0,
+        "left_out": 0,
         "failed": 1,
         "complete": True,
     }
@@ -329,6 +330,80 @@ async def test_import_asks_whose_entries_they_shall_be_under_another_secret(
     assert (await mine.chat("one", headers={"authorization": "Bearer sk-b"})).cache == "HIT"
     brought = await stage.gateway(store={"url": store, "secret": MINE})
     assert held(brought).keys() == held(mine).keys()
+
+
+async def test_entries_of_several_tenants_never_become_ones_unless_each_is_named(
+    stage: Stage, file: Path, capsys: Out, tmp_path: Path
+) -> None:
+    one = await stage.gateway(store={"url": "memory://", "secret": OTHER})
+    for content, headers in (("a", SK), ("b", SK), ("c", {}), ("d", {"x-api-key": "third"})):
+        await one.chat(content, headers)
+    assert await run("export", str(file), "--url", one.url) == 0
+    tenants = [
+        row["meta"]["tenant"] for row in map(json.loads, file.read_bytes().splitlines()[1:-1])
+    ]
+    mine = await stage.gateway(store={"url": "memory://", "secret": MINE})
+    owner = next(tenant for tenant in tenants if tenants.count(tenant) == 2)
+    for where in (("--url", mine.url), ("--store", f"sqlite:///{tmp_path / 'mine.db'}")):
+        before = len(held(mine))
+        capsys.readouterr()
+        assert await run("import", str(file), *where, "--tenant", "anonymous") == 2
+        assert len(held(mine)) == before
+        said = capsys.readouterr().err
+        assert "--from-tenant" in said
+        assert f"3 tenants in {file}: {owner!r} (2), " in said
+        assert "'anonymous' (1)" in said
+        named = ("--tenant", "anonymous", "--from-tenant", owner)
+        assert await run("import", str(file), *where, *named) == 0
+        assert "2 entries imported" in (said := capsys.readouterr().out)
+        assert "2 of other tenants left out" in said
+    assert [(await mine.chat(content)).cache for content in "abcd"] == [
+        "HIT",
+        "HIT",
+        "MISS",
+        "MISS",
+    ]
+    both = ("--from-tenant", owner, "--from-tenant", "anonymous", "--json")
+    assert await run("import", str(file), "--url", mine.url, "--tenant", "anonymous", *both) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["imported"], told["present"], told["left_out"]) == (0, 3, 1)
+
+
+async def test_over_http_lines_of_a_second_tenant_fail_unless_named(stage: Stage) -> None:
+    one = await stage.gateway(store={"url": "memory://", "secret": MINE})
+    other = await stage.gateway(store={"url": "memory://", "secret": OTHER})
+    await one.chat("a", SK)
+    await one.chat("b")
+    lines = await exported(one)
+    wrong, sums = await put_in(other, lines, query="?into_tenant=anonymous")
+    assert (sums["imported"], sums["failed"]) == (1, 1)
+    assert "tenant" in wrong[0]["error"]
+    query = "?into_tenant=anonymous&from_tenant=anonymous"
+    wrong, sums = await put_in(other, lines, query=query)
+    assert (sums["left_out"], sums["failed"], sums["imported"] + sums["present"]) == (1, 0, 1)
+    assert (await other.chat("b")).cache == "HIT"
+
+
+async def test_an_export_of_one_tenant_holds_nobody_elses_entries(
+    stage: Stage, file: Path, capsys: Out, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'one.db'}"
+    one = await stage.gateway(store={"url": url, "secret": MINE})
+    await one.chat("a", SK)
+    await one.chat("b")
+    store = one.assembly.shelf.store
+    assert store is not None
+    store.flush(10)
+    for where in (("--url", one.url), ("--store", url)):
+        assert await run("export", str(file), *where, "--tenant", "anonymous") == 0
+        opening, *rows, end = map(json.loads, file.read_bytes().splitlines())
+        assert [row["meta"]["tenant"] for row in rows] == ["anonymous"]
+        assert (opening["tenant"], end["entries"]) == ("anonymous", 1)
+    file.with_name(file.name + ".part").write_bytes(
+        b"".join(file.read_bytes().splitlines(True)[:2])
+    )
+    assert await run("export", str(file), "--url", one.url) == 2
+    assert "another tenant" in capsys.readouterr().err
 
 
 async def test_import_names_lines_by_their_place_in_a_long_file(

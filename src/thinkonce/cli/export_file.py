@@ -28,16 +28,19 @@ class _Begun:
     entries: int = 0
     after: bytes = b""
     secret: str = ""
+    tenant: str | None = None
 
 
 def write(
     part: Path,
     source: Callable[[bytes], Iterator[bytes]],
     report: Callable[[str, float | None], None],
+    tenant: str | None = None,
 ) -> dict[str, int]:
     """Counts of entries written (in all attempts) and left out (in this one).
 
-    Raises ConfigError for a file that cannot be written or was begun from another store.
+    `tenant`: only its entries are meant, as `source` knows. Raises ConfigError for a file that
+    cannot be written or was begun from another store or for another tenant.
     """
     begun = _begun(part)
     lines = source(begun.after)
@@ -45,6 +48,9 @@ def write(
     opening = read_opening(first)
     if begun.secret not in ("", opening.secret):
         accepts = "no such file: it was begun from another store; remove it to begin anew"
+        raise ConfigError("FILE", str(part), accepts)
+    if begun.secret and begun.tenant != tenant:
+        accepts = "no such file: it was begun for another tenant; remove it to begin anew"
         raise ConfigError("FILE", str(part), accepts)
     total = max(opening.held.values(), default=0)
     with _opened(part) as out:
@@ -62,7 +68,7 @@ def write(
                 report(f"{entries} entries", min(1.0, entries / max(total, 1)))
         if end is None:
             raise GatewayError(f"the export broke off; the same command goes on with {part}")
-        if not entries + end.expired + end.not_movable and total:
+        if not entries + end.expired + end.not_movable and total and tenant is None:
             raise GatewayError(
                 f"none of {total} entries can be read: [store] secret is not the one they were "
                 "written under"
@@ -85,7 +91,8 @@ def _begun(part: Path) -> _Begun:
                     begun.after = bytes.fromhex(read_line(line).key)
                     begun.entries += 1
                 else:
-                    begun.secret = read_opening(line).secret
+                    opening = read_opening(line)
+                    begun.secret, begun.tenant = opening.secret, opening.tenant
             except (CorruptEntry, RequestError):  # half a line, or the last one of all
                 break
             begun.end += len(line)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
@@ -22,7 +23,8 @@ __all__ = ("register",)
 
 Report = Callable[[str, float | None], None]
 Source = Callable[[bytes], Iterator[bytes]]  # key to begin behind -> lines of an export
-Sink = Callable[[Path, dict[str, str]], Iterator[dict[str, Any]]]
+# (file, headers that say whose they shall be, whose they are) -> rows
+Sink = Callable[[Path, dict[str, str], list[str]], Iterator[dict[str, Any]]]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     file: Annotated[Path, typer.Argument(help="Written anew, once it is complete.")],
+    tenant: Tenant = None,
     store: StoreUrl = None,
     url: Url = None,
     config: Config = None,
@@ -50,9 +53,9 @@ def export(
     if not file.name or file.is_dir():
         raise ConfigError("FILE", str(file), "a file's path; this is a folder")
     part = file.with_name(file.name + ".part")
-    with _source(store, url, config) as source, reporting("exporting") as report:
+    with _source(store, url, config, tenant) as source, reporting("exporting") as report:
         try:
-            counts = write(part, source, report)
+            counts = write(part, source, report, tenant)
         except KeyboardInterrupt:
             print(f"stopped; the same command goes on with {part}", file=sys.stderr)
             return 1
@@ -73,6 +76,10 @@ def import_(
     api_key_env: ApiKeyEnv = None,
     tenant: Tenant = None,
     group: Group = None,
+    from_tenant: Annotated[
+        list[str] | None,
+        typer.Option(help="Take only this tenant's entries of the file; may be repeated."),
+    ] = None,
     store: StoreUrl = None,
     url: Url = None,
     config: Config = None,
@@ -81,17 +88,22 @@ def import_(
     """Read entries that `export` wrote into a store or a running gateway.
 
     Entries keep their tenant where both installations hold the same secret; else say whose they
-    shall be. What is there already stays, so after an interruption the same command goes on.
+    shall be, and whose they are where the file holds those of several. What is there already
+    stays, so after an interruption the same command goes on.
     Exits 1 if a line failed or the file is cut off.
     """
     headers = whose_headers(api_key_env, tenant, group)
     total = count_lines(file)
-    told: dict[str, Any] = {"imported": 0, "present": 0, "expired": 0, "failed": 0}
-    told["complete"] = False
+    from thinkonce.cli.import_file import check_one_tenant
+    from thinkonce.insight.moving import COUNTS
+
+    if headers and not from_tenant:
+        check_one_tenant(file)
+    told: dict[str, Any] = {**dict.fromkeys(COUNTS, 0), "complete": False}
     stopped = False
     with _sink(store, url, config) as sink, reporting("importing") as report:
         try:
-            for row in sink(file, headers):
+            for row in sink(file, headers, from_tenant or []):
                 _note(row, told, report, total)
         except KeyboardInterrupt:
             stopped = True
@@ -114,6 +126,7 @@ def _tell(told: dict[str, Any], file: Path, *, stopped: bool, as_json: bool) -> 
         print(
             f"{told['imported']} entries imported, {told['present']} there already, "
             f"{told['expired']} expired, {told['failed']} failed"
+            + (f", {told['left_out']} of other tenants left out" if told["left_out"] else "")
         )
     if stopped:
         print(f"stopped; the same command goes on with {file}", file=sys.stderr)
@@ -123,12 +136,16 @@ def _tell(told: dict[str, Any], file: Path, *, stopped: bool, as_json: bool) -> 
 
 
 @contextmanager
-def _source(store: str | None, url: str | None, config: Path | None) -> Iterator[Source]:
+def _source(
+    store: str | None, url: str | None, config: Path | None, tenant: str | None
+) -> Iterator[Source]:
     settings = chosen_settings(store, url, config)
     if url is not None:
         with GatewayView(url, settings.admin.token) as view:
-            path = "/cache/export?after="
-            yield lambda after: view.lines("GET", path + after.hex(), None, {})
+            query = {} if tenant is None else {"tenant": tenant}
+            yield lambda after: view.lines(
+                "GET", "/cache/export?" + urlencode({**query, "after": after.hex()}), None, {}
+            )
         return
     # Only here, because most commands open no store.
     from thinkonce.cli.store_shelf import opened_shelf
@@ -136,7 +153,7 @@ def _source(store: str | None, url: str | None, config: Path | None) -> Iterator
     from thinkonce.selector import Selector
 
     with opened_shelf(settings) as shelf:
-        yield lambda after: export_lines(shelf, Selector(), after)
+        yield lambda after: export_lines(shelf, Selector(tenant=tenant), after)
 
 
 @contextmanager
@@ -146,9 +163,9 @@ def _sink(store: str | None, url: str | None, config: Path | None) -> Iterator[S
 
     if url is not None:
         with GatewayView(url, settings.admin.token) as view:
-            yield lambda file, headers: into_gateway(view, file, headers)
+            yield lambda file, headers, of: into_gateway(view, file, headers, of)
         return
     from thinkonce.cli.store_shelf import opened_shelf
 
     with opened_shelf(settings, fill=True) as shelf:
-        yield lambda file, headers: into_store(shelf, settings, file, headers)
+        yield lambda file, headers, of: into_store(shelf, settings, file, headers, of)

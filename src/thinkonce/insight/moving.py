@@ -5,12 +5,13 @@
     {"end": true, "entries": n, "expired": n, "not_movable": n}             last
 
 A file without its last line is cut off; an import takes what there is and says so. Importing the
-same file twice changes nothing: what is there already, or newer, stays.
+same file twice changes nothing: what is there already, or newer, stays. Entries of several tenants
+never become one's unless each of these was named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import Key
 
 __all__ = (
+    "COUNTS",
     "FORMAT",
     "End",
     "ForeignSecret",
@@ -39,6 +41,8 @@ FORMAT = 1
 PAGE = 25  # entries read at a time: each may take a megabyte
 BATCH_ENTRIES, BATCH_BYTES = 200, 8 * 2**20  # between two waits for the store
 FLUSH_SECONDS = 30.0
+# What can become of a line. `left_out`: it belongs to a tenant that was not named.
+COUNTS = ("imported", "present", "expired", "left_out", "failed")
 
 
 Into = Callable[[str], str]
@@ -49,12 +53,13 @@ class ForeignSecret(ThinkOnceError):
 
 
 class Opening(msgspec.Struct, kw_only=True):
-    """The first line. `held`: entries by tier when the export began."""
+    """The first line. `held`: entries by tier when the export began. `tenant`: only its entries."""
 
     thinkonce_export: int
     secret: str
     made_at: float
     held: dict[str, int] = {}
+    tenant: str | None = None
 
 
 class End(msgspec.Struct, kw_only=True):
@@ -80,7 +85,13 @@ def export_lines(shelf: Shelf, selector: Selector, after: bytes = b"") -> Iterat
     """All of an export, each line with its newline. Raises TierError."""
     now = shelf.clock.wall()
     held = {name: stats.entries for name, stats in shelf.tier_stats().items()}
-    opening = Opening(thinkonce_export=FORMAT, secret=shelf.fingerprint, made_at=now, held=held)
+    opening = Opening(
+        thinkonce_export=FORMAT,
+        secret=shelf.fingerprint,
+        made_at=now,
+        held=held,
+        tenant=selector.tenant,
+    )
     yield msgspec.json.encode(opening) + b"\n"
     end = End(end=True)
     while page := shelf.entries(selector, PAGE, after):
@@ -125,11 +136,19 @@ class Importer:
     """Takes the lines of one export. Blocks on the store's disk, so it belongs in a thread.
 
     `into`: by endpoint, the tenant whose entries they become (one key in two headers is two
-    tenants); None: whoever had them, which takes the same secret. Larger answers than `max_bytes`
-    are refused.
+    tenants); None: whoever had them, which takes the same secret. `of`: the tenants of the file
+    whose entries are taken, none: all, and with `into` those of the first one met alone. Larger
+    answers than `max_bytes` are refused.
     """
 
-    def __init__(self, shelf: Shelf, opening: Opening, into: Into | None, max_bytes: int) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        opening: Opening,
+        into: Into | None,
+        max_bytes: int,
+        of: Collection[str] = (),
+    ) -> None:
         if into is None and opening.secret != shelf.fingerprint:
             raise ForeignSecret(
                 f"secret: the file was written under the one with fingerprint {opening.secret}, "
@@ -137,8 +156,9 @@ class Importer:
                 "tenant that the entries shall belong to; their keys are then made again"
             )
         self._shelf, self._into, self._max_bytes = shelf, into, max_bytes
+        self._of, self._met = frozenset(of), ""
         self._batch = _Batch()
-        self.counts = dict.fromkeys(("imported", "present", "expired", "failed"), 0)
+        self.counts = dict.fromkeys(COUNTS, 0)
         self.ended = False
 
     def take(self, number: int, line: bytes) -> str:
@@ -174,6 +194,8 @@ class Importer:
 
     def _take(self, number: int, line: bytes) -> str:
         item = read_line(line)
+        if not self._is_wanted(item.meta.tenant):
+            return "left_out"
         if item.expires_at is not None and item.expires_at <= self._shelf.clock.wall():
             return "expired"
         if len(item.payload) > self._max_bytes:
@@ -187,6 +209,16 @@ class Importer:
         self._batch.keys.append((number, key))
         self._batch.bytes += len(item.payload)
         return "imported"
+
+    def _is_wanted(self, tenant: str) -> bool:
+        """Raises RequestError where entries of two tenants would become one's unasked."""
+        if self._of or self._into is None:
+            return not self._of or tenant in self._of
+        self._met = self._met or tenant
+        if tenant != self._met:
+            accepts = f"{self._met!r} alone, as in the lines before, unless tenants are named"
+            raise RequestError("tenant", tenant, accepts)
+        return True
 
     def _key_of(self, item: Carried) -> Key:
         request, written = item.request, bytes.fromhex(item.key)

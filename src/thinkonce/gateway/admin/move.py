@@ -37,12 +37,12 @@ async def export(desk: Desk, call: Call) -> None:
 
 async def import_(desk: Desk, call: Call) -> None:
     """POST import: JSON lines back for what was not taken and for progress, then sums."""
-    into = _into(desk, call)
+    into, of = _into(desk, call)
     limit = 2 * desk.settings.cache.max_entry_bytes + ROOM_FOR_LINE
     lines = lines_of(call, limit)
     first = await anext(lines, None)
     opening = (first and first[1]) or b""
-    importer = await asyncio.to_thread(_begin, desk, opening, into)
+    importer = await asyncio.to_thread(_begin, desk, opening, into, of)
     try:
         await desk.begin_lines(call)
         async for number, line in lines:
@@ -58,21 +58,26 @@ async def import_(desk: Desk, call: Call) -> None:
     await desk.end_lines(call)
 
 
-def _into(desk: Desk, call: Call) -> Into | None:
-    """The tenant that entries of an endpoint shall belong to; None: whoever had them."""
+def _into(desk: Desk, call: Call) -> tuple[Into | None, list[str]]:
+    """The tenant that entries of an endpoint shall belong to, None: whoever had them; and the
+
+    tenants whose entries are meant.
+    """
     query = parse_qs(call.query.decode("latin-1"), keep_blank_values=True)
-    if unknown := sorted(query.keys() - {"into_tenant"}):
-        raise RequestError(unknown[0], query[unknown[0]][0], "into_tenant")
+    if unknown := sorted(query.keys() - {"into_tenant", "from_tenant"}):
+        raise RequestError(unknown[0], query[unknown[0]][0], "into_tenant, from_tenant")
     into = query.get("into_tenant", [""])[0]
     if into:
         call.head[b"x-thinkonce-tenant"] = into.encode("latin-1", "replace")
     given = named(desk, call)
-    return None if given is None else lambda endpoint: given.of(desk, endpoint)
+    of = query.get("from_tenant", [])
+    return None if given is None else lambda endpoint: given.of(desk, endpoint), of
 
 
-def _begin(desk: Desk, first: bytes, into: Into | None) -> Importer:
+def _begin(desk: Desk, first: bytes, into: Into | None, of: list[str]) -> Importer:
+    limit = desk.settings.cache.max_entry_bytes
     try:
-        return Importer(desk.shelf, read_opening(first), into, desk.settings.cache.max_entry_bytes)
+        return Importer(desk.shelf, read_opening(first), into, limit, of)
     except ForeignSecret as error:
         accepts = "into_tenant, x-thinkonce-group or x-thinkonce-client-authorization"
         raise HttpError(409, f"{error} ({accepts})", code="foreign_secret") from error

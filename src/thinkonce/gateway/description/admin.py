@@ -128,7 +128,11 @@ ADMIN: Mapping[tuple[str, str], Json] = {
         "Entries of an export; back come lines for what was not taken, and sums.",
         _lines({"type": "object"}),
         _lines({"type": "object"}),
-        (parameter("into_tenant", "Whose they shall be.", _TEXT), *_WHOSE),
+        (
+            parameter("into_tenant", "Whose they shall be.", _TEXT),
+            parameter("from_tenant", "Whose they are; may be repeated.", _TEXT),
+            *_WHOSE,
+        ),
         also=(409,),
     ),
     ("POST", "explain"): _verb(
