@@ -93,6 +93,7 @@ def test_its_environment_and_its_command_are_accepted() -> None:
     accepted_by_serve([*json.loads(final("CMD")[0]), *UPSTREAM])
 
 
+@pytest.mark.slow
 def test_its_health_check_is_content_with_a_gateway_that_serves_and_no_other(
     tmp_path: Path,
 ) -> None:

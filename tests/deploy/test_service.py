@@ -90,6 +90,7 @@ def listening(folder: Path) -> Iterator[socket.socket]:
         yield manager
 
 
+@pytest.mark.slow
 def test_systemd_is_told_when_it_serves_and_when_it_drains(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "thinkonce", "serve", "--port", "0", "--store", "memory://"]
     with listening(tmp_path) as manager:

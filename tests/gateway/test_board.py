@@ -122,6 +122,7 @@ async def test_a_server_gets_no_more_requests_from_two_workers_than_from_one(boa
     assert here.take([one]) is one
 
 
+@pytest.mark.slow
 def test_lines_of_several_processes_stay_whole(tmp_path: Path):
     read, write = os.pipe()
     writers = [spawn(WRITER, name, stdout=write) for name in "abc"]

@@ -19,7 +19,7 @@ from thinkonce.request import key
 FLOOD, BOUND = 150, 20
 
 
-@pytest.fixture(params=["lane", "asgi"])
+@pytest.fixture(params=["lane", pytest.param("asgi", marks=pytest.mark.slow)])
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -26,11 +26,13 @@ def measured(name: str, *arguments: str, seconds: float) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_mixed_requests_of_several_tenants_are_all_answered_rightly() -> None:
     found = measured("memory", "--requests", "300", seconds=120)
     assert (found["answers"], found["wrong"]) == (300, 0)
 
 
+@pytest.mark.slow
 def test_many_streams_at_a_time_are_whole_and_leave_nothing_open() -> None:
     found = measured("streams", "--streams", "40", "--chunks", "5", "--pause", "0.02", seconds=120)
     for name in ("live", "followed", "replayed"):

@@ -127,6 +127,7 @@ def _can_be_wrong(operation: Any) -> bool:
     return bool(given or "requestBody" in raw or "{key}" in operation.label)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", WITH_VERSION)
 @pytest.mark.parametrize("fitting", [True, False], ids=["fitting", "odd"])
 def test_requests_made_of_the_description_are_answered_as_described(
@@ -144,6 +145,7 @@ def test_many_requests_made_of_the_description_are_answered_as_described(
     fuzz(target, label, fitting, MANY)
 
 
+@pytest.mark.slow
 def test_nothing_of_it_was_an_accident(target: Target) -> None:
     """The last one: what the others sent has left no trace of a failure."""
     got = requests.get(f"{target.url}/metrics", timeout=SECONDS)

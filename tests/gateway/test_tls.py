@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 CERT, RENEWED = HERE / "selfsigned.pem", HERE / "selfsigned_renewed.pem"
 
 
-@pytest.fixture(params=["lane", "asgi"])
+@pytest.fixture(params=["lane", pytest.param("asgi", marks=pytest.mark.slow)])
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -179,6 +179,7 @@ async def test_a_worker_that_is_killed_loses_no_counts_and_is_replaced(host: Hos
     assert (code, "Traceback" in errors) == (0, False)
 
 
+@pytest.mark.slow
 async def test_nothing_survives_a_parent_that_is_killed(host: Host) -> None:
     gateway = await host.gateway(*TWO)
     workers = children(gateway)
@@ -231,6 +232,7 @@ async def test_limits_settings_and_allowances_hold_for_all_workers_together(host
     assert "max_bytes" in await said(gateway, "stays as it was")
 
 
+@pytest.mark.slow
 async def test_what_cannot_start_is_one_line_and_no_restart(host: Host) -> None:
     (host.folder / "taken").mkdir()
     store = f"sqlite:///{host.folder / 'taken'}"

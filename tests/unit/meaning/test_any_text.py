@@ -105,6 +105,7 @@ def test_a_hundred_thousand_characters_are_read() -> None:
     assert analyse("does it not cost 5 kg " * 4_546).characters > 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", LONG)
 def test_long_texts_take_linear_time(piece: str) -> None:
     """Eight times the text takes far less than sixty-four times the time."""

@@ -80,6 +80,7 @@ def test_the_oracle_hits_whatever_belongs_to_a_group_that_was_asked(stream: Stre
     assert everything.right == oracle(stream)
 
 
+@pytest.mark.slow
 def test_learning_by_entry_hits_more_than_the_published_thresholds_at_no_more_error(
     stream: Stream,
 ) -> None:
