@@ -302,9 +302,12 @@ class AsyncWorld(World):
     async def _renew_now(self, ask: Ask) -> None:
         seat = self.join(ask)
         if seat is not None and seat.role is Role.LEAD:
-            _renew_outcome(await self.lead_here(ask, seat, look_again=False))
+            self.renewal_landed(ask, await self.lead_here(ask, seat, look_again=False))
         elif seat is not None:
             seat.leave()
+
+    def renewal_landed(self, ask: Ask, landing: Landing) -> None:
+        _renew_outcome(landing)
 
     async def wait_for_renewals(self, timeout: float) -> None:
         """Wait for renewals under way, `timeout` seconds for all of them together."""

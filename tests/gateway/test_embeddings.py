@@ -415,6 +415,20 @@ async def test_a_stale_batch_is_renewed_in_one_call(stage: Stage, upstream: Upst
     assert (await ask(gateway, texts)).cache == "HIT"
 
 
+async def test_a_batch_whose_renewal_fails_is_one_line_of_the_log(
+    stage: Stage, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = {"ttl": 60.0, "stale_while_revalidate": 600.0}
+    gateway = await stage.gateway(cache=cache, clock=stage.moving.clock)
+    await ask(gateway, ["a", "b", "c"])
+    stage.moving.move(61)
+    upstream.script = saying(400)
+    for lines in (1, 2):
+        assert (await ask(gateway, ["a", "b", "c"])).cache == "STALE"
+        await until(lambda: not gateway.assembly.world.renewals)
+        assert caplog.text.count("renewal failed") == lines
+
+
 async def test_batches_renewed_at_once_are_bounded_in_calls(
     stage: Stage, upstream: Upstream
 ) -> None:

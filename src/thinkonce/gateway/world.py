@@ -181,6 +181,7 @@ class GatewayWorld(AsyncWorld):
         self._leading: set[asyncio.Task[Landing]] = set()
         self._paces: dict[Flight, Pace] = {}  # of the calls that this process makes
         self._renewing: Counter[Hashable] = Counter()  # inputs that are, by their batch
+        self._failed: set[Hashable] = set()  # of these batches, those whose failure was told
         self.refusals = Refusals()
         self.following = 0  # requests that wait for a call or read its stream
 
@@ -217,7 +218,16 @@ class GatewayWorld(AsyncWorld):
             self._renewing[batch] -= 1
             if not self._renewing[batch]:
                 del self._renewing[batch]
+                self._failed.discard(batch)
         fetch.renewed()
+
+    def renewal_landed(self, ask: Ask, landing: Landing) -> None:
+        batch = cast(GatewayAsk, ask).fetch.batch
+        if batch in self._failed:  # its call has failed for all of its inputs
+            return
+        super().renewal_landed(ask, landing)
+        if landing.error is not None and batch is not None:
+            self._failed.add(batch)
 
     def _forget_closed_loops(self) -> None:
         """There is one loop only, so there are none; a look at all, for each, would be slow."""
