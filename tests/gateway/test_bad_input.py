@@ -227,6 +227,32 @@ async def test_the_wrong_content_type_is_named(gateway: Running, upstream: Upstr
         assert got.status == 200
 
 
+async def test_a_body_that_says_it_is_not_utf8_is_refused(
+    gateway: Running, upstream: Upstream
+) -> None:
+    """A server would read another question in it than the one the answer is kept to."""
+    body = b'{"model":"m","messages":[{"role":"user","content":"na\xc3\xafve"}]}'
+    for charset in ("cp1250", "utf-7", '"UTF-16"', "latin1 "):
+        kind = {"content-type": f"application/json;Charset = {charset}"}
+        got = await gateway.send("POST", CHAT, body, kind)
+        assert (got.status, names(got.body)["param"]) == (415, "content-type")
+        assert charset.strip(' "') in names(got.body)["message"]
+    assert upstream.calls == 0
+
+
+async def test_types_that_are_not_in_the_key_are_the_gateways_own(
+    gateway: Running, upstream: Upstream
+) -> None:
+    kinds = ("application/json; charset=utf-8", "application/vnd.api+json", 'a/json;charset="UTF8"')
+    for kind in kinds:
+        got = await gateway.chat(headers={"content-type": kind, "accept": "text/csv"})
+        assert got.status == 200
+    await gateway.chat("other", stream=True)
+    shown = [(seen.headers["content-type"], seen.headers["accept"]) for seen in upstream.seen]
+    json_type = "application/json"
+    assert shown == [(json_type, json_type), (json_type, "text/event-stream")]
+
+
 async def test_a_compressed_body_is_read_and_one_that_unfolds_too_far_is_refused(
     stage: Stage,
 ) -> None:

@@ -110,12 +110,15 @@ async def test_a_header_that_cannot_change_the_answer_is_the_same_request(
     assert upstream.calls == 1
 
 
-async def test_a_configured_header_is_sent_upstream_and_tells_requests_apart(stage: Stage) -> None:
-    gateway = await stage.gateway(gateway={"forward_headers": ["X-Region"]})
-    await gateway.chat(headers={"x-region": "eu"})
-    assert (await gateway.chat(headers={"x-region": "us"})).cache == "MISS"
-    assert (await gateway.chat(headers={"x-region": "eu"})).cache == "HIT"
-    assert [seen.headers["x-region"] for seen in stage.upstream.seen] == ["eu", "us"]
+@pytest.mark.parametrize("name", ["X-Region", "User-Agent", "Origin", "X-Forwarded-For", "Accept"])
+async def test_a_configured_header_is_sent_upstream_and_tells_requests_apart(
+    stage: Stage, name: str
+) -> None:
+    gateway = await stage.gateway(gateway={"forward_headers": [name]})
+    await gateway.chat(headers={name: "eu"})
+    assert (await gateway.chat(headers={name: "us"})).cache == "MISS"
+    assert (await gateway.chat(headers={name: "eu"})).cache == "HIT"
+    assert [seen.headers[name.lower()] for seen in stage.upstream.seen] == ["eu", "us"]
 
 
 async def test_key_order_spaces_and_the_spelling_of_zero_do_not_count(

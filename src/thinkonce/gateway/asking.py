@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,11 @@ _READ: Mapping[str, tuple[tuple[type, ...], str]] = {
     "stream": ((bool, type(None)), "true or false"),
     "stream_options": ((dict, type(None)), "an object"),
 }
+
+# RFC 8259, 8.1: JSON between systems is UTF-8. A server that believes another name would read
+# another question than the one the key is made of.
+_CHARSET = re.compile(rb';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_UTF8 = (b"utf-8", b"utf8")
 
 # A client names it, and it is kept with every answer.
 MAX_MODEL = 1024
@@ -321,11 +327,15 @@ def _too_long(model: str) -> HttpError:
 
 def _check_content_type(call: Head) -> None:
     written = call.head.get(b"content-type")
-    if written is None or written == b"application/json" or b"json" in written.lower():
+    if written is None or written == b"application/json":
+        return
+    charset = _CHARSET.search(written)
+    if b"json" in written.lower() and (charset is None or charset[1].lower() in _UTF8):
         return
     raise HttpError(
         415,
-        f"content-type: got {written.decode('latin-1')!r:.80}; it accepts application/json",
+        f"content-type: got {written.decode('latin-1')!r:.80}; it accepts application/json, "
+        "in UTF-8",
         param="content-type",
     )
 

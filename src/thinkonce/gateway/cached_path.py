@@ -22,6 +22,7 @@ from thinkonce.gateway.passing import Dress, Passing, hops, send_refusal
 from thinkonce.gateway.watch import Watch
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.outcome import Outcome, Reason
+from thinkonce.request.headers import with_one_type
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.failure import (
     Header,
@@ -155,7 +156,8 @@ class CachedPath(ABC):
 
     def _request(self, call: Call, asking: Asking, body: bytes) -> Request:
         query, more = asked_query(call, asking), tuple(hops(call))
-        return upstream_request("POST", self._name, query, asking.taken, body, more)
+        taken = with_one_type(asking.taken, stream=asking.asked.stream)
+        return upstream_request("POST", self._name, query, taken, body, more)
 
     # -- around the cache ----------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Which request headers travel on, and which of them can change an answer.
 
-Only listed headers are forwarded, and every forwarded one is in the key unless known harmless: a
-trace header in the key means no hit, silently; an unkeyed header that changes the answer means
-a wrong one.
+Only listed headers are forwarded, and every forwarded one is in the key unless known harmless and
+not named by the operator: a trace header in the key means no hit, silently; an unkeyed header that
+changes the answer means a wrong one.
 """
 
 from __future__ import annotations
@@ -11,10 +11,18 @@ from collections.abc import Container, Iterable
 
 import msgspec
 
-__all__ = ("EVERY", "HARMLESS", "Taken", "headers_named", "is_credential", "take_headers")
+__all__ = (
+    "EVERY",
+    "HARMLESS",
+    "Taken",
+    "headers_named",
+    "is_credential",
+    "take_headers",
+    "with_one_type",
+)
 
-# The body is known to be JSON, so its content type and encoding say nothing more.
 _FORWARDED = frozenset({b"accept", b"accept-language", b"content-type", b"content-language"})
+_TYPES = (b"accept", b"content-type")
 _FORWARDED_PREFIXES = (b"anthropic-", b"openai-")
 _CREDENTIAL = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"openai-organization", b"openai-project"}
@@ -73,8 +81,12 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
 def take_headers(
     headers: Iterable[tuple[bytes, bytes]], extra: Container[bytes] = frozenset()
 ) -> Taken:
-    """`headers` with names in lower case; `extra`: names the operator forwards besides."""
+    """`headers` with names in lower case; `extra`: names the operator forwards besides.
+
+    What is named there is in the key, whatever it is; `EVERY` names none.
+    """
     forward, keyed, credential = [], [], []
+    all_keyed = extra is not EVERY
     for pair in headers:
         name = pair[0]
         if name in _DROPPED and name not in extra:
@@ -83,12 +95,27 @@ def take_headers(
             credential.append(pair)
         elif name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES) or name in extra:
             forward.append(pair)
-            if name not in HARMLESS and not name.startswith(_HARMLESS_PREFIXES):
+            harmless = name in HARMLESS or name.startswith(_HARMLESS_PREFIXES)
+            if not harmless or (all_keyed and name in extra):
                 keyed.append(pair)
     # Order between different headers means nothing; between equal ones it does, and stays.
     keyed.sort(key=_name)
     credential.sort(key=_name)
     return Taken(tuple(forward), tuple(keyed), tuple(credential))
+
+
+def with_one_type(taken: Taken, *, stream: bool) -> Taken:
+    """What goes along with a body that is known to be JSON, in UTF-8, of a request with a key.
+
+    Its content type, and what it accepts, are the same for all who share an answer, unless they
+    are in the key: a server may read a body, or write an answer, as they say.
+    """
+    accepts = b"text/event-stream" if stream else b"application/json"
+    own = [pair for pair in taken.forward if pair[0] not in _TYPES or pair in taken.keyed]
+    named = {name for name, _ in own}
+    types = ((b"accept", accepts), (b"content-type", b"application/json"))
+    own += [pair for pair in types if pair[0] not in named]
+    return msgspec.structs.replace(taken, forward=tuple(own))
 
 
 def _name(pair: tuple[bytes, bytes]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thinkonce.request.headers import HARMLESS, headers_named, take_headers
+from thinkonce.request.headers import HARMLESS, headers_named, take_headers, with_one_type
 
 SDK = [
     (b"host", b"localhost:8000"),
@@ -57,11 +57,22 @@ def test_a_language_may_change_the_answer() -> None:
     assert take_headers([(b"accept-language", b"de")]).keyed == ((b"accept-language", b"de"),)
 
 
-def test_a_configured_header_is_keyed_unless_known_harmless() -> None:
-    extra = frozenset({b"x-unknown", b"traceparent", b"x-stainless-lang"})
+def test_a_configured_header_is_keyed_whatever_it_is() -> None:
+    extra = frozenset({b"x-unknown", b"user-agent", b"x-stainless-lang", b"x-forwarded-for"})
     taken = take_headers(SDK, extra)
-    assert taken.keyed == ((b"x-unknown", b"1"),)
-    assert {name for name, _ in taken.forward} >= extra
+    assert {name for name, _ in taken.keyed} == extra
+    assert {name for name, _ in taken.forward} == extra | {b"accept", b"content-type"}
+
+
+def test_a_type_is_a_clients_own_only_where_it_is_in_the_key() -> None:
+    sent = [(b"accept", b"text/csv"), (b"content-type", b"application/vnd.api+json")]
+    for stream, accepts in ((False, b"application/json"), (True, b"text/event-stream")):
+        taken = with_one_type(take_headers(sent), stream=stream)
+        one = ((b"accept", accepts), (b"content-type", b"application/json"))
+        assert (taken.forward, taken.keyed) == (one, ())
+    named = with_one_type(take_headers(sent, headers_named(["Accept"])), stream=False)
+    assert named.forward == ((b"accept", b"text/csv"), (b"content-type", b"application/json"))
+    assert named.keyed == ((b"accept", b"text/csv"),)
 
 
 def test_a_star_keys_every_header_that_is_not_addressed_to_us() -> None:
