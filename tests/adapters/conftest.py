@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -24,6 +25,8 @@ LIBRARIES: dict[str, tuple[ModuleType, ModuleType]] = {
     "httpx": (httpx, thinkonce.httpx),
     "httpx2": (httpx2, thinkonce.httpx2),
 }
+# Nobody here speaks TLS.
+NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass
@@ -36,7 +39,13 @@ class Kind:
 
     def transport(self, *wrapped: Any, **options: Any) -> Any:
         made = self.ours.AsyncCachingTransport if self.is_async else self.ours.CachingTransport
-        return made(*wrapped, **options)
+        return made(*(wrapped or (self.plain(),)), **options)
+
+    def plain(self) -> Any:
+        """What asks a provider, as by default but for certificates, which take long to read."""
+        library = self.library
+        made = library.AsyncHTTPTransport if self.is_async else library.HTTPTransport
+        return made(verify=NO_CERTIFICATES)
 
     def client(self, transport: Any, **more: Any) -> Any:
         made = self.library.AsyncClient if self.is_async else self.library.Client

@@ -188,5 +188,5 @@ def test_no_transport_is_made_for_options_that_cannot_work(
     name = "AsyncHTTPTransport" if kind.is_async else "HTTPTransport"
     monkeypatch.setattr(kind.library, name, lambda **_: made.append(name))
     with pytest.raises(ConfigError):
-        kind.transport(priority="first")
+        kind.transport(None, priority="first")
     assert not made

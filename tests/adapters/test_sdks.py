@@ -11,6 +11,7 @@ import httpx2
 import openai
 import pytest
 
+from adapters.conftest import kind_named
 from gateway.conftest import until
 from gateway.upstream import Out, Seen, Upstream, chunks, completion
 from gateway.whole_provider import VECTOR, provide
@@ -22,10 +23,11 @@ ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 class Sdk:
     """Both kinds of one SDK's client, called alike."""
 
-    def __init__(self, kind: Any, is_async: bool, **more: Any) -> None:
+    def __init__(self, kind: Any, is_async: bool, *wrapped: Any, **more: Any) -> None:
         self.is_async = is_async
         library = httpx2.AsyncClient if is_async else httpx2.Client
-        self.transport = AsyncCachingTransport() if is_async else CachingTransport()
+        transport = AsyncCachingTransport if is_async else CachingTransport
+        self.transport = transport(*wrapped)
         self.client = kind(http_client=library(transport=self.transport), api_key="k", **more)
 
     async def create(self, path: str, **body: Any) -> Any:
@@ -69,7 +71,8 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def gpt(request: pytest.FixtureRequest, upstream: Upstream) -> AsyncIterator[Sdk]:
     is_async = request.param == "async"
     kind = openai.AsyncOpenAI if is_async else openai.OpenAI
-    sdk = Sdk(kind, is_async, base_url=upstream.url, max_retries=1)
+    plain = kind_named(f"httpx2-{request.param}").plain()
+    sdk = Sdk(kind, is_async, plain, base_url=upstream.url, max_retries=1)
     yield sdk
     await sdk.close()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapters.conftest import Client, Stage
+import pytest
+
+from adapters.conftest import Client, Kind, Stage, kind_named
 from gateway.conftest import Running, running, settings_of
 from thinkonce import settings as known
 from thinkonce.gateway.tenants import digest_of
@@ -14,6 +16,12 @@ BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 # Until an answer is in the store, the call that made it can still be joined.
 FOUND = ("HIT", "COALESCED")
 KEY = {"authorization": "Bearer k"}
+
+
+@pytest.fixture(params=["httpx2-async", pytest.param("httpx2-blocking", marks=pytest.mark.slow)])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Keys are made alike by all of them, which other tests show."""
+    return kind_named(str(request.param))
 
 
 async def gateway_on(stage: Stage, folder: Path, pool: str = "main", **more: Any) -> Running:
