@@ -123,3 +123,25 @@ async def test_the_log_of_a_gateway_says_who_asked_what_and_what_became_of_it(
     assert (hit["endpoint"], hit["path"]) == ("chat/completions", CHAT)
     assert stream["request_id"] == "mine"
     assert (odd["status"], odd["path"]) == (200, "/v1/models%0A%1B%5B2Jforged")
+
+
+class Behind(StringIO):
+    """A pipe that does not block, and is full at first."""
+
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise BlockingIOError
+        return super().write(text)
+
+
+async def test_a_reader_that_is_behind_ends_no_log() -> None:
+    out = Behind()
+    log = AccessLog(out)
+    for name in ("lost", "later"):
+        log.write(name, "GET /", 200, "", "", 0.0)
+        log.flush()
+        out.full = False
+    assert log.enabled
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["later"]

@@ -6,15 +6,17 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from thinkonce.gateway.workers.board import Board
+from thinkonce.gateway.workers.board import CELLS, Board
 from thinkonce.gateway.workers.lines import CUT, WholeLines, pieces
 from thinkonce.gateway.workers.shares import (
     SharedAllowance,
     SharedQuota,
+    bounded_servers,
     give_back_all,
     shared_room,
 )
@@ -118,8 +120,43 @@ async def test_a_server_gets_no_more_requests_from_two_workers_than_from_one(boa
     assert await waiting[1] is two
     assert (one.busy, two.busy) == (0, 2)
     upstreams = {"p": Upstream(urls=["http://h"], max_concurrent=2)}
-    give_back_all(board, upstreams, 1)  # it was killed
+    give_back_all(board, bounded_servers(upstreams), 1)  # it was killed
     assert here.take([one]) is one
+
+
+HOLDER = """
+import fcntl, sys
+fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX, 1, int(sys.argv[2]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_that_stopped_in_the_middle_hangs_nobody(board):
+    board.cell("known", 1.0, 2.0)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "pass_fds": (board.fd,)}
+    with spawn(HOLDER, str(board.fd), str(CELLS), **pipes) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        assert board.cell("known").read() == (1.0, 2.0)
+        assert board.cell("new") is None, "as if the board were full"
+        holder.stdin.close()
+    assert board.cell("new") is not None
+
+
+def test_a_reader_that_is_behind_loses_no_line_and_one_that_is_gone_stops_nobody(monkeypatch):
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    out, lines = WholeLines(write), [f"{number} {'x' * 1000}\n" for number in range(300)]
+    writing = threading.Thread(target=lambda: [out.write(line) for line in lines])
+    writing.start()
+    with open(read, closefd=False) as pipe:
+        assert [pipe.readline() for _ in lines] == lines
+    writing.join(60)
+    monkeypatch.setattr("thinkonce.gateway.workers.lines.PATIENCE", 0.0)
+    for line in lines:
+        out.write(line)
+    os.close(read)
+    os.close(write)
 
 
 @pytest.mark.slow

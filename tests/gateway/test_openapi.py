@@ -173,6 +173,12 @@ def test_keys_and_tokens_are_described_as_needed_where_they_are() -> None:
     assert needed(guarded, "/cache/stats", "get") == [{"admin": []}]
 
 
+async def test_bodies_have_no_marks_where_all_are_served_strictly(stage: Stage) -> None:
+    for gateway, marks in (({}, {"cache_hit", "kv_cache"}), ({"strict": True}, set())):
+        told = await described(await stage.gateway(gateway=gateway))
+        assert told["components"]["schemas"]["Marked"].get("properties", {}).keys() == marks
+
+
 async def test_a_reload_changes_what_is_described(stage: Stage) -> None:
     gateway = await stage.gateway()
     before = await described(gateway)

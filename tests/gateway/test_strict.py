@@ -246,6 +246,22 @@ async def test_numbers_are_for_administrators_and_explain_still_works(stage: Sta
     assert rows
 
 
+async def test_who_may_not_see_the_numbers_is_told_so(stage: Stage) -> None:
+    gateway, _ = await strictly(stage)
+    got = await gateway.get("/metrics", {"x-forwarded-for": "192.0.2.1"})
+    assert got.status == 403
+    assert got.json["error"]["message"].endswith("may use /metrics")
+
+
+async def test_a_worker_takes_its_part_of_memory_here_too(stage: Stage) -> None:
+    gateway, _ = await strictly(stage, gateway={"strict": True, "workers": 4})
+    strict, plain = gateway.assembly.gateway.strict, gateway.assembly.gateway.cached
+    assert strict is not None
+    path = "/v1/chat/completions"
+    own = strict._endpoints[path]._teller.parts.max_bytes
+    assert own == plain[path]._teller.parts.max_bytes == 8 * 2**20  # a quarter of an eighth
+
+
 def test_ids_keep_their_form() -> None:
     for source in ("chatcmpl-0a1f", "msg_0123456789", "cmpl-ABCxyz09", "plain", "", "a-b_c9"):
         made = {id_like(source) for _ in range(5)}

@@ -14,11 +14,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
+from yarl import URL
 
 from gateway.conftest import CHAT, Running, Stage, until
 from gateway.test_fallback import chain
 from gateway.test_servers import saying
-from gateway.upstream import Out, Seen, Upstream, completion
+from gateway.upstream import Out, Seen, Upstream, chunks, completion
 from thinkonce.gateway.tracing import Tracing
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -139,6 +140,36 @@ async def test_every_attempt_is_a_span_and_a_failure_an_error(
         assert attempt.status.status_code is StatusCode.ERROR
         assert (attempt.attributes or {})["error.type"] == "ServerDisconnectedError"
         assert not attempt.events, "an error's words could be an upstream's"
+
+
+async def test_an_answer_that_breaks_off_is_an_error_of_its_attempt(
+    traced: Running, upstream: Upstream, spans: InMemorySpanExporter
+) -> None:
+    async def cut(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        await out.event(chunks("hel")[0])
+        out.cut()
+
+    upstream.script = cut
+    await traced.chat(stream=True)
+    await until(lambda: len(of_kind(spans, SpanKind.CLIENT)) == 1)
+    (attempt,) = of_kind(spans, SpanKind.CLIENT)
+    assert attempt.status.status_code is StatusCode.ERROR
+    told = dict(attempt.attributes or {})
+    assert (told["http.response.status_code"], told["error.type"]) == (200, "Broken")
+
+
+async def test_an_attempt_names_the_api_and_the_server(
+    traced: Running, upstream: Upstream, spans: InMemorySpanExporter
+) -> None:
+    said = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    await traced.post("/v1/messages", said, {"x-api-key": "sk-ant-client"})
+    await until(lambda: len(of_kind(spans, SpanKind.CLIENT)) == 1)
+    (attempt,) = of_kind(spans, SpanKind.CLIENT)
+    told = dict(attempt.attributes or {})
+    assert told["gen_ai.provider.name"] == "anthropic"
+    assert told["server.address"] == "127.0.0.1"
+    assert told["server.port"] == URL(upstream.url).port
 
 
 async def test_those_who_share_a_call_share_its_span(

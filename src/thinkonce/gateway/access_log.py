@@ -99,6 +99,8 @@ class AccessLog:
             try:
                 out.write("".join(lines))
                 out.flush()
+            except BlockingIOError:
+                pass  # it is full just now: these are lost, later ones are written
             except (OSError, ValueError):  # nobody reads it any more: no reason to fail
                 self.enabled = False
 

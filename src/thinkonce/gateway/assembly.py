@@ -29,7 +29,7 @@ from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.endpoints import endpoints_of, prices_of, readers, rules_of
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.numbers import ServerNumbers
-from thinkonce.gateway.parts import part_of
+from thinkonce.gateway.parts import memory_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
 from thinkonce.gateway.request_ids import RequestIds
@@ -95,8 +95,7 @@ class Assembly:
         strict = strict_of(settings, pools, shelf, world, client, passing, metrics, prices)
         clients = _clients(settings, shelf, self.place).keeping(self.gateway.clients)
         # Everything is built. Of what changes from here on, only the first may refuse.
-        cache, workers = settings.cache, settings.gateway.workers
-        shelf.memory.resize(part_of(cache.max_size, workers), part_of(cache.max_bytes, workers))
+        shelf.memory.resize(*memory_of(settings))
         if shelf.store is not None:
             shelf.store.resize(settings.store.max_bytes)
         shelf.adopt(rules)
@@ -217,16 +216,16 @@ def _tracing() -> Tracing:
 
 def _shelf(settings: Settings, clock: Clock) -> Shelf:
     """With this worker's part of the memory, and the whole store."""
-    cache, workers = settings.cache, settings.gateway.workers
+    max_size, max_bytes = memory_of(settings)
     return open_shelf(
         settings.store.url,
         rules_of(settings),
         secret=settings.store.secret,
         encryption_keys=keys_of(settings.store),
-        max_size=part_of(cache.max_size, workers),
-        max_bytes=part_of(cache.max_bytes, workers),
+        max_size=max_size,
+        max_bytes=max_bytes,
         store_max_bytes=settings.store.max_bytes,
-        policy=cache.policy,
+        policy=settings.cache.policy,
         clock=clock,
     )
 

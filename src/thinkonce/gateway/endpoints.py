@@ -101,11 +101,10 @@ class Beside:
 
 def beside_of(settings: Settings, prices: Prices, share: float = 1.0) -> Beside:
     """`share`: what it may use of the settings' bounds."""
-    most, workers = settings.cache.max_bytes, settings.gateway.workers
     forwarded = headers_named(settings.gateway.forward_headers)
-    of_memo = share * share_of(most, workers=workers) // len(DIALECTS)
+    of_memo = share * share_of(settings) // len(DIALECTS)
     return Beside(
-        Parts(prices, int(share * share_of(most, least=LEAST, workers=workers))),
+        Parts(prices, int(share * share_of(settings, least=LEAST))),
         {name: Memo(forwarded, int(of_memo)) for name in DIALECTS},
     )
 

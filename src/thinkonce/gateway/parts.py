@@ -14,8 +14,9 @@ from thinkonce.entry import Entry
 from thinkonce.gateway.marks import Ready, make_ready
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.dialect import Asked, Dialect
+from thinkonce.settings import Settings
 
-__all__ = ("LEAST", "Parts", "part_of", "share_of")
+__all__ = ("LEAST", "Parts", "memory_of", "part_of", "share_of")
 
 MIB = 1024 * 1024
 # Part of the memory tier's bound that is spent on top of it, for each of two: these, and the memo.
@@ -91,10 +92,17 @@ class Parts:
             self.bytes -= self._kept.pop(next(iter(self._kept))).size
 
 
-def share_of(max_bytes: int | None, *, least: int = 0, workers: int = 1) -> int:
-    """What may be spent beside a memory tier of `max_bytes` (None: unbounded), by each worker."""
+def share_of(settings: Settings, *, least: int = 0) -> int:
+    """What may be spent beside the memory tier, by each worker."""
+    max_bytes = settings.cache.max_bytes
     spent = MOST if max_bytes is None else max(least, min(max_bytes // SHARE, MOST))
-    return spent // workers
+    return spent // settings.gateway.workers
+
+
+def memory_of(settings: Settings) -> tuple[int | None, int | None]:
+    """Entries and bytes that each worker may hold in memory."""
+    cache, workers = settings.cache, settings.gateway.workers
+    return part_of(cache.max_size, workers), part_of(cache.max_bytes, workers)
 
 
 def part_of(bound: int | None, workers: int) -> int | None:

@@ -194,7 +194,7 @@ def strict_of(
         return None
     cache, reads = settings.cache, readers(settings, pools, shelf)
     stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
-    parts = Parts(prices, share_of(cache.max_bytes, least=LEAST))
+    parts = Parts(prices, share_of(settings, least=LEAST))
     forwarded = headers_named(settings.gateway.forward_headers)
     endpoints = {
         name: StrictEndpoint(

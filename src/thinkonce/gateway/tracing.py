@@ -183,10 +183,14 @@ def _facts(
 
 
 def _asked_of(pool: Pool, server: Server, request: Request, operation: str) -> dict[str, str | int]:
-    provider = "anthropic" if pool.declared.dialect == "anthropic" else "openai"
+    # Of whose API it is: the pool's dialect only says how the gateway's own key is sent.
+    speaks = pool.declared.dialect == "anthropic" or request.path.startswith("messages")
+    provider = "anthropic" if speaks else "openai"
+    host, port = server.base.address
     return {
         "http.request.method": request.method,
-        "server.address": server.name,
+        "server.address": host,
+        "server.port": port,
         "thinkonce.pool": pool.name,
         **(
             {"gen_ai.operation.name": operation, "gen_ai.provider.name": provider}

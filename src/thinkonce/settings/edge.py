@@ -42,7 +42,8 @@ class EdgeSettings(Section, frozen=True):
         int | None,
         about(
             "Connections at once from one address (of IPv6: from one /64 network); beyond it a "
-            "503. Behind a proxy all have the proxy's.",
+            "503. Behind a proxy all have the proxy's. Each of several workers allows its part, "
+            "rounded up, however the system spreads that address's connections.",
             "a whole number >= 1" + NONE,
             least=1,
         ),

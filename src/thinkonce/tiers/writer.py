@@ -89,6 +89,7 @@ class WriteBehind:
         self._queued_bytes = self._number = 0
         self._window = PurgeWindow()
         self._wake = threading.Condition()
+        self._finishing = threading.Lock()
         self._stopping = False
         self._unfinished = False  # the last transaction could not remove all there is to remove
         self._thread: threading.Thread | None = None
@@ -174,6 +175,7 @@ class WriteBehind:
         """Remove everything that is past its life or beyond the byte bound."""
         while self.commit(LONGEST_WAIT) and self._unfinished:
             pass
+        self._finish()
 
     def wake(self) -> None:
         """Look for work now."""
@@ -204,8 +206,6 @@ class WriteBehind:
                     batch = dict(islice(self.queue.items(), BATCH_ROWS))
                     doomed = dict(islice(self.doomed.items(), BATCH_ROWS))
                 removed = self._write(database, batch, doomed)
-            if self._resealing is not None:
-                self._resealing.finish()
         except Exception as error:  # whatever it is: the thread must live, and waiters return
             self._failed(error)
             return False
@@ -283,6 +283,18 @@ class WriteBehind:
         while self._wait_for_work():
             if not self.commit(self._patience()):
                 self._pause(PAUSE_AFTER_FAILURE)
+            elif not self._has_work():
+                self._finish()  # only here: it takes as long as the file is large
+
+    def _finish(self) -> None:
+        """Let the file be written anew where that is due; whoever tidies waits for it."""
+        if self._resealing is None:
+            return
+        try:
+            with self._finishing:
+                self._resealing.finish()
+        except Exception as error:  # as in `commit`
+            self._failed(error)
 
     def _wait_for_work(self) -> bool:
         """Return when there is a batch, or nothing was written for a while; False at the end."""

@@ -196,11 +196,11 @@ class Client:
                 attempt.ended(0, error)
             raise
 
-        def done() -> None:
+        def done(broken: Exception | None) -> None:
             self._done()
             pool.line.give_back(server)
             if attempt is not None:
-                attempt.ended(response.status)
+                attempt.ended(response.status, broken)
 
         raw = raw and not pool.credential  # or a key could not be found in it
         exchange = Received(response, self.timeouts.read, raw, done)

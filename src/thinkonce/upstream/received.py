@@ -14,19 +14,23 @@ __all__ = ("Received",)
 
 
 class Received(Exchange):
-    """`gap`: most seconds between two pieces. `closed` is called once, when the server is done."""
+    """`gap`: most seconds between two pieces. `closed` is called once, when the server is done.
+
+    It gets what broke the answer off, if anything did.
+    """
 
     def __init__(
         self,
         response: aiohttp.ClientResponse,
         gap: float,
         raw: bool,
-        closed: Callable[[], object],
+        closed: Callable[[Exception | None], object],
     ) -> None:
         super().__init__(response.status, response.raw_headers, raw=raw)
         self._response, self._gap, self._closed = response, gap, closed
         self._due = float("inf")
         self._late = False
+        self._failure: Exception | None = None
         self._watch: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
@@ -38,7 +42,7 @@ class Received(Exchange):
         else:
             self._response.close()
         closed, self._closed = self._closed, _nothing
-        closed()
+        closed(self._failure)
 
     async def _read(self) -> bytes:
         content = self._response.content
@@ -49,9 +53,12 @@ class Received(Exchange):
         try:
             return await content.readany()
         except (aiohttp.ClientError, ConnectionError) as error:
-            if self._late:
-                raise Stalled(f"the upstream paused for more than {self._gap:g} s") from error
-            raise Broken(f"the upstream's answer broke off: {say(error)}") from error
+            self._failure = (
+                Stalled(f"the upstream paused for more than {self._gap:g} s")
+                if self._late
+                else Broken(f"the upstream's answer broke off: {say(error)}")
+            )
+            raise self._failure from error
         finally:
             self._due = float("inf")
 
@@ -65,5 +72,5 @@ class Received(Exchange):
         self._response.close()
 
 
-def _nothing() -> None:
+def _nothing(failure: Exception | None) -> None:
     pass

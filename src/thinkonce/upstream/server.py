@@ -46,6 +46,12 @@ class Base:
         both = "&".join(filter(None, (self.query, query)))
         return f"{root}/{path}?{both}" if both else f"{root}/{path}"
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urlsplit(self.root)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
     def beside(self, path: str) -> str:
         """`path` at the server's own root: health pages lie outside the API."""
         parts = urlsplit(self.root)

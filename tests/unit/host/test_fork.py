@@ -26,6 +26,8 @@ LOCKS = {"Lock", "RLock", "Condition"}
 BY_OTHERS = {
     "flight.py Flight": "its table's lock, which Flights frees; one of its own ends with its call",
     "gateway/saving.py Keeper": "an asyncio lock: a forked child has no loop to wait for it in",
+    "gateway/workers/parent.py _Parent": "an asyncio lock, as the one above",
+    "gateway/workers/worker.py _WorkerServer": "an asyncio lock, as the one above",
     "host/lock.py FileLock": "HostFile makes a new one in the child",
     "kv/scheduler.py Scheduler": "lives in a server of its own, which never forks",
     "leading.py": "freed at its definition, for the process",
@@ -44,14 +46,13 @@ def locks() -> Iterator[tuple[str, str, str]]:
     for path in sorted(SRC.rglob("*.py")):
         text = path.read_text()
         for node in ast.parse(text).body:
-            source = ast.get_source_segment(text, node) or ""
             named = isinstance(node, ast.ClassDef)
             where = path.relative_to(SRC).as_posix() + (f" {node.name}" if named else "")
             for each in ast.walk(node):
                 if isinstance(each, ast.Assign) and makes_lock(each.value):
                     target = ast.unparse(each.targets[0])
                     if not named or target.startswith("self."):
-                        yield where, target, source
+                        yield where, target, ast.get_source_segment(text, node) or ""
 
 
 def makes_lock(value: ast.expr) -> bool:

@@ -1,5 +1,6 @@
 """A store with a key: nothing in its files tells what it holds; a wrong key loses nothing."""
 
+import threading
 from contextlib import contextmanager
 
 import apsw
@@ -16,6 +17,7 @@ from thinkonce.testing.clock import FakeClock
 from thinkonce.testing.entries import answer_of, entry_of, key_of
 from thinkonce.tiers.cipher import Cipher
 from thinkonce.tiers.codec import Codec
+from thinkonce.tiers.resealing import Resealing
 from thinkonce.tiers.sqlite import SqliteTier
 
 SETTING = "s" * 32
@@ -55,6 +57,7 @@ def fill(path, *keys, count=30):
             entry = entry_of(CLOCK, f"MarkedAnswer {number} " * 20, meta=META)
             tier.put(key_of(str(number)), entry)
         assert tier.flush(10)
+        tier.tidy()  # with a key, the new file is written anew: not while a test looks into it
 
 
 def found_in(path):
@@ -331,3 +334,22 @@ def test_a_decorated_functions_answers_are_encrypted_and_found_again(path):
     assert not found_in(path)
     with pytest.raises(ConfigError, match=Cipher((NEW,)).ids[0]):
         Cache(f"sqlite:///{path}", secret=SETTING)
+
+
+def test_the_file_is_written_anew_while_nobody_waits_for_a_listing(path, monkeypatch):
+    fill(path)
+    finish, asked, done = Resealing.finish, [], threading.Event()
+
+    def watched(self):
+        asked.append(threading.current_thread())
+        finish(self)
+        if self._database.rows("SELECT 1 FROM meta WHERE name = 'settled'"):
+            done.set()
+
+    monkeypatch.setattr(Resealing, "finish", watched)
+    with opened(path, NEW) as tier:
+        for number in range(30):
+            tier.put(key_of(f"more {number}"), entry_of(CLOCK, "more"))
+            assert tier.flush(10)
+        assert done.wait(10)
+    assert threading.current_thread() not in asked

@@ -25,8 +25,9 @@ def authorise(call: Call, token: str) -> None:
         if not hmac.compare_digest(given, token.encode()):
             raise _forbidden("x-thinkonce-admin-token: missing or wrong")
     elif why := why_not_local(call):
+        what = "/cache" if call.path.startswith("/cache") else call.path
         raise _forbidden(
-            f"{why}; without [admin] token only callers on this machine may use /cache"
+            f"{why}; without [admin] token only callers on this machine may use {what}"
         )
     kind = call.head.get(b"content-type", b"application/json").lower()
     if call.method == "POST" and b"json" not in kind:

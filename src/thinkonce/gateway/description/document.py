@@ -80,7 +80,9 @@ def document_of(settings: Settings) -> Json:
                 **controls(classes),
                 **schemas(),
                 **admin_schemas(),
-                "Marked": _marked(annotated=settings.gateway.annotate_body),
+                "Marked": _marked(
+                    annotated=settings.gateway.annotate_body and not settings.gateway.strict
+                ),
             },
             "securitySchemes": {**_KEYS, "admin": _token()},
         },

@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -27,6 +28,7 @@ NUMBERS = struct.Struct("=dd")
 CELLS = 1 << 16
 SIZE = CELLS * CELL.size  # untouched pages take no memory
 PATIENCE = 200  # attempts at a lock, some 100 us
+LONGEST_LOOK = 0.1  # seconds for a place of a new name: taken at the start and at a reload
 
 
 class Cell:
@@ -74,27 +76,49 @@ class Board:
         return cls(fd)
 
     def cell(self, name: str, first: float = 0.0, second: float = 0.0) -> Cell | None:
-        """The cell of `name`, with these numbers if it is new; None where the board is full."""
+        """The cell of `name`, with these numbers if it is new.
+
+        None where the board is full, and where a process that was stopped keeps others from it.
+        """
         digest = blake2b(name.encode(), digest_size=NAME_BYTES).digest()
-        begin = int.from_bytes(digest[:4]) % CELLS
-        # One lock for all that look for a place, behind the cells' own.
-        fcntl.lockf(self.fd, fcntl.LOCK_EX, 1, CELLS)
+        place, is_there = self._place_of(digest)
+        if is_there:  # a cell never goes, so no lock is needed to find one
+            return Cell(self.fd, self._map, place)
+        if not _lock_soon(self.fd, CELLS):  # one lock for all that take a place
+            return None
         try:
-            for step in range(CELLS):
-                place = (begin + step) % CELLS
-                found = bytes(self._map[place * CELL.size : place * CELL.size + NAME_BYTES])
-                if not any(found):
-                    CELL.pack_into(self._map, place * CELL.size, digest, first, second)
-                elif found != digest:
-                    continue
-                return Cell(self.fd, self._map, place)
+            place, is_there = self._place_of(digest)
+            if place < 0:
+                return None
+            if not is_there:
+                CELL.pack_into(self._map, place * CELL.size, digest, first, second)
+            return Cell(self.fd, self._map, place)
         finally:
             fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, CELLS)
-        return None
+
+    def _place_of(self, digest: bytes) -> tuple[int, bool]:
+        """Where its cell is, or could be; -1 where there is no place left."""
+        begin = int.from_bytes(digest[:4]) % CELLS
+        for step in range(CELLS):
+            place = (begin + step) % CELLS
+            found = bytes(self._map[place * CELL.size : place * CELL.size + NAME_BYTES])
+            if found == digest or not any(found):
+                return place, found == digest
+        return -1, False
 
     def close(self) -> None:
         self._map.close()
         os.close(self.fd)
+
+
+def _lock_soon(fd: int, place: int) -> bool:
+    """As `_lock`, with patience for a process that had to wait for its turn to run."""
+    give_up_at = time.monotonic() + LONGEST_LOOK
+    while not _lock(fd, place):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def _lock(fd: int, place: int) -> bool:

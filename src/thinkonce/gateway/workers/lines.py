@@ -11,12 +11,14 @@ import io
 import os
 import select
 import stat
+import time
 from collections.abc import Iterator
 
 __all__ = ("WholeLines", "pieces")
 
 PIECE = int(getattr(select, "PIPE_BUF", 512))  # bytes
 CUT = b" [cut]\n"
+PATIENCE = 0.1  # seconds for a reader that is behind
 
 
 class WholeLines(io.TextIOBase):
@@ -49,7 +51,19 @@ class WholeLines(io.TextIOBase):
     def _put(self, text: str) -> None:
         content = text.encode(errors="backslashreplace")
         for piece in pieces(content, self._most):
-            os.write(self._fd, piece)
+            self._put_piece(piece)
+
+    def _put_piece(self, piece: bytes) -> None:
+        """All of it, unless nobody reads for too long: a line may be lost, not the writer."""
+        give_up_at = time.monotonic() + PATIENCE
+        while piece:
+            try:
+                piece = piece[os.write(self._fd, piece) :]
+            except BlockingIOError:  # whoever shares the descriptor may have made it so
+                left = give_up_at - time.monotonic()
+                if left <= 0:
+                    return
+                select.select((), (self._fd,), (), left)
 
 
 def pieces(content: bytes, most: int | None) -> Iterator[bytes]:

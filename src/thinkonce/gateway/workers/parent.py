@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -42,7 +43,7 @@ from thinkonce.gateway.workers.messages import (
     WhyNot,
 )
 from thinkonce.gateway.workers.seat import Seat
-from thinkonce.gateway.workers.shares import give_back_all
+from thinkonce.gateway.workers.shares import bounded_servers, give_back_all
 from thinkonce.settings import Settings
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind_each, url_of
@@ -54,6 +55,7 @@ __all__ = ("run_workers",)
 log = logging.getLogger("thinkonce")
 
 M = TypeVar("M")
+Answers = dict[Seat, Done | None]  # None: it gave none
 
 # Before a worker that died is started again, in seconds: at once if it had lived long.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -115,11 +117,14 @@ class _Parent:
         self._url = url_of(listeners[0], "https" if settings.gateway.tls_cert else "http")
         self._run, self._serials = secrets.token_hex(8), count(1)
         self._board = Board.new()
+        # All that ever were: a call of a pool that a reload removed may hold a place there.
+        self._servers = bounded_servers(settings.upstreams)
         self._bounds: Bounds = {}  # those changed since the configuration was read
         self._seats = [Seat(place, self._hear) for place in range(settings.gateway.workers)]
         self._keepers: list[asyncio.Task[None]] = []
         self._gone: Numbers | None = None  # what workers counted that are not there any more
         self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._said_draining = False
         self._errands: set[asyncio.Task[None]] = set()
         if model is not None:
@@ -230,11 +235,9 @@ class _Parent:
             seat.terminate()
 
     async def _stopped_within(self, seconds: float) -> bool:
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        return self._stopping.is_set()  # it may have been while the wait was given up
 
     def _leave(self, seat: Seat) -> None:
         """Its counts stay, its listener is another's for now."""
@@ -242,7 +245,7 @@ class _Parent:
             left = of_the_gone(seat.numbers)
             self._gone = left if self._gone is None else total((self._gone, left))
             seat.numbers = None
-        give_back_all(self._board, self._settings.upstreams, seat.place)
+        give_back_all(self._board, self._servers, seat.place)
         self._arrange()
         self._say_draining()
 
@@ -313,14 +316,15 @@ class _Parent:
 
     async def _spread(self, message: Message, but: Seat | None = None) -> Done:
         """Tell all workers but one; what went wrong with any."""
-        told = [seat for seat in self._seats if seat is not but and seat.serves]
-        said = await _all(seat.ask(message, Done, TELL_SECONDS) for seat in told)
-        wrong = [
-            f"worker {seat.place + 1}: {'no answer' if done is None else done.error}"
-            for seat, done in zip(told, said, strict=True)
-            if done is None or done.error
-        ]
-        return Done("; ".join(wrong))
+        told = [seat for seat in self._serving() if seat is not but]
+        return Done(_wrong(await self._tell_all(message, told)))
+
+    async def _tell_all(self, message: Message, seats: Sequence[Seat]) -> Answers:
+        said = await _all(seat.ask(message, Done, TELL_SECONDS) for seat in seats)
+        return dict(zip(seats, said, strict=True))
+
+    def _serving(self) -> list[Seat]:
+        return [seat for seat in self._seats if seat.serves]
 
     # -- what changes while they run ---------------------------------------------------------
 
@@ -328,14 +332,25 @@ class _Parent:
         """Raises ConfigError; then nothing has changed."""
         Pools.of(settings.upstreams).take_keys(os.environ)
         tls_of(settings.gateway)
-        self._settings, self._bounds = settings, {}
-        write_log_as(settings)
+        self._servers |= bounded_servers(settings.upstreams)
         self._run_errand(self._reload(settings))
 
     async def _reload(self, settings: Settings) -> None:
-        done = await self._spread(Adopt(settings))
-        if done.error:
-            log.error("SIGHUP: not in force everywhere: %s", done.error)
+        """Workers that begin later begin with what those that serve have taken."""
+        async with self._reloading:
+            said = await self._tell_all(Adopt(settings), self._serving())
+            if any(done is not None and done.error for done in said.values()):
+                log.error("SIGHUP: the configuration stays as it was: %s", _wrong(said))
+                await self._tell_all(Adopt(self._settings), list(said))
+                if self._bounds:
+                    await self._tell_all(Resize(self._bounds), list(said))
+                return
+            self._settings, self._bounds = settings, {}
+            write_log_as(settings)
+            late = [seat for seat in self._serving() if seat not in said]
+            said |= await self._tell_all(Adopt(settings), late)
+        if wrong := _wrong(said):
+            log.error("SIGHUP: not in force everywhere: %s", wrong)
         else:
             log.info("SIGHUP: in force in all workers")
 
@@ -348,6 +363,15 @@ class _Parent:
         task = asyncio.ensure_future(work)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
+
+
+def _wrong(said: Answers) -> str:
+    """What went wrong with any; "" for nothing."""
+    return "; ".join(
+        f"worker {seat.place + 1}: {'no answer' if done is None else done.error}"
+        for seat, done in said.items()
+        if done is None or done.error
+    )
 
 
 async def _all(asked: Iterable[Awaitable[M]]) -> list[M]:

@@ -57,7 +57,11 @@ class Seat:
         self.draining, self.numbers = None, None
         ours, theirs = socket.socketpair()
         with theirs:
-            self.process = await _spawn(theirs, begin)
+            try:
+                self.process = await _spawn(theirs, begin)
+            except BaseException:
+                ours.close()
+                raise
         self.channel = await Channel.over(ours, self._hear)
         self.channel.tell(begin)
         await asyncio.wait((self._begun, self.channel.heard), return_when=asyncio.FIRST_COMPLETED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from thinkonce.clock import Clock
 from thinkonce.gateway.allowance import Allowance
@@ -15,6 +15,7 @@ __all__ = (
     "SharedAllowance",
     "SharedQuota",
     "SharedRoom",
+    "bounded_servers",
     "give_back_all",
     "shared_room",
 )
@@ -111,13 +112,21 @@ def shared_room(
     return SharedRoom(most, own, there, gate)
 
 
-def give_back_all(board: Board, upstreams: Mapping[str, Upstream], place: int) -> None:
-    """Free what a worker that is not there any more had taken of servers' room."""
-    for name, upstream in upstreams.items():
-        for url in upstream.urls if upstream.max_concurrent is not None else ():
-            cell = _busy_cell(board, name, url, place)
-            if cell is not None:
-                cell.write(0.0, 0.0)
+def bounded_servers(upstreams: Mapping[str, Upstream]) -> set[tuple[str, str]]:
+    """Pool and URL of the servers whose requests are counted."""
+    return {
+        (name, url)
+        for name, upstream in upstreams.items()
+        for url in (upstream.urls if upstream.max_concurrent is not None else ())
+    }
+
+
+def give_back_all(board: Board, servers: Iterable[tuple[str, str]], place: int) -> None:
+    """Free what a worker that is not there any more had taken of these servers' room."""
+    for pool, url in servers:
+        cell = _busy_cell(board, pool, url, place)
+        if cell is not None:
+            cell.write(0.0, 0.0)
 
 
 def _busy_cell(board: Board, pool: str, url: str, place: int) -> Cell | None:

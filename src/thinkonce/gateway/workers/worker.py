@@ -108,6 +108,7 @@ class _WorkerServer(GatewayServer):
             place: socket.socket(fileno=fd) for place, fd in enumerate(begin.listeners) if fd != own
         }
         self._covered: dict[int, asyncio.Server] = {}
+        self._covering = asyncio.Lock()
         member = self._member
         super().__init__(
             socket.socket(fileno=own),
@@ -159,11 +160,21 @@ class _WorkerServer(GatewayServer):
         return Done()
 
     async def _cover(self, places: Iterable[int]) -> None:
-        wanted = {place for place in places if place in self._spare}
-        for place in self._covered.keys() - wanted:
-            self._covered.pop(place).close()
-        for place in wanted - self._covered.keys():
-            self._covered[place] = await self.accept_on(self._spare[place].dup())
+        async with self._covering:  # letters may come faster than they are carried out
+            wanted = {place for place in places if place in self._spare}
+            for place in self._covered.keys() - wanted:
+                self._covered.pop(place).close()
+            for place in wanted - self._covered.keys():
+                await self._accept_for(place)
+
+    async def _accept_for(self, place: int) -> None:
+        if place not in self._spare:  # it drains meanwhile
+            return
+        accepting = await self.accept_on(self._spare[place].dup())
+        if place in self._spare:
+            self._covered[place] = accepting
+        else:
+            accepting.close()
 
     async def _publish(self) -> None:
         while True:
