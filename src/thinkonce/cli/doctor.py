@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +56,7 @@ def _examined(settings: Settings, config: Path | None, compare: str | None) -> l
     source = config or Path(FILE_NAME)
     read = f"read {source}" if source.exists() else f"no {source}: defaults and environment"
     findings = [Finding("configuration", Grade.GOOD, read)]
+    findings += _ready(settings)
     findings += store_file(settings.store)
     findings += secret(settings.store)
     if compare is not None:
@@ -61,6 +64,24 @@ def _examined(settings: Settings, config: Path | None, compare: str | None) -> l
     findings += upstreams(settings.upstreams)
     findings += models(settings.local)
     return findings
+
+
+def _ready(settings: Settings) -> Iterator[Finding]:
+    """What `serve` asks before it begins, and what works other than its writer may think."""
+    from thinkonce.gateway.readiness import complaints, unreachable
+
+    for name, wrong in complaints(settings, os.environ):
+        if wrong is not None:
+            yield Finding(name, Grade.BAD, str(wrong), "correct that setting")
+    for name, other in unreachable(settings):
+        says = f"no model leads to it: {other} before it takes all models"
+        todo = f"declare {name} first, or name its models in [upstreams.{name}] models"
+        yield Finding(f"models of {name}", Grade.NOTE, says, todo)
+    keyless = [name for name, pool in settings.upstreams.items() if not pool.api_key_env]
+    for name in keyless if settings.clients else ():
+        says = "it is asked without a key: known clients' keys are the gateway's, not a provider's"
+        todo = f"name its key in [upstreams.{name}] api_key_env, unless it needs none"
+        yield Finding(f"key of {name}", Grade.NOTE, says, todo)
 
 
 def _print(findings: list[Finding], as_json: bool) -> None:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from thinkonce.cli.examine import Finding, Grade
@@ -32,11 +33,8 @@ def store_file(store: Store) -> Iterator[Finding]:
         yield _place_for(path)
     else:
         yield _access(path)
-        try:
-            keys_of(store)
-        except ConfigError as error:
-            yield Finding("encryption", Grade.BAD, str(error), "correct that setting")
-        else:
+        with suppress(ConfigError):  # keys that cannot be used: `readiness` says so
+            cipher_of(keys_of(store), "sqlite")
             yield from _content(path, store)
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.errors import ConfigError
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.admin import Admin
 from thinkonce.gateway.admin.desk import Desk
@@ -32,6 +31,7 @@ from thinkonce.gateway.numbers import ServerNumbers
 from thinkonce.gateway.parts import memory_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.quota import held_by
+from thinkonce.gateway.readiness import check_tracing
 from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.saving import Keeper
 from thinkonce.gateway.served import Served
@@ -206,11 +206,9 @@ def assemble(
 
 
 def _tracing() -> Tracing:
-    try:
-        from thinkonce.gateway.tracing import open_tracing
-    except ModuleNotFoundError as missing:
-        accepts = f"true once {missing.name} is there; pip install 'thinkonce[otel]' brings it"
-        raise ConfigError("[tracing] enabled", True, accepts) from missing
+    check_tracing()
+    from thinkonce.gateway.tracing import open_tracing  # what it stands on is an extra
+
     return open_tracing()
 
 

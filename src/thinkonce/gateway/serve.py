@@ -17,6 +17,7 @@ import msgspec
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.clients import check_guarded
 from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
+from thinkonce.gateway.readiness import LOCAL_POOL, complaints, unreachable
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
 from thinkonce.web.listener import bind
@@ -25,7 +26,6 @@ from thinkonce.web.server import Say, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
 
 __all__ = (
-    "LOCAL_POOL",
     "Signals",
     "announce",
     "beside_model",
@@ -37,8 +37,6 @@ __all__ = (
 
 log = logging.getLogger("thinkonce")
 
-LOCAL_POOL = "local"
-
 
 def run(
     settings: Settings, read: Callable[[], Settings] | None = None, say: Say = print_line
@@ -49,6 +47,8 @@ def run(
     default they are printed. Raises ConfigError.
     """
     check_models(settings)
+    log_to_stderr(settings.log.level, form=settings.log.format)
+    _check_ready(settings)
     if settings.gateway.workers > 1:
         if os.name != "posix":
             raise ConfigError(
@@ -57,7 +57,6 @@ def run(
         from thinkonce.gateway.workers.parent import run_workers
 
         return run_workers(settings, read or (lambda: settings), say)
-    log_to_stderr(settings.log.level, form=settings.log.format)
     listener = bind(settings.gateway.host, settings.gateway.port)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -107,6 +106,15 @@ async def beside_model(
             if model is not None:
                 await model.stop(0.0 if asked.twice else END_SECONDS)
     return 0
+
+
+def _check_ready(settings: Settings) -> None:
+    """Raises ConfigError before anything is begun, a local model say."""
+    for _, wrong in complaints(settings, os.environ):
+        if wrong is not None:
+            raise wrong
+    for name, other in unreachable(settings):
+        log.warning("no model leads to upstream %r: %r before it takes all models", name, other)
 
 
 def check_models(settings: Settings) -> None:

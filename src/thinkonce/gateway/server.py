@@ -10,7 +10,8 @@ from thinkonce.errors import UpstreamError
 from thinkonce.gateway.assembly import assemble
 from thinkonce.gateway.edge import attainable, limits_of, tls_of
 from thinkonce.gateway.http import HttpError
-from thinkonce.gateway.serve import LOCAL_POOL, announce, write_log_as
+from thinkonce.gateway.readiness import LOCAL_POOL
+from thinkonce.gateway.serve import announce, write_log_as
 from thinkonce.gateway.team import Place
 from thinkonce.settings import Settings
 from thinkonce.upstream.failure import Unreachable

@@ -399,6 +399,66 @@ def test_doctor_says_which_upstream_cannot_be_reached(
     assert "cannot be reached" in found["upstream here"]["says"]
 
 
+KEYLESS = '[upstreams.a]\nurls = ["http://127.0.0.1:9/v1"]\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "said"),
+    [
+        ("tls", '[gateway]\ntls_cert = "absent.pem"\n', "absent.pem"),
+        ("encryption", '[store]\nencryption_key_file = "absent.key"\n', "absent.key"),
+        ("encryption", '[store]\nencryption_key_file = "open.key"\n', "chmod 600"),
+        ("key of a", 'api_key_env = "NO_SUCH_KEY"\n', "NO_SUCH_KEY"),
+        ("tracing", "[tracing]\nenabled = true\n", "thinkonce[otel]"),
+    ],
+)
+def test_doctor_finds_what_serve_refuses(
+    name: str,
+    written: str,
+    said: str,
+    empty_folder: Path,
+    capsys: Out,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "thinkonce.gateway.tracing", raising=False)
+    (empty_folder / "open.key").write_text("ab" * 32, encoding="ascii")
+    (empty_folder / "open.key").chmod(0o644)
+    (empty_folder / "thinkonce.toml").write_text(KEYLESS + written, encoding="utf-8")
+    found = findings(capsys, 1, "--store", "sqlite:///new.db")
+    assert found[name]["grade"] == "fail"
+    assert said in found[name]["says"]
+    assert main(["serve", "--store", "sqlite:///new.db", "--port", "0"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_doctor_and_serve_warn_of_a_pool_that_no_model_leads_to(
+    empty_folder: Path, capsys: Out, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = "".join(
+        f'[upstreams.{name}]\nurls = ["http://127.0.0.1:9/v1"]\nmodels = ["{models}"]\n'
+        for name, models in (("late", "gpt-*"), ("named", "gpt-4o"))
+    )
+    broken = '[gateway]\nhost = "not an address"\n'  # so that it ends after its checks
+    (empty_folder / "thinkonce.toml").write_text(KEYLESS + more + broken, encoding="utf-8")
+    found = findings(capsys, 1, "--store", "sqlite:///new.db")
+    assert (found["models of late"]["grade"], "models of named" in found) == ("note", False)
+    assert main(["serve", "--store", "sqlite:///new.db", "--port", "0"]) == 2
+    assert [record.args for record in caplog.records if "no model" in record.msg] == [("late", "a")]
+
+
+def test_doctor_notes_a_pool_without_a_key_where_clients_are_known(
+    empty_folder: Path, capsys: Out
+) -> None:
+    clients = f'[clients.ann]\nkey_sha256 = "{"ab" * 32}"\n'
+    (empty_folder / "thinkonce.toml").write_text(KEYLESS + clients, encoding="utf-8")
+    found = findings(capsys, 1, "--store", "sqlite:///new.db")
+    assert (found["key of a"]["grade"], "api_key_env" in found["key of a"]["todo"]) == (
+        "note",
+        True,
+    )
+
+
 def test_doctor_exits_2_on_a_configuration_that_cannot_work(
     empty_folder: Path, capsys: Out
 ) -> None:

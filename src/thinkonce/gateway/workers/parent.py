@@ -47,7 +47,6 @@ from thinkonce.gateway.workers.shares import bounded_servers, give_back_all
 from thinkonce.settings import Settings
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind_each, url_of
-from thinkonce.web.log_lines import log_to_stderr
 from thinkonce.web.server import Say, drains, new_loop, print_line, stopped
 
 __all__ = ("run_workers",)
@@ -67,7 +66,6 @@ TELL_SECONDS = ASK_SECONDS / 2
 
 def run_workers(settings: Settings, read: Callable[[], Settings], say: Say = print_line) -> int:
     """As `serve.run`, by `gateway.workers` processes."""
-    log_to_stderr(settings.log.level, form=settings.log.format)
     gateway = settings.gateway
     listeners = bind_each(gateway.host, gateway.port, gateway.workers)
     try:

@@ -1,0 +1,71 @@
+"""What a gateway needs before it serves: asked by `serve` before it begins, and by `doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from thinkonce.errors import ConfigError
+from thinkonce.gateway.clients import check_guarded
+from thinkonce.settings import Settings, Upstream
+from thinkonce.tiers.keyring import cipher_of, keys_of
+from thinkonce.upstream.pools import Pool
+from thinkonce.web.tls import context_of
+
+__all__ = ("LOCAL_POOL", "check_tracing", "complaints", "unreachable")
+
+LOCAL_POOL = "local"
+
+
+def complaints(
+    settings: Settings, environ: Mapping[str, str]
+) -> Iterator[tuple[str, ConfigError | None]]:
+    """What was looked at, by name, and why the gateway cannot start with it; None: it can."""
+    gateway, store = settings.gateway, settings.store
+    if gateway.tls_cert or gateway.tls_key:
+        yield "tls", _wrong(lambda: context_of(gateway.tls_cert, gateway.tls_key))
+    if store.encryption_key or store.encryption_key_file:
+        yield "encryption", _wrong(lambda: cipher_of(keys_of(store), "sqlite"))
+    yield "clients", _wrong(lambda: check_guarded(settings))
+    for name, declared in settings.upstreams.items():
+        if declared.api_key_env:
+            pool = Pool(name, declared)
+            yield f"key of {name}", _wrong(partial(pool.take_key, environ))
+    if settings.tracing.enabled:
+        yield "tracing", _wrong(check_tracing)
+
+
+def check_tracing() -> None:
+    """Raises ConfigError where the packages that tracing stands on are not installed."""
+    try:
+        import thinkonce.gateway.tracing  # noqa: F401
+    except ModuleNotFoundError as missing:
+        accepts = f"true once {missing.name} is there; pip install 'thinkonce[otel]' brings it"
+        raise ConfigError("[tracing] enabled", True, accepts) from missing
+
+
+def unreachable(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Pools that no model's name leads to, each with the one before it that takes all.
+
+    A name that stands in `models` as it is goes before patterns; a fallback is reached otherwise.
+    """
+    pools = dict(settings.upstreams)
+    if settings.local.enabled:
+        pools.setdefault(LOCAL_POOL, Upstream(urls=[]))
+    fallbacks = {name for pool in pools.values() for name in pool.fallback}
+    takes_all, named = "", set[str]()
+    for name, pool in pools.items():
+        own = {model for model in pool.models if not set(model) & set("*?[")}
+        if takes_all and name not in fallbacks and not own - named:
+            yield name, takes_all
+        named |= own
+        if "*" in pool.models:
+            takes_all = takes_all or name
+
+
+def _wrong(check: Callable[[], object]) -> ConfigError | None:
+    try:
+        check()
+    except ConfigError as error:
+        return error
+    return None
