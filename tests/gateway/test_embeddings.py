@@ -361,6 +361,17 @@ async def test_a_fallback_answers_for_a_pool_that_cannot_under_its_own_keys(stag
     assert (got.json["kv_cache"]["items_hit"], MARK in got.headers) == (1, False)
 
 
+@pytest.mark.parametrize("other", [{"fallback_model": "other"}, {"models": ["other", "house-*"]}])
+@pytest.mark.parametrize("controls", [{}, {"kv_cache": {"enabled": False}}])
+async def test_a_pool_that_serves_another_model_answers_for_no_embeddings(
+    stage: Stage, other: dict[str, Any], controls: dict[str, Any]
+) -> None:
+    one = await chain(stage, other)
+    one.main.script, one.spare.script, one.last.script = saying(503), embed, embed
+    got = await ask(one.gateway, ["a"], **controls)
+    assert (got.status, got.headers[MARK], one.calls) == (200, "last", (1, 0, 1))
+
+
 @pytest.mark.parametrize("given", [["a"], {"odd": "input"}])
 @pytest.mark.parametrize("status", [400, 503])
 async def test_the_first_pools_failure_passes_where_no_fallback_can_help(

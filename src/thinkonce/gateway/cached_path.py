@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 from urllib.parse import quote
 
@@ -99,6 +99,10 @@ class CachedPath(ABC):
         """Raises HttpError and RequestError for what cannot be served."""
         return _as_read_before(call, raw) or self.reader.read(call, raw)
 
+    def _instead_of(self, asking: Asking) -> Iterator[Asking]:
+        """What may be asked in place of `asking` where its pool cannot answer."""
+        return self.reader.instead_of(asking)
+
     def _refused_key(self, asking: Asking) -> str:
         """The key that an upstream's refusal is marked with; "" for none."""
         return ""
@@ -137,7 +141,7 @@ class CachedPath(ABC):
 
         False if what was found cannot take the shape asked for.
         """
-        others = list(self.reader.instead_of(asking))
+        others = list(self._instead_of(asking))
         if not others:
             return await self._answer_from(call, asking)
         failure: UpstreamError | None = None
@@ -169,7 +173,7 @@ class CachedPath(ABC):
         head = miss_headers(Outcome.BYPASS, reason, "")
         head.append((b"x-request-id", call.id))
         # What lies elsewhere, a stored response say, lies with one pool only.
-        others = [] if reason is Reason.STATEFUL else list(self.reader.instead_of(asking))
+        others = [] if reason is Reason.STATEFUL else list(self._instead_of(asking))
         failure: UpstreamError | None = None
         for each in (asking, *others) if others else ():
             try:

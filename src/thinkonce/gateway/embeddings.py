@@ -7,7 +7,7 @@ together from entries; where nothing was known, the upstream's own answer is pas
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -116,6 +116,13 @@ class EmbeddingsEndpoint(CachedPath):
             accepts = "one input where a label is the key"
             raise RequestError("kv_cache.key_mode", "override", accepts)
         return asking
+
+    def _instead_of(self, asking: Asking) -> Iterator[Asking]:
+        """Vectors of two models cannot be compared: only who serves the same model may answer."""
+        model = asking.asked.model
+        for other in super()._instead_of(asking):
+            if other.asked.model == model and other.pool.serves(model):
+                yield other
 
     async def _answer_from(
         self, call: Call, asking: Asking, *, spare: bool = False, failure: Exception | None = None
