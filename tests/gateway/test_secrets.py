@@ -23,8 +23,8 @@ from thinkonce.cli import main
 
 CLIENT, API_KEY, OWN = "sk-MARKclient", "sk-MARKapikey", "sk-MARKown"
 TOKEN, SECRET, USER, PASSWORD = "MARKtoken-admin", "MARKsecret" * 4, "MARKuser", "MARKpassword"
-QUERY, COOKIE, GOOGLE = "MARKquery", "MARKcookie", "MARKgoogle"
-SECRETS = (CLIENT, API_KEY, OWN, TOKEN, SECRET, USER, PASSWORD, QUERY, COOKIE, GOOGLE)
+QUERY, OPERATOR, COOKIE, GOOGLE = "MARKquery", "MARKoperator", "MARKcookie", "MARKgoogle"
+SECRETS = (CLIENT, API_KEY, OWN, TOKEN, SECRET, USER, PASSWORD, QUERY, OPERATOR, COOKIE, GOOGLE)
 KEY = bytes(range(32))
 # What a request and its answer say: for a store that is encrypted.
 TOLD = (
@@ -43,6 +43,8 @@ async def model(seen: Seen, out: Out) -> None:
         await out.json({"error": {"message": f"broken for {shown}"}}, 500)
     elif "say 429" in told:
         await out.json({"error": {"message": f"too often: {shown}"}}, 429, retry_after="1")
+    elif "say nonsense" in told:
+        await out.raw(f"HTTP/1.1 200 OK\r\nno header {shown}\r\n\r\n".encode())
     elif "cut" in told:
         await out.begin_stream()
         await out.event({"choices": []})
@@ -69,7 +71,7 @@ forward_headers = ["*"]
 connect_timeout = "2s"
 retries = 0
 [upstreams.main]
-urls = ["{upstream.url}"]
+urls = ["{upstream.url}?opkey={OPERATOR}"]
 models = ["main*", "MARKmodel*"]
 {own}
 [upstreams.gone]
@@ -120,6 +122,9 @@ async def everything_asked(process: Process, headers: dict[str, str]) -> list[Go
         *(said(f"say {status}") for status in (401, 500, 429)),
         *(said(f"say {status}", stream=True, kv_cache={"enabled": False}) for status in (401, 500)),
         said("cut", stream=True),
+        said("say nonsense"),
+        said("say nonsense", stream=True),
+        said("say nonsense", kv_cache={"enabled": False}),
         said("hi", "gone-1"),
         said("hi", "gone-1", stream=True),
         said("hi", "unknown-model"),
@@ -205,7 +210,8 @@ async def test_the_gateways_own_key_reaches_no_client_and_an_encrypted_store_tel
         got = await ask(process, CHAT, marked, headers)
     assert got.headers["x-cache"] == "HIT"
     shown = b"\n".join(each.body + str(each.headers).encode() for each in answers)
-    assert not found((OWN, TOKEN, SECRET, USER, PASSWORD), shown)
+    assert not found((OWN, TOKEN, SECRET, USER, PASSWORD, QUERY, OPERATOR), shown)
+    assert b"is not HTTP: " in shown
     assert b"wrong key" in shown, "an upstream's own words, but for the key"
     purged = await ask(process, "/cache/purge", {"tags": ["nothing", "MARKtag2"]}, ADMIN)
     assert purged.status == 200

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+
+import aiohttp
 
 from thinkonce.upstream.failure import Broken, Header
 from thinkonce.upstream.unpacking import unpacker_for
@@ -13,6 +16,8 @@ from thinkonce.upstream.unpacking import unpacker_for
 __all__ = ("Exchange", "say")
 
 HIDDEN = b"***"
+# Where aiohttp's messages go over from saying to quoting.
+_QUOTED = re.compile(r"""[:'"\n]""")
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -112,5 +117,15 @@ def _end_to_end(headers: Iterable[Header]) -> tuple[Header, ...]:
 
 
 def say(error: Exception) -> str:
-    """What went wrong, also where the error has no words."""
-    return str(error) or type(error).__name__
+    """What went wrong, also where the error has no words.
+
+    Without what it quotes: the URL of the request, whose query and user may be secret, or what
+    the upstream sent.
+    """
+    if isinstance(error, aiohttp.ClientResponseError):
+        said = _QUOTED.split(error.message, maxsplit=1)[0].strip()
+    elif isinstance(error, ValueError):  # aiohttp.InvalidURL too
+        said = ""
+    else:
+        said = str(error)
+    return said or type(error).__name__
