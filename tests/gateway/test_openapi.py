@@ -173,10 +173,14 @@ def test_keys_and_tokens_are_described_as_needed_where_they_are() -> None:
     assert needed(guarded, "/cache/stats", "get") == [{"admin": []}]
 
 
-async def test_bodies_have_no_marks_where_all_are_served_strictly(stage: Stage) -> None:
+async def test_no_marks_are_described_where_all_are_served_strictly(stage: Stage) -> None:
     for gateway, marks in (({}, {"cache_hit", "kv_cache"}), ({"strict": True}, set())):
         told = await described(await stage.gateway(gateway=gateway))
         assert told["components"]["schemas"]["Marked"].get("properties", {}).keys() == marks
+        for path in ("/v1/chat/completions", "/v1/moderations"):
+            headers = told["paths"][path]["post"]["responses"]["200"]["headers"]
+            assert ("x-cache" in headers) == bool(marks)
+            assert "x-request-id" in headers
 
 
 async def test_a_reload_changes_what_is_described(stage: Stage) -> None:

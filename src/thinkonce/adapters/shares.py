@@ -20,6 +20,7 @@ from typing import TypeVar
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.endpoints import Beside
 from thinkonce.gateway.memo import Known, Memo
+from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.web.exchange import Header
 
 __all__ = ("Shares", "at_base")
@@ -38,6 +39,7 @@ class Shares:
         self._lock = threading.Lock()
         # Filled while garbage is collected, be it in the middle of `lend`: so by no lock.
         self._returned: deque[float] = deque()
+        on_fork(self._in_child)
 
     def lend(self, make: Callable[[float], T]) -> T:
         """What `make` makes of a share, which comes back when that is gone."""
@@ -49,6 +51,9 @@ class Shares:
         made = make(share)
         weakref.finalize(made, self._returned.append, share).atexit = False
         return made
+
+    def _in_child(self) -> None:
+        free_after_fork(self._lock)
 
 
 def at_base(beside: Beside, base: str) -> Beside:

@@ -127,8 +127,8 @@ def _warn(settings: Settings) -> None:
     """Clients that have sent the provider's key until now are strangers from the next reload on."""
     if not any(row.api_key_env for row in settings.upstreams.values()):
         print(
-            "note: no [upstreams.NAME] has api_key_env, so the gateway has no provider's key of its "
-            "own; from its next reload on it knows clients only, and a provider's key gets 401",
+            "note: no [upstreams.NAME] has api_key_env, so the gateway has no provider's key of "
+            "its own; from its next reload on it knows clients only, and a provider's key gets 401",
             file=sys.stderr,
         )
 

@@ -39,6 +39,7 @@ _TAGS = {
     "pages": "The gateway's own pages; open to everybody who can reach it.",
     "admin": "Who may, looks into the cache and changes it.",
 }
+REQUEST_ID = "x-request-id"
 _KEYS: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -54,6 +55,8 @@ def description_of(settings: Settings) -> Callable[[], bytes]:
 def document_of(settings: Settings) -> Json:
     """OpenAPI 3.1.1."""
     headers, classes = response_headers(), settings.ttl_classes
+    strict = settings.gateway.strict  # to everybody: their answers have no marks
+    shown = {name: each for name, each in headers.items() if not strict or name == REQUEST_ID}
     parameters = request_headers(classes)
     clients = _clients_security(settings)
     return {
@@ -67,8 +70,8 @@ def document_of(settings: Settings) -> Json:
         "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": {
             **page_paths(),
-            **cached_paths(headers, parameters, clients),
-            **forwarded_paths(clients),
+            **cached_paths(shown, parameters, clients),
+            **forwarded_paths(shown, clients),
             **admin_paths(_admin_security(settings)),
         },
         "components": {
@@ -80,9 +83,7 @@ def document_of(settings: Settings) -> Json:
                 **controls(classes),
                 **schemas(),
                 **admin_schemas(),
-                "Marked": _marked(
-                    annotated=settings.gateway.annotate_body and not settings.gateway.strict
-                ),
+                "Marked": _marked(annotated=settings.gateway.annotate_body and not strict),
             },
             "securitySchemes": {**_KEYS, "admin": _token()},
         },

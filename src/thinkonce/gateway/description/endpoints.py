@@ -78,6 +78,7 @@ FORWARDED: Mapping[tuple[str, str], str] = {
     ("post", "messages/count_tokens"): "Count the tokens of a message",
     ("post", "moderations"): "Classify a text",
 }
+_FORWARDED_MARKS = ("x-cache", "x-cache-reason", "x-request-id")
 _OWN = (400, 401, 403, 408, 413, 429, 431, 500, 502, 503, 504, 508)
 _OWN_CACHED = (*_OWN, 404, 415, 501)
 _PASSED = "Whatever else the upstream answers: its status, body and headers, unchanged."
@@ -132,7 +133,7 @@ def _answers(spoken: Spoken, headers: Json) -> Json:
     if spoken.streams:
         content["text/event-stream"] = {"schema": {"description": "Events as the provider's."}}
     found = {
-        "description": "The upstream's answer or a stored one, with the marks of the cache.",
+        "description": "The upstream's answer or a stored one, with these marks of the cache.",
         "headers": {name: ref("headers", name) for name in headers},
         "content": content,
     }
@@ -140,19 +141,22 @@ def _answers(spoken: Spoken, headers: Json) -> Json:
     return {"200": found, **own, "default": _passed()}
 
 
-def forwarded_paths(security: list[Json]) -> Json:
-    """Never cached: marked `x-cache: BYPASS` with the reason `endpoint`."""
+def forwarded_paths(headers: Json, security: list[Json]) -> Json:
+    """Never cached: marked `x-cache: BYPASS` with the reason `endpoint`, if `headers` has these."""
     found: Json = {}
     for (method, name), about in FORWARDED.items():
         for prefix in ("/v1/", "/"):
             place = found.setdefault(prefix + name, {})
-            place[method] = _forwarded(_id(prefix, method, name), method, name, about, security)
+            operation = _forwarded(_id(prefix, method, name), method, name, about, security)
+            operation["responses"]["200"]["headers"] = {
+                each: ref("headers", each) for each in _FORWARDED_MARKS if each in headers
+            }
+            place[method] = operation
     return found
 
 
 def _forwarded(id: str, method: str, name: str, about: str, security: list[Json]) -> Json:
     shape = "AnthropicError" if name.startswith("messages/") else "Error"
-    marks = {each: ref("headers", each) for each in ("x-cache", "x-cache-reason", "x-request-id")}
     operation: Json = {
         "operationId": id,
         "summary": f"{about}; forwarded",
@@ -161,7 +165,6 @@ def _forwarded(id: str, method: str, name: str, about: str, security: list[Json]
         "responses": {
             "200": {
                 "description": "The upstream's answer.",
-                "headers": marks,
                 "content": {"application/json": {"schema": {"type": "object"}}},
             },
             **errors(_OWN, shape),
