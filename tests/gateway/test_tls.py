@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -97,6 +98,42 @@ async def test_the_limits_hold_over_tls(upstream: Upstream, way: str) -> None:
             await client.send(asked()[:-5])
             assert (await client.reader.read()).startswith(b"HTTP/1.1 408 ")
         await until(lambda: server.edge.open == 0)
+
+
+async def test_connections_that_do_not_begin_tls_give_way_to_those_that_do(
+    upstream: Upstream, way: str
+) -> None:
+    async with serving(upstream, way, max_connections=3) as server:
+        host, port = server.url.removeprefix("https://").split(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(12)]
+        await until(lambda: sum(reader.at_eof() for reader, _ in silent) == 9)
+        async with dialled(server.url, trusting(CERT)) as client:
+            assert await client.ask(asked()) == "MISS"
+        assert [reader.at_eof() for reader, _ in silent] == [True] * 10 + [False] * 2
+        assert server.edge.ended["connections"] == 10
+        server.stop()
+        for reader, writer in silent:
+            assert await reader.read() == b"", "no drain waits for a handshake"
+            writer.close()
+
+
+async def test_a_connection_refused_over_tls_holds_nothing(upstream: Upstream, way: str) -> None:
+    """Though its client never says goodbye, for which TLS would wait."""
+    async with serving(upstream, way, max_connections=1) as server:
+        async with dialled(server.url, trusting(CERT)) as client:
+            await client.ask(asked())
+            refused = await asyncio.to_thread(shaken, server.url)
+            await until(lambda: server.edge.ended["connections"] == 1)
+            assert server.edge.open == 1, "the one that is served"
+        await until(lambda: not server.server_state.connections)
+        assert refused.recv(4096).startswith(b"HTTP/1.1 503 ")
+        refused.close()
+
+
+def shaken(url: str) -> ssl.SSLSocket:
+    """A connection through its handshake, whose client does nothing more by itself."""
+    host, port = url.removeprefix("https://").split(":")
+    return trusting(CERT).wrap_socket(socket.create_connection((host, int(port)), 5))
 
 
 async def test_a_client_that_does_not_read_is_cut_off_over_tls(

@@ -59,17 +59,17 @@ class Edge:
         self._peers: dict[str, int] = {}
 
     def enter(self, peer: str) -> HttpError | None:
-        """Count a connection from `peer`; why it is refused, if so. `leave` it in any case."""
+        """Count a connection from `peer`; or why it is refused, and then it is not to `leave`."""
         held = self._peers.get(peer, 0)
-        self.open += 1
-        self._peers[peer] = held + 1
         limits = self.limits
-        if limits.max_connections is not None and self.open > limits.max_connections:
+        if limits.max_connections is not None and self.open >= limits.max_connections:
             self.ended["connections"] += 1
             return _full(f"{limits.max_connections} connections are open")
         if limits.per_peer is not None and held >= limits.per_peer:
             self.ended["peer"] += 1
             return _full(f"{limits.per_peer} connections are open from this address")
+        self.open += 1
+        self._peers[peer] = held + 1
         return None
 
     def leave(self, peer: str) -> None:

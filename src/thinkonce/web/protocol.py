@@ -23,6 +23,8 @@ __all__ = ("LimitedProtocol",)
 # What a body in chunks may take besides its content: sizes, extensions, trailers. Bytes, and as
 # many more for each byte of content (a chunk of one byte takes five).
 FRAMING, FRAMING_A_BYTE = 64 * 1024, 8
+# What a connection that was refused when it came has to take its answer and go.
+LINGER_SECONDS = 0.5
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -41,6 +43,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _between = True  # the parser waits for the first byte of a request
     _draining = False  # the connection ends with the answer to the request under way
     _peer = ""
+    _entered = False  # it counts as one of the edge's connections
     _refused = False
     # Of the request that is on its way: when its first byte came (loop time; 0: none is), and
     # what came of it: of all bytes, of content, and as the timer saw it last.
@@ -48,6 +51,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _came = _content = _seen = 0
     _request_timer: Any = None
     _write_timer: Any = None
+    _linger_timer: Any = None
     _unsent = 0  # bytes that waited for the client as the timer saw it last
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -61,20 +65,23 @@ class LimitedProtocol(HttpToolsProtocol):
         self.timeout_keep_alive = cast(Any, self.edge.limits.idle_timeout)
         self._peer = _peer_of(self.client)
         if refusal := self.edge.enter(self._peer):
-            self._refused = True
             self._refuse(refusal)
+            # Over TLS, closing waits half a minute for the client to agree.
+            self._linger_timer = self.loop.call_later(LINGER_SECONDS, transport.abort)
             return
+        self._entered = True
         # uvicorn would wait for ever for a client that says nothing.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.edge.leave(self._peer)
-        for timer in (self._request_timer, self._write_timer):
+        if self._entered:
+            self.edge.leave(self._peer)
+        for timer in (self._request_timer, self._write_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
-        self._request_timer = self._write_timer = None
+        self._request_timer = self._write_timer = self._linger_timer = None
         self._unset_keepalive_if_required()
         super().connection_lost(error)
 

@@ -16,13 +16,12 @@ from typing import Any, cast
 import uvicorn
 
 from thinkonce.web.edge import Edge, Limits
+from thinkonce.web.handshake import Handshakes
 from thinkonce.web.lane import Lane, protocol_of
 from thinkonce.web.listener import url_of
 
 __all__ = ("Say", "Server", "Terms", "drains", "new_loop", "print_line", "stopped")
 
-# Who connects and does not get through TLS's handshake holds memory that no limit counts.
-HANDSHAKE_SECONDS = 10.0
 BACKLOG = 2048
 
 Say = Callable[[str], None]
@@ -62,6 +61,8 @@ class Server(uvicorn.Server):
     ) -> None:
         self.terms = terms or Terms()
         self.edge = Edge(self.terms.limits)
+        tls = self.terms.tls
+        self._handshakes = None if tls is None else Handshakes(self.edge, tls, self._connection)
         self._listener, self.say = listener, say
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forced = asyncio.Event()
@@ -122,18 +123,9 @@ class Server(uvicorn.Server):
         self.announce(url)
 
     async def accept_on(self, listener: socket.socket) -> asyncio.Server:
-        """Accept on a bound socket until what is returned is closed.
-
-        As uvicorn does, which sets no limit to a handshake.
-        """
-        tls = self.terms.tls
-        return await asyncio.get_running_loop().create_server(
-            self._connection,
-            sock=listener,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS,
-            backlog=BACKLOG,
-        )
+        """Accept on a bound socket until what is returned is closed."""
+        begin = self._connection if self._handshakes is None else self._handshakes.begin
+        return await asyncio.get_running_loop().create_server(begin, sock=listener, backlog=BACKLOG)
 
     def _connection(self) -> asyncio.Protocol:
         protocol: Any = self.config.http_protocol_class
@@ -150,6 +142,8 @@ class Server(uvicorn.Server):
         seconds = self.terms.drain_seconds
         self._drained_at = time.monotonic() + seconds
         self.say(drains(len(self.server_state.tasks), seconds))
+        if self._handshakes is not None:
+            self._handshakes.end()
         await super().shutdown(sockets)
         self._cut |= self.server_state.tasks  # their time is up, and they were cancelled
 
