@@ -62,7 +62,8 @@ class Entry:
 
     `digest` is the 32-byte shared key (b"" while a memory-only cache never needed it).
     `epoch` is the purge epoch under which the request that made it began.
-    `cost` is what making it again would cost: US dollars where a price is known, else seconds.
+    `cost` is what making it again would cost: for the gateway's answers US dollars, estimated where
+    no price is known (`insight.prices`), for values of functions seconds.
     """
 
     key: Hashable  # in-process key

@@ -12,6 +12,7 @@ import pytest
 from gateway.conftest import MovableClock, Running, Stage, until
 from gateway.upstream import DONE, USAGE_CHUNK, Out, Seen, chunks, completion
 from thinkonce.cli import main
+from thinkonce.insight.prices import TYPICAL
 
 way = pytest.fixture(name="way")(lambda all_ways: all_ways)
 
@@ -79,6 +80,22 @@ async def test_an_unknown_price_is_null_and_counted(gateway: Running, stage: Sta
     assert (told["saved_cost"], told["saved_tokens"]) == (None, 18)
     row = (await savings(gateway))["totals"]
     assert (row["usd"], row["unpriced"], row["tokens"]) == (None, 1, 18)
+
+
+async def test_an_unpriced_answer_weighs_dollars_as_a_priced_one_does(
+    gateway: Running, stage: Stage
+) -> None:
+    await gateway.chat("one")
+
+    async def house(seen: Seen, out: Out) -> None:
+        await out.json(completion(model="house-model"))
+
+    stage.upstream.script = house
+    await gateway.chat("two", model="house-model")
+    rows = (await gateway.get("/cache/entries")).json["entries"]
+    costs = {row["model"]: row["cost"] for row in rows}
+    typical = (11 * TYPICAL.input + 7 * TYPICAL.output) / 1e6
+    assert costs == {"priced": pytest.approx(USD), "house-model": pytest.approx(typical)}
 
 
 async def test_requests_that_join_a_call_are_counted_apart(gateway: Running, stage: Stage) -> None:

@@ -134,12 +134,12 @@ class Drafting:
             return Draft(b"", Form.REPLY, refused=refused or Reason.UNENCODABLE)
         request = kept() if refused is None else b""
         refused = refused or asking.over_quota(len(payload) + len(request))
-        usd = self.prices.cost((reply.model, asking.asked.model), billed(reply))
+        names = (reply.model, asking.asked.model)
         return Draft(
             payload,
             Form.REPLY,
             size=len(payload),
-            cost=seconds if usd is None else usd,
+            cost=self.prices.worth(names, billed(reply), seconds),
             tokens=reply.tokens,
             refused=refused,
             request=request,

@@ -24,8 +24,9 @@ class EntryRow(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a listing. Seconds and bytes; `ttl` is negative once expired, None: no expiry.
 
     `form` is how the answer is kept: plain, encoded, copied, reply or stream. `tenant` is the
-    keyed hash that stands for a credential. `cost` is what a hit saves: US dollars where a price
-    is known, else the seconds the model took.
+    keyed hash that stands for a credential. `cost` is what making it again would cost, by which
+    eviction weighs it: for the gateway's answers estimated US dollars (list price, else a typical
+    one), for values of functions the seconds they took.
     """
 
     key: str

@@ -1,7 +1,8 @@
 """What a call costs: list prices from a dated file, overridden by whoever knows better.
 
 A model nobody knows the price of has none: savings are then told in tokens and time, not guessed.
-The same holds for a call that the provider billed in part at a rate that is not in the list.
+The same holds for a call that the provider billed in part at a rate that is not in the list. What
+is forgotten first has to be weighed all the same, in one unit: `worth` estimates.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 
 from thinkonce.protocols.billing import Billed
 
-__all__ = ("CURRENCY", "Price", "Prices")
+__all__ = ("CURRENCY", "TYPICAL", "TYPICAL_EMBEDDINGS", "TYPICAL_SECOND", "Price", "Prices")
 
 CURRENCY = "USD"  # of `saved_cost`, `saved_usd` and every price
 # `gpt-4o-2024-08-06`, `claude-haiku-4-5-20251001`, `gemini-3.1-pro-preview`, `...-latest`.
@@ -22,6 +23,7 @@ _DATED = re.compile(r"(-\d{4}-\d{2}-\d{2}|-\d{8}|-\d{4}|-latest|-preview)+$")
 # Anthropic's API writes 4-5 where its price list writes 4.5.
 _HYPHENATED = re.compile(r"^(claude-[a-z]+-\d+)-(\d{1,2})$")
 MILLION = 1_000_000
+_OWN_RATES = ("cached_input", "cache_write", "cache_write_1h")  # a price may lack them
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +54,20 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 return None
             total += count * (rate or 0.0)
         return total / MILLION
+
+    def about(self, tokens: Billed) -> float:
+        """US dollars of one call, more or less: rates that are not known count as `input`."""
+        known = {name: rate for name in _OWN_RATES if (rate := getattr(self, name)) is not None}
+        full = msgspec.structs.replace(self, **(dict.fromkeys(_OWN_RATES, self.input) | known))
+        return full.of(tokens) or 0.0
+
+
+# Where a model's price is not known. The medians of prices.json (as of 2026-11-22) for models that
+# write, and for embeddings.
+TYPICAL = Price(input=2.0, output=10.0)
+TYPICAL_EMBEDDINGS = Price(input=0.075, output=0.0)
+# Where the tokens are not known either, US dollars a second: 50 tokens at the typical rate.
+TYPICAL_SECOND = 50 * TYPICAL.output / MILLION
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -96,8 +112,22 @@ class Prices:
 
         `models`: the names the model goes by, the most telling first.
         """
-        price = next((found for name in models if (found := self.of(name)) is not None), None)
+        price = self._first(models)
         return None if price is None or tokens == _NONE else price.of(tokens)
+
+    def worth(self, models: Iterable[str], tokens: Billed, seconds: float) -> float:
+        """US dollars of one call, estimated where `cost` knows none: for weighing, not for sums.
+
+        `seconds`: how long it took, which counts where the tokens are unknown.
+        """
+        if tokens == _NONE:
+            return seconds * TYPICAL_SECOND
+        price = self._first(models) or (TYPICAL if tokens.output else TYPICAL_EMBEDDINGS)
+        exact = price.of(tokens)
+        return price.about(tokens) if exact is None else exact
+
+    def _first(self, models: Iterable[str]) -> Price | None:
+        return next((found for name in models if (found := self.of(name)) is not None), None)
 
 
 _NONE = Billed()

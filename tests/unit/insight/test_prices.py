@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
+from statistics import median
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkonce.errors import ConfigError
-from thinkonce.insight.prices import Price, Prices
+from thinkonce.insight.prices import TYPICAL, TYPICAL_EMBEDDINGS, Price, Prices
 from thinkonce.protocols.billing import Billed, billed
 from thinkonce.protocols.reply import Reply, Shape
 from thinkonce.protocols.usage import counted
@@ -146,3 +148,25 @@ def test_a_price_that_cannot_be_is_named(tmp_path: Path, row: str, named: str) -
     path.write_text(f"[prices.house]\n{row}\n")
     with pytest.raises(ConfigError, match=named):
         Sources(config=path, environ={}).load()
+
+
+def test_an_unknown_models_call_is_weighed_at_the_lists_median() -> None:
+    listed = json.loads(files("thinkonce.insight").joinpath("prices.json").read_bytes())
+    rows = listed["models"].values()
+    writing = [row for row in rows if row["output"]]
+    assert TYPICAL.input == median(row["input"] for row in writing)
+    assert TYPICAL.output == median(row["output"] for row in writing)
+    embeddings = [row["input"] for row in rows if not row["output"]]
+    assert TYPICAL_EMBEDDINGS.input == pytest.approx(median(embeddings))
+
+
+def test_worth_is_dollars_whatever_is_known() -> None:
+    prices = Prices({"mine": Price(input=1.0, output=4.0)})
+    call = Billed(input=1_000_000, output=1_000_000)
+    assert prices.worth(("mine",), call, 9.0) == prices.cost(("mine",), call) == 5.0
+    assert prices.worth(("nobody's",), call, 9.0) == 12.0
+    assert prices.worth(("nobody's",), Billed(input=1_000_000), 9.0) == 0.075
+    assert prices.worth(("mine",), Billed(), 2.0) == pytest.approx(0.001)
+    partly = Billed(input=500_000, cached=500_000, written=500_000, output=500_000)
+    assert prices.cost(("mine",), partly) is None
+    assert prices.worth(("mine",), partly, 9.0) == 3.5
