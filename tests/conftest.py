@@ -74,7 +74,20 @@ def open_sockets() -> set[tuple[int, object]]:
 
 
 def child_ids() -> set[int]:
+    if not has_children():  # to list them, every process of the machine is looked at
+        return set()
     return {child.pid for child in psutil.Process().children() if is_running(child)}
+
+
+def has_children() -> bool:
+    """Running or not yet waited for; True where the system cannot be asked."""
+    if not hasattr(os, "waitid"):
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def is_running(child: psutil.Process) -> bool:
