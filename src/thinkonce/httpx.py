@@ -11,7 +11,7 @@ try:
     import httpx
 except ImportError as error:  # pragma: no cover
     raise ImportError(
-        "thinkonce.httpx needs the package httpx: pip install 'thinkonce[httpx]'"
+        "thinkonce.httpx needs the package httpx: pip install '/path/to/thinkonce[httpx]'"
     ) from error
 
 from thinkonce.adapters.transport import (

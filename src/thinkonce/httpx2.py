@@ -11,7 +11,7 @@ try:
     import httpx2
 except ImportError as error:  # pragma: no cover
     raise ImportError(
-        "thinkonce.httpx2 needs the package httpx2: pip install 'thinkonce[httpx2]'"
+        "thinkonce.httpx2 needs the package httpx2: pip install '/path/to/thinkonce[httpx2]'"
     ) from error
 
 from thinkonce.adapters.transport import (

@@ -22,7 +22,8 @@ try:
     from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 except ImportError as error:  # pragma: no cover
     raise ImportError(
-        "thinkonce.langchain needs the package langchain-core: pip install 'thinkonce[langchain]'"
+        "thinkonce.langchain needs the package langchain-core: "
+        "pip install '/path/to/thinkonce[langchain]'"
     ) from error
 from langchain_core.messages import BaseMessage, message_to_dict, messages_from_dict
 from langchain_core.outputs import (

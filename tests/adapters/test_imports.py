@@ -61,7 +61,7 @@ def test_a_missing_library_is_named_with_what_installs_it() -> None:
     said = done.stdout.splitlines()
     assert len(said) == 2, done.stderr
     for name, line in zip(["httpx", "httpx2"], said, strict=True):
-        assert line.endswith(f"pip install 'thinkonce[{name}]'")
+        assert line.endswith(f"pip install '/path/to/thinkonce[{name}]'")
 
 
 @pytest.mark.skipif(not hasattr(sys.modules["os"], "fork"), reason="nothing forks here")

@@ -56,6 +56,32 @@ async def test_show_gives_the_recorded_answer_when_asked(filled: Running, capsys
     assert found["content"]["choices"][0]["message"]["content"] == "hello"
 
 
+async def test_stats_say_what_keeps_requests_apart(gateway: Running, capsys: Out) -> None:
+    for number in range(3):
+        await gateway.chat("opening hours?", user=f"user-{number}")
+    await gateway.chat("something else")
+    found = await told(capsys, "stats", "--url", gateway.url)
+    assert found["apart"] == {"compared": 4, "only_in": {"user": 0.75}}
+    assert await run("stats", "--url", gateway.url) == 0
+    said = capsys.readouterr().out
+    assert "75% of 4 stored requests differ from another only in user\n" in said
+
+
+async def test_doctor_says_what_keeps_the_requests_of_a_store_apart(
+    stage: Stage, tmp_path: Path, capsys: Out
+) -> None:
+    url = f"sqlite:///{tmp_path / 'answers.db'}"
+    gateway = await stage.gateway(store={"url": url})
+    for number in range(2):
+        await gateway.chat("opening hours?", user=f"user-{number}")
+    assert gateway.assembly.shelf.store is not None
+    assert await asyncio.to_thread(gateway.assembly.shelf.store.flush, 5)
+    await run("doctor", "--store", url, "--json")
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["hit rate"]["says"].endswith("differ from another only in user")
+    assert "ignore_fields" in rows["hit rate"]["todo"]
+
+
 async def test_stats_name_the_tiers(filled: Running, capsys: Out) -> None:
     found = await told(capsys, "stats", "--url", filled.url)
     assert found["tiers"]["memory"]["entries"] == 2

@@ -114,7 +114,7 @@ def _say(line: str, code: int) -> int:
 
 def _with_extra(error: ModuleNotFoundError) -> str:
     extra = EXTRAS.get((error.name or "").split(".")[0])
-    return f"{error}; pip install 'thinkonce[{extra}]' brings it" if extra else str(error)
+    return f"{error}; pip install '/path/to/thinkonce[{extra}]' brings it" if extra else str(error)
 
 
 def _with_cause(error: ThinkOnceError) -> str:

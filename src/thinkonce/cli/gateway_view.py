@@ -79,7 +79,7 @@ class GatewayView:
         self._token = token or os.environ.get("THINKONCE_ADMIN_TOKEN", "")
 
     def stats(self) -> dict[str, Any]:
-        return self._ask("GET", "/cache/stats", dict[str, Any])
+        return self._ask("GET", "/cache/stats?apart=true", dict[str, Any])
 
     def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:
         query = [("limit", str(limit)), *(("tag", tag) for tag in chosen.tags)]

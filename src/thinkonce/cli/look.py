@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from thinkonce.cli.open_view import open_view
 from thinkonce.cli.options import AsJson, Config, StoreUrl, Url
 from thinkonce.cli.output import print_json, print_pairs, print_table, show_bytes, show_seconds
 from thinkonce.cli.view import Chosen
+from thinkonce.insight.apart import Apart, sentences
 from thinkonce.insight.entries import EntryRow
 from thinkonce.selector import key_digits
 
@@ -56,14 +58,16 @@ def register(app: typer.Typer) -> None:
 def stats(
     store: StoreUrl = None, url: Url = None, config: Config = None, as_json: AsJson = False
 ) -> None:
-    """What a store or a running gateway holds, and what it saved."""
+    """What a store or a running gateway holds, what it saved, and what keeps requests apart."""
     with open_view(store, url, config) as view:
         found = view.stats()
     if as_json:
         print_json(found)
         return
-    savings = found.pop("savings", {})
+    savings, kept_apart = found.pop("savings", {}), found.pop("apart", None)
     print_pairs({"store": view.place, **for_people(found)})
+    for line in sentences(msgspec.convert(kept_apart, Apart)) if kept_apart else ():
+        print(line)
     print_savings(savings)
 
 

@@ -173,7 +173,7 @@ def _check_local(written: str, local: Local) -> None:
     for needed in LOCAL_NEEDS:
         if find_spec(needed) is None:
             raise ModuleNotFoundError(
-                f"a local model needs {needed}; pip install 'thinkonce[local]' brings it"
+                f"a local model needs {needed}; pip install '/path/to/thinkonce[local]' brings it"
             )
     from thinkonce.cli.examine import Grade, models
 

@@ -14,7 +14,8 @@ from thinkonce.backing import open_file
 from thinkonce.cli.view import Chosen
 from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry
-from thinkonce.errors import ConfigError, RequestError
+from thinkonce.errors import ConfigError, RequestError, ThinkOnceError
+from thinkonce.insight.apart import SAMPLED, apart
 from thinkonce.insight.entries import EntryRow, content_of, row_of
 from thinkonce.insight.savings import Book, by_dimension
 from thinkonce.request.secret import load_secret, secret_path
@@ -78,7 +79,15 @@ class StoreFileView:
             "file_bytes": self._path.stat().st_size,
             "purge_epoch": self._lookout.purge_epoch(),
             "savings": by_dimension(Book(self._lookout.savings())),
+            **self._apart(),
         }
+
+    def _apart(self) -> dict[str, Any]:
+        try:
+            told = apart(self._lookout.entries(Selector(), SAMPLED))
+        except ThinkOnceError:  # of a store that cannot be read there are numbers all the same
+            return {}
+        return {"apart": msgspec.to_builtins(told)}
 
     def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:
         now = time.time()

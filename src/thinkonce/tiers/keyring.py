@@ -64,7 +64,7 @@ def cipher_of(keys: Sequence[bytes], tier: str, *, seals: bool = True) -> Cipher
         # Not at the top: it is an extra, and takes 50 ms to load.
         from thinkonce.tiers.cipher import Cipher
     except ModuleNotFoundError as error:
-        accepts = f"pip install 'thinkonce[encryption]' ({error})"
+        accepts = f"pip install '/path/to/thinkonce[encryption]' ({error})"
         raise ConfigError(SETTING, "***", accepts) from None
     return Cipher(keys, tier, seals=seals)
 

@@ -12,6 +12,7 @@ from thinkonce.entry import Entry
 from thinkonce.errors import CorruptEntry, RequestError
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.http import Call, HttpError
+from thinkonce.insight.apart import SAMPLED, apart
 from thinkonce.insight.entries import content_of, row_of
 from thinkonce.insight.savings import by_dimension, totals
 from thinkonce.selector import Selector
@@ -35,6 +36,9 @@ async def stats(desk: Desk, call: Call) -> None:
         "following": numbers.following,
         "savings": {**by_dimension(saved), "prices": desk.prices.about()},
     }
+    if parse_qs(call.query.decode("latin-1")).get("apart") == ["true"]:
+        sampled = await asyncio.to_thread(desk.shelf.entries, Selector(), SAMPLED)
+        told["apart"] = await asyncio.to_thread(apart, sampled)
     await desk.send(call, told)
 
 

@@ -89,7 +89,11 @@ _MAYBE: Json = {"type": ["integer", "null"]}
 
 # By method and path below /cache, as `admin.router` has them; KEY stands for one.
 ADMIN: Mapping[tuple[str, str], Json] = {
-    ("GET", "stats"): _verb("What is held, what was asked.", _json({"type": "object"})),
+    ("GET", "stats"): _verb(
+        "What is held, what was asked.",
+        _json({"type": "object"}),
+        parameters=[parameter("apart", "`true`: which single fields keep requests apart.", _TEXT)],
+    ),
     ("GET", "entries"): _verb(
         "A page of entries, in the order of their keys.",
         _json(
