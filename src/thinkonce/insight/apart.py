@@ -77,6 +77,8 @@ def _asked(body: dict[str, Any]) -> tuple[str, ...]:
     found = ["prompt"]
     for name in ("messages", "input"):
         items = body.get(name)
-        last = isinstance(items, list) and items and isinstance(items[-1], dict)
-        found.append(f"{name}[{len(items) - 1}]" if last else name)
+        if isinstance(items, list) and items and isinstance(items[-1], dict):
+            found.append(f"{name}[{len(items) - 1}]")
+        else:
+            found.append(name)
     return tuple(found)
