@@ -40,7 +40,9 @@ def check_tracing() -> None:
     try:
         import thinkonce.gateway.tracing  # noqa: F401
     except ModuleNotFoundError as missing:
-        accepts = f"true once {missing.name} is there; pip install '/path/to/thinkonce[otel]' brings it"
+        accepts = (
+            f"true once {missing.name} is there; pip install '/path/to/thinkonce[otel]' brings it"
+        )
         raise ConfigError("[tracing] enabled", True, accepts) from missing
 
 
