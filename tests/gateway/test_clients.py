@@ -124,6 +124,18 @@ async def test_no_odd_request_gets_past_the_limit_of_models(stage: Stage) -> Non
         ("POST", CHAT, twice),
         ("POST", "/v1/messages/count_tokens", twice),
         ("POST", "/v1/messages/count_tokens", b'{"messages": []}'),
+        *(
+            ("POST", path, b'{"model": "small", %b, "messages": [], "input": "x"}' % more)
+            for path in (CHAT, "/v1/embeddings", "/v1/moderations")
+            for more in (
+                b'"Model": "big"',
+                b'"MODEL": "small"',
+                b'"models": ["small", "big"]',
+                b'"model\xc5\xbf": ["big"]',
+                b'"route": "fallback"',
+                b'"models": "small"',
+            )
+        ),
         ("POST", "/v1/audio/speech", b'{"model": "small"}'),
         ("POST", "/v1/batches", b'{"model": "small"}'),
         ("GET", "/v1/models/big", None),
@@ -137,6 +149,8 @@ async def test_no_odd_request_gets_past_the_limit_of_models(stage: Stage) -> Non
     assert stage.upstream.calls == 0
     for path in ("/v1/models", "/v1/models/small"):
         assert (await gateway.get(path, bearer("tk-b"))).status == 200
+    more = {"models": ["small", "small"], "route": "fallback"}
+    assert (await gateway.chat(model="small", headers=bearer("tk-b"), **more)).status == 200
 
 
 async def test_what_lies_in_the_account_is_not_for_clients_who_share_its_key(

@@ -172,6 +172,7 @@ class Reader:
         tenant = call.tenant or (client.tenant if client else self._tenants.of(taken.credential))
         if client is not None:
             client.check_model(asked.model)
+            client.check_body(body)
             if client.is_limited and parsed.unkeyable:
                 raise _could_name_another()
         if client is not None or self._tenants.knows(taken.credential):

@@ -18,6 +18,7 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 from thinkonce.clock import Clock
 from thinkonce.errors import MISSING, ConfigError
@@ -31,6 +32,12 @@ from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
 
 __all__ = ("Clients", "KnownClient", "check_guarded")
+
+
+# A server in Go knows a member of a body by its name in any case
+# (https://pkg.go.dev/encoding/json#Unmarshal), and routers read two more
+# (https://openrouter.ai/docs/features/model-routing).
+_CHOOSING = ("model", "models", "route")
 
 
 class KnownClient:
@@ -62,17 +69,28 @@ class KnownClient:
         """Whether it may use some models only."""
         return bool(self.row.models)
 
+    def allows(self, model: object) -> bool:
+        patterns = self.row.models
+        return not patterns or (
+            isinstance(model, str) and any(fnmatchcase(model, pattern) for pattern in patterns)
+        )
+
     def check_model(self, model: str) -> None:
         """Raises HttpError 403 for a model that is not this client's."""
-        patterns = self.row.models
-        if patterns and not any(fnmatchcase(model, pattern) for pattern in patterns):
-            raise HttpError(
-                403,
-                f"model: {model!r:.80} is not allowed for this client, which may use "
-                f"{', '.join(patterns)}",
-                code="model_not_allowed",
-                param="model",
-            )
+        if not self.allows(model):
+            raise _not_allowed("model", f"{model!r:.80} is not allowed", self.row.models)
+
+    def check_body(self, body: Mapping[str, Any]) -> None:
+        """Raises HttpError 403 for a member by which a server could choose another model."""
+        if not self.is_limited:
+            return
+        others = body.get("models")
+        routed = isinstance(others, list) and bool(others) and all(map(self.allows, others))
+        for name in body:
+            if name == "model" or name.casefold() not in _CHOOSING:
+                continue
+            if not (routed and name in ("models", "route")):
+                raise _not_allowed(name, "could choose another model", self.row.models)
 
 
 class Clients:
@@ -156,6 +174,15 @@ def check_guarded(settings: Settings) -> None:
             f"`thinkonce keys add NAME` for each client, or [gateway] host = 127.0.0.1: at {host} "
             f"anybody could use the key of [upstreams.{paid[0]}]",
         )
+
+
+def _not_allowed(name: str, why: str, patterns: Iterable[str]) -> HttpError:
+    return HttpError(
+        403,
+        f"{name}: {why} for this client, which may use {', '.join(patterns)}",
+        code="model_not_allowed",
+        param=name,
+    )
 
 
 def _unknown() -> HttpError:

@@ -127,12 +127,13 @@ class Passing:
         if (len(self._pools.all) < 2 and not limited) or b'"model"' not in raw:
             return ""
         try:
-            model = _peek(raw).model
-            if limited and [each.name for each in members(raw)].count("model") != 1:
-                return ""  # an upstream could take another one than is looked at here
+            model, names = _peek(raw).model, [each.name for each in members(raw)] if limited else []
         except (msgspec.DecodeError, ValueError, RecursionError):  # a body may be anything
             return ""
-        return model
+        if call.client is not None:
+            call.client.check_body(dict.fromkeys(names))
+        # An upstream could take another one than is looked at here.
+        return "" if limited and names.count("model") != 1 else model
 
 
 def _check_path(call: Call, client: KnownClient, pool: Pool, path: str, model: str) -> None:
