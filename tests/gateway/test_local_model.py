@@ -110,7 +110,7 @@ async def test_a_killed_model_comes_back_and_a_killed_gateway_takes_it_along(
     assert (await gateway.chat("meanwhile", model="tiny", max_tokens=4)).status == 200
     again = the_model_of(gateway)
     gateway.child.kill()
-    gone, left = psutil.wait_procs([again], timeout=30)
+    gone, left = psutil.wait_procs([again], timeout=4)
     assert (gone, left) == ([again], [])
 
 

@@ -187,3 +187,26 @@ async def test_control_characters_in_a_forwarded_header_never_reach_the_upstream
         status = int((await client.reader.readline()).split()[1])
     assert status == 400
     assert upstream.calls == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/../../x",
+        "/v1/%2e%2E/x",
+        "/v1/a/..%2fx",
+        "/v1/a/..%5cx",
+        "/v1/./x",
+        "/v1/..",
+        "/v1/..;/x",
+    ],
+)
+async def test_a_path_that_leads_out_of_the_base_url_is_refused(
+    gateway: Running, upstream: Upstream, path: str
+) -> None:
+    async with line(gateway) as client:
+        head = f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        assert await status_of(client, head.encode()) == 400
+    assert upstream.calls == 0
+    await gateway.get("/v1/files/a..b.c")
+    assert upstream.calls == 1, "dots in a name are none"

@@ -24,6 +24,7 @@ from thinkonce.settings.load import FILE_NAME
 __all__ = ("pools_of", "register", "to_read_again", "with_optional_model")
 
 MODEL_PORT = 8001
+ORPHAN_SECONDS = 1.0  # a model whose gateway was killed answers nobody who waits
 LOCAL_NEEDS = ("torch", "transformers", "tokenizers", "aiohttp", "uvicorn")
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
 
@@ -116,7 +117,7 @@ def serve_model(
     _share_data_folder(settings)
     from thinkonce.web.lifeline import end_with_parent
 
-    end_with_parent()
+    end_with_parent(ORPHAN_SECONDS)
     from thinkonce.kv.server import run
     from thinkonce.web.log_lines import log_to_stderr
     from thinkonce.web.server import print_line

@@ -58,6 +58,7 @@ class Passing:
         if call.client is not None:
             _check_path(call, call.client, pool, path, model)
             taken = msgspec.structs.replace(taken, credential=())
+        _refuse_dots(call)
         names = _PASSED if decoded else (b"content-encoding", *_PASSED)
         raw = _uncontrolled(raw) if decoded else raw
         more = [*hops(call)]
@@ -151,6 +152,22 @@ def _check_path(call: Call, client: KnownClient, pool: Pool, path: str, model: s
         pool.declared.account_paths or (call.method == "POST" and path in MORE_CALLS)
     ):
         raise _not_for(call, "of a gateway with its own key, which all share; see account_paths")
+
+
+def _refuse_dots(call: Call) -> None:
+    """An upstream that resolves `..` would leave the path of its base URL. Raises HttpError 400.
+
+    The path is looked at with its percent signs decoded (RFC 3986, 3.3 and 6.2.2.3).
+    """
+    if "." in call.path and any(
+        segment.partition(";")[0] in (".", "..")
+        for segment in call.path.replace("\\", "/").split("/")
+    ):
+        raise HttpError(
+            400,
+            f"path: {call.path!r:.80} has a segment that is . or ..; ask for the path it leads to",
+            code="dot_segment",
+        )
 
 
 def _not_for(call: Call, whom: str) -> HttpError:
