@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-
-import aiohttp
 
 from thinkonce.upstream.failure import Broken, Header
 from thinkonce.upstream.unpacking import unpacker_for
@@ -122,7 +121,8 @@ def say(error: Exception) -> str:
     Without what it quotes: the URL of the request, whose query and user may be secret, or what
     the upstream sent.
     """
-    if isinstance(error, aiohttp.ClientResponseError):
+    aiohttp = sys.modules.get("aiohttp")  # transports go without: then it is none of its errors
+    if aiohttp is not None and isinstance(error, aiohttp.ClientResponseError):
         said = _QUOTED.split(error.message, maxsplit=1)[0].strip()
     elif isinstance(error, ValueError):  # aiohttp.InvalidURL too
         said = ""
