@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from gateway.conftest import CHAT, Running, Stage, settings_of, until
 from gateway.upstream import Out, Seen, chunks, completion, stream
 from thinkonce import settings as known
+from thinkonce.cli import main
 from thinkonce.clock import SYSTEM
 from thinkonce.gateway import clients as module
 from thinkonce.gateway.tenants import Tenants
@@ -338,3 +340,37 @@ async def test_what_is_kept_of_a_request_counts_towards_its_client_s_bytes(stage
     gateway = await guarded(stage, alice=client("tk-a", max_bytes=20_000))
     got = await gateway.chat(noise, headers=bearer("tk-a"))
     assert got.headers.get("x-cache-not-stored") == "quota"
+
+
+async def test_what_a_client_uses_is_found_by_its_name(
+    stage: Stage, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = {"url": f"sqlite:///{tmp_path / 'a.db'}", "secret": "s" * 32}
+    alice = client("tk-a")
+    gateway = await stage.gateway(
+        store=store,
+        clients={"alice": alice},
+        gateway={"access_log": True},
+        log={"format": "json"},
+        clock=stage.moving.clock,
+    )
+    for _ in range(2):
+        await gateway.chat(headers=bearer("tk-a"))
+    gateway.assembly.access_log.flush()
+    rows = list(map(json.loads, capsys.readouterr().err.splitlines()))
+    assert [(row["outcome"], row["client"]) for row in rows] == [
+        ("miss", "alice"),
+        ("hit", "alice"),
+    ]
+    by_tenant = (await gateway.get("/cache/stats")).json["savings"]["by_tenant"]
+    ((tenant, saved),) = by_tenant.items()
+    assert (saved["clients"], saved["calls"]) == (["alice"], 1)
+    assert await asyncio.to_thread(main, ["stats", "--url", gateway.url]) == 0
+    assert f"{tenant} (alice)" in capsys.readouterr().out
+    config = tmp_path / "thinkonce.toml"
+    config.write_text(
+        f'[store]\nurl = "{store["url"]}"\nsecret = "{store["secret"]}"\n'
+        f'[clients.alice]\nkey_sha256 = "{alice.key_sha256}"\n'
+    )
+    assert await asyncio.to_thread(main, ["keys", "list", "--json", "--config", str(config)]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["tenant"] == tenant

@@ -170,3 +170,21 @@ async def test_models_that_clients_invent_share_a_label(gateway: Running, stage:
     text = (await gateway.get("/metrics")).body.decode()
     assert "invented" not in text
     assert 'model="other"' in text
+
+
+async def test_a_hit_has_its_models_name_where_another_worker_has_seen_it_served(
+    stage: Stage, tmp_path: Path
+) -> None:
+    store = {"url": f"sqlite:///{tmp_path / 'shared.db'}", "secret": "s" * 32}
+    one = await stage.gateway(store=store)
+    await one.chat(model="gpt-4o")
+    shared = one.assembly.shelf.store
+    assert shared is not None
+    shared.flush(10)
+    other = await stage.gateway(store=store)
+    for tier in ("sqlite", "memory"):
+        got = await other.chat(model="gpt-4o")
+        assert (got.cache, got.headers["x-cache-tier"]) == ("HIT", tier)
+    text = (await other.get("/metrics")).body.decode()
+    assert 'model="gpt-4o",outcome="hit"' in text
+    assert 'model="other"' not in text

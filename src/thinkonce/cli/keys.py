@@ -86,13 +86,16 @@ def add(
 @keys.command("list", epilog="Example: thinkonce keys list --json")
 def list_clients(config: Config = None, as_json: AsJson = False) -> None:
     """The known clients and what they may do; never a key."""
-    clients = Sources(config=_path(config) if config else None).load().clients
+    settings = Sources(config=_path(config) if config else None).load()
+    clients, tenants = settings.clients, _tenants(settings)
     if as_json:
         rows = {name: msgspec.structs.asdict(client) for name, client in clients.items()}
-        print_json([{"name": name, **row} for name, row in rows.items()])
+        print_json(
+            [{"name": name, **row, "tenant": tenants.get(name)} for name, row in rows.items()]
+        )
         return
     print_table(
-        ("NAME", "GROUP", "MODELS", "RATE", "BYTES", "DIGEST"),
+        ("NAME", "GROUP", "MODELS", "RATE", "BYTES", "DIGEST", "TENANT"),
         [
             (
                 name,
@@ -101,6 +104,7 @@ def list_clients(config: Config = None, as_json: AsJson = False) -> None:
                 "-" if client.rate_limit is None else f"{client.rate_limit}/min",
                 show_bytes(client.max_bytes),
                 client.key_sha256[:8],
+                tenants.get(name, "-"),
             )
             for name, client in clients.items()
         ],
@@ -121,6 +125,25 @@ def revoke(name: Name, config: Config = None) -> None:
         del document["clients"]
     _write(path, document)
     print(f"{name} is gone from {path}; SIGHUP makes a gateway read it")
+
+
+def _tenants(settings: Settings) -> dict[str, str]:
+    """By name, as entries, `stats` and the access log show it; none before there is a secret."""
+    # Not at the top: the other commands need nothing of a store.
+    from thinkonce.cli.store_view import file_of, secret_of
+    from thinkonce.gateway.tenants import Tenants
+    from thinkonce.request.key import Keyer
+    from thinkonce.request.secret import load_secret
+
+    path = file_of(settings.store)
+    if path is not None:
+        secret = secret_of(settings.store, path)
+    else:
+        secret = load_secret(settings.store.secret) if settings.store.secret else None
+    if secret is None:
+        return {}
+    known = Tenants(Keyer(secret), settings.groups, settings.clients).names()
+    return {name: tenant for tenant, names in known.items() for name in names}
 
 
 def _warn(settings: Settings) -> None:

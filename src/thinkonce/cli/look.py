@@ -136,10 +136,16 @@ def print_savings(savings: dict[str, Any]) -> None:
         print()
         print_table(
             (dimension.removeprefix("by_").upper(), *SAVED),
-            [(name or "-", *_saved(rows[name])) for name in names],
+            [(_with_clients(name, rows[name]), *_saved(rows[name])) for name in names],
         )
         if len(rows) > len(names):
             print(f"... and {len(rows) - len(names)} more: --json shows all")
+
+
+def _with_clients(name: str, row: dict[str, Any]) -> str:
+    """And whom a tenant stands for, where a gateway knows them."""
+    clients = row.get("clients")
+    return f"{name} ({', '.join(clients)})" if clients else name or "-"
 
 
 def _saved(row: dict[str, Any]) -> tuple[str, ...]:

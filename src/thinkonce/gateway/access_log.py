@@ -21,7 +21,10 @@ TENANT_DIGITS = 12
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a line says only where it has names for it. `model` as a label; "" for unknown."""
+    """What a line says only where it has names for it. `model` as a label; "" for unknown.
+
+    `client`: the name of a known client, from the configuration.
+    """
 
     endpoint: str = ""
     model: str = ""
@@ -29,6 +32,7 @@ class Told:
     match: str = ""
     tier: str = ""
     tokens_saved: int = 0
+    client: str = ""
 
 
 class AccessLog:
@@ -116,6 +120,7 @@ def _json_line(at: str, facts: tuple[str | int | float, ...], told: Told) -> str
         "endpoint": told.endpoint,
         "model": told.model,
         "tenant": told.tenant[:TENANT_DIGITS],
+        "client": told.client,
         "match": told.match,
         "tier": told.tier,
         "tokens_saved": told.tokens_saved,

@@ -282,7 +282,8 @@ class Gateway:
 
 def _told_of(call: Call, metrics: Counts) -> Told:
     model = metrics.model(call.model) if call.model else ""
-    return Told(call.endpoint, model, call.whose, call.match, call.tier, call.tokens_saved)
+    client = "" if call.client is None else call.client.name
+    return Told(call.endpoint, model, call.whose, call.match, call.tier, call.tokens_saved, client)
 
 
 async def _not_built(call: Call) -> None:

@@ -171,7 +171,9 @@ class FastLane:
         metrics.count(labels, seconds)
         log, tracing, told = self._access_log, self.tracing, None
         if tracing is not None or log.as_json:
-            told = Told(labels[0], model, asking.tenant, Match.EXACT, "memory", ready.tokens)
+            client = "" if door.head.client is None else door.head.client.name
+            facts = (model, asking.tenant, Match.EXACT, "memory", ready.tokens, client)
+            told = Told(labels[0], *facts)
             if tracing is not None:
                 path = door.what.removeprefix("POST ")
                 tracing.hit(told, ready, path, ids.decode("latin-1"), seconds)

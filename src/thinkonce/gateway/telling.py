@@ -225,6 +225,8 @@ class Teller:
     def _account(self, kind: Saved, ready: marks.Ready, entry: Entry) -> Account:
         priced, estimated = ready.usd is not None, ready.estimated
         savings = self.metrics.savings
+        # Another worker, or an earlier start, has seen an upstream answer for it.
+        self.metrics.learn_model(entry.meta.model)
         return savings.account(kind, entry.meta, priced=priced, estimated=estimated)
 
     def _save(self, call: Call, kind: Saved, ready: marks.Ready, entry: Entry, micros: int) -> None:

@@ -37,6 +37,7 @@ class Tenants:
     ) -> None:
         self._tenant = keyer.tenant
         self._clients = {row.key_sha256 for row in clients.values()}
+        self._rows = clients
         self._group_of = {digest: name for name, digests in groups.items() for digest in digests}
         self._group_of |= {row.key_sha256: row.group for row in clients.values() if row.group}
 
@@ -61,6 +62,13 @@ class Tenants:
         if group is not None:
             return self._tenant(((b"group", group.encode()),))
         return self._tenant(((b"client", digest.encode()),))
+
+    def names(self) -> dict[str, list[str]]:
+        """By tenant, the names of the known clients it stands for; several where they share it."""
+        found: dict[str, list[str]] = {}
+        for name, row in self._rows.items():
+            found.setdefault(self.of_digest(row.key_sha256), []).append(name)
+        return found
 
     def checked(self, tenant: str) -> str:
         """`tenant` itself. Raises RequestError for what no tenant is called."""

@@ -26,7 +26,7 @@ _CHOICE = {"tag", "namespace", "model", "tenant"}
 async def stats(desk: Desk, call: Call) -> None:
     numbers = await desk.team.numbers()
     saved = await desk.metrics.keeper.sums(numbers.counted.savings)
-    told = {
+    told: dict[str, Any] = {
         "store": desk.settings.store.url,
         "tiers": {name: msgspec.structs.asdict(stats) for name, stats in numbers.tiers.items()},
         **desk.team.bounds(),
@@ -39,6 +39,9 @@ async def stats(desk: Desk, call: Call) -> None:
     if parse_qs(call.query.decode("latin-1")).get("apart") == ["true"]:
         sampled = await asyncio.to_thread(desk.shelf.entries, Selector(), SAMPLED)
         told["apart"] = await asyncio.to_thread(apart, sampled)
+    for tenant, names in desk.tenants.names().items():
+        if tenant in told["savings"]["by_tenant"]:
+            told["savings"]["by_tenant"][tenant]["clients"] = names
     await desk.send(call, told)
 
 
