@@ -34,9 +34,8 @@ _NAMES = (
     b"\xa7request\xb0chat/completions\xa4main"
 )
 
-_is_credential = re.compile(
-    rb"key|code|sig|.*(api.?key|token|secret|passw|signature|credential|auth).*", re.DOTALL
-).fullmatch
+# Members of a URL's query that say how to answer. A credential may be called anything else.
+_HARMLESS_MEMBERS = frozenset({b"alt", b"api-version", b"api_version", b"beta", b"version"})
 _is_credential_header = re.compile(
     rb".*(cookie|key|token|secret|passw|signature|credential|auth|session).*", re.DOTALL
 ).fullmatch
@@ -78,12 +77,15 @@ class KeptRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def may_hold_credential(query: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> bool:
-    """Whether a member of a URL's query, or a header, is called as credentials are.
+    """Whether a URL's query has members that are not known, or a header is called as
+    credentials are.
 
     Such a request is not kept: what was forwarded for the model's eyes is not for a file.
     """
-    names = (member.partition(b"=")[0] for member in query.split(b"&"))
-    return any(_is_credential(unquote_to_bytes(name).lower()) for name in names) or any(
+    names = [
+        member.partition(b"=")[0] for member in query.replace(b";", b"&").split(b"&") if member
+    ]
+    return not all(unquote_to_bytes(name) in _HARMLESS_MEMBERS for name in names) or any(
         _is_credential_header(name) for name, _ in headers
     )
 
