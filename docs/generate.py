@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,10 @@ takes a bound away. Lists are separated by commas in the environment.
 """
     groups = fields_of(Settings)["groups"]
     for name, kind in sections().items():
-        yield f"\n## [{name}]\n\n{kind.__doc__}\n\n"
+        yield f"\n## [{name}]\n\n{cleandoc(kind.__doc__ or '')}\n\n"
         yield from table(kind, lambda field, name=name: env_name(name, field))
     for name, kind in TABLES.items():
-        yield f"\n## [{name}.NAME]\n\n{kind.__doc__} TOML only.\n\n"
+        yield f"\n## [{name}.NAME]\n\n{cleandoc(kind.__doc__ or '')} TOML only.\n\n"
         yield from table(kind, None)
     yield "\nThe classes that exist unless redefined:\n\n| name | ttl | priority |\n|---|---|---|\n"
     for name, row in default_classes().items():
@@ -195,7 +196,7 @@ def errors() -> Iterator[str]:
         if not isinstance(error, type):  # a value that an error may hold
             continue
         bases = ", ".join(f"`{base.__name__}`" for base in error.__bases__)
-        yield f"\n## {name}\n\n{error.__doc__} Subclass of {bases}.\n"
+        yield f"\n## {name}\n\n{cleandoc(error.__doc__ or '')} Subclass of {bases}.\n"
 
 
 def main() -> None:

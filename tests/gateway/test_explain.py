@@ -47,6 +47,14 @@ async def test_what_would_hit_is_said_and_nothing_is_counted_or_called(
     assert stage.upstream.calls == 1
 
 
+async def test_who_asks_as_the_wrong_tenant_is_told_to_give_the_client_s_key(
+    gateway: Running,
+) -> None:
+    await gateway.chat(headers=SK)
+    told = await explained(gateway, asked(), {"x-thinkonce-tenant": "anonymous"})
+    assert "give the client's key" in told["note"]
+
+
 async def test_the_first_field_message_and_character_that_differ(gateway: Running) -> None:
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Oslo?"}]
     await gateway.chat("something else entirely")

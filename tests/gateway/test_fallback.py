@@ -132,6 +132,21 @@ async def test_what_the_request_is_to_blame_for_goes_nowhere_else(
     assert one.calls == (1, 0, 0)
 
 
+async def test_the_log_says_of_the_last_pool_that_none_is_left(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = await chain(stage)
+    for each in (one.main, one.spare, one.last):
+        each.script = saying(503)
+    await one.gateway.chat()
+    said = [line.split(": ")[0] for line in caplog.messages if "pool" in line]
+    assert [line.split(maxsplit=2)[2] for line in said] == [
+        "goes to another pool",
+        "goes to another pool",
+        "has no pool left",
+    ]
+
+
 @pytest.mark.parametrize("controls", [{}, {"kv_cache": {"enabled": False}}])
 async def test_where_nobody_can_serve_the_first_pools_failure_passes_unchanged(
     stage: Stage, controls: dict[str, Any]

@@ -43,10 +43,10 @@ async def test_keys_made_and_revoked_hold_from_the_next_sighup_on(
     gateway = await host.gateway()
     bob = keys("add", "bob", "--rate-limit", "1000")
     assert [await status(gateway, key) for key in (alice, bob)] == [200, 401]
-    assert "clients.bob" in await hung_up(gateway)
+    assert "clients.bob (new)" in await hung_up(gateway)
     assert [await status(gateway, key) for key in (alice, bob)] == [200, 200]
     keys("revoke", "alice")
-    assert "clients.alice" in await hung_up(gateway)
+    assert "clients.alice (gone)" in await hung_up(gateway)
     assert [await status(gateway, key) for key in (alice, bob)] == [401, 200]
     code, errors = await gateway.end()
     assert (code, alice in errors, bob in errors) == (0, False, False)

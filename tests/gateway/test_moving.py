@@ -226,6 +226,9 @@ async def test_every_change_is_one_audit_line_without_secrets(
         "limits set",
     ]
     assert "into tenant anonymous" in said[1]
+    caplog.clear()
+    await exported(gateway, "?after=")
+    assert caplog.messages[-1].endswith("exported: all entries")
     assert not [text for text in said if "sk-hidden" in text or "\n" in text]
 
 

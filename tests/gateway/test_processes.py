@@ -139,6 +139,7 @@ async def test_it_says_where_and_how_and_drains_on_sigterm(host: Host) -> None:
 
     host.upstream.script = slow
     gateway = await host.gateway()
+    assert f"answers are kept in {host.store.removeprefix('sqlite:///')}" in gateway.lines
     assert gateway.lines[-1].startswith(f"try: curl {gateway.url}/v1/chat/completions")
     asking = asyncio.create_task(gateway.chat(stream=True))
     await host.upstream.called()

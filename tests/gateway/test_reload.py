@@ -172,9 +172,20 @@ def test_what_only_a_restart_changes_is_kept_and_named() -> None:
         upstreams={"main": known.Upstream(urls=["http://h"])},
     )
     settled = settle(old, new)
-    assert changes(old, settled) == ["gateway.annotate_body", "upstreams.main"]
+    assert changes(old, settled) == ["gateway.annotate_body", "upstreams.main (new)"]
     assert changes(settled, new) == ["store.secret", "gateway.port"]
     assert (settled.gateway.port, settled.store.secret) == (8000, "")
+
+
+def test_pools_in_another_order_are_a_change() -> None:
+    one, two, three = (known.Upstream(urls=[f"http://127.0.0.1:{port}"]) for port in (1, 2, 3))
+    old = known.Settings(upstreams={"a": one, "b": two})
+    assert changes(old, known.Settings(upstreams={"b": two, "a": one})) == [
+        "upstreams (their order)"
+    ]
+    assert changes(old, known.Settings(upstreams={"c": three, "a": one, "b": two})) == [
+        "upstreams.c (new)"
+    ]
 
 
 def test_a_change_that_needs_a_restart_is_named_at_every_reload(

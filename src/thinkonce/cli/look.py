@@ -37,6 +37,7 @@ LABELS = {
     "bytes": "size",
     "file_bytes": "size of the file",
     "purge_epoch": "purges so far",
+    "secret": "fingerprint of secret",
     "saved_seconds": "time saved",
     "saved_tokens": "tokens saved",
     "saved_usd": "money saved",
@@ -65,6 +66,8 @@ def stats(
         print_json(found)
         return
     savings, kept_apart = found.pop("savings", {}), found.pop("apart", None)
+    if "saved_usd" in found and savings.get("totals", {}).get("usd", 0.0) is None:
+        found["saved_usd"] = "unknown"
     print_pairs({"store": view.place, **for_people(found)})
     for line in sentences(msgspec.convert(kept_apart, Apart)) if kept_apart else ():
         print(line)
@@ -109,7 +112,7 @@ def show(
         print_json(found)
         return
     answer = found.pop("content", None)
-    print_pairs(found)
+    print_pairs(for_people(found))
     if content:
         print()
         print(answer) if isinstance(answer, str) else print_json(answer)
@@ -133,7 +136,7 @@ def print_savings(savings: dict[str, Any]) -> None:
         if not dimension.startswith("by_") or not rows:
             continue
         names = list(rows)[-SHOWN_ROWS:] if dimension == "by_hour" else list(rows)[:SHOWN_ROWS]
-        print()
+        print(f"\nsaved by {dimension.removeprefix('by_').replace('_', ' ')}")
         print_table(
             (dimension.removeprefix("by_").upper(), *SAVED),
             [(_with_clients(name, rows[name]), *_saved(rows[name])) for name in names],
@@ -159,7 +162,7 @@ def _with_unit(name: str, value: object) -> object:
         return value
     if name.endswith("bytes"):
         return show_bytes(value)
-    if name.endswith("seconds"):
+    if name.endswith("seconds") or name in ("age", "ttl"):
         return show_seconds(value)
     if name.endswith("usd"):
         return f"${value:.2f}" if value >= 1 else f"${value:.6f}"

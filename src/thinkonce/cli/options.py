@@ -18,4 +18,7 @@ StoreUrl = Annotated[
     str | None,
     typer.Option("--store", help="sqlite:///relative.db or sqlite:////absolute.db"),
 ]
-Url = Annotated[str | None, typer.Option("--url", help="A running gateway, instead of a store.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="A running gateway, not a store; token: THINKONCE_ADMIN_TOKEN."),
+]

@@ -106,8 +106,8 @@ def _tell(counts: dict[str, int], file: Path, *, whole: bool, as_json: bool) -> 
         print_json({"lines": lines, **counts, "complete": whole})
     else:
         print(
-            f"{lines} lines: {counts['stored']} stored, {counts['already']} there already, "
-            f"{counts['failed']} failed"
+            f"{lines} {'line' if lines == 1 else 'lines'}: {counts['stored']} stored, "
+            f"{counts['already']} there already, {counts['failed']} failed"
         )
     if not whole:
         print(f"stopped; the same command goes on with {file}", file=sys.stderr)

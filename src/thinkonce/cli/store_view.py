@@ -42,7 +42,8 @@ def _existing(store: Store) -> Path:
         accepts = "a store with a file; what lies in memory is seen with --url"
         raise ConfigError("--store", store.url, accepts)
     if not path.exists():
-        raise ConfigError("--store", store.url, f"a store that exists; there is no {path} yet")
+        accepts = f"a store that exists (there is no {path} yet), or --url of a running gateway"
+        raise ConfigError("--store", store.url, accepts)
     return path
 
 

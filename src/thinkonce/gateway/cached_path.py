@@ -150,7 +150,8 @@ class CachedPath(ABC):
             try:
                 return await self._answer_from(call, each, spare=True)
             except UpstreamError as error:
-                if not _goes_on(call, error, first=failure is None):
+                last = each is others[-1]
+                if not _goes_on(call, error, first=failure is None, last=last):
                     raise
                 failure = failure or error
         assert failure is not None
@@ -180,7 +181,8 @@ class CachedPath(ABC):
                 refused = _is_no_answer if each.fallback else says_try_elsewhere
                 await self._send(call, each, head, reason, refused)
             except UpstreamError as error:
-                if not _goes_on(call, error, first=failure is None):
+                last = each is others[-1]
+                if not _goes_on(call, error, first=failure is None, last=last):
                     raise
                 failure = failure or error
             else:
@@ -218,15 +220,16 @@ def _is_no_answer(status: int) -> bool:
     return status != 200
 
 
-def _goes_on(call: Call, error: UpstreamError, *, first: bool) -> bool:
-    """Whether another pool may be asked after `error`.
+def _goes_on(call: Call, error: UpstreamError, *, first: bool, last: bool) -> bool:
+    """Whether another pool may be asked after `error`, where there is one.
 
     The request's own pool has the say in what is wrong with a request; a fallback that refuses
     one is passed over, whatever it says.
     """
     if call.status or (first and not may_others_do_better(error)):
         return False
-    log.warning("request %s goes to another pool: %s", call.id.decode("latin-1"), error)
+    then = "has no pool left" if last else "goes to another pool"
+    log.warning("request %s %s: %s", call.id.decode("latin-1"), then, error)
     return True
 
 

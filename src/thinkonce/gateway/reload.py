@@ -17,7 +17,7 @@ from collections.abc import Callable
 import msgspec
 
 from thinkonce.errors import ConfigError
-from thinkonce.settings import Settings
+from thinkonce.settings import Settings, Upstream
 from thinkonce.settings.load import sections
 from thinkonce.settings.read import fields_of
 
@@ -76,13 +76,30 @@ def settle(old: Settings, new: Settings) -> Settings:
 
 
 def changes(old: Settings, new: Settings) -> list[str]:
-    """The names of what differs, such as `cache.ttl` and `upstreams.main`; never a value."""
+    """The names of what differs, such as `cache.ttl` and `upstreams.main (gone)`; never a value."""
     found = []
     for section, before in msgspec.structs.asdict(old).items():
         was, is_now = _members(before), _members(getattr(new, section))
         names = sorted(was.keys() | is_now.keys())
-        found += [f"{section}.{name}" for name in names if was.get(name) != is_now.get(name)]
+        found += [
+            f"{section}.{name}{_fate(name, was, is_now)}"
+            for name in names
+            if was.get(name) != is_now.get(name)
+        ]
+    if _are_reordered(old.upstreams, new.upstreams):
+        found.append("upstreams (their order)")
     return found
+
+
+def _fate(name: str, was: dict[str, object], is_now: dict[str, object]) -> str:
+    if name not in is_now:
+        return " (gone)"
+    return "" if name in was else " (new)"
+
+
+def _are_reordered(old: dict[str, Upstream], new: dict[str, Upstream]) -> bool:
+    """Whether pools that stay come in another order: the first that fits a model gets it."""
+    return [name for name in old if name in new] != [name for name in new if name in old]
 
 
 def _members(section: object) -> dict[str, object]:

@@ -20,6 +20,7 @@ from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
 from thinkonce.gateway.readiness import LOCAL_POOL, complaints, unreachable
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
+from thinkonce.tiers.store import store_path
 from thinkonce.web.listener import bind
 from thinkonce.web.log_lines import log_to_stderr, write_as
 from thinkonce.web.server import Say, new_loop, print_line
@@ -197,6 +198,7 @@ def write_log_as(settings: Settings) -> None:
 
 def announce(settings: Settings, url: str, say: Say) -> None:
     """Requests are accepted: say where, and what to try."""
+    say(f"answers are kept in {_place_of(settings)}")
     say(f"thinkonce ready on {url}")
     model = settings.local.model if LOCAL_POOL in settings.upstreams else "MODEL"
     key = "" if model != "MODEL" else ' -H "authorization: Bearer $OPENAI_API_KEY"'
@@ -206,3 +208,8 @@ def announce(settings: Settings, url: str, say: Say) -> None:
         f'-d \'{{"model": "{model}", "temperature": 0, "messages": '
         f'[{{"role": "user", "content": "What is the capital of France?"}}]}}\''
     )
+
+
+def _place_of(settings: Settings) -> str:
+    url = settings.store.url
+    return "memory only, and end with this process" if url == "memory://" else str(store_path(url))

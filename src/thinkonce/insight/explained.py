@@ -126,6 +126,11 @@ def _note(found: Looked, told: Explained) -> str:
             "no stored entry keeps its request ([cache] keep_requests, or stored by an earlier "
             "release), so there is nothing to compare with"
         )
+    if any(item.field == "tenant" for item in told.nearest.differences):
+        return (
+            "the nearest entry is another tenant's: to ask as its client, give the client's key "
+            "(--api-key-env NAME, or x-thinkonce-client-authorization)"
+        )
     return ""
 
 

@@ -168,7 +168,10 @@ class Importer:
             return ""
         try:
             self.counts[self._take(number, line)] += 1
-        except (CorruptEntry, RequestError, TierError) as error:
+        except CorruptEntry as error:  # of the line; our own tiers drop what is damaged
+            self.counts["failed"] += 1
+            return f"failed while {error.doing}"
+        except (RequestError, TierError) as error:
             self.counts["failed"] += 1
             return str(error)
         return ""

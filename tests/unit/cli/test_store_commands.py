@@ -114,6 +114,21 @@ def test_show_takes_a_prefix_and_gives_the_answer_only_when_asked(store: str, ca
     )
 
 
+def test_show_has_units_for_people(store: str, capsys: Out) -> None:
+    (row,) = told(capsys, "ls", "--store", store, "--namespace", "v2")
+    assert main(["show", row["key"], "--store", store]) == 0
+    rows = dict(
+        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " " in line
+    )
+    assert rows["ttl"].strip().endswith("m")
+    assert rows["age"].strip().endswith("s")
+
+
+def test_looking_where_there_is_no_store_names_the_other_way(capsys: Out) -> None:
+    assert main(["stats", "--store", "sqlite:///absent.db"]) == 2
+    assert "or --url of a running gateway" in capsys.readouterr().err
+
+
 def test_show_of_an_unknown_key_exits_2(store: str, capsys: Out) -> None:
     assert main(["show", "0" * 12, "--store", store]) == 2
     assert f"no entry begins with {'0' * 12} in " in capsys.readouterr().err

@@ -32,7 +32,9 @@ async def export(desk: Desk, call: Call) -> None:
         await call.send({"type": "http.response.body", "body": piece, "more_body": True})
         piece = await asyncio.to_thread(_piece, lines)
     await desk.end_lines(call)
-    desk.audit(call, f"exported: {call.query.decode('latin-1')!r:.200}")
+    members = call.query.decode("latin-1").split("&")
+    which = "&".join(member for member in members if member.partition("=")[2])
+    desk.audit(call, f"exported: {which!r:.200}" if which else "exported: all entries")
 
 
 async def import_(desk: Desk, call: Call) -> None:

@@ -221,7 +221,7 @@ def read_line(raw: bytes | None) -> BatchLine:
         return _decode_line(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         accepts = f"custom_id, method, url and body of OpenAI's Batch format ({error})"
-        raise RequestError("line", raw[:60].decode(errors="replace"), accepts) from error
+        raise RequestError("JSON", raw[:60].decode(errors="replace"), accepts) from error
 
 
 def _first_missing(shelf: Shelf, keys: Sequence[Key], controls: Controls) -> Key | None:
