@@ -117,9 +117,7 @@ def test_show_takes_a_prefix_and_gives_the_answer_only_when_asked(store: str, ca
 def test_show_has_units_for_people(store: str, capsys: Out) -> None:
     (row,) = told(capsys, "ls", "--store", store, "--namespace", "v2")
     assert main(["show", row["key"], "--store", store]) == 0
-    rows = dict(
-        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " " in line
-    )
+    rows = {line[:24].strip(): line[24:] for line in capsys.readouterr().out.splitlines()}
     assert rows["ttl"].strip().endswith("m")
     assert rows["age"].strip().endswith("s")
 
