@@ -52,6 +52,8 @@ ODD = {
     "CR alone in a value": GOOD + b"x-a: b\rx-b: c\r\n" + LENGTH + b"\r\n" + BODY,
     "LF alone": GOOD.replace(b"\r\n", b"\n") + LENGTH.replace(b"\r\n", b"\n") + b"\n" + BODY,
     "an unknown coding": GOOD + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "a coding before chunks": GOOD + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a coding of its own line": GOOD + b"transfer-encoding: gzip\r\n" + CHUNKED + b"0\r\n\r\n",
     "a coding in disguise": GOOD + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
     "a chunk beyond 64 bits": GOOD + CHUNKED + b"fffffffffffffffff\r\n",
     "a chunk of no size": GOOD + CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",

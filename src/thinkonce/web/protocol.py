@@ -130,6 +130,7 @@ class LimitedProtocol(HttpToolsProtocol):
         state: dict[str, Any] = cast(Any, self.scope)["state"]
         if self._suspect and _size(self.headers) > self.edge.limits.header_limit:
             state[OVERSIZED] = self._refusal
+        _check_coding(self.headers)
         super().on_headers_complete()
         state[CYCLE] = self.cycle
         if self._draining:
@@ -279,6 +280,13 @@ class _Parser(HttpRequestParser):
             super().feed_data(data)
         except HttpParserUpgrade as asked:
             self._protocol.rest = data[asked.args[0] :]
+
+
+def _check_coding(headers: list[tuple[bytes, bytes]]) -> None:
+    """Raises HttpParserError for a body that would have to be unpacked (RFC 9112, 6.1)."""
+    for name, value in headers:
+        if name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise HttpParserError("a transfer coding besides chunked")
 
 
 def _length_of(headers: list[tuple[bytes, bytes]]) -> int:
