@@ -62,8 +62,11 @@ async def test_stats_say_what_keeps_requests_apart(gateway: Running, capsys: Out
     await gateway.chat("something else")
     found = await told(capsys, "stats", "--url", gateway.url)
     assert found["apart"] == {"compared": 4, "only_in": {"user": 0.75}}
+    await gateway.chat("something else")
     assert await run("stats", "--url", gateway.url) == 0
     said = capsys.readouterr().out
+    assert "fingerprint of secret" in said
+    assert "\n\nsaved by model\nMODEL " in said
     assert "75% of 4 stored requests differ from another only in user\n" in said
 
 

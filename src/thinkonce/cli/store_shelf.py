@@ -29,7 +29,7 @@ def opened_shelf(
         accepts = "a store with a file; what lies in memory is reached with --url"
         raise ConfigError("--store", settings.store.url, accepts)
     if not fill and not path.exists():
-        accepts = f"a store that exists; there is no {path} yet"
+        accepts = f"a store that exists (there is no {path} yet), or --url of a running gateway"
         raise ConfigError("--store", settings.store.url, accepts)
     shelf = open_shelf(
         settings.store.url,
