@@ -14,7 +14,8 @@ from gateway.conftest import CHAT, Got, Running, Stage, all_ways, until
 from gateway.upstream import Out, Seen, answer, chunks, completion
 from thinkonce import settings as known
 from thinkonce.gateway import fetch
-from thinkonce.gateway.strict import StrictEndpoint, id_like
+from thinkonce.gateway.anew import id_like
+from thinkonce.gateway.strict import StrictEndpoint
 
 way = all_ways
 
@@ -96,7 +97,7 @@ async def test_a_hit_looks_like_a_miss_and_takes_as_long(stage: Stage) -> None:
     changing = ("id", "created")
     same = [{k: v for k, v in got.json.items() if k not in changing} for got in (miss, hit)]
     assert same[0] == same[1]
-    assert miss.json["id"] == "chatcmpl-AbC123xyz" != hit.json["id"]
+    assert len({miss.json["id"], hit.json["id"], "chatcmpl-AbC123xyz"}) == 3
     assert len(hit.json["id"]) == len(miss.json["id"])
     assert hit.json["id"].startswith("chatcmpl-")
     assert hit.json["created"] == int(stage.moving.wall)
@@ -270,3 +271,38 @@ def test_ids_keep_their_form() -> None:
         at = max(source.rfind("-"), source.rfind("_")) + 1
         assert {each[:at] for each in made} == {source[:at]}
     assert id_like("msg_01234567890123456789")[4:].isdigit()
+
+
+ODD_ID = "01234567-89ab-4cde-8f01-234567890123"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_odd_members_and_events_come_alike_with_a_hit_and_a_miss(
+    stage: Stage, stream: bool
+) -> None:
+    odd = {"id": ODD_ID, "created": 9, "cache_hit": False, "kv_cache": {"status": "miss"}}
+
+    async def script(seen: Seen, out: Out) -> None:
+        if not stream:
+            await out.json(completion(**odd))
+            return
+        await out.begin_stream()
+        for event in chunks("a", "b"):
+            await out.event(event | odd)
+        await out.event("[DONE]")
+        await out.event("trailing")
+        await out.end()
+
+    stage.upstream.script = script
+    gateway, _ = await strictly(stage)
+    miss, hit = await gateway.chat(stream=stream), await gateway.chat(stream=stream)
+    assert len(stage.upstream.seen) == 1
+    no_marks(miss), no_marks(hit)
+    seen = []
+    for got in (miss, hit):
+        assert b"trailing" not in got.body
+        first = got.events[0] if stream else got.json
+        assert first["created"] == int(stage.moving.wall)
+        assert first["id"][:8] != ODD_ID[:8]
+        seen.append(got.body.replace(first["id"].encode(), b""))
+    assert seen[0] == seen[1]

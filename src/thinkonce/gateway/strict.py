@@ -1,7 +1,7 @@
 """Strict mode: a client sees neither from headers, bodies nor timing whether an answer was stored.
 
-    hit ──► an id like the upstream's own, made anew ──► its recorded pace ──► no marks
-    miss ─────────────────────────────────────────────────────────────────► no marks
+    hit ──► its recorded pace ──► an id like the upstream's own, made anew ──► no marks
+    miss ───────────────────────► an id like the upstream's own, made anew ──► no marks
 
     asked      recorded first byte                             recorded end
       |------------------|---- event ---- event ---- event ---------|
@@ -18,19 +18,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from random import SystemRandom
-from string import ascii_letters, ascii_lowercase, digits, hexdigits
+from dataclasses import dataclass, replace
 from time import perf_counter
+
+import msgspec
 
 from thinkonce.entry import Entry
 from thinkonce.flow import Answer
 from thinkonce.gateway import marks
 from thinkonce.gateway.admin.access import authorise
+from thinkonce.gateway.anew import Events, id_like
 from thinkonce.gateway.asking import Asking, version_free
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.endpoints import readers
+from thinkonce.gateway.fetch import Fetched
 from thinkonce.gateway.http import (
     Call,
     HttpError,
@@ -50,7 +52,6 @@ from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.dialect import Stamp
 from thinkonce.protocols.registry import DIALECTS
-from thinkonce.protocols.sse import frame
 from thinkonce.request.headers import headers_named
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
@@ -59,7 +60,7 @@ from thinkonce.upstream.failure import Header
 from thinkonce.upstream.pools import Pools
 from thinkonce.upstream.request import Sender
 
-__all__ = ("Strict", "StrictEndpoint", "StrictTeller", "id_like", "strict_of", "veiled")
+__all__ = ("Strict", "StrictEndpoint", "StrictTeller", "strict_of", "veiled")
 
 # Their answers have ids and times that can be made anew, and are stored whole or not at all.
 ENDPOINTS = ("chat/completions", "completions", "messages")
@@ -67,8 +68,6 @@ MARKS = (b"age", b"cache-status", b"x-thinkonce-fallback")
 # Of a 200 through the cache a client sees these: an upstream's others come with a miss alone.
 SHOWN = frozenset({b"content-type", b"content-length", b"x-request-id", b"vary"})
 MEMO_BYTES = 2**16  # nothing is remembered there
-
-_choose = SystemRandom().choice
 
 
 @dataclass(frozen=True)
@@ -96,26 +95,39 @@ class StrictTeller(Teller):
         if ready is None or (b"event-stream" in ready.raw_type[1]) != asked.stream:
             return False
         source = ready.source_header[1].decode("latin-1")
-        stamp = Stamp(id_like(source or self.dialect.fresh_id()), int(self.clock.wall()))
         self._save(call, kind, ready, entry, 0)  # it waits as long as ever
         head = [(b"x-request-id", call.id)]
         if asked.stream:
-            pieces = ready.prepared.render_events(asked, stamp)
             head += [marks.STREAM_TYPE]
             first = min(ready.first_byte or entry.seconds, entry.seconds)
             await self._until(call, first)
+            pieces = ready.prepared.render_events(asked, self._stamp(source))
             await send_pieces(call, 200, head, self._paced(call, pieces, first, entry.seconds))
         else:
-            body = ready.prepared.render(asked, stamp)
             await self._until(call, entry.seconds)
+            body = ready.prepared.render(asked, self._stamp(source))
             await send_whole(call, 200, [marks.JSON_TYPE, *head], body)
         return True
+
+    async def made(self, call: Call, asking: Asking, found: Answer, fetched: Fetched) -> None:
+        """As a hit on it would be: without another cache's marks, its id and time made anew."""
+        reply, asked = fetched.reply, asking.asked
+        if reply is not None and reply.body and found.refused is not Reason.ERROR:
+            prepared = self.dialect.prepare(reply)
+            if not asked.stream and prepared.serves(asked):
+                body = prepared.render(asked, self._stamp(reply.source_id))
+                fetched = replace(fetched, reply=msgspec.structs.replace(reply, body=body))
+        await super().made(call, asking, found, fetched)
+
+    def _stamp(self, source: str) -> Stamp:
+        return Stamp(id_like(source or self.dialect.fresh_id()), int(self.clock.wall()))
 
     async def _relayed(
         self, call: Call, asking: Asking, found: Answer, key: str, ride: Ride
     ) -> AsyncIterator[bytes]:
+        events = Events(self._stamp)
         async for piece in super()._relayed(call, asking, found, key, ride):
-            if plain := _as_stored(piece):
+            if plain := events.pass_on(piece):
                 yield plain
 
     async def _paced(
@@ -238,40 +250,11 @@ def _is_shown(name: bytes) -> bool:
     return name in SHOWN or name.startswith(b"access-control-")
 
 
-def _as_stored(piece: bytes) -> bytes:
-    """Events as a stored answer has them: pings and comments come with a miss alone."""
-    if not piece.endswith(b"\n\n"):  # a part of an event too large to be stored
-        return piece
-    events = []
-    for text in piece[:-2].split(b"\n\n"):
-        fields = [line.partition(b":")[::2] for line in text.split(b"\n")]
-        data = b"\n".join(value.removeprefix(b" ") for name, value in fields if name == b"data")
-        name = next((value.strip() for each, value in fields if each == b"event"), b"")
-        if data and name != b"ping":
-            events.append(frame(data, name.decode("latin-1")))
-    return b"".join(events)
-
-
 def _plain_type(header: Header) -> Header:
     """An upstream's content type may have parameters, which a stored answer's has not."""
     if header[0] != b"content-type":
         return header
     return marks.STREAM_TYPE if b"event-stream" in header[1] else marks.JSON_TYPE
-
-
-def id_like(source: str) -> str:
-    """An id of the same form: what stands before the last - or _ stays, the rest is drawn anew."""
-    at = max(source.rfind("-"), source.rfind("_")) + 1
-    rest = source[at:]
-    letters = next(
-        (
-            kind
-            for kind in (digits, hexdigits[:16], ascii_lowercase + digits, ascii_letters + digits)
-            if set(rest) <= set(kind)
-        ),
-        ascii_letters + digits,
-    )
-    return source[:at] + "".join(_choose(letters) for _ in rest)
 
 
 def _refuse_probing(asking: Asking) -> None:
