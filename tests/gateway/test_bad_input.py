@@ -272,6 +272,19 @@ async def test_a_compressed_body_is_read_and_one_that_unfolds_too_far_is_refused
     assert (got.status, names(got.body)["param"]) == (415, "content-encoding")
 
 
+async def test_a_body_may_not_unfold_into_more_values_than_anybody_means(
+    gateway: Running, upstream: Upstream
+) -> None:
+    """A byte of `[],` becomes twenty when it is parsed, and they are held during the call."""
+    many = gzip.compress(b'{"messages":[],"x":[' + b"[]," * 600_000 + b"0]}", 1)
+    got = await gateway.send("POST", CHAT, many, KIND | {"content-encoding": "gzip"})
+    assert (got.status, names(got.body)["param"], upstream.calls) == (413, "body", 0)
+    endless = b'{"messages":["' + b',\\"' * 400_000
+    assert (await gateway.send("POST", CHAT, endless * 3, KIND)).status == 400
+    text = b'{"messages":[{"role":"user","content":"' + b'[],\\"' * 400_000 + b'"}]}'
+    assert (await gateway.send("POST", CHAT, text, KIND)).status == 200, "a text is one value"
+
+
 async def test_a_body_and_headers_have_limits(stage: Stage) -> None:
     gateway = await stage.gateway(gateway={"body_limit": 10_000_000, "header_limit": 4096})
     got = await gateway.chat("x" * 11_000_000)

@@ -46,6 +46,11 @@ _READ: Mapping[str, tuple[tuple[type, ...], str]] = {
 _CHARSET = re.compile(rb';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _UTF8 = (b"utf-8", b"utf8")
 
+# Arrays, objects and what is in them: a byte may become thirty when it is parsed, and is held
+# for as long as the upstream is asked. A batch of token ids has 300,000 (OpenAI's limit).
+MAX_VALUES = 1_000_000
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+
 # A client names it, and it is kept with every answer.
 MAX_MODEL = 1024
 
@@ -148,8 +153,9 @@ class Reader:
         self._samples = Samples() if samples is None else samples
 
     def read(self, call: Head, raw: bytes) -> Asking:
-        """Raises HttpError 400, 403, 404, 415 and RequestError for what cannot be served."""
+        """Raises HttpError 400, 403, 404, 413, 415 and RequestError for what cannot be served."""
         _check_content_type(call)
+        _check_values(raw)
         parsed = _parse(raw)
         body = parsed.body
         for name, (types, accepts) in _READ.items():
@@ -324,6 +330,24 @@ def _parse(raw: bytes) -> Parsed:
 def _too_long(model: str) -> HttpError:
     accepts = f"a string of at most {MAX_MODEL} characters"
     return HttpError(400, f"model: got {model!r:.80}; it accepts {accepts}", param="model")
+
+
+def _check_values(raw: bytes) -> None:
+    """Raises HttpError 413 for a body of more values than anybody means. No cost to small ones."""
+    if len(raw) <= MAX_VALUES or _marks(raw) <= MAX_VALUES:
+        return
+    found = _marks(_STRING.sub(b"", raw))
+    if found > MAX_VALUES:
+        raise HttpError(
+            413,
+            f"body: got {found} values; it accepts at most {MAX_VALUES}",
+            code="body_too_large",
+            param="body",
+        )
+
+
+def _marks(raw: bytes) -> int:
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
 def _check_content_type(call: Head) -> None:
