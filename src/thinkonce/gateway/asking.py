@@ -338,12 +338,8 @@ def _check_values(raw: bytes) -> None:
         return
     found = _marks(_STRING.sub(b"", raw))
     if found > MAX_VALUES:
-        raise HttpError(
-            413,
-            f"body: got {found} values; it accepts at most {MAX_VALUES}",
-            code="body_too_large",
-            param="body",
-        )
+        said = f"body: got {found} values; it accepts at most {MAX_VALUES}"
+        raise HttpError(413, said, code="body_too_large", param="body")
 
 
 def _marks(raw: bytes) -> int:
