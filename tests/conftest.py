@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import logging
 import os
 import socket
 import threading
@@ -44,6 +45,17 @@ def own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("THINKONCE_DATA_DIR", str(tmp_path / "data"))
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """What a gateway in this process sets for its log ends with the test."""
+    loggers = [logging.getLogger(name) for name in ("", "thinkonce", "uvicorn", "asyncio")]
+    before = [(each.level, list(each.handlers), each.propagate) for each in loggers]
+    yield
+    for each, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        each.setLevel(level)
+        each.handlers[:], each.propagate = handlers, propagate
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from gateway.conftest import CHAT, Running, Stage
+from gateway.conftest import CHAT, Running, Stage, settings_of
 from gateway.upstream import Out, Seen, completion
 from thinkonce.entry import Entry, Form, Meta
 from thinkonce.gateway.parts import LEAST, MOST, OVERHEAD, Parts, share_of
@@ -88,7 +88,10 @@ def test_what_is_counted_is_what_is_taken() -> None:
 
 
 def test_the_share_follows_the_memory_tiers_bound() -> None:
-    assert share_of(256 * MIB) == 32 * MIB
-    assert share_of(8 * MIB) == MIB
-    assert share_of(8 * MIB, least=LEAST) == LEAST
-    assert share_of(None) == share_of(8 * 1024 * MIB) == MOST
+    def share(max_bytes: int | None, least: int = 0) -> int:
+        return share_of(settings_of({}, cache={"max_bytes": max_bytes}), least=least)
+
+    assert share(256 * MIB) == 32 * MIB
+    assert share(8 * MIB) == MIB
+    assert share(8 * MIB, LEAST) == LEAST
+    assert share(None) == share(8 * 1024 * MIB) == MOST
