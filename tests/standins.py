@@ -53,7 +53,7 @@ def copy_of(entry, clock):
     """Another entry of the same answer, as a tier of another process would make."""
     fields = ("payload", "meta", "digest", "form", "thaw", "payload_size", "cost", "seconds")
     fields += ("created_at", "expires_at", "gone_at", "stale_while_revalidate")
-    fields += ("stale_if_error", "epoch")
+    fields += ("stale_if_error", "epoch", "hint")
     twin = Entry(key=entry.key, **{name: getattr(entry, name) for name in fields})
     localise(twin, clock)
     return twin

@@ -14,7 +14,7 @@ SRC = Path(__file__).parent.parent / "src" / "thinkonce"
 
 # From the bottom up. A part may import parts of lower rows, never one of its own row or above.
 LEVELS = (
-    {"errors", "outcome", "clock", "version"},
+    {"errors", "outcome", "clock", "version", "likeness"},
     {"entry", "units", "typed"},
     {"selector", "settings", "values", "host"},
     {"protocols", "eviction", "tiers.tier"},

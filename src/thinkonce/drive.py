@@ -21,6 +21,7 @@ from typing import Any, TypeVar, assert_never
 from thinkonce.entry import Entry
 from thinkonce.errors import TierError
 from thinkonce.flow import lead
+from thinkonce.likeness import Matched
 from thinkonce.outcome import Reason
 from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
 from thinkonce.steps import (
@@ -33,6 +34,7 @@ from thinkonce.steps import (
     Lead,
     Look,
     Made,
+    MatchWords,
     Renew,
     Setting,
     Step,
@@ -47,7 +49,8 @@ log = logging.getLogger("thinkonce")
 # Calls of background renewals under way at once, per cache; beyond that stale answers stay stale
 # longer.
 MAX_RENEWALS = 8
-FLIGHTS = "flights"  # the name under which failures of the flight table are counted
+FLIGHTS = "flights"  # the names under which failures of the flight table are counted,
+MEANING = "meaning"  # and of comparing questions
 
 
 def drive(flow: Flow[T], world: BlockingWorld) -> T:
@@ -156,6 +159,8 @@ class BlockingWorld(World):
         match step:
             case Look(tier, ask, peek):
                 return self.look(tier, ask, peek)
+            case MatchWords(ask):
+                return self._match(ask)
             case Keep(tier, ask, entry):
                 self.keep(tier, ask, entry)
                 return None
@@ -171,6 +176,14 @@ class BlockingWorld(World):
                 return self._renew(ask)
             case _:
                 assert_never(step)
+
+    def _match(self, ask: Ask) -> Matched | None:
+        assert ask.likeness is not None
+        try:
+            return ask.likeness.find()
+        except Exception as error:
+            self.tier_failed(MEANING, error)
+            return None
 
     def _lead(self, ask: Ask, seat: Seat, *, look_again: bool = True) -> Landing:
         try:
@@ -236,6 +249,8 @@ class AsyncWorld(World):
         match step:
             case Look(tier, ask, peek):
                 return await self._look(tier, ask, peek)
+            case MatchWords(ask):
+                return await self._match(ask)
             case Keep(tier, ask, entry):
                 await self._catch_up()
                 self.keep(tier, ask, entry)
@@ -272,6 +287,14 @@ class AsyncWorld(World):
             raise
         _land(seat, made)
         return Landing(Fate.COALESCED, made)
+
+    async def _match(self, ask: Ask) -> Matched | None:
+        assert ask.likeness is not None
+        try:
+            return await ask.likeness.find_async()
+        except Exception as error:
+            self.tier_failed(MEANING, error)
+            return None
 
     async def _look(self, tier: Tier, ask: Ask, peek: bool) -> Entry | None:
         if tier.persistent:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from thinkonce.clock import Clock
+from thinkonce.likeness import Hint
 
 __all__ = ("LEFT", "PRIORITY_WEIGHT", "Entry", "Form", "Meta", "Priority", "localise")
 
@@ -84,6 +85,7 @@ class Entry:
     stale_if_error: float = 0.0  # seconds past expires_at
     epoch: int = 0
     request: bytes = b""  # what was asked, packed (`request.kept`); b"" where that is not kept
+    hint: Hint | None = None  # what questions in other words are compared with
     # -- local to one process, never stored ------------------------------------------
     fresh_until: float = inf
     forget_at: float = inf

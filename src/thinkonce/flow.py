@@ -7,6 +7,8 @@ differ only in who carries the steps out (`drive.py`).
     answer ──► look ──► fresh? ──────────────────────────────► HIT
                   │ early / stale-while-revalidate ──► Renew ─► HIT / STALE
                   ▼
+                MatchWords ──► another entry ──► look ── fresh ► HIT
+                  ▼
                 Join ──► follow another's call ───────────────► COALESCED
                   │ lead
                   ▼
@@ -25,6 +27,7 @@ import msgspec
 from thinkonce.entry import Entry
 from thinkonce.errors import NotCached
 from thinkonce.freshness import Verdict, inline_until, is_fresh_for, judge, life_of
+from thinkonce.likeness import Matched
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.singleflight import Fate, Landing, Role, Seat
 from thinkonce.steps import (
@@ -40,6 +43,7 @@ from thinkonce.steps import (
     Live,
     Look,
     Made,
+    MatchWords,
     Renew,
     Setting,
     Step,
@@ -59,6 +63,7 @@ __all__ = (
     "Live",
     "Look",
     "Made",
+    "MatchWords",
     "Renew",
     "Setting",
     "Step",
@@ -102,6 +107,10 @@ def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
         if not (must_renew and (yield Renew(ask)) and is_stale):
             return _from_cache(found, Outcome.STALE if is_stale else Outcome.HIT, ask)
         found = _without_renewal(found, ask, setting)
+    if ask.likeness is not None and reason is not Reason.REFRESHED:
+        in_other_words = yield from _in_other_words(ask, setting)
+        if in_other_words is not None:
+            return in_other_words
     if ask.controls.only_if_cached:
         raise NotCached(reason.value)
     try:
@@ -117,6 +126,25 @@ def answer(ask: Ask, setting: Setting) -> Flow[Answer]:
 
 
 _SERVABLE = (Verdict.FRESH, Verdict.EARLY, Verdict.STALE)
+_LIVE = (Verdict.FRESH, Verdict.EARLY)
+
+
+def _in_other_words(ask: Ask, setting: Setting) -> Flow[Answer | None]:
+    """What is stored for a question that means the same; read and judged as under its own key."""
+    matched: Matched | None = yield MatchWords(ask)
+    if matched is None:
+        return None
+    other = replace(ask, key=matched.key, likeness=None)
+    found = yield from _look(other, setting)
+    ask.trouble = ask.trouble or other.trouble
+    if found is None or found.verdict not in _LIVE:
+        return None
+    if matched.audit and not ask.controls.only_if_cached:
+        yield Renew(ask)
+    answer = _from_cache(replace(found, reason=None), Outcome.HIT, ask)
+    answer.match, answer.similarity = matched.match, matched.similarity
+    answer.question = matched.question
+    return answer
 
 
 def _without_renewal(found: Found[Entry], ask: Ask, setting: Setting) -> Found[Entry]:
@@ -275,8 +303,13 @@ def lead(ask: Ask, setting: Setting, *, look_again: bool = False) -> Flow[Made |
     entry = _entry_of(ask, draft := ask.draft(raw, seconds), setting, seconds)
     refused = changed or draft.refused or _refusal(ask, entry)
     if refused is None:
+        likeness = ask.likeness
+        if likeness is not None:
+            entry.hint = likeness.hint()
         for tier in setting.tiers:
             yield from _keep(ask, entry, tier, setting)
+        if likeness is not None:
+            likeness.made(entry)
     return Made(raw, entry, refused)
 
 

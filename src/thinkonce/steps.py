@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry, Form, Meta
 from thinkonce.freshness import Rules
+from thinkonce.likeness import Likeness
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.request.controls import Controls
 from thinkonce.singleflight import Seat
@@ -28,6 +29,7 @@ __all__ = (
     "Live",
     "Look",
     "Made",
+    "MatchWords",
     "Renew",
     "Setting",
     "Step",
@@ -76,6 +78,7 @@ class Ask:
     thaw: Callable[[Any], Any] | None = None  # in place of an entry's own, where it has one
     renewal: Callable[[Ask], Ask | None] | None = None
     intact: Callable[[], bool] | None = None
+    likeness: Likeness | None = None  # None: only an equal request will do
     started: float | None = None  # monotonic; when the model's work began, if before CallModel
     looked: float | None = None  # monotonic; when the tiers were looked through last
     trouble: bool = False  # a tier failed while this request was served
@@ -118,6 +121,7 @@ class Answer:
     refused: Reason | None = None
     similarity: float | None = None
     thaw: Callable[[Any], Any] | None = None  # as `Ask.thaw`
+    question: str | None = None  # the entry's, where it is in other words
 
     @property
     def value_is_own(self) -> bool:
@@ -163,6 +167,13 @@ class Look:
     tier: Tier
     ask: Ask
     peek: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MatchWords:
+    """Gives the Matched that `ask.likeness` finds, or None; one that fails gives None."""
+
+    ask: Ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +226,6 @@ class Renew:
     ask: Ask
 
 
-Step = Look | Keep | CallModel | Join | Lead | Follow | Renew
+Step = Look | MatchWords | Keep | CallModel | Join | Lead | Follow | Renew
 T = TypeVar("T")
 Flow = Generator[Step, Any, T]

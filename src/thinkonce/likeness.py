@@ -1,0 +1,70 @@
+"""What travels between the flow and whoever finds stored answers to a question in other words.
+
+request ──► Likeness.find ──► Matched: the key of a stored entry ──► the flow reads it from the
+                                                                     tiers as any other
+answer made ──► Likeness.hint ──► Entry.hint: what the next question is compared with
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from thinkonce.entry import Entry
+    from thinkonce.outcome import Match
+    from thinkonce.tiers.tier import Key
+
+__all__ = ("Hint", "Likeness", "Matched")
+
+
+class Hint(msgspec.Struct, frozen=True, gc=False):
+    """What an entry answers, for questions in other words.
+
+    `partition` is a keyed digest (32 bytes) of all of a request that must be equal; `text` the
+    question as it was asked. `vector` is packed (`meaning.packed`) and made by `embedder`; b""
+    where it was not there in time. `fingerprint` is the lexical matcher's (`meaning.lexical`).
+    """
+
+    partition: bytes
+    text: str
+    embedder: str = ""
+    vector: bytes = b""
+    fingerprint: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A stored entry that answers the request, as far as its question says.
+
+    `similarity`: 0 to 1. `question` is the entry's. `audit`: the model is to be asked as well, in
+    the background, so that both answers can be compared.
+    """
+
+    key: Key
+    match: Match
+    similarity: float
+    question: str
+    audit: bool = False
+
+
+class Likeness(Protocol):
+    """Of one request. Thread-safe in that its methods are called one after the other."""
+
+    def find(self) -> Matched | None:
+        """Blocks, for tens of milliseconds at most. Raises nothing of its own."""
+        ...
+
+    async def find_async(self) -> Matched | None:
+        """`find` in a thread."""
+        ...
+
+    def hint(self) -> Hint | None:
+        """For the entry that was made of the model's answer. Does not wait."""
+        ...
+
+    def made(self, entry: Entry) -> None:
+        """The model has answered, and `entry` is kept. Returns at once."""
+        ...
