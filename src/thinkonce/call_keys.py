@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from thinkonce.copies import Values, copied, may_change
 from thinkonce.functions import Function
+from thinkonce.likeness import Wording
 from thinkonce.outcome import Reason
+from thinkonce.protocols.question import BLANK, question_in
 from thinkonce.request.arguments import LocalClass, canonical_args
 from thinkonce.tiers.tier import Key
 from thinkonce.workings import Workings
@@ -72,6 +74,22 @@ class CallKeys:
             return None
         return self._key_of((self.identity, raw), lambda: raw)
 
+    def wording(self, values: Values, name: str) -> Wording | None:
+        """What may be said in other words: the parameter `name`, or the last turn in it.
+
+        None where it is no text and no list of messages that ends with a user's.
+        """
+        counted = list(self._counted(values))
+        place = self._names.index(name)
+        found = _question_in(counted[place])
+        if found is None:
+            return None
+        text, counted[place], tools = found
+        raw = canonical_args(self._names, tuple(counted), self._serial)
+        keyer, function = self._cache.keyer, self._function
+        partition = keyer.call_partition(function.scope, function.version, self._namespace, raw)
+        return Wording(text, partition, tools)
+
     def is_intact(self, values: Values, key: Key) -> bool:
         """Whether `values`, with which the function was called, still make `key`."""
         if not may_change(values, self._places) or self._makes(values, key):
@@ -111,3 +129,16 @@ class CallKeys:
         except Exception:  # `key=` and `__thinkonce_key__` are the user's code
             return False
         return now is not None and now.local == key.local
+
+
+def _question_in(value: object) -> tuple[str, object, bool] | None:
+    """The question's text, `value` with a blank in its place, and whether tools are in play."""
+    if isinstance(value, str):
+        return value, BLANK, False
+    is_list = isinstance(value, list)
+    body = {"messages": value} if is_list else value
+    question = question_in(body) if isinstance(body, dict) else None
+    if question is None:
+        return None
+    rest = question.rest["messages"] if is_list else question.rest
+    return question.text, rest, question.tools

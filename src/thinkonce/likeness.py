@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from thinkonce.outcome import Match
     from thinkonce.tiers.tier import Key
 
-__all__ = ("Hint", "Likeness", "Matched")
+__all__ = ("Hint", "Likeness", "Matched", "Wording")
 
 
 class Hint(msgspec.Struct, frozen=True, gc=False):
@@ -33,6 +33,17 @@ class Hint(msgspec.Struct, frozen=True, gc=False):
     embedder: str = ""
     vector: bytes = b""
     fingerprint: bytes = b""
+
+
+class Wording(msgspec.Struct, frozen=True, gc=False):
+    """The question of a request, and `partition`: a keyed digest (32 bytes) of all else of it.
+
+    `tools`: tools are offered, or have answered.
+    """
+
+    text: str
+    partition: bytes
+    tools: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from thinkonce.entry import Meta
-from thinkonce.errors import RequestError
 from thinkonce.freshness import Rules
 from thinkonce.gateway.http import Head, HttpError
 from thinkonce.gateway.samples import Draw, Samples, is_sampled
 from thinkonce.gateway.tenants import Tenants
+from thinkonce.gateway.well_formed import read_json
+from thinkonce.likeness import Wording
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Asked, Speech
+from thinkonce.protocols.question import question_in
 from thinkonce.protocols.splice import put
-from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
+from thinkonce.request.canonical import Parsed
 from thinkonce.request.controls import Controls, parse_controls, strip_controls
 from thinkonce.request.headers import Taken, take_headers
 from thinkonce.request.kept import may_hold_credential, pack
@@ -33,23 +34,6 @@ if TYPE_CHECKING:
 __all__ = ("Asking", "Reader", "version_free")
 
 MOST_BESIDE_ITEM = 4096  # bytes of a kept request
-
-# Members of the body that the gateway itself reads: name -> types, and what to say.
-_READ: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "model": ((str,), "a string"),
-    "stream": ((bool, type(None)), "true or false"),
-    "stream_options": ((dict, type(None)), "an object"),
-}
-
-# RFC 8259, 8.1: JSON between systems is UTF-8. A server that believes another name would read
-# another question than the one the key is made of.
-_CHARSET = re.compile(rb';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
-_UTF8 = (b"utf-8", b"utf8")
-
-# Arrays, objects and what is in them: a byte may become thirty when it is parsed, and is held
-# for as long as the upstream is asked. A batch of token ids has 300,000 (OpenAI's limit).
-MAX_VALUES = 1_000_000
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 # A client names it, and it is kept with every answer.
 MAX_MODEL = 1024
@@ -154,15 +138,8 @@ class Reader:
 
     def read(self, call: Head, raw: bytes) -> Asking:
         """Raises HttpError 400, 403, 404, 413, 415 and RequestError for what cannot be served."""
-        _check_content_type(call)
-        _check_values(raw)
-        parsed = _parse(raw)
+        parsed = read_json(call, raw)
         body = parsed.body
-        for name, (types, accepts) in _READ.items():
-            if name in body and type(body[name]) not in types:
-                raise HttpError(
-                    400, f"{name}: got {body[name]!r:.80}; it accepts {accepts}", param=name
-                )
         asked = self._dialect.asks(body)
         if len(asked.model) > MAX_MODEL:
             raise _too_long(asked.model)
@@ -245,12 +222,33 @@ class Reader:
     def _keeps(self, query: bytes, asking: Asking) -> bool:
         return self._keep_requests and not may_hold_credential(query, asking.taken.keyed)
 
+    def wording(self, query: bytes, asking: Asking) -> Wording | None:
+        """What may be said in other words, and all that may not; None: only an equal request.
+
+        Where the label is the key there is no question, and several samples are wanted to differ.
+        """
+        if asking.key is None or asking.controls.override or asking.draw is not None:
+            return None
+        question = question_in(self._identity(asking))
+        if question is None:
+            return None
+        parts = self._parts_of(asking, question.rest, query)
+        partition = self._keyer.partition_of(parts)
+        return Wording(question.text, partition, question.tools)
+
     def _parts(self, asking: Asking, query: bytes, sample: int = 0) -> bytes:
+        return self._parts_of(asking, self._identity(asking), query, sample)
+
+    def _identity(self, asking: Asking) -> dict[str, Any]:
+        return self._dialect.identity(
+            asking.body, context_aware=asking.controls.context_aware, ignore=self._ignore
+        )
+
+    def _parts_of(
+        self, asking: Asking, identity: dict[str, Any], query: bytes, sample: int = 0
+    ) -> bytes:
         controls = asking.controls
         where = (self._dialect.name, asking.pool.name, asking.tenant, controls.namespace)
-        identity = self._dialect.identity(
-            asking.body, context_aware=controls.context_aware, ignore=self._ignore
-        )
         wanted, keyed = wanted_parts(controls, self._ignoring), asking.taken.keyed
         return request_parts(where, wanted, identity, keyed, query, sample)
 
@@ -269,13 +267,8 @@ class Reader:
         self, query: bytes, asking: Asking, members: Sequence[dict[str, Any]]
     ) -> list[bytes]:
         """What the keys of `items` are made of."""
-        controls = asking.controls
-        where = (self._dialect.name, asking.pool.name, asking.tenant, controls.namespace)
-        common = self._dialect.identity(
-            asking.body, context_aware=controls.context_aware, ignore=self._ignore
-        )
-        wanted, keyed = wanted_parts(controls, self._ignoring), asking.taken.keyed
-        return [request_parts(where, wanted, common | own, keyed, query) for own in members]
+        common = self._identity(asking)
+        return [self._parts_of(asking, common | own, query) for own in members]
 
     def _bypass(self, parsed: Parsed, asked: Asked, controls: Controls) -> Reason | None:
         if not controls.enabled:
@@ -313,52 +306,9 @@ def version_free(path: str) -> str:
     return path.removeprefix("/v1").lstrip("/") if path.startswith("/v1/") else path.lstrip("/")
 
 
-def _parse(raw: bytes) -> Parsed:
-    try:
-        return parse_body(raw)
-    except MalformedBody as error:
-        raise HttpError(
-            400,
-            f"the body is not JSON: {error.problem} at line {error.line} column {error.column}",
-            code="invalid_json",
-            param="body",
-        ) from error
-    except RequestError as error:
-        raise HttpError(400, str(error), param="body") from error
-
-
 def _too_long(model: str) -> HttpError:
     accepts = f"a string of at most {MAX_MODEL} characters"
     return HttpError(400, f"model: got {model!r:.80}; it accepts {accepts}", param="model")
-
-
-def _check_values(raw: bytes) -> None:
-    """Raises HttpError 413 for a body of more values than anybody means. No cost to small ones."""
-    if len(raw) <= MAX_VALUES or _marks(raw) <= MAX_VALUES:
-        return
-    found = _marks(_STRING.sub(b"", raw))
-    if found > MAX_VALUES:
-        said = f"body: got {found} values; it accepts at most {MAX_VALUES}"
-        raise HttpError(413, said, code="body_too_large", param="body")
-
-
-def _marks(raw: bytes) -> int:
-    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
-
-
-def _check_content_type(call: Head) -> None:
-    written = call.head.get(b"content-type")
-    if written is None or written == b"application/json":
-        return
-    charset = _CHARSET.search(written)
-    if b"json" in written.lower() and (charset is None or charset[1].lower() in _UTF8):
-        return
-    raise HttpError(
-        415,
-        f"content-type: got {written.decode('latin-1')!r:.80}; it accepts application/json, "
-        "in UTF-8",
-        param="content-type",
-    )
 
 
 def _check_built(controls: Controls) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
 
+import msgspec
+
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.flow import Answer
@@ -250,6 +252,7 @@ def annotation_of_hit(
         saved_tokens=ready.tokens,
         saved_cost=ready.usd,
         saved_ms=ready.milliseconds,
+        matched=msgspec.UNSET if answer.question is None else answer.question,
     ).members()
 
 

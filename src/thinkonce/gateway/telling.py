@@ -63,7 +63,7 @@ class Teller:
         body = ready.prepared.render(asked, stamp, note)
         head = marks.hit_headers(found, entry, ready, self.clock, stream=asked.stream)
         head.append((b"x-request-id", call.id))
-        call.outcome, call.match = found.outcome, "exact"
+        call.outcome, call.match = found.outcome, found.match or "exact"
         kind = Saved.STALE if found.outcome is Outcome.STALE else Saved.HIT
         self._save(call, kind, ready, entry, ready.micros)
         await send_whole(call, 200, head, body)

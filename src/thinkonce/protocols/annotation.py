@@ -28,6 +28,7 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
     saved_ms: float | None = None
     stored: bool | None = None
     not_stored: Reason | None = None
+    matched: str | msgspec.UnsetType = msgspec.UNSET  # the stored question, where in other words
     items: int | msgspec.UnsetType = msgspec.UNSET  # of a batch, and how many of them were known
     items_hit: int | msgspec.UnsetType = msgspec.UNSET
 

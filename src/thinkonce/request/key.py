@@ -4,6 +4,7 @@
               [, query [, sample]]
     override  version, endpoint, pool, tenant, namespace, label, model [, query]
     call      version, function, its version, namespace, arguments
+    partition one of these without the question, for questions in other words
 
 The parts are one MessagePack array, so each carries its length: no two lists of parts give the
 same bytes. Those bytes are the key inside the process (exact, no collision); everywhere else it
@@ -104,6 +105,14 @@ class Keyer:
     def call_digest(self, function: str, version: str, namespace: str, args: bytes) -> bytes:
         """The digest alone, for a key whose local form needs none of the parts."""
         return self._digest(_call_parts(function, version, namespace, args))
+
+    def partition_of(self, parts: bytes) -> bytes:
+        """What requests have in common that differ in their question: `parts` are without it."""
+        return self._digest(_encode((KEY_VERSION, "partition", parts)))
+
+    def call_partition(self, function: str, version: str, namespace: str, args: bytes) -> bytes:
+        """The same of Python calls."""
+        return self.partition_of(_call_parts(function, version, namespace, args))
 
     def key_of(self, parts: bytes) -> Key:
         """The key of what `request_parts` gave."""
