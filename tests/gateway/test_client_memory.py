@@ -113,7 +113,8 @@ async def test_large_names_are_used_and_not_remembered(
 
 
 def test_ten_thousand_models_are_a_few_labels() -> None:
-    metrics = Counts(["configured"])
+    metrics = Counts()
+    metrics.know(["configured"])
     for number in range(10_000):
         metrics.learn_model(f"model-{number}")
         metrics.count(("chat/completions", metrics.model(f"model-{number}"), "hit", "exact"), 0.1)

@@ -18,9 +18,10 @@ from thinkonce.adapters.shares import at_base
 from thinkonce.entry import Meta
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.endpoints import beside_of, endpoints_of, prices_of
+from thinkonce.gateway.endpoints import Making, beside_of, endpoints_of, prices_of, readers
 from thinkonce.gateway.erring import send_error
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, send_ready
+from thinkonce.gateway.means import Means
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.saving import Keeper
@@ -198,19 +199,12 @@ class Bench:
         return known[question.name]
 
     def _endpoints_at(self, base: str) -> dict[str, Served]:
-        plan = self._plan
+        plan, sender = self._plan, self._sender
         pools = Pools([Pool(plan.pool or base, plan.upstream(base))])
-        return endpoints_of(
-            plan.settings,
-            pools,
-            plan.cache.shelf,
-            self._world,
-            self._sender,
-            Passing(self._sender, pools, EVERY),
-            self._counts,
-            self._prices,
-            at_base(self.beside, base),
-        )
+        shelf, passing = plan.cache.shelf, Passing(sender, pools, EVERY)
+        means = Means(shelf, self._world, self._counts, self._prices, sender, passing)
+        reads = readers(plan.settings, pools, shelf)
+        return endpoints_of(Making(plan.settings, means, reads, at_base(self.beside, base)))
 
 
 class _Counts(Counts):

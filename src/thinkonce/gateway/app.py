@@ -9,13 +9,12 @@ anything else             forwarded untouched, x-cache: BYPASS
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.access_log import AccessLog, Told
-from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.cors import Cors, asks_first, is_open_to_pages
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.edge import guarded
@@ -35,11 +34,8 @@ from thinkonce.gateway.http import (
 )
 from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.metrics import exposition
-from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.request_ids import RequestIds
-from thinkonce.gateway.served import Served
-from thinkonce.gateway.strict import Strict
-from thinkonce.gateway.team import Team
+from thinkonce.gateway.service import Ground, Service
 from thinkonce.outcome import Reason
 from thinkonce.upstream.failure import Refused
 from thinkonce.upstream.request import HOPS
@@ -63,30 +59,16 @@ class Gateway:
     """Belongs to one event loop. `ready` False answers /readyz with 503."""
 
     def __init__(
-        self,
-        endpoints: Mapping[str, Served],
-        passing: Passing,
-        admin: Handler,
-        clients: Clients,
-        metrics: Counts,
-        team: Team,
-        access_log: AccessLog,
-        *,
-        gateway_id: str,
-        body_limit: int,
-        ids: RequestIds | None = None,
+        self, service: Service, ground: Ground, access_log: AccessLog, ids: RequestIds
     ) -> None:
         self.ready = True
         # What to say in place of an upstream's failure, by whoever knows more of it.
         self.excuse: Callable[[UpstreamError], HttpError | None] = lambda _: None
-        self.describe: Callable[[], bytes] = lambda: b"{}"
-        self.cors: Cors | None = None
         self.tracing: Tracing | None = None
-        self._metrics, self._team, self._access_log = metrics, team, access_log
-        # Who is served strictly, if anybody.
-        self.strict: Strict | None = None
-        self._id = gateway_id.encode()
-        self.adopt(endpoints, passing, admin, clients, body_limit)
+        self._metrics, self._team, self._access_log = ground.metrics, ground.team, access_log
+        self._id = ground.gateway_id.encode()
+        self.ids = ids
+        self.adopt(service)
         self._pages: dict[str, Handler] = {
             "/healthz": self._health,
             "/readyz": self._readiness,
@@ -95,24 +77,14 @@ class Gateway:
             **dict.fromkeys(("/openapi.json", "/v1/openapi.json"), self._description),
             **dict.fromkeys(("/dashboard", "/v1/dashboard"), _not_built),
         }
-        self.ids = ids or RequestIds()
 
-    def adopt(
-        self,
-        endpoints: Mapping[str, Served],
-        passing: Passing,
-        admin: Handler,
-        clients: Clients,
-        body_limit: int,
-    ) -> None:
-        """Serve what comes from now on with these; what has begun ends as it began."""
-        self._passing, self._admin, self._body_limit = passing, admin, body_limit
-        self.clients = clients
-        self.cached: dict[str, Served] = {
-            prefix + name: endpoint
-            for name, endpoint in endpoints.items()
-            for prefix in ("/v1/", "/")
-        }
+    def adopt(self, service: Service) -> None:
+        """Serve what comes from now on with it; what has begun ends as it began."""
+        self.cached, self.clients, self.cors = service.cached, service.clients, service.cors
+        self.strict = service.strict  # who is served strictly, if anybody
+        self._passing, self._admin = service.passing, service.admin
+        self._describe = service.describe
+        self._body_limit = service.settings.gateway.body_limit
 
     def guard(self, edge: Edge) -> None:
         """Answer for what `edge` refuses, and count its connections."""
@@ -224,7 +196,7 @@ class Gateway:
         await send_whole(call, 200, [(b"content-type", kind)], page)
 
     async def _description(self, call: Call) -> None:
-        await self._send_json(call, 200, self.describe())
+        await self._send_json(call, 200, self._describe())
 
     async def _front(self, call: Call) -> None:
         if call.method not in ("GET", "HEAD"):  # some servers' own endpoint: TGI's

@@ -9,21 +9,18 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
 from urllib.parse import quote
 
 from thinkonce.errors import NotCached, RequestError, UpstreamError
 from thinkonce.gateway.asking import Asking, Reader
-from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.fetch import upstream_request
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body
 from thinkonce.gateway.marks import miss_headers
-from thinkonce.gateway.passing import Dress, Passing, hops, send_refusal
+from thinkonce.gateway.means import Means
+from thinkonce.gateway.passing import Dress, hops, send_refusal
 from thinkonce.gateway.watch import Watch
-from thinkonce.gateway.world import GatewayWorld
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.headers import with_one_type
-from thinkonce.shelf import Shelf
 from thinkonce.upstream.failure import (
     Header,
     Refused,
@@ -31,7 +28,7 @@ from thinkonce.upstream.failure import (
     may_others_do_better,
     says_try_elsewhere,
 )
-from thinkonce.upstream.request import Request, Sender
+from thinkonce.upstream.request import Request
 from thinkonce.web.exchange import READ
 
 __all__ = ("CachedPath", "asked_query", "failed", "mark")
@@ -39,30 +36,14 @@ __all__ = ("CachedPath", "asked_query", "failed", "mark")
 log = logging.getLogger("thinkonce")
 
 
-class Named(Protocol):
-    """A dialect, as far as its name goes: the path without /v1."""
-
-    @property
-    def name(self) -> str: ...
-
-
 class CachedPath(ABC):
     """Belongs to one event loop. Raises HttpError, RequestError, ClientGone, UpstreamError."""
 
-    def __init__(
-        self,
-        speech: Named,
-        reader: Reader,
-        shelf: Shelf,
-        world: GatewayWorld,
-        client: Sender,
-        passing: Passing,
-        metrics: Counts,
-        body_limit: int,
-    ) -> None:
+    def __init__(self, name: str, reader: Reader, means: Means, body_limit: int) -> None:
+        """`name`: the path without /v1."""
         self.reader, self.body_limit = reader, body_limit
-        self._name, self._shelf, self._world, self._client = speech.name, shelf, world, client
-        self._passing, self._metrics = passing, metrics
+        self._name, self._shelf, self._world = name, means.shelf, means.world
+        self._sender, self._passing, self._metrics = means.sender, means.passing, means.metrics
 
     async def __call__(self, call: Call, message: Message) -> None:
         """`message`: the first part of the body, from the server."""

@@ -21,18 +21,18 @@ MAX_NAME = 128  # characters
 
 
 class Counts:
-    """Not thread-safe: one event loop counts, in `counted`. `models`: names that are labels.
+    """Not thread-safe: one event loop counts, in `counted`.
 
     What hits saved is counted in `savings`, and kept by `keeper`.
     """
 
-    def __init__(self, models: Iterable[str] = (), keeper: Keeper | None = None) -> None:
+    def __init__(self, keeper: Keeper | None = None) -> None:
         self.keeper = keeper or Keeper(Savings(time.time), None)
         self.savings = self.keeper.savings
         self.counted = Counted()
         # The same dicts, one step nearer: every hit counts here.
         self._requests, self._seconds = self.counted.requests, self.counted.seconds
-        self._models = set(models)
+        self._models: set[str] = set()
         self.inflight = 0
         self.connections: Callable[[], int] = int  # how many clients hold now
         self.servers: Callable[[], dict[tuple[str, str], ServerNumbers]] = dict
@@ -56,6 +56,10 @@ class Counts:
     def tier_failed(self, tier: str) -> None:
         failed = self.counted.tier_errors
         failed[tier] = failed.get(tier, 0) + 1
+
+    def know(self, models: Iterable[str]) -> None:
+        """The configuration names them."""
+        self._models.update(models)
 
     def learn_model(self, model: str) -> None:
         """An upstream answered for `model`, so it exists; unless it answers for any name."""

@@ -19,14 +19,12 @@ from thinkonce.gateway.asking import Asking, Reader
 from thinkonce.gateway.batch import AT_ONCE, ItemFetch, Together
 from thinkonce.gateway.batch_sum import BatchSum, summed
 from thinkonce.gateway.cached_path import CachedPath, asked_query, failed
-from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.fetch import Drafting, Fetched, asked_of, whole_of
 from thinkonce.gateway.http import Call, Message, send_whole
 from thinkonce.gateway.marks import JSON_TYPE, passed_on
-from thinkonce.gateway.passing import Passing
+from thinkonce.gateway.means import Means
 from thinkonce.gateway.telling import Plain
-from thinkonce.gateway.world import GatewayAsk, GatewayWorld
-from thinkonce.insight.prices import Prices
+from thinkonce.gateway.world import GatewayAsk
 from thinkonce.insight.savings import Saved, nanos
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import unmarked
@@ -45,10 +43,8 @@ from thinkonce.protocols.splice import add
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings.sections import Gateway
-from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.failure import Broken, Header, Refused
-from thinkonce.upstream.request import Sender
 
 __all__ = ("EmbeddingsEndpoint",)
 
@@ -87,18 +83,12 @@ class EmbeddingsEndpoint(CachedPath):
     def __init__(
         self,
         reader: Reader,
-        shelf: Shelf,
-        world: GatewayWorld,
-        client: Sender,
-        passing: Passing,
-        metrics: Counts,
-        prices: Prices,
+        means: Means,
         rules: StoreRules,
         settings: Gateway,
     ) -> None:
-        limit = settings.body_limit
-        super().__init__(SPEECH, reader, shelf, world, client, passing, metrics, limit)
-        self._prices, self._drafting = prices, Drafting(ENDS, rules, prices)
+        super().__init__(SPEECH.name, reader, means, settings.body_limit)
+        self._prices, self._drafting = means.prices, Drafting(ENDS, rules, means.prices)
         self._annotate, self._inline = settings.annotate_body, settings.inline
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
@@ -216,7 +206,7 @@ class EmbeddingsEndpoint(CachedPath):
         if not is_all:
             body = with_items(body, wanted)
         asked = asked_of(
-            self._client,
+            self._sender,
             asking.pool,
             self._request(request.call, asking, body),
             self._metrics.counted.upstream.add,

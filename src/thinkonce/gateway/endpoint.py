@@ -21,15 +21,13 @@ from thinkonce.gateway.cached_path import CachedPath, asked_query, failed, mark
 from thinkonce.gateway.fetch import Fetch
 from thinkonce.gateway.http import Call, Head, HttpError, Message
 from thinkonce.gateway.marks import annotation_of_miss
+from thinkonce.gateway.means import Means
 from thinkonce.gateway.memo import Memo
-from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.telling import Hit, Marking, Plain, Teller
-from thinkonce.gateway.world import GatewayAsk, GatewayWorld
+from thinkonce.gateway.world import GatewayAsk
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
-from thinkonce.shelf import Shelf
 from thinkonce.upstream.failure import may_others_do_better
-from thinkonce.upstream.request import Sender
 
 __all__ = ("Endpoint",)
 
@@ -45,19 +43,15 @@ class Endpoint(CachedPath):
     def __init__(
         self,
         reader: Reader,
-        shelf: Shelf,
-        world: GatewayWorld,
-        client: Sender,
-        passing: Passing,
+        means: Means,
         teller: Teller,
         memo: Memo,
         body_limit: int,
         *,
         inline: bool = True,
     ) -> None:
-        dialect, metrics = teller.dialect, teller.metrics
-        super().__init__(dialect, reader, shelf, world, client, passing, metrics, body_limit)
-        self.dialect, self._teller = dialect, teller
+        super().__init__(teller.dialect.name, reader, means, body_limit)
+        self.dialect, self._teller = teller.dialect, teller
         self.memo, self._inline = memo, inline
 
     def understood(self, head: Head, raw: bytes) -> Asking | None:
@@ -203,7 +197,7 @@ class Endpoint(CachedPath):
         return Fetch(
             asking,
             self.dialect,
-            self._client,
+            self._sender,
             self._request(call, asking, body),
             rules=self._teller.rules,
             prices=self._teller.prices,

@@ -10,17 +10,15 @@ import msgspec
 
 from thinkonce.freshness import Rules, TtlClass
 from thinkonce.gateway.asking import Reader
-from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.embeddings import SPEECH, EmbeddingsEndpoint
 from thinkonce.gateway.endpoint import Endpoint
+from thinkonce.gateway.means import Means
 from thinkonce.gateway.memo import Memo
 from thinkonce.gateway.parts import LEAST, Parts, share_of
-from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.samples import Samples
 from thinkonce.gateway.served import Served
 from thinkonce.gateway.telling import Teller
 from thinkonce.gateway.tenants import Tenants
-from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Price, Prices
 from thinkonce.protocols.dialect import Speech
 from thinkonce.protocols.registry import DIALECTS
@@ -29,9 +27,18 @@ from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.pools import Pools
-from thinkonce.upstream.request import Sender
 
-__all__ = ("Beside", "beside_of", "endpoints_of", "prices_of", "readers", "rules_of")
+__all__ = (
+    "Beside",
+    "Making",
+    "Manner",
+    "beside_of",
+    "endpoint_of",
+    "endpoints_of",
+    "prices_of",
+    "readers",
+    "rules_of",
+)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -109,45 +116,55 @@ def beside_of(settings: Settings, prices: Prices, share: float = 1.0) -> Beside:
     )
 
 
-def endpoints_of(
-    settings: Settings,
-    pools: Pools,
-    shelf: Shelf,
-    world: GatewayWorld,
-    client: Sender,
-    passing: Passing,
-    metrics: Counts,
-    prices: Prices,
-    beside: Beside | None = None,
-) -> dict[str, Served]:
-    """By name; one Endpoint for each dialect. `client` asks the pools."""
-    cache, gateway = settings.cache, settings.gateway
-    reads = readers(settings, pools, shelf)
-    stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
-    beside = beside or beside_of(settings, prices)
-    dialects = {
-        name: Endpoint(
-            reads[name],
-            shelf,
-            world,
-            client,
-            passing,
-            Teller(
-                dialect,
-                prices,
-                beside.parts,
-                metrics,
-                shelf.clock,
-                stored,
-                gateway.annotate_body,
-            ),
-            beside.memos[name],
-            gateway.body_limit,
-            inline=gateway.inline,
-        )
-        for name, dialect in DIALECTS.items()
-    }
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What endpoints are made of. `readers` and what lies `beside`: by name."""
+
+    settings: Settings
+    means: Means
+    readers: Mapping[str, Reader]
+    beside: Beside
+
+    def stored(self) -> StoreRules:
+        """What may be kept."""
+        cache = self.settings.cache
+        return StoreRules(cache.max_temperature, cache.max_entry_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a dialect's answers are handed out: with marks in bodies? Memory hits before the flow?"""
+
+    annotate: bool
+    inline: bool
+    teller: type[Teller] = Teller
+    endpoint: type[Endpoint] = Endpoint
+
+
+def endpoints_of(making: Making) -> dict[str, Served]:
+    """By name; one Endpoint for each dialect."""
+    gateway = making.settings.gateway
+    manner = Manner(gateway.annotate_body, gateway.inline)
     embeddings = EmbeddingsEndpoint(
-        reads[SPEECH.name], shelf, world, client, passing, metrics, prices, stored, gateway
+        making.readers[SPEECH.name], making.means, making.stored(), gateway
     )
+    dialects = {name: endpoint_of(making, name, manner) for name in DIALECTS}
     return {SPEECH.name: embeddings, **dialects}
+
+
+def endpoint_of(making: Making, name: str, manner: Manner) -> Endpoint:
+    """Of the dialect `name`."""
+    means, beside = making.means, making.beside
+    teller = manner.teller(
+        DIALECTS[name],
+        means.prices,
+        beside.parts,
+        means.metrics,
+        means.shelf.clock,
+        making.stored(),
+        manner.annotate,
+    )
+    limit = making.settings.gateway.body_limit
+    return manner.endpoint(
+        making.readers[name], means, teller, beside.memos[name], limit, inline=manner.inline
+    )

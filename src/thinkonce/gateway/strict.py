@@ -29,9 +29,8 @@ from thinkonce.gateway import marks
 from thinkonce.gateway.admin.access import authorise
 from thinkonce.gateway.anew import Events, id_like
 from thinkonce.gateway.asking import Asking, version_free
-from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.endpoint import Endpoint
-from thinkonce.gateway.endpoints import readers
+from thinkonce.gateway.endpoints import Making, Manner, endpoint_of
 from thinkonce.gateway.fetch import Fetched
 from thinkonce.gateway.http import (
     Call,
@@ -42,23 +41,14 @@ from thinkonce.gateway.http import (
     send_pieces,
     send_whole,
 )
-from thinkonce.gateway.memo import Memo
-from thinkonce.gateway.parts import LEAST, Parts, share_of
 from thinkonce.gateway.passing import Passing
 from thinkonce.gateway.telling import Teller
-from thinkonce.gateway.world import GatewayWorld, Ride
-from thinkonce.insight.prices import Prices
+from thinkonce.gateway.world import Ride
 from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.dialect import Stamp
-from thinkonce.protocols.registry import DIALECTS
-from thinkonce.request.headers import headers_named
-from thinkonce.request.storable import StoreRules
-from thinkonce.settings import Settings
-from thinkonce.shelf import Shelf
+from thinkonce.protocols.registry import by_path
 from thinkonce.upstream.failure import Header
-from thinkonce.upstream.pools import Pools
-from thinkonce.upstream.request import Sender
 
 __all__ = ("Strict", "StrictEndpoint", "StrictTeller", "strict_of", "veiled")
 
@@ -67,7 +57,6 @@ ENDPOINTS = ("chat/completions", "completions", "messages")
 MARKS = (b"age", b"cache-status", b"x-thinkonce-fallback")
 # Of a 200 through the cache a client sees these: an upstream's others come with a miss alone.
 SHOWN = frozenset({b"content-type", b"content-length", b"x-request-id", b"vary"})
-MEMO_BYTES = 2**16  # nothing is remembered there
 
 
 @dataclass(frozen=True)
@@ -162,14 +151,10 @@ class Strict:
     """Who is served strictly, and how. `always`: everybody, else the clients that say so."""
 
     def __init__(
-        self, endpoints: Mapping[str, StrictEndpoint], passing: Passing, token: str, *, always: bool
+        self, endpoints: Mapping[str, Endpoint], passing: Passing, token: str, *, always: bool
     ) -> None:
         self.always, self._passing, self._token = always, passing, token
-        self._endpoints = {
-            prefix + name: endpoint
-            for name, endpoint in endpoints.items()
-            for prefix in ("/v1/", "/")
-        }
+        self._endpoints = by_path(endpoints)
 
     def concerns(self, call: Call) -> bool:
         return self.always or (call.client is not None and call.client.row.strict)
@@ -190,39 +175,15 @@ class Strict:
         authorise(call, self._token)
 
 
-def strict_of(
-    settings: Settings,
-    pools: Pools,
-    shelf: Shelf,
-    world: GatewayWorld,
-    client: Sender,
-    passing: Passing,
-    metrics: Counts,
-    prices: Prices,
-) -> Strict | None:
+def strict_of(making: Making) -> Strict | None:
     """None where nobody is to be served strictly."""
+    settings = making.settings
     always = settings.gateway.strict
     if not always and not any(row.strict for row in settings.clients.values()):
         return None
-    cache, reads = settings.cache, readers(settings, pools, shelf)
-    stored = StoreRules(cache.max_temperature, cache.max_entry_bytes)
-    parts = Parts(prices, share_of(settings, least=LEAST))
-    forwarded = headers_named(settings.gateway.forward_headers)
-    endpoints = {
-        name: StrictEndpoint(
-            reads[name],
-            shelf,
-            world,
-            client,
-            passing,
-            StrictTeller(DIALECTS[name], prices, parts, metrics, shelf.clock, stored, False),
-            Memo(forwarded, MEMO_BYTES),
-            settings.gateway.body_limit,
-            inline=False,
-        )
-        for name in ENDPOINTS
-    }
-    return Strict(endpoints, passing, settings.admin.token, always=always)
+    manner = Manner(annotate=False, inline=False, teller=StrictTeller, endpoint=StrictEndpoint)
+    endpoints = {name: endpoint_of(making, name, manner) for name in ENDPOINTS}
+    return Strict(endpoints, making.means.passing, settings.admin.token, always=always)
 
 
 def veil(call: Call, *, cached: bool) -> None:

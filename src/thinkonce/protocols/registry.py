@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TypeVar
 
 from thinkonce.protocols.anthropic_messages import AnthropicMessages
 from thinkonce.protocols.dialect import Dialect
@@ -11,7 +12,9 @@ from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.openai_completions import OpenAICompletions
 from thinkonce.protocols.openai_responses import OpenAIResponses
 
-__all__ = ("DIALECTS", "spoken_at")
+__all__ = ("DIALECTS", "by_path", "spoken_at")
+
+T = TypeVar("T")
 
 _ALL: tuple[Dialect, ...] = (
     OpenAIChat(),
@@ -21,7 +24,14 @@ _ALL: tuple[Dialect, ...] = (
 )
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})
-_PATHS = {prefix + name: each for name, each in DIALECTS.items() for prefix in ("/v1/", "/")}
+
+
+def by_path(by_name: Mapping[str, T]) -> dict[str, T]:
+    """Each name is a path with and without /v1."""
+    return {prefix + name: each for name, each in by_name.items() for prefix in ("/v1/", "/")}
+
+
+_PATHS = by_path(DIALECTS)
 
 
 def spoken_at(path: str) -> Dialect:
