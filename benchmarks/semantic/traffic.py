@@ -26,7 +26,7 @@ from stream import Mix, Stream, mixes, stream
 
 from thinkonce.meaning.analysis import analyse
 from thinkonce.meaning.budget import Budget, Mode
-from thinkonce.meaning.calibration import fit_platt, ladder, logit
+from thinkonce.meaning.calibration import fit_platt, ladder, logit, tallied
 from thinkonce.meaning.examine import examine
 from thinkonce.meaning.gist import Gist, gist
 from thinkonce.meaning.learning import SHIPPED, chance
@@ -158,7 +158,7 @@ def contenders(
     score = calibrated(score, rows)
     sure = known(calibration, score(calibration))
     adjusted = [logit(chance(SHIPPED, value)) for value in sure.scores]
-    cuts, first = ladder(adjusted, sure.labels, budget)
+    cuts, first = ladder(tallied(adjusted, sure.labels), budget)
     for mode in Mode:
         state = Budget(budget, len(cuts), "simulation", mode, first=first)
         yield f"thinkonce without verifier, {mode}", Ours(score(test), cuts, state)

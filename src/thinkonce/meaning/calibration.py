@@ -13,7 +13,7 @@ where calibrations are made; a fitted curve is plain numbers and answers without
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import exp, log
 from typing import TYPE_CHECKING
 
@@ -30,17 +30,20 @@ __all__ = (
     "Cut",
     "Isotonic",
     "Platt",
+    "Tally",
     "choose_cut",
+    "cut_among",
     "fit_isotonic",
     "fit_platt",
     "ladder",
     "logit",
     "sigmoid",
+    "tallied",
 )
 
 KNOTS = 200  # of an isotonic curve; more tell apart what no calibration set can
 RUNGS = (0.5, 1.0, 1.4, 2.0, 2.8, 4.0, 6.0)
-STEPS = 100  # cuts that are tried
+STEPS = 200  # cuts that are counted
 STARTS = 4  # cuts that testing may begin from, each with its share of eta
 _NEWTON_STEPS = 50
 _EDGE = 1e-9  # probabilities stay this far from 0 and 1
@@ -75,6 +78,14 @@ class Platt(msgspec.Struct, frozen=True, tag="platt"):
 
 
 Curve = Isotonic | Platt
+
+
+class Tally(msgspec.Struct, frozen=True, array_like=True):
+    """Calibration pairs that score at least `score`: how many, and how many of them wrong."""
+
+    score: float
+    accepted: int
+    wrong: int
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -154,6 +165,20 @@ def fit_platt(scores: Sequence[float], labels: Sequence[int]) -> Platt:
     return Platt(slope, float(weights[1] - weights[0] * centre / spread))
 
 
+def tallied(scores: Sequence[float], labels: Sequence[int]) -> tuple[Tally, ...]:
+    """Cuts from strict to loose, in equal ratios of what they accept; few enough to be shipped."""
+    ranked = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
+    found: list[Tally] = []
+    wrong, goal, ratio = 0, 1.0, max(1.0, len(ranked)) ** (1 / STEPS)
+    for at, (score, label) in enumerate(ranked, start=1):
+        wrong += not label
+        is_last_of_equals = at == len(ranked) or ranked[at][0] < score
+        if at >= goal and is_last_of_equals:
+            found.append(Tally(score, at, wrong))
+            goal = max(at + 1.0, goal * ratio)
+    return tuple(found)
+
+
 def choose_cut(
     scores: Sequence[float],
     labels: Sequence[int],
@@ -161,66 +186,55 @@ def choose_cut(
     eta: float = 0.05,
     starts: int = STARTS,
 ) -> Cut | None:
-    """The loosest cut that testing reaches; None where no cut keeps the promise.
+    """The loosest cut that testing reaches; None where no cut keeps the promise."""
+    return cut_among(tallied(scores, labels), max_error, eta, starts)
+
+
+def cut_among(
+    tallies: Sequence[Tally], max_error: float, eta: float = 0.05, starts: int = STARTS
+) -> Cut | None:
+    """`choose_cut` of pairs that were counted before.
 
     Which cuts are tried depends on the scores alone, never on the labels: the first accepts as
     many pairs as an errorless sample needs, the last all. From each of `starts` cuts the walk
     goes on while P(Bin(n, max_error) <= wrong) <= eta / starts; several starts, because noisy
     labels at the very top would end a single walk at its first step.
     """
-    tried = list(_tried(scores, labels, max_error, eta / starts))
-    passed = [
-        chance_of_at_most(cut.wrong, cut.accepted, max_error) <= eta / starts for cut in tried
-    ]
-    found: Cut | None = None
+    share = eta / starts
+    tried = [tally for tally in tallies if (1.0 - max_error) ** tally.accepted <= share]
+    passed = [chance_of_at_most(one.wrong, one.accepted, max_error) <= share for one in tried]
+    found: Tally | None = None
     for number in range(starts):
         at = number * len(tried) // starts
         while at < len(tried) and passed[at]:
             if found is None or tried[at].accepted > found.accepted:
                 found = tried[at]
             at += 1
-    return None if found is None else msgspec.structs.replace(found, eta=eta)
+    if found is None:
+        return None
+    return Cut(found.score, found.accepted, found.wrong, max_error, eta)
 
 
 def ladder(
-    scores: Sequence[float], labels: Sequence[int], max_error: float, eta: float = 0.05
+    tallies: Sequence[Tally], max_error: float, eta: float = 0.05
 ) -> tuple[tuple[float, ...], int]:
     """Cuts from strict to loose for audits to choose from, and the one to begin with.
 
-    One rung is the cut that `choose_cut` promises; the others accept a half to six times as many
-    of these pairs. Without such a cut the rungs lie about the loosest one of which no more than
-    `max_error` was wrong here, and the one to begin with is -1: nothing is promised.
+    One rung is the cut that `cut_among` promises; the others accept a half to six times as many
+    pairs. Without such a cut the rungs lie about the loosest one of which no more than
+    `max_error` was wrong, and the one to begin with is -1: nothing is promised.
     """
-    cut = choose_cut(scores, labels, max_error, eta)
-    ranked = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
-    accepted, wrong = 1, 0
-    for at, (_, label) in enumerate(ranked, start=1):
-        wrong += not label
-        if wrong <= max_error * at:
-            accepted = at
-    accepted = cut.accepted if cut else accepted
-    rungs = {ranked[min(len(ranked), max(1, round(accepted * rung))) - 1][0] for rung in RUNGS}
+    cut = cut_among(tallies, max_error, eta)
+    good = [tally.accepted for tally in tallies if tally.wrong <= max_error * tally.accepted]
+    accepted = cut.accepted if cut else max(good, default=1)
+    rungs = {_reaching(tallies, accepted * rung) for rung in RUNGS}
     cuts = tuple(sorted(rungs | ({cut.score} if cut else set()), reverse=True))
     return cuts, cuts.index(cut.score) if cut else -1
 
 
-def _tried(
-    scores: Sequence[float], labels: Sequence[int], max_error: float, eta: float
-) -> Iterator[Cut]:
-    """Cuts from strict to loose, in equal ratios of what they accept."""
-    ranked = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
-    least = 1
-    while (1.0 - max_error) ** least > eta:
-        least += 1
-    wrong, before, goal = 0, 0, float(least)
-    ratio = max(1.0, len(ranked) / least) ** (1 / STEPS)
-    for at, (score, label) in enumerate(ranked, start=1):
-        wrong += not label
-        is_last_of_equals = at == len(ranked) or ranked[at][0] < score
-        if at >= goal and is_last_of_equals and at > before:
-            yield Cut(score, at, wrong, max_error, eta)
-            before = at
-            goal = max(at + 1.0, goal * ratio)
+def _reaching(tallies: Sequence[Tally], accepted: float) -> float:
+    """The strictest cut that accepts so many pairs; the loosest where none does."""
+    return next((one.score for one in tallies if one.accepted >= accepted), tallies[-1].score)
 
 
 def sigmoid(x: float) -> float:

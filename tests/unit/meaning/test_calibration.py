@@ -16,6 +16,7 @@ from thinkonce.meaning.calibration import (
     ladder,
     logit,
     sigmoid,
+    tallied,
 )
 
 # Drawn on a grid: scores a hair apart make a slope that no float can follow.
@@ -127,7 +128,7 @@ def test_the_promise_of_a_cut_is_kept_as_often_as_it_says() -> None:
 def test_a_ladder_has_the_promised_cut_on_it_and_looser_ones_below() -> None:
     scores = [1 - at / 2000 for at in range(2000)]
     labels = [1] * 1000 + [0] * 1000
-    cuts, first = ladder(scores, labels, 0.02)
+    cuts, first = ladder(tallied(scores, labels), 0.02)
     cut = choose_cut(scores, labels, 0.02)
     assert cut is not None
     assert cuts[first] == cut.score
@@ -136,7 +137,7 @@ def test_a_ladder_has_the_promised_cut_on_it_and_looser_ones_below() -> None:
 
 
 def test_a_ladder_promises_nothing_where_no_cut_is_sure() -> None:
-    cuts, first = ladder([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1], 0.02)
+    cuts, first = ladder(tallied([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1]), 0.02)
     assert first == -1
     assert cuts[0] == 0.9
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import base64
-import http.client
-import threading
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 
-from thinkonce.errors import ConfigError
+from thinkonce.meaning.calls import CallError, Calls, model_of
 from thinkonce.meaning.embedder import EmbedderError, Vectors, embeddable, unit_rows
 
 __all__ = ("embedder",)
-
-MOST_BYTES = 64 * 1024 * 1024  # of an answer
-_BROKEN = (OSError, http.client.HTTPException)
 
 
 def embedder(url: str, api_key: str = "", timeout: float = 10.0) -> Api:
@@ -26,11 +20,7 @@ def embedder(url: str, api_key: str = "", timeout: float = 10.0) -> Api:
 
     Raises ConfigError for a URL without a model, EmbedderError where the server does not answer.
     """
-    parts = urlsplit(url)
-    if not parts.hostname or not parts.fragment:
-        accepts = "a URL with the model behind #, like http://127.0.0.1:11434/v1#bge-m3"
-        raise ConfigError("semantic.embedder", url, accepts)
-    return Api(parts.geturl(), api_key, timeout)
+    return Api(Calls(url, api_key, timeout), model_of("semantic.embedder", url))
 
 
 class _Item(msgspec.Struct):
@@ -46,20 +36,13 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class Api:
-    """An `Embedder`. Each thread has a connection of its own, which stays open."""
+    """An `Embedder`."""
 
     concurrency = 4
 
-    def __init__(self, url: str, api_key: str, timeout: float) -> None:
-        parts = urlsplit(url)
-        self._model, self._timeout = parts.fragment, timeout
-        self._secure, self._host = parts.scheme == "https", parts.hostname or ""
-        self._port, self._path = parts.port, parts.path.rstrip("/") + "/embeddings"
-        self._headers = {"content-type": "application/json", "accept": "application/json"}
-        if api_key:
-            self._headers["authorization"] = f"Bearer {api_key}"
-        self._mine = threading.local()
-        self.name = f"api-{parts.hostname}:{parts.port or ''}{parts.path}#{self._model}"
+    def __init__(self, calls: Calls, model: str) -> None:
+        self._calls, self._model = calls, model
+        self.name = f"api-{calls.name}"
         self.dimensions = 0
         self.dimensions = int(self.embed(["a"]).shape[1])
 
@@ -67,43 +50,14 @@ class Api:
         clean = [embeddable(text) for text in texts]
         asked = {"model": self._model, "input": clean, "encoding_format": "float"}
         try:
-            rows = _in_order(_decode(self._send(msgspec.json.encode(asked))).data)
-        except ValueError as error:  # not JSON, not base64, or a text that is no Unicode
+            found = self._calls.post("/embeddings", msgspec.json.encode(asked))
+            rows = _in_order(_decode(found).data)
+        except (CallError, ValueError) as error:  # not JSON, not base64, or a text of no Unicode
             raise EmbedderError(f"{self.name}: {error}") from error
         return unit_rows(rows, len(texts), self.dimensions)
 
     def close(self) -> None:
-        """Closes this thread's connection; those of others go with their threads."""
-        connection = getattr(self._mine, "connection", None)
-        if connection is not None:
-            connection.close()
-
-    def _send(self, body: bytes) -> bytes:
-        for is_last in (False, True):
-            connection = self._connected()
-            try:
-                connection.request("POST", self._path, body, self._headers)
-                response = connection.getresponse()
-                found = response.read(MOST_BYTES + 1)
-            except _BROKEN as error:
-                connection.close()
-                # A server may close an idle connection at any moment; a new one tells.
-                if is_last or isinstance(error, TimeoutError):
-                    raise EmbedderError(f"{self.name}: {error or type(error).__name__}") from error
-                continue
-            if response.status != 200 or len(found) > MOST_BYTES:
-                connection.close()
-                raise EmbedderError(f"{self.name}: status {response.status}, {len(found)} bytes")
-            return found
-        raise AssertionError("the loop above returns or raises")
-
-    def _connected(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
-        if connection is None:
-            kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-            connection = kind(self._host, self._port, timeout=self._timeout)
-            self._mine.connection = connection
-        return connection
+        self._calls.close()
 
 
 def _in_order(items: list[_Item]) -> list[Any]:
