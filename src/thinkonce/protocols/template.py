@@ -1,14 +1,19 @@
-"""Stored bytes, cut once where hits differ, and joined anew for each hit.
+"""Stored bytes, marked once where hits differ, and filled anew for each hit.
 
     {"id":"chatcmpl-1","object":"chat.completion","created":17000,"choices":[...]}
            ^--------------------- run ---------------------^                     ^ annotation
 
 A run goes from the first to the last of the id and the creation time, whichever order they have.
-In a stream every event has one, mostly the same: each distinct run is built once a hit.
+In a stream every event has one, mostly the same: a mark stands for it, a byte that the text has
+not, and `bytes.replace` finds all of them in one pass. That is half of what joining the pieces
+between them takes: they would be as many objects, and lie all over the memory.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from enum import IntEnum
+from secrets import token_bytes
 from typing import NamedTuple
 
 from thinkonce.protocols.splice import Member, members
@@ -17,63 +22,88 @@ __all__ = ("Template", "TemplateMaker", "template_with_gaps")
 
 # Bytes that an object of bytes takes besides its text, and a list for its place.
 PIECE = 41
-_ANNOTATION = 0  # index of its value; runs follow
+# UTF-8 has none of these bytes (RFC 3629, 3).
+_USUAL_MARKS = (b"\xff", b"\xfe", b"\xfd")
+_RANDOM_MARK = 16  # bytes; no answer holds such a one by chance
 
 
-class Run(NamedTuple):
-    """The id, what lies between, the creation time; or the other way round; or one of them."""
+class Gap(IntEnum):
+    """What is put in; its mark is that of the same index."""
 
-    has_id: bool
-    between: bytes
-    has_created: bool
-    id_first: bool
+    ID = 0
+    CREATED = 1
+    RUN = 2
 
-    def fill(self, new_id: bytes, created: bytes) -> bytes:
-        first = new_id if self.has_id else b""
-        last = created if self.has_created else b""
-        if self.id_first:
-            return b"".join((first, self.between, last))
-        return b"".join((last, self.between, first))
+
+Run = tuple[bytes | Gap, ...]  # the id, what lies between, the time; or the other way round; or one
+Piece = bytes | Run
+_NO_RUN: Run = ()
 
 
 class Template:
     """Immutable. `size` is the bytes it holds, with the objects around them."""
 
-    __slots__ = ("_runs", "_segments", "_source", "size")
+    __slots__ = ("_marks", "_run", "_source", "_strays", "_texts", "size")
 
-    def __init__(
-        self, fixed: list[bytes], values: list[int], runs: list[Run], source: tuple[bytes, bytes]
-    ) -> None:
-        """`values[i]` goes between `fixed[i]` and `fixed[i + 1]`."""
-        self._segments = _segments(fixed, values)
-        self._runs = runs
+    def __init__(self, parts: list[list[Piece]], source: tuple[bytes, bytes]) -> None:
+        """The annotation goes between `parts`. `source`: the id and the time as recorded."""
+        runs = Counter(piece for part in parts for piece in part if isinstance(piece, tuple))
+        usual = max(runs, key=runs.__getitem__, default=_NO_RUN)
+        fixed = [each for part in parts for each in _fixed(part)]
+        self._marks = _marks_for(b"".join((*fixed, *source)))
+        self._run = self._marked(usual)
+        self._strays = len(runs) > 1  # runs that are not the usual one
+        self._texts = [
+            b"".join(
+                piece
+                if isinstance(piece, bytes)
+                else self._marked((Gap.RUN,) if piece == usual else piece)
+                for piece in part
+            )
+            for part in parts
+        ]
         self._source = source
-        self.size = sum(map(len, fixed)) + PIECE * len(fixed)
+        self.size = sum(map(len, self._texts)) + PIECE * (len(self._texts) + 1)
 
     def fill(self, new_id: bytes | None, created: bytes, annotation: bytes) -> bytes:
         """`new_id` is a JSON string with its quotes; None keeps both values as recorded."""
-        if new_id is None:
-            new_id, created = self._source
-        values = [annotation, *[run.fill(new_id, created) for run in self._runs]]
-        return b"".join([values[value].join(pieces) for value, pieces in self._segments])
+        texts = self._texts
+        if self._run:
+            if new_id is None:
+                new_id, created = self._source
+            of_id, of_created, of_run = self._marks
+            run = self._run.replace(of_id, new_id).replace(of_created, created)
+            texts = [text.replace(of_run, run) for text in texts]
+            if self._strays:
+                texts = [text.replace(of_id, new_id).replace(of_created, created) for text in texts]
+        return annotation.join(texts)
+
+    def _marked(self, run: Run) -> bytes:
+        marks = self._marks
+        return b"".join(marks[each] if isinstance(each, Gap) else each for each in run)
 
 
-def _segments(fixed: list[bytes], values: list[int]) -> list[tuple[int, list[bytes]]]:
-    """Pieces between which the same value goes, together: `bytes.join` then does the work.
+def _fixed(part: list[Piece]) -> list[bytes]:
+    """All that stays, of a part."""
+    return [
+        each
+        for piece in part
+        for each in ((piece,) if isinstance(piece, bytes) else piece)
+        if isinstance(each, bytes)
+    ]
 
-    fixed 0 1 2 3 4, values r r A r  ->  r: 0 1 2, A: "" 3, r: "" 4
-    """
-    segments: list[tuple[int, list[bytes]]] = [(_ANNOTATION, [fixed[0]])]
-    for value, piece in zip(values, fixed[1:], strict=True):
-        if segments[-1][0] != value:
-            segments.append((value, [b""]))
-        segments[-1][1].append(piece)
-    return segments
+
+def _marks_for(text: bytes) -> tuple[bytes, bytes, bytes]:
+    """Three of the same length that do not occur in `text`."""
+    marks = _USUAL_MARKS
+    while any(mark in text for mark in marks):  # it is no UTF-8
+        marks = (token_bytes(_RANDOM_MARK), token_bytes(_RANDOM_MARK), token_bytes(_RANDOM_MARK))
+    return marks
 
 
 def template_with_gaps(pieces: list[bytes]) -> Template:
     """The annotation, and nothing else, goes between `pieces`: id and time stay as recorded."""
-    return Template(pieces, [_ANNOTATION] * (len(pieces) - 1), [], (b"", b""))
+    return Template([[piece] for piece in pieces], (b"", b""))
 
 
 class Cut(NamedTuple):
@@ -81,17 +111,16 @@ class Cut(NamedTuple):
 
     start: int
     end: int
-    run: Run | None
+    run: Run
 
 
-_NO_CUT = Cut(0, 0, None)
+_NO_CUT = Cut(0, 0, _NO_RUN)
 
 
 def _cut_of(ours: list[Member], text: bytes) -> Cut:
     first, last = ours[0], ours[-1]
-    names = {member.name for member in ours}
-    between = text[first.end : last.value] if len(ours) == 2 else b""
-    run = Run("id" in names, between, "created" in names, id_first=first.name == "id")
+    gaps = [Gap.ID if member.name == "id" else Gap.CREATED for member in ours]
+    run: Run = (gaps[0],) if len(ours) == 1 else (gaps[0], text[first.end : last.value], gaps[1])
     return Cut(first.value, last.end, run)
 
 
@@ -99,9 +128,7 @@ class TemplateMaker:
     """Collects the texts of one answer, each a JSON object in its framing."""
 
     def __init__(self) -> None:
-        self._fixed: list[bytes] = [b""]
-        self._values: list[int] = []
-        self._runs: dict[Run, int] = {}
+        self._parts: list[list[Piece]] = [[]]
         self._id = self._created = b""
         self._head = b""  # of the last text with both: up to the end of its run
         self._usual = _NO_CUT
@@ -109,23 +136,20 @@ class TemplateMaker:
     def add(self, text: bytes, before: bytes, after: bytes, *, annotated: bool) -> None:
         """`text` between `before` and `after`; `annotated`: with the gap for the annotation."""
         start, end, run = self._cut(text)
-        self._fixed[-1] += before + text[:start]
-        if run is not None:
-            self._values.append(self._runs.setdefault(run, len(self._runs) + 1))
-            self._fixed.append(b"")
+        self._parts[-1] += (before, text[:start], run)
         if annotated:
             closing = text.rstrip()[:-1].rstrip()
-            self._fixed[-1] += closing[end:]
-            self._values.append(_ANNOTATION)
-            self._fixed.append(text[len(closing) :] + after)
+            self._parts[-1].append(closing[end:])
+            self._parts.append([text[len(closing) :] + after])
         else:
-            self._fixed[-1] += text[end:] + after
+            self._parts[-1] += (text[end:], after)
 
     def add_fixed(self, text: bytes) -> None:
-        self._fixed[-1] += text
+        self._parts[-1].append(text)
 
     def make(self) -> Template:
-        return Template(self._fixed, self._values, list(self._runs), (self._id, self._created))
+        parts = [[piece for piece in part if piece] for part in self._parts]
+        return Template(parts, (self._id, self._created))
 
     def _cut(self, text: bytes) -> Cut:
         end = self._usual.end
