@@ -17,9 +17,10 @@ from thinkonce import settings as known
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.router import ROUTES
 from thinkonce.gateway.description import document_of
-from thinkonce.gateway.description.endpoints import CACHED, FORWARDED
+from thinkonce.gateway.description.endpoints import FORWARDED
 from thinkonce.gateway.marks import MARKS
 from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.protocols.registry import SPEECHES
 from thinkonce.request.controls import FIELDS, LITELLM_FIELDS, parse_controls
 from thinkonce.version import __version__
 
@@ -63,7 +64,7 @@ async def test_what_is_described_as_forwarded_reaches_the_upstream(
 
 def test_each_path_of_a_provider_is_described_with_and_without_its_version() -> None:
     paths = document_of(known.Settings())["paths"]
-    for name in (*CACHED, *(name for _, name in FORWARDED)):
+    for name in (*SPEECHES, *(name for _, name in FORWARDED)):
         with_version, without = paths[f"/v1/{name}"], paths[f"/{name}"]
         for method, operation in with_version.items():
             assert operation["operationId"] != without[method]["operationId"]
@@ -105,8 +106,8 @@ def test_controls_that_nobody_reads_are_described_as_refused() -> None:
     for name, fields in (("CacheControls", set(FIELDS)), ("LiteLLMControls", LITELLM_FIELDS)):
         assert set(schemas[name]["properties"]) == fields
         assert schemas[name]["additionalProperties"] is False
-    for spoken in CACHED.values():
-        assert schemas[spoken.schema]["additionalProperties"] is True
+    for speech in SPEECHES.values():
+        assert schemas[speech.facts.schema.name]["additionalProperties"] is True
 
 
 def test_the_words_of_the_headers_are_those_of_outcomes_and_reasons() -> None:

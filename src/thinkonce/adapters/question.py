@@ -14,16 +14,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from thinkonce.gateway.embeddings import SPEECH
-from thinkonce.protocols.registry import DIALECTS
+from thinkonce.protocols.registry import SPEECHES
 from thinkonce.upstream.failure import Header
 
 __all__ = ("ASKED", "Question", "question_of")
 
 # Longest first: one name may be the end of another.
-_NAMES = sorted((SPEECH.name, *DIALECTS), key=len, reverse=True)
-# `POST /v1/threads/ID/messages` is another thing: `messages` is asked at the API's root only.
-_ROOTED = {"messages"}
+_NAMES = sorted(SPEECHES, key=len, reverse=True)
 _is_root = re.compile(r"(.*/)?v\d\w*|").fullmatch
 # Set by what stands between a client and a provider, and changed by it at any time: Cloudflare,
 # Amazon's, Google's and Microsoft's load balancers. They say nothing of what is asked or by whom.
@@ -103,7 +100,7 @@ def _place(path: str) -> tuple[str, str] | None:
     for name in _NAMES:
         if path.endswith("/" + name):
             prefix = path.removesuffix(name)
-            if name in _ROOTED and not _is_root(prefix.strip("/")):
+            if SPEECHES[name].facts.at_root and not _is_root(prefix.strip("/")):
                 return None
             return prefix, name
     return None

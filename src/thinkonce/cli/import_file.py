@@ -19,6 +19,7 @@ from thinkonce.cli.whose import WHOSE
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.insight.moving import COUNTS, ForeignSecret, Importer, Into, read_opening
+from thinkonce.protocols.registry import facts_of
 from thinkonce.request.headers import take_headers
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
@@ -132,7 +133,8 @@ def tenant_named(shelf: Shelf, settings: Settings, headers: dict[str, str]) -> I
     openai = [(name, value) for name, value in headers.items() if name.startswith("openai-")]
 
     def of(endpoint: str) -> str:
-        own = ("x-api-key", key) if endpoint == "messages" else ("authorization", f"Bearer {key}")
+        name = facts_of(endpoint).key_header
+        own = (name.decode(), f"Bearer {key}" if name == b"authorization" else key)
         sent = [(name.encode(), value.encode("latin-1")) for name, value in (own, *openai)]
         return tenants.of(take_headers(sent).credential)
 

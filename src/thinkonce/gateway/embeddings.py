@@ -46,11 +46,9 @@ from thinkonce.settings.sections import Gateway
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.failure import Broken, Header, Refused
 
-__all__ = ("EmbeddingsEndpoint",)
+__all__ = ("EMBEDDINGS", "EmbeddingsEndpoint")
 
-SPEECH = OpenAIEmbeddings()
-
-
+EMBEDDINGS = OpenAIEmbeddings.name
 # What a whole vector ends in, for the rules of what may be kept.
 ENDS = {"vector": None}
 
@@ -87,7 +85,7 @@ class EmbeddingsEndpoint(CachedPath):
         rules: StoreRules,
         settings: Gateway,
     ) -> None:
-        super().__init__(SPEECH.name, reader, means, settings.body_limit)
+        super().__init__(EMBEDDINGS, reader, means, settings.body_limit)
         self._prices, self._drafting = means.prices, Drafting(ENDS, rules, means.prices)
         self._annotate, self._inline = settings.annotate_body, settings.inline
 
@@ -189,7 +187,7 @@ class EmbeddingsEndpoint(CachedPath):
         fetch = ItemFetch(asking, together, place, item.kept, self._drafting)
         return GatewayAsk(
             key=item.key,
-            meta=asking.meta(SPEECH.name, self._shelf.setting.rules),
+            meta=asking.meta(EMBEDDINGS, self._shelf.setting.rules),
             controls=asking.controls,
             call=fetch if failure is None else partial(failed, failure),
             draft=fetch.draft,

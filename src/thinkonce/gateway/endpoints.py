@@ -10,7 +10,7 @@ import msgspec
 
 from thinkonce.freshness import Rules, TtlClass
 from thinkonce.gateway.asking import Reader
-from thinkonce.gateway.embeddings import SPEECH, EmbeddingsEndpoint
+from thinkonce.gateway.embeddings import EMBEDDINGS, EmbeddingsEndpoint
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.means import Means
 from thinkonce.gateway.memo import Memo
@@ -20,8 +20,7 @@ from thinkonce.gateway.served import Served
 from thinkonce.gateway.telling import Teller
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.insight.prices import Price, Prices
-from thinkonce.protocols.dialect import Speech
-from thinkonce.protocols.registry import DIALECTS
+from thinkonce.protocols.registry import DIALECTS, SPEECHES
 from thinkonce.request.headers import headers_named
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
@@ -77,7 +76,6 @@ def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]
     """By endpoint, what its requests are read with."""
     cache, gateway = settings.cache, settings.gateway
     tenants = Tenants(shelf.keyer, settings.groups, settings.clients)
-    speeches: Mapping[str, Speech] = {SPEECH.name: SPEECH, **DIALECTS}
     return {
         name: Reader(
             speech,
@@ -91,7 +89,7 @@ def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]
             keep_requests=cache.keep_requests,
             samples=Samples(cache.samples, cache.sampling) if name in DIALECTS else None,
         )
-        for name, speech in speeches.items()
+        for name, speech in SPEECHES.items()
     }
 
 
@@ -145,11 +143,11 @@ def endpoints_of(making: Making) -> dict[str, Served]:
     """By name; one Endpoint for each dialect."""
     gateway = making.settings.gateway
     manner = Manner(gateway.annotate_body, gateway.inline)
-    embeddings = EmbeddingsEndpoint(
-        making.readers[SPEECH.name], making.means, making.stored(), gateway
-    )
     dialects = {name: endpoint_of(making, name, manner) for name in DIALECTS}
-    return {SPEECH.name: embeddings, **dialects}
+    embeddings = EmbeddingsEndpoint(
+        making.readers[EMBEDDINGS], making.means, making.stored(), gateway
+    )
+    return {EMBEDDINGS: embeddings, **dialects}
 
 
 def endpoint_of(making: Making, name: str, manner: Manner) -> Endpoint:

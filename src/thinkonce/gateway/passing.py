@@ -14,7 +14,7 @@ from thinkonce.gateway.http import Call, HttpError, send_pieces, send_whole
 from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
 from thinkonce.gateway.models import list_models
 from thinkonce.outcome import Outcome, Reason
-from thinkonce.protocols.registry import DIALECTS
+from thinkonce.protocols.registry import BELOW, SPEECHES
 from thinkonce.protocols.splice import members
 from thinkonce.request.controls import strip_controls
 from thinkonce.request.headers import take_headers
@@ -186,7 +186,7 @@ _peek = msgspec.json.Decoder(_Named).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 # Asking these twice costs time and nothing else.
-CALLS = frozenset({*DIALECTS, "embeddings", "messages/count_tokens", "moderations", "rerank"})
+CALLS = frozenset({*SPEECHES, *BELOW, "moderations", "rerank"})
 # These ask a model too.
 MORE_CALLS = frozenset(
     {

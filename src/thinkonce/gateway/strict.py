@@ -47,13 +47,11 @@ from thinkonce.gateway.world import Ride
 from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.dialect import Stamp
-from thinkonce.protocols.registry import by_path
+from thinkonce.protocols.registry import DIALECTS, by_path
 from thinkonce.upstream.failure import Header
 
 __all__ = ("Strict", "StrictEndpoint", "StrictTeller", "strict_of", "veiled")
 
-# Their answers have ids and times that can be made anew, and are stored whole or not at all.
-ENDPOINTS = ("chat/completions", "completions", "messages")
 MARKS = (b"age", b"cache-status", b"x-thinkonce-fallback")
 # Of a 200 through the cache a client sees these: an upstream's others come with a miss alone.
 SHOWN = frozenset({b"content-type", b"content-length", b"x-request-id", b"vary"})
@@ -182,7 +180,8 @@ def strict_of(making: Making) -> Strict | None:
     if not always and not any(row.strict for row in settings.clients.values()):
         return None
     manner = Manner(annotate=False, inline=False, teller=StrictTeller, endpoint=StrictEndpoint)
-    endpoints = {name: endpoint_of(making, name, manner) for name in ENDPOINTS}
+    names = [name for name, dialect in DIALECTS.items() if dialect.facts.can_be_strict]
+    endpoints = {name: endpoint_of(making, name, manner) for name in names}
     return Strict(endpoints, making.means.passing, settings.admin.token, always=always)
 
 

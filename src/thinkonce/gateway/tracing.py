@@ -26,6 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from thinkonce.gateway.access_log import Told
 from thinkonce.gateway.http import Call
 from thinkonce.outcome import Outcome
+from thinkonce.protocols.registry import facts_of
 from thinkonce.upstream.pools import Pool
 from thinkonce.upstream.request import Request
 from thinkonce.upstream.server import Server
@@ -40,14 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ("Attempt", "Tracing", "open_tracing")
 
-# The well-known values of gen_ai.operation.name.
-_OPERATIONS = {
-    "chat/completions": "chat",
-    "messages": "chat",
-    "responses": "chat",
-    "completions": "text_completion",
-    "embeddings": "embeddings",
-}
 # A client chooses the model's name: of what goes into a span, so many characters.
 MAX_NAME = 128
 FLUSH_MILLISECONDS = 5_000
@@ -99,7 +92,7 @@ class Tracing:
 
     def attempt(self, pool: Pool, server: Server, request: Request) -> Attempt:
         """A client span in the context of whoever asks, and the headers that continue it."""
-        operation = _OPERATIONS.get(request.path, "")
+        operation = facts_of(request.path).operation
         span = self._tracer.start_span(
             operation or f"{request.method} upstream", kind=SpanKind.CLIENT
         )
@@ -169,7 +162,7 @@ def _facts(
 ) -> dict[str, str | int]:
     """What a request was and what became of it; without what is not known."""
     facts: dict[str, str | int] = {
-        "gen_ai.operation.name": _OPERATIONS.get(told.endpoint, ""),
+        "gen_ai.operation.name": facts_of(told.endpoint).operation,
         "http.response.status_code": status,
         "thinkonce.request_id": ids,
         "thinkonce.endpoint": told.endpoint,
@@ -184,8 +177,8 @@ def _facts(
 
 def _asked_of(pool: Pool, server: Server, request: Request, operation: str) -> dict[str, str | int]:
     # Of whose API it is: the pool's dialect only says how the gateway's own key is sent.
-    speaks = pool.declared.dialect == "anthropic" or request.path.startswith("messages")
-    provider = "anthropic" if speaks else "openai"
+    declared = pool.declared.dialect
+    provider = declared if declared == "anthropic" else facts_of(request.path).provider
     host, port = server.base.address
     return {
         "http.request.method": request.method,

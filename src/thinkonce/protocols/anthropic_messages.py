@@ -14,6 +14,7 @@ from thinkonce.protocols.annotation import unmarked
 from thinkonce.protocols.bounds import all_keepable
 from thinkonce.protocols.context import without_context
 from thinkonce.protocols.dialect import Asked, Received
+from thinkonce.protocols.facts import HELLO, OBJECTS, Facts, Schema
 from thinkonce.protocols.merging import parse_chunk
 from thinkonce.protocols.messages_prepared import MessagesPrepared
 from thinkonce.protocols.messages_reader import (
@@ -65,6 +66,26 @@ class AnthropicMessages:
     """See `dialect.Dialect`."""
 
     name = "messages"
+    facts = Facts(
+        schema=Schema(
+            "MessagesRequest",
+            "Anthropic's Messages",
+            {"messages": OBJECTS, "max_tokens": {"type": "integer"}, "tools": OBJECTS},
+            ("model", "messages", "max_tokens"),
+            {"messages": HELLO, "max_tokens": 100},
+            error="AnthropicError",
+        ),
+        operation="chat",
+        provider="anthropic",
+        field="messages",
+        header_prefix=b"anthropic-",
+        key_header=b"x-api-key",
+        sent=((b"anthropic-version", b"2023-06-01"),),
+        adds_version=True,
+        at_root=True,  # `POST /v1/threads/ID/messages` is another thing
+        can_be_strict=True,
+        below=MappingProxyType({"count_tokens": "Count the tokens of a message"}),
+    )
     finish_reasons: Mapping[str, Reason | None] = MappingProxyType(
         {
             "end_turn": None,

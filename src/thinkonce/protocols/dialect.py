@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import msgspec
 
 from thinkonce.outcome import Reason
+from thinkonce.protocols.facts import Facts
 from thinkonce.protocols.reply import Gist, Reply
 from thinkonce.protocols.sse import Event
 
@@ -123,6 +124,7 @@ class Speech(Protocol):
     """What reading a request needs to know. Stateless and thread-safe."""
 
     name: str  # path without /v1: "chat/completions"; the scope of entries
+    facts: Facts
 
     def asks(self, body: dict[str, Any]) -> Asked:
         """Never fails: what has the wrong type is left for the upstream to refuse."""

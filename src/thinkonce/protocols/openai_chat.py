@@ -12,6 +12,7 @@ from thinkonce.protocols.chunk_dialect import ChunkDialect
 from thinkonce.protocols.chunk_reader import says_something
 from thinkonce.protocols.context import without_context
 from thinkonce.protocols.dialect import Asked
+from thinkonce.protocols.facts import HELLO, NUMBER, OBJECTS, Facts, Schema
 from thinkonce.protocols.openai_request import (
     has_remote_media,
     identity_of,
@@ -59,6 +60,18 @@ class OpenAIChat(ChunkDialect):
     """See `dialect.Dialect`."""
 
     name = "chat/completions"
+    facts = Facts(
+        schema=Schema(
+            "ChatRequest",
+            "OpenAI's chat completions",
+            {"messages": OBJECTS, "tools": OBJECTS, "temperature": NUMBER},
+            ("model", "messages"),
+            {"messages": HELLO},
+        ),
+        operation="chat",
+        field="messages",
+        can_be_strict=True,
+    )
     _answer = _Answer
     _shapes = CHAT_SHAPES
 

@@ -10,6 +10,7 @@ from thinkonce.protocols.chunk_answer import Choice, ChunkAnswer
 from thinkonce.protocols.chunk_dialect import ChunkDialect
 from thinkonce.protocols.completions_shapes import COMPLETIONS_SHAPES
 from thinkonce.protocols.dialect import Asked
+from thinkonce.protocols.facts import NUMBER, QUESTION, TEXTS, Facts, Schema
 from thinkonce.protocols.openai_request import (
     identity_of,
     live_field,
@@ -49,6 +50,18 @@ class OpenAICompletions(ChunkDialect):
     """See `dialect.Dialect`."""
 
     name = "completions"
+    facts = Facts(
+        schema=Schema(
+            "CompletionRequest",
+            "OpenAI's text completions",
+            {"prompt": TEXTS, "temperature": NUMBER},
+            ("model", "prompt"),
+            {"prompt": QUESTION, "max_tokens": 40},
+        ),
+        operation="text_completion",
+        field="prompt",
+        can_be_strict=True,
+    )
     _answer = _Answer
     _shapes = COMPLETIONS_SHAPES
 

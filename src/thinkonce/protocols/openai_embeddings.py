@@ -23,6 +23,7 @@ import msgspec
 from thinkonce.protocols.bounds import all_keepable
 from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.estimate import estimate_tokens
+from thinkonce.protocols.facts import TEXT, TEXTS, Facts, Schema
 from thinkonce.protocols.reply import Reply, Shape
 from thinkonce.protocols.splice import add, without
 
@@ -53,9 +54,20 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class OpenAIEmbeddings:
-    """What reading a request needs to know of it. Stateless and thread-safe."""
+    """See `dialect.Speech`. Stateless and thread-safe."""
 
     name = "embeddings"
+    facts = Facts(
+        schema=Schema(
+            "EmbeddingsRequest",
+            "OpenAI's embeddings, cached input by input",
+            {"input": TEXTS, "encoding_format": TEXT},
+            ("model", "input"),
+            {"input": ["one", "two"]},
+            streams=False,
+        ),
+        operation="embeddings",
+    )
 
     def asks(self, body: dict[str, Any]) -> Asked:
         model = body.get("model")

@@ -11,6 +11,7 @@ from thinkonce.outcome import Reason
 from thinkonce.protocols.annotation import unmarked
 from thinkonce.protocols.context import without_context
 from thinkonce.protocols.dialect import Asked, Received
+from thinkonce.protocols.facts import NUMBER, OBJECTS, QUESTION, TEXTS, Facts, Schema
 from thinkonce.protocols.openai_error import openai_error
 from thinkonce.protocols.openai_request import (
     has_remote_media,
@@ -36,6 +37,17 @@ class OpenAIResponses:
     """See `dialect.Dialect`. A hit keeps the upstream's id, as later calls refer to it."""
 
     name = "responses"
+    facts = Facts(
+        schema=Schema(
+            "ResponsesRequest",
+            "OpenAI's Responses",
+            {"input": TEXTS, "tools": OBJECTS, "temperature": NUMBER},
+            ("model", "input"),
+            {"input": QUESTION},
+        ),
+        operation="chat",
+        field="input",
+    )
     finish_reasons: Mapping[str, Reason | None] = MappingProxyType(
         {
             "completed": None,

@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from math import inf
 from urllib.parse import urlsplit, urlunsplit
 
+from thinkonce.protocols.registry import SPEECHES
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.room import Room
 
@@ -28,7 +29,8 @@ log = logging.getLogger("thinkonce")
 MAX_REST = 60.0
 
 # Anthropic's SDK takes a base URL without /v1 and adds it itself; OpenAI's takes it with /v1.
-_ADDS_VERSION = ("messages", "messages/count_tokens", "messages/batches")
+# And what lies below: messages/count_tokens, messages/batches.
+_ADDS_VERSION = tuple(name for name, each in SPEECHES.items() if each.facts.adds_version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import msgspec
 
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import BODY_LIMIT, Desk
-from thinkonce.gateway.admin.preload import ANTHROPIC_VERSION
 from thinkonce.gateway.admin.questions import parts_of
 from thinkonce.gateway.admin.whose import (
     API_KEY,
@@ -27,6 +26,7 @@ from thinkonce.gateway.refusals import Refusal
 from thinkonce.insight.explain import look
 from thinkonce.insight.explained import Explained, bypassed, explained
 from thinkonce.outcome import Outcome, Reason
+from thinkonce.protocols.registry import facts_of, likely
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.failure import Header
 
@@ -88,7 +88,7 @@ def asked_in(raw: bytes, endpoint: str, headers: list[Header]) -> Asked:
         parts = urlsplit(line.url)
         query = parts.query.encode("latin-1", "replace")
         return Asked(version_free(parts.path), query, bytes(line.body))
-    return Asked(version_free("/" + endpoint) or _guessed(fields, headers), b"", raw)
+    return Asked(version_free("/" + endpoint) or likely(fields, dict(headers)), b"", raw)
 
 
 def explain_request(
@@ -110,9 +110,8 @@ def explain_request(
         known = ", ".join(sorted(readers))
         raise RequestError("endpoint", asked.endpoint, f"one of {known}")
     names = {name for name, _ in headers}
-    if asked.endpoint == "messages" and ANTHROPIC_VERSION[0] not in names:
-        headers = [*headers, ANTHROPIC_VERSION]
-    head = _Head([*headers, (b"content-type", b"application/json")], asked.query)
+    sent = [pair for pair in facts_of(asked.endpoint).sent if pair[0] not in names]
+    head = _Head([*headers, *sent, (b"content-type", b"application/json")], asked.query)
     if not tenant and not names & _CREDENTIALS:
         tenant = only_tenant(shelf) or ""
     head.tenant = tenant
@@ -149,12 +148,3 @@ def _first_miss(shelf: Shelf, questions: list[bytes], asking: Asking) -> Explain
 
 class _Head(Head):
     """A head whose tenant may be named: without slots of its own, it can be set."""
-
-
-def _guessed(fields: Mapping[str, object], headers: list[Header]) -> str:
-    if "messages" in fields:
-        anthropic = any(name.startswith(b"anthropic-") for name, _ in headers)
-        return "messages" if anthropic else "chat/completions"
-    if "input" in fields:
-        return "responses"
-    return "completions" if "prompt" in fields else "chat/completions"

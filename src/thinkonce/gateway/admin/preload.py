@@ -28,6 +28,7 @@ from thinkonce.gateway.asking import Asking, version_free
 from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, Scope
 from thinkonce.insight.explain import look
 from thinkonce.outcome import Outcome, Reason
+from thinkonce.protocols.registry import facts_of
 from thinkonce.request.controls import DEFAULTS, Controls
 from thinkonce.request.headers import take_headers
 from thinkonce.shelf import Shelf
@@ -46,8 +47,6 @@ __all__ = (
 
 MOST_SAID = 300  # characters of an error
 DEFAULT_CONCURRENCY, MOST_CONCURRENCY = 8, 256
-# What Anthropic's SDKs send; it is in the key.
-ANTHROPIC_VERSION = (b"anthropic-version", b"2023-06-01")
 
 
 class BatchLine(msgspec.Struct, kw_only=True):
@@ -253,8 +252,8 @@ def call_for(
     taken = take_headers(outer.headers, forwarded)
     headers = [pair for pair in taken.forward if pair[0] not in (b"content-type", b"accept")]
     headers += [(b"content-type", b"application/json"), *whose.credential(name)]
-    if name == "messages" and all(pair[0] != ANTHROPIC_VERSION[0] for pair in headers):
-        headers.append(ANTHROPIC_VERSION)
+    there = {pair[0] for pair in headers}
+    headers += [pair for pair in facts_of(name).sent if pair[0] not in there]
     path = f"/v1/{name}"
     scope: Scope = {
         "type": "http",

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from thinkonce.gateway.asking import Asking, Reader
 from thinkonce.protocols.openai_embeddings import batch_of
+from thinkonce.protocols.registry import DIALECTS
 
 __all__ = ("parts_of",)
-
-_TAKEN_APART = "embeddings"
 
 
 def parts_of(reader: Reader, endpoint: str, query: bytes, asking: Asking) -> list[bytes]:
     """What each key is made of; none where the request goes around the cache."""
     if asking.key is None:
         return []
-    if endpoint != _TAKEN_APART:
+    if endpoint in DIALECTS:
         return reader.sample_parts(query, asking)
     batch = batch_of(asking.body)
     if batch is None:

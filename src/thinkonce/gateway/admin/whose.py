@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.http import Call, HttpError
+from thinkonce.protocols.registry import facts_of
 from thinkonce.request.headers import Taken, take_headers
 from thinkonce.selector import Selector
 from thinkonce.shelf import Shelf
@@ -17,6 +18,7 @@ __all__ = ("Whose", "only_tenant", "whose")
 
 TENANT, GROUP = b"x-thinkonce-tenant", b"x-thinkonce-group"
 AUTHORIZATION, API_KEY = b"x-thinkonce-client-authorization", b"x-thinkonce-client-api-key"
+API_KEY_HEADER = b"x-api-key"
 OF_OPENAI = (b"openai-organization", b"openai-project")
 CHOICES = "x-thinkonce-tenant, x-thinkonce-group or x-thinkonce-client-authorization"
 PAGE, MOST_LOOKED_AT = 200, 10_000
@@ -37,8 +39,9 @@ class Whose:
 
     def credential(self, endpoint: str) -> list[Header]:
         """As the client's SDK would send it: Anthropic's has a header of its own."""
-        if self._api_key and (endpoint == "messages" or not self._authorization):
-            return [(b"x-api-key", self._api_key), *self._more]
+        own_header = facts_of(endpoint).key_header == API_KEY_HEADER
+        if self._api_key and (own_header or not self._authorization):
+            return [(API_KEY_HEADER, self._api_key), *self._more]
         own = [(b"authorization", self._authorization)] if self._authorization else []
         return [*own, *self._more]
 
