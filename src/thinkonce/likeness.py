@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Hint", "Likeness", "Matched", "Wording")
 
+OVERHEAD = 300  # bytes of a hint besides what it holds: five objects, or a row and its indexes
+
 
 class Hint(msgspec.Struct, frozen=True, gc=False):
     """What an entry answers, for questions in other words.
@@ -33,6 +35,11 @@ class Hint(msgspec.Struct, frozen=True, gc=False):
     embedder: str = ""
     vector: bytes = b""
     fingerprint: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, about."""
+        return len(self.text) * 2 + len(self.vector) + len(self.fingerprint) + OVERHEAD
 
 
 class Wording(msgspec.Struct, frozen=True, gc=False):

@@ -37,6 +37,7 @@ class TestSqlite(TierContract):
 
     def spoil(self, tier, digest):
         behind = apsw.Connection(str(tier.path))
+        behind.set_busy_timeout(5000)  # under a key, the file may be being written anew
         (value,) = behind.execute("SELECT value FROM answers WHERE digest=?", (digest,)).fetchone()
         changed = value[:-1] + bytes([value[-1] ^ 1])
         behind.execute("UPDATE answers SET value=? WHERE digest=?", (changed, digest))

@@ -14,6 +14,7 @@ from pathlib import Path
 from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry, Meta
 from thinkonce.host.mapfile import HostFile, host_path
+from thinkonce.likeness import Hint
 from thinkonce.tiers.sqlite import SqliteTier
 from thinkonce.tiers.tier import Key
 from thinkonce.values import keep
@@ -30,6 +31,11 @@ def key_of(seed, number):
     return Key(None, blake2b(f"{seed} {number}".encode(), digest_size=32).digest())
 
 
+def hint_of(seed, number):
+    partition = blake2b(b"%d" % (number % 3), digest_size=32).digest()
+    return Hint(partition, f"{seed}/{number}?", "an embedder", bytes(516), b"fingerprint")
+
+
 def say(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
@@ -44,7 +50,7 @@ def main(path, seed, namespace):
         meta = Meta(namespace=namespace, tags=(f"tag {number % 5}",))
         entry = Entry(
             None, kept.payload, meta, form=kept.form, thaw=kept.thaw, payload_size=kept.size,
-            created_at=SYSTEM.wall(), epoch=tier.purges.epoch[0],
+            created_at=SYSTEM.wall(), epoch=tier.purges.epoch[0], hint=hint_of(seed, number),
         )  # fmt: skip
         tier.put(key_of(seed, number), entry)
         say("put", number, time.monotonic(), entry.epoch)

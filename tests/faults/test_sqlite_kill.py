@@ -96,6 +96,12 @@ def check_whole(tier):
     assert database.execute("PRAGMA integrity_check").get == "ok"
     orphans = "SELECT count(*) FROM answers WHERE id NOT IN (SELECT id FROM entries)"
     assert database.execute(orphans).get == 0
+    alone = (
+        "SELECT count(*) FROM questions q FULL JOIN answers a USING (id) "
+        "WHERE q.digest IS NOT a.digest"
+    )
+    assert database.execute(alone).get == 0, "a question without its answer, or the reverse"
+    assert database.execute("SELECT count(*) FROM questions").get > 0
     database.close()
 
 

@@ -12,21 +12,27 @@ from hashlib import blake2b
 from math import inf
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from thinkonce.entry import Entry, Form, Meta
 from thinkonce.errors import CorruptEntry
 from thinkonce.insight.entries import FORMS
+from thinkonce.likeness import Hint
 from thinkonce.protocols.reply import decode_reply
 from thinkonce.request.kept import KeptRequest, pack, read_parts, unpack
 from thinkonce.values import persistable, revive, thaw, unopened
 
 __all__ = ("Carried", "carried", "entry_from", "line_of", "read_line", "request_of")
 
+PARTITION_BYTES = 32
 _encode = msgspec.json.Encoder().encode
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):
-    """`key` in hex; `form` by name; `request` None where the entry holds none."""
+    """`key` in hex; `form` by name; `request` None where the entry holds none.
+
+    `hint` is left out where there is none, as it was before there were any.
+    """
 
     key: str
     form: str
@@ -42,14 +48,15 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     stale_while_revalidate: float
     stale_if_error: float
     request: KeptRequest | None = None
+    hint: Hint | UnsetType = UNSET
     check: str = ""
 
 
 _decode = msgspec.json.Decoder(Carried).decode
 
 
-def carried(entry: Entry) -> Carried:
-    """Raises TypeError for a value that only memory can hold."""
+def carried(entry: Entry, hint: Hint | None) -> Carried:
+    """`hint`: that of `entry`, whole. Raises TypeError for a value that only memory can hold."""
     return Carried(
         key=entry.digest.hex(),
         form=FORMS[entry.form],
@@ -65,7 +72,16 @@ def carried(entry: Entry) -> Carried:
         stale_while_revalidate=entry.stale_while_revalidate,
         stale_if_error=entry.stale_if_error,
         request=request_of(entry),
+        hint=_written(hint),
     )
+
+
+def _written(hint: Hint | None) -> Hint | UnsetType:
+    """Not one that JSON cannot hold: its entry is found by an equal request alone then."""
+    try:
+        return UNSET if hint is None or not hint.text.encode() else hint
+    except UnicodeEncodeError:
+        return UNSET
 
 
 def request_of(entry: Entry) -> KeptRequest | None:
@@ -93,11 +109,16 @@ def read_line(line: bytes) -> Carried:
         raise CorruptEntry("line", "checking it: its check does not fit, so it was changed")
     if item.form not in FORMS.values() or not _is_key(item.key):
         raise CorruptEntry("line", f"reading a form {item.form!r:.40} or a key {item.key!r:.80}")
+    if item.hint is not UNSET and len(item.hint.partition) != PARTITION_BYTES:
+        raise CorruptEntry("line", f"reading a partition of {len(item.hint.partition)} bytes")
     return item
 
 
 def entry_from(item: Carried, digest: bytes, tenant: str | None = None) -> Entry:
-    """`tenant`: another one than before. Raises CorruptEntry for a payload that is no answer."""
+    """`tenant`: another one than before, in whose partitions no hint of the old one's belongs.
+
+    Raises CorruptEntry for a payload that is no answer.
+    """
     form = next(number for number, name in FORMS.items() if name == item.form)
     if form == Form.REPLY:
         decode_reply(item.payload)
@@ -124,6 +145,7 @@ def entry_from(item: Carried, digest: bytes, tenant: str | None = None) -> Entry
         stale_while_revalidate=item.stale_while_revalidate,
         stale_if_error=item.stale_if_error,
         request=b"" if request is None else pack(request.parts()),
+        hint=None if item.hint is UNSET or tenant is not None else item.hint,
     )
 
 

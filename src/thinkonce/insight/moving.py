@@ -20,6 +20,7 @@ import msgspec
 from thinkonce.entry import Entry
 from thinkonce.errors import CorruptEntry, RequestError, ThinkOnceError, TierError
 from thinkonce.insight.carried import Carried, carried, entry_from, line_of, read_line
+from thinkonce.likeness import Hint
 from thinkonce.selector import Selector
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import Key
@@ -97,18 +98,29 @@ def export_lines(shelf: Shelf, selector: Selector, after: bytes = b"") -> Iterat
     while page := shelf.entries(selector, PAGE, after):
         after = page[-1].digest
         for entry in page:
-            line, name = _exported(entry, now)
+            line, name = _exported(shelf, entry, now)
             setattr(end, name, getattr(end, name) + 1)
             if line:
                 yield line + b"\n"
     yield msgspec.json.encode(end) + b"\n"
 
 
-def _exported(entry: Entry, now: float) -> tuple[bytes, str]:
+def _whole_hint(shelf: Shelf, entry: Entry) -> Hint | None:
+    """The store keeps beside the entries what questions are compared by."""
+    hint = entry.hint
+    if hint is None or hint.vector or shelf.store is None:
+        return hint
+    kept = shelf.store.questions.of(entry.digest)
+    if kept is None:
+        return hint
+    return Hint(hint.partition, hint.text, kept.embedder, kept.vector, kept.fingerprint)
+
+
+def _exported(shelf: Shelf, entry: Entry, now: float) -> tuple[bytes, str]:
     if entry.expires_at <= now:
         return b"", "expired"
     try:
-        return line_of(carried(entry)), "entries"
+        return line_of(carried(entry, _whole_hint(shelf, entry))), "entries"
     except TypeError:  # a value that is copied, or in memory only
         return b"", "not_movable"
 

@@ -9,12 +9,13 @@ from math import inf
 from typing import Any
 
 from thinkonce.entry import Entry, Meta
+from thinkonce.likeness import Hint
 from thinkonce.selector import Selector
 from thinkonce.testing.clock import FakeClock
 from thinkonce.tiers.tier import Key
 from thinkonce.values import Kept, keep
 
-__all__ = ("answer_of", "brief", "entry_of", "key_of", "run_together")
+__all__ = ("answer_of", "brief", "entry_of", "hint_of", "key_of", "run_together")
 
 
 def key_of(name: str) -> Key:
@@ -31,6 +32,7 @@ def entry_of(
     kept: Kept | None = None,
     meta: Meta | None = None,
     epoch: int = 0,
+    hint: Hint | None = None,
 ) -> Entry:
     """An entry made now that lives `ttl` seconds and stays `retention` seconds longer."""
     kept = keep(value) if kept is None else kept
@@ -52,7 +54,16 @@ def entry_of(
         stale_if_error=3.0,
         epoch=epoch,
         request=b"what was asked",
+        hint=hint,
     )
+
+
+def hint_of(
+    text: str, partition: str = "p", *, embedder: str = "e", vector: bytes = b"vector"
+) -> Hint:
+    """What an entry answers that answers `text`, in a partition of that name."""
+    kept = blake2b(partition.encode(), digest_size=32).digest()
+    return Hint(kept, text, embedder, vector, b"print of " + text.encode()[:9])
 
 
 def answer_of(entry: Entry | None) -> Any:

@@ -20,6 +20,7 @@ from math import inf
 import pytest
 
 from thinkonce.entry import Form, Meta
+from thinkonce.likeness import Hint
 from thinkonce.selector import Selector
 from thinkonce.testing.clock import FakeClock
 from thinkonce.testing.durability import FLUSHING, Durability, PurgeableTier
@@ -81,6 +82,21 @@ class TierContract(Durability):
         assert found.key == "a"
         assert 60 <= found.fresh_until - clock.monotonic() <= 65
         assert 90 <= found.forget_at - clock.monotonic() <= 95
+
+    @pytest.mark.parametrize("text", ["限额是多少", "nul \0 and half \ud83d", "", "x" * 400])
+    @pytest.mark.parametrize("flushed", [False, True], ids=["at once", "after a flush"])
+    def test_an_entry_knows_which_question_it_answers(
+        self, tier: PurgeableTier, clock: FakeClock, flushed: bool, text: str
+    ) -> None:
+        put = Hint(bytes(range(32)), text)
+        tier.put(key_of("a"), entry_of(clock, hint=put))
+        tier.put(key_of("b"), entry_of(clock))
+        assert not flushed or tier.flush(FLUSHING)
+        found, other = tier.get(key_of("a")), tier.get(key_of("b"))
+        assert found is not None
+        assert other is not None
+        assert found.hint == put
+        assert other.hint is None
 
     @pytest.mark.parametrize(
         "kept",

@@ -27,6 +27,7 @@ from blake3 import blake3
 
 from thinkonce.entry import Entry, Meta
 from thinkonce.errors import CorruptEntry, UnknownKey
+from thinkonce.likeness import Hint
 from thinkonce.tiers.tier import Key
 from thinkonce.values import persistable, revive, unopened
 
@@ -41,6 +42,7 @@ PURPOSE = "entry"
 _CHECKSUM_SIZE = 16
 _LENGTH = Struct("<I")
 _LENGTH_AT = 1 + _CHECKSUM_SIZE
+PARTITION_BYTES = 32
 _MOST_METAS = 4096  # distinct ones remembered, so that entries with equal ones share them
 # The version is part of the key, hence of every checksum.
 _CONTEXT = f"thinkonce 2026-11-22 checksum of stored entries, version {VERSION}"
@@ -62,6 +64,7 @@ class _Header(msgspec.Struct, array_like=True, gc=False, frozen=True):
     stale_if_error: float
     epoch: int
     request: bytes = b""
+    question: bytes = b""  # partition and text of the hint
 
 
 class _Meta(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -127,6 +130,7 @@ class Codec:
             header.stale_if_error,
             header.epoch,
             header.request,
+            _hint_in(header.question) if header.question else None,
         )
 
     def again(self, digest: bytes, stored: bytes) -> tuple[Meta, bytes]:
@@ -202,7 +206,18 @@ def _header_of(entry: Entry, meta: bytes) -> _Header:
         entry.stale_if_error or 0,
         entry.epoch,
         entry.request,
+        b"" if entry.hint is None else _question_of(entry.hint),
     )
+
+
+def _question_of(hint: Hint) -> bytes:
+    return hint.partition + hint.text.encode("utf-8", "surrogatepass")
+
+
+def _hint_in(question: bytes) -> Hint:
+    """Without vector and fingerprint: those lie beside the answers, where they are searched."""
+    text = question[PARTITION_BYTES:].decode("utf-8", "surrogatepass")
+    return Hint(question[:PARTITION_BYTES], text)
 
 
 def _meta_of(meta: Meta) -> _Meta:

@@ -130,6 +130,8 @@ class MemoryTier:
         localise(entry, self._clock)
         entry.key, entry.digest = key.local, key.digest
         entry.size = entry.payload_size + len(entry.request) + ENTRY_OVERHEAD + _key_size(key.local)
+        if entry.hint is not None:
+            entry.size += entry.hint.size
         self.catch_up()  # as a rule it finds all there is, so that nobody waits for its disk
         with self.lock:
             self.catch_up()

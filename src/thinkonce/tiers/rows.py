@@ -21,6 +21,7 @@ from thinkonce.entry import PRIORITY_WEIGHT, Entry, Meta
 from thinkonce.eviction.cost import ALPHA, FIRST_USE, density
 from thinkonce.selector import Purge, Selector
 from thinkonce.tiers.aliases import PLAIN, Aliases
+from thinkonce.tiers.questions import put_question, seal_question_again
 from thinkonce.tiers.schema import get_number, set_number
 
 __all__ = ("Rows", "condition", "marks_for")
@@ -79,7 +80,7 @@ class Rows:
     def put(self, digest: bytes, entry: Entry, value: bytes, max_bytes: int) -> None:
         execute, meta = self._database.execute, entry.meta
         number = self._put_answer(digest, value)
-        size = len(value) + ROW_OVERHEAD
+        size = len(value) + ROW_OVERHEAD + (0 if entry.hint is None else entry.hint.size)
         weight = PRIORITY_WEIGHT[meta.priority]
         worth = weight * density(entry.cost, size, ALPHA)
         if meta.priority == "pinned" and self._may_pin(size, max_bytes):
@@ -99,6 +100,8 @@ class Rows:
             ),
         )
         self._put_tags(number, meta)
+        if entry.hint is not None:
+            put_question(self._database, number, digest, entry.hint, self._aliases)
 
     def put_again(self, number: int, meta: Meta, value: bytes, grown: int) -> None:
         """Write the same entry in another form, `grown` bytes longer; its uses and score stay."""
@@ -106,6 +109,7 @@ class Rows:
         execute("UPDATE answers SET value = ? WHERE id = ?", (value, number))
         execute(PUT_AGAIN, (self._facet(meta), grown, number))
         self._put_tags(number, meta)
+        seal_question_again(self._database, number, self._aliases)
 
     def _put_tags(self, number: int, meta: Meta) -> None:
         execute, written = self._database.execute, self._aliases.written
@@ -153,7 +157,9 @@ class Rows:
         execute = self._database.execute
         execute("DELETE FROM temp.doomed")
         execute(f"INSERT INTO temp.doomed {chosen}", values)
-        for table in ("tags", "answers", "entries"):
+        if not self._database.changes():
+            return 0
+        for table in ("tags", "questions", "answers", "entries"):
             execute(f"DELETE FROM {table} WHERE id IN (SELECT id FROM temp.doomed)")
         return self._database.changes()
 
@@ -162,7 +168,7 @@ class Rows:
         execute = self._database.execute
         if purge.selector == Selector() and not self._newer_than(purge.epoch):
             count: int = execute("SELECT count(*) FROM entries").get
-            for table in ("tags", "answers", "entries", "facets", "holes"):
+            for table in ("tags", "questions", "answers", "entries", "facets", "holes"):
                 execute(f"DELETE FROM {table}")  # without a WHERE, pages are freed unread
             self._facets.clear()
             return count

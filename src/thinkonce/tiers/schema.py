@@ -6,6 +6,7 @@ facets    tenant, namespace,    each combination once; entries name it by number
           model, scope
 tags      tag, id               so that a purge by tag reads only what it removes
 purges    epoch, selector       what was purged when, for those who held entries then
+questions partition, row, ...   what entries are found by in other words (`questions`)
 meta      name, value           format and the numbers that processes share
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 import apsw
 
 from thinkonce.errors import ConfigError
+from thinkonce.tiers.questions import MAKE_QUESTIONS
 
 __all__ = (
     "APPLICATION_ID",
@@ -126,6 +128,7 @@ def prepared(path: Path, floor: int) -> apsw.Connection:
         check_owner(database, path)
         if database.pragma("user_version") != FORMAT:
             create(database, path, floor)
+        database.execute(MAKE_QUESTIONS)  # stores of earlier releases lack it
     except BaseException:
         database.close()
         raise

@@ -28,6 +28,7 @@ from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.database import Database
 from thinkonce.tiers.purges import concerned
+from thinkonce.tiers.questions import QuestionsTable
 from thinkonce.tiers.resealing import Resealing, check_keys, forget_unreadable, settled
 from thinkonce.tiers.rows import Rows, condition, marks_for
 from thinkonce.tiers.savings_table import SavingsTable
@@ -100,6 +101,11 @@ class SqliteTier:
     def savings(self) -> SavingsTable:
         """What lies in the file besides answers: what they saved."""
         return SavingsTable(self._database, self._aliases)
+
+    @property
+    def questions(self) -> QuestionsTable:
+        """What its entries are found by in other words."""
+        return QuestionsTable(self._database, self._aliases)
 
     @property
     def path(self) -> Path:

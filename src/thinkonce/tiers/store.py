@@ -33,6 +33,7 @@ class Store(Breaker):
         super().__init__(tier, clock)
         self.path, self.purges = tier.path, tier.purges
         self.tidy, self.settled, self.savings = tier.tidy, tier.settled, tier.savings
+        self.questions = tier.questions
         self.forget_unreadable = tier.forget_unreadable
         self._sized = tier
 

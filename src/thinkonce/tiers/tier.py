@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from thinkonce.entry import Entry
 from thinkonce.selector import Purge, Selector
 
-__all__ = ("Fold", "Key", "StoreTier", "SumRow", "Sums", "Tier", "TierStats")
+__all__ = (
+    "Fold",
+    "Key",
+    "Question",
+    "Questions",
+    "StoreTier",
+    "SumRow",
+    "Sums",
+    "Tier",
+    "TierStats",
+)
 
 
 class Key:
@@ -109,11 +119,54 @@ class Sums(Protocol):
         ...
 
 
+class Question(NamedTuple):
+    """What the entry under `digest` is found by, as `Hint` has it; empty where it is not known.
+
+    `row` rises with every write to a partition, whoever writes.
+    """
+
+    row: int
+    digest: bytes
+    embedder: str
+    vector: bytes
+    fingerprint: bytes
+
+
+class Questions(Protocol):
+    """The hints of stored entries, by partition. Every method may raise TierError.
+
+    A row lasts as long as its entry does, and is there as soon as the entry is durable.
+    """
+
+    def newer(self, partition: bytes, row: int, limit: int) -> list[Question]:
+        """Up to `limit` rows behind `row`, in the order they were written."""
+        ...
+
+    def older(self, partition: bytes, row: int, limit: int) -> list[Question]:
+        """Up to `limit` rows before `row`, the newest first."""
+        ...
+
+    def digests(self, partition: bytes) -> set[bytes]:
+        """Of all rows of a partition."""
+        ...
+
+    def of(self, digest: bytes) -> Question | None:
+        """That of one entry."""
+        ...
+
+    def renew(self, embedder: str, vectors: Iterable[tuple[bytes, bytes]]) -> int:
+        """Give entries, by digest, a vector of `embedder`; how many of them were still there."""
+        ...
+
+
 class StoreTier(Tier, Protocol):
     """A tier that outlives the process, within a bound that may change while it runs."""
 
     @property
     def savings(self) -> Sums: ...
+
+    @property
+    def questions(self) -> Questions: ...
 
     @property
     def max_bytes(self) -> int:

@@ -34,13 +34,20 @@ def trim(database: apsw.Connection, rows: Rows, now: float, max_bytes: int) -> T
     """Remove up to BATCH entries that are gone, then as many that hold more than `max_bytes`."""
     gone = rows.expire(now, BATCH)
     spare = min(max_bytes // SMALL_PART, SPARE_BYTES)
-    excess = used_bytes(database) - rows.free_within() - (max_bytes - spare)
+    bound = max_bytes - spare
+    excess = _taken(database, rows) - bound
     if excess <= 0:
         return Trimmed({Reason.EXPIRED: gone}, gone == BATCH)
     expired, freed = rows.evict_expired(excess, now, BATCH)
     weakest = rows.evict_weakest(excess - freed, BATCH, spare) if freed < excess else 0
     removed: dict[str, int] = {Reason.EXPIRED: gone + expired, Reason.EVICTED: weakest}
-    return Trimmed(removed, gone == BATCH or expired + weakest >= BATCH)
+    # Pages are free only once nearly all of their rows went, so these may not have been enough.
+    over = expired + weakest > 0 and _taken(database, rows) > bound
+    return Trimmed(removed, gone == BATCH or over)
+
+
+def _taken(database: apsw.Connection, rows: Rows) -> int:
+    return used_bytes(database) - rows.free_within()
 
 
 def used_bytes(database: apsw.Connection) -> int:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from thinkonce.entry import Entry, Form, Meta
 from thinkonce.errors import CorruptEntry
+from thinkonce.likeness import Hint
 from thinkonce.tiers.codec import VERSION, Codec
 from thinkonce.tiers.tier import Key
 from thinkonce.values import keep
@@ -57,6 +58,7 @@ def test_everything_that_is_said_of_an_entry_survives(meta, times, tokens, epoch
         tokens=tokens,
         epoch=epoch,
         request=b"asked",
+        hint=Hint(bytes(range(32)), "限额是多少"),
         **dict(zip(names, times, strict=True)),
     )
     found = CODEC.decode(KEY, CODEC.encode(DIGEST, put))
@@ -69,7 +71,7 @@ def test_a_new_field_of_an_entry_is_not_forgotten_here():
     assert STORED == [
         "key", "payload", "meta", "digest", "form", "payload_size", "cost", "seconds", "tokens",
         "created_at", "expires_at", "gone_at", "stale_while_revalidate", "stale_if_error", "epoch",
-        "request",
+        "request", "hint",
     ]  # fmt: skip
 
 
