@@ -32,6 +32,7 @@ __all__ = ("BYTES_ONLY", "Codec", "Sharing")
 log = logging.getLogger(__name__)
 
 RENEW_SHARE = 0.25  # of a lease: how often a busy leader writes into the table
+LINGER_AT_LEAST = 0.05  # seconds between two looks for what has lingered long enough
 LARGEST_EPOCH = 2**32 - 1  # that fits into a claim
 
 _numbers = itertools.count()  # several caches of one process each have a socket
@@ -135,6 +136,7 @@ class Sharing:
     def _let_linger(self, flight: Flight, claim: Claim) -> None:
         with self._opening:
             is_first = not self._lingering
+            self._lingering.pop(claim.digest, None)  # a new one goes to the end
             self._lingering[claim.digest] = (self._now() + self._linger, flight, claim)
         if is_first and (exchange := self._exchange) is not None:
             exchange.call(lambda: None)  # it sleeps until something is due, and now something is
@@ -143,20 +145,23 @@ class Sharing:
         """As `_let_go`; seconds until there is more to let go, inf if nothing lingers."""
         self._let_go()
         with self._opening:
-            until = min((until for until, _, _ in self._lingering.values()), default=inf)
-        return max(until - self._now(), 0.0)
+            until = next((until for until, _, _ in self._lingering.values()), inf)
+        # What comes meanwhile is let go in one go: waking for each would cost more than it frees.
+        return max(until - self._now(), LINGER_AT_LEAST)
 
     def _let_go(self, digest: bytes = b"") -> None:
         """Give back what has lingered long enough, and `digest` at once."""
-        if not self._lingering:
+        lingering = self._lingering
+        if not lingering:
             return
         now, done = self._now(), []
         with self._opening:
-            for place, (until, flight, claim) in list(self._lingering.items()):
-                if until <= now or place == digest:
-                    del self._lingering[place]
-                    done.append((flight, claim))
-        for flight, claim in done:
+            if digest in lingering:
+                done.append(lingering.pop(digest))
+            # All linger equally long, so who came first goes first.
+            while lingering and (first := next(iter(lingering.values())))[0] <= now:
+                done.append(lingering.pop(first[2].digest))
+        for _, flight, claim in done:
             self._give_back(flight, claim)
 
     def _give_back(self, flight: Flight, claim: Claim) -> None:
