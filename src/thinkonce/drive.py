@@ -51,6 +51,7 @@ log = logging.getLogger("thinkonce")
 MAX_RENEWALS = 8
 FLIGHTS = "flights"  # the names under which failures of the flight table are counted,
 MEANING = "meaning"  # and of comparing questions
+LATER = object()  # in place of the result of a step that one must wait for
 
 
 def drive(flow: Flow[T], world: BlockingWorld) -> T:
@@ -85,7 +86,9 @@ async def drive_async(flow: Flow[T], world: AsyncWorld) -> T:
         finally:
             result = failure = None
         try:
-            result = await world.carry_out(step)
+            result = world.at_once(step)
+            if result is LATER:
+                result = await world.carry_out(step)
         except BaseException as error:
             failure = error
 
@@ -244,6 +247,22 @@ class AsyncWorld(World):
     stall; writes do not block by the tier contract. The model's call may be a coroutine or a plain
     value.
     """
+
+    def at_once(self, step: Step) -> object:
+        """The result of a step that needs no waiting, else LATER.
+
+        Most need none, and a coroutine for each would cost more than the step.
+        """
+        match step:
+            case Look(tier, ask, peek) if not (tier.persistent or self.setting.purges.is_behind):
+                return self.look(tier, ask, peek)
+            case Keep(tier, ask, entry) if not self.setting.purges.is_behind:
+                self.keep(tier, ask, entry)
+                return None
+            case Join(ask):
+                return self.join(ask)
+            case _:
+                return LATER
 
     async def carry_out(self, step: Step) -> object:
         match step:

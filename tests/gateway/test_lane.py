@@ -19,7 +19,6 @@ from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.cached_path import _as_read_before
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.http import Head
-from thinkonce.web.exchange import READ
 
 
 @pytest.fixture
@@ -291,7 +290,7 @@ async def test_what_was_read_of_one_request_is_never_anothers(
 
 async def test_what_was_read_counts_only_for_the_same_bytes() -> None:
     asking = Asking(b"one", {}, None, None, None, "", None, None, None)  # type: ignore[arg-type]
-    call = SimpleNamespace(scope={"state": {READ: asking}})
+    call = SimpleNamespace(read=asking)
     assert _as_read_before(call, b"one") is asking  # type: ignore[arg-type]
     assert _as_read_before(call, b"two") is None  # type: ignore[arg-type]
 

@@ -29,7 +29,6 @@ from thinkonce.upstream.failure import (
     says_try_elsewhere,
 )
 from thinkonce.upstream.request import Request
-from thinkonce.web.exchange import READ
 
 __all__ = ("CachedPath", "asked_query", "failed", "mark")
 
@@ -234,8 +233,8 @@ def failed(failure: Exception) -> None:
 
 def _as_read_before(call: Call, raw: bytes) -> Asking | None:
     """What the fast lane has read of the same request, which it could not answer."""
-    asking: Asking | None = call.scope["state"].get(READ)
-    return asking if asking is not None and asking.raw == raw else None
+    asking = call.read
+    return asking if isinstance(asking, Asking) and asking.raw == raw else None
 
 
 def _not_cached(call: Call, reason: Reason) -> HttpError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from thinkonce.web.at_once import CYCLE, send_at_once
 from thinkonce.web.exchange import (
+    READ,
     ClientGone,
     Header,
     HttpError,
@@ -22,6 +23,8 @@ from thinkonce.web.exchange import (
 )
 
 if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
     from thinkonce.gateway.clients import KnownClient
     from thinkonce.gateway.marks import Ready
     from thinkonce.tiers.tier import Key
@@ -91,6 +94,9 @@ class Call(Head):
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.started = started
+        # Out of the scope, which they hold.
+        self.cycle: RequestResponseCycle | None = scope["state"].pop(CYCLE, None)
+        self.read: object | None = scope["state"].pop(READ, None)
 
 
 async def read_body(
@@ -146,8 +152,7 @@ async def send_ready(call: Call, lines: bytes, body: bytes) -> None:
     call.status, call.answered = 200, True
     if call.marks:
         lines += b"".join(b"%b: %b\r\n" % mark for mark in call.marks)
-    cycle = call.scope["state"].get(CYCLE)
-    if cycle is None or not send_at_once(cycle, lines, body):
+    if call.cycle is None or not send_at_once(call.cycle, lines, body):
         pairs = [tuple(line.split(b": ", 1)) for line in lines.split(b"\r\n")[:-1]]
         await call.send({"type": "http.response.start", "status": 200, "headers": pairs})
         await call.send({"type": "http.response.body", "body": body})

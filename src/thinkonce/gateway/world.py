@@ -259,7 +259,7 @@ class GatewayWorld(AsyncWorld):
         self._leading.add(task)
         task.add_done_callback(partial(self._done, flight))
         if not self._finish_abandoned:
-            _cancel_when_deserted(flight, loop, task, cast(GatewayAsk, ask).fetch)
+            flight.when_deserted(_Ending(flight, loop, task, cast(GatewayAsk, ask).fetch))
         return await self._wait_for(cast(GatewayAsk, ask), own)
 
     async def lead_here(self, ask: Ask, seat: Seat, *, look_again: bool) -> Landing:
@@ -318,23 +318,31 @@ class GatewayWorld(AsyncWorld):
             task.exception()  # every follower was told; nobody awaits the task itself
 
 
-def _cancel_when_deserted(
-    flight: Flight,
-    loop: asyncio.AbstractEventLoop,
-    task: asyncio.Task[Landing],
-    fetch: Fetching,
-) -> None:
-    def cancel() -> None:
-        if fetch.is_whole:  # clients leave at the end mark: what was paid for is kept
+class _Ending:
+    """Told that nobody follows a call any more, it cancels the call's task."""
+
+    __slots__ = ("_fetch", "_flight", "_loop", "_task")
+
+    def __init__(
+        self,
+        flight: Flight,
+        loop: asyncio.AbstractEventLoop,
+        task: asyncio.Task[Landing],
+        fetch: Fetching,
+    ) -> None:
+        self._flight, self._loop, self._task, self._fetch = flight, loop, task, fetch
+
+    def __call__(self) -> None:
+        if self._task.done():
+            return
+        with suppress(RuntimeError):  # the loop is closed: nothing runs any more
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._fetch.is_whole:  # clients leave at the end mark: what was paid for is kept
             return
         # Ended here, at once: a newcomer would be given the first events, and then no end.
-        if flight.end_if_deserted(ABANDONED):
-            task.cancel()
+        if self._flight.end_if_deserted(ABANDONED):
+            self._task.cancel()
         else:
-            flight.when_deserted(cancel_soon)
-
-    def cancel_soon() -> None:
-        with suppress(RuntimeError):  # the loop is closed: nothing runs any more
-            loop.call_soon_threadsafe(cancel)
-
-    flight.when_deserted(cancel_soon)
+            self._flight.when_deserted(self)

@@ -1,15 +1,19 @@
-"""A way to answer in one write, where the server offers it."""
+"""What the server offers beyond ASGI: an answer in one write, news of a client that has left."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-__all__ = ("CYCLE", "send_at_once")
+    from thinkonce.web.protocol import LimitedProtocol
 
-# In a scope's `state`: what `send_at_once` takes.
+__all__ = ("CYCLE", "forget_when_gone", "send_at_once", "tell_when_gone")
+
+# In a scope's `state`: what these functions take. Whoever takes it out spares the collector a
+# circle, for it holds the scope.
 CYCLE = "thinkonce.cycle"
 
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -34,3 +38,25 @@ def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
     cycle.message_event.set()
     cycle.on_response()
     return True
+
+
+def tell_when_gone(cycle: RequestResponseCycle, told: Callable[[], None]) -> None:
+    """Call `told` once, on the event loop, if the connection ends before the answer does.
+
+    To be asked for once the body was read; for one request of a connection at a time.
+    """
+    cycle.flow.resume_reading()  # what stopped for the body's sake would not see the end either
+    _protocol_of(cycle).when_gone = told
+    if cycle.disconnected:
+        told()
+
+
+def forget_when_gone(cycle: RequestResponseCycle, told: Callable[[], None]) -> None:
+    """Do not call `told` any more."""
+    protocol = _protocol_of(cycle)
+    if protocol.when_gone == told:
+        protocol.when_gone = None
+
+
+def _protocol_of(cycle: RequestResponseCycle) -> LimitedProtocol:
+    return cast("LimitedProtocol", cycle.transport.get_protocol())

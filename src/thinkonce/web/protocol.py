@@ -8,6 +8,7 @@ and use the usual one where it is not there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """
 
     edge: Edge
+    when_gone: Callable[[], None] | None = None  # see `at_once.tell_when_gone`
     rest = b""  # what came behind the head of a request that asks for another protocol
     _body_left = 0  # bytes of such a request's body that are still to come
     _open_head = 0  # bytes of a head that has not ended yet
@@ -84,6 +86,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._request_timer = self._write_timer = self._linger_timer = None
         self._unset_keepalive_if_required()
         super().connection_lost(error)
+        told, self.when_gone = self.when_gone, None
+        if told is not None:
+            told()
 
     def shutdown(self) -> None:
         """A request of which a part has come gets its answer, within its time."""
