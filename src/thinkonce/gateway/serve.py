@@ -23,7 +23,7 @@ from thinkonce.settings import Settings, Upstream
 from thinkonce.tiers.store import store_path
 from thinkonce.web.listener import bind
 from thinkonce.web.log_lines import log_to_stderr, write_as
-from thinkonce.web.server import Say, new_loop, print_line
+from thinkonce.web.server import Say, let_collector_rest, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
 
 __all__ = (
@@ -78,6 +78,7 @@ async def _serve(
         server = GatewayServer(listener, complete(settings), say, is_restarting)
         asked.ends(server)
         asked.reload = Reload(settings, read, lambda new: server.adopt(complete(new)))
+        let_collector_rest()
         try:
             await server.serve()
         finally:

@@ -33,7 +33,7 @@ from thinkonce.gateway.workers.messages import (
 from thinkonce.settings import Settings
 from thinkonce.web.lifeline import end_with_parent
 from thinkonce.web.log_lines import log_to_stderr
-from thinkonce.web.server import new_loop
+from thinkonce.web.server import let_collector_rest, new_loop
 
 __all__ = ("run_worker",)
 
@@ -121,6 +121,7 @@ class _WorkerServer(GatewayServer):
     async def live(self) -> None:
         """Serve until the end was asked for, and end."""
         publishing = asyncio.ensure_future(self._publish())
+        let_collector_rest()
         try:
             try:
                 await self.serve()
