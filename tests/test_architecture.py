@@ -26,6 +26,7 @@ LEVELS = (
     {"singleflight"},
     {"steps"},
     {"flow", "wrapper"},
+    {"world"},
     {"drive", "tally", "streams", "backing"},
     {"async_streams"},
     {"stats", "shelf"},

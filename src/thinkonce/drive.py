@@ -12,7 +12,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from inspect import isawaitable
@@ -22,8 +22,7 @@ from thinkonce.entry import Entry
 from thinkonce.errors import TierError
 from thinkonce.flow import lead
 from thinkonce.likeness import Matched
-from thinkonce.outcome import Reason
-from thinkonce.singleflight import Fate, Flights, Landing, Role, Seat
+from thinkonce.singleflight import Fate, Landing, Role, Seat
 from thinkonce.steps import (
     Ask,
     CallModel,
@@ -33,24 +32,18 @@ from thinkonce.steps import (
     Keep,
     Lead,
     Look,
-    Made,
     MatchWords,
     Renew,
-    Setting,
     Step,
 )
 from thinkonce.tiers.tier import Tier
+from thinkonce.world import MEANING, World, land, renewal_of, tell_failure
 
 __all__ = ("AsyncWorld", "BlockingWorld", "World", "drive", "drive_async")
 
 T = TypeVar("T")
 log = logging.getLogger("thinkonce")
 
-# Calls of background renewals under way at once, per cache; beyond that stale answers stay stale
-# longer.
-MAX_RENEWALS = 8
-FLIGHTS = "flights"  # the names under which failures of the flight table are counted,
-MEANING = "meaning"  # and of comparing questions
 LATER = object()  # in place of the result of a step that one must wait for
 
 
@@ -91,68 +84,6 @@ async def drive_async(flow: Flow[T], world: AsyncWorld) -> T:
                 result = await world.carry_out(step)
         except BaseException as error:
             failure = error
-
-
-class World:
-    """What both drivers need. `tier_failed` is told the tier's name and the error."""
-
-    def __init__(
-        self,
-        setting: Setting,
-        flights: Flights,
-        tier_failed: Callable[[str, Exception], None],
-    ) -> None:
-        self.setting, self.flights, self.tier_failed = setting, flights, tier_failed
-        self.renewals: dict[Hashable, object] = {}  # key -> the thread or task that renews it
-        self.closed = False
-
-    def look(self, tier: Tier, ask: Ask, peek: bool) -> Entry | None:
-        assert ask.key is not None
-        try:
-            return tier.peek(ask.key) if peek else tier.get(ask.key)
-        except Exception as error:
-            self._note_failure(tier, ask, error)
-            return None
-
-    def keep(self, tier: Tier, ask: Ask, entry: Entry) -> None:
-        assert ask.key is not None
-        try:
-            tier.put(ask.key, entry)
-        except Exception as error:
-            self._note_failure(tier, ask, error)
-
-    def drop(self, tier: Tier, ask: Ask) -> None:
-        """Remove what `ask` found in `tier`, because it is of no use. Never blocks."""
-        assert ask.key is not None
-        try:
-            tier.doom(ask.key)
-        except Exception as error:
-            self._note_failure(tier, ask, error)
-
-    def join(self, ask: Ask) -> Seat | None:
-        try:
-            return self.take_seat(ask)
-        except Exception as error:
-            self.tier_failed(FLIGHTS, error)
-            return None
-
-    def take_seat(self, ask: Ask) -> Seat:
-        assert ask.key is not None
-        key = ask.key
-        return self.flights.join(key.local, lambda: key.digest)
-
-    def may_renew(self, ask: Ask) -> bool:
-        assert ask.key is not None
-        known = ask.key.local in self.renewals
-        return not (known or self.closed or self.calls_beside(ask) >= MAX_RENEWALS)
-
-    def calls_beside(self, ask: Ask) -> int:
-        """Calls that renewals make now, besides one that `ask` would share."""
-        return len(self.renewals)
-
-    def _note_failure(self, tier: Tier, ask: Ask, error: Exception) -> None:
-        ask.trouble = True
-        self.tier_failed(tier.name, error)
 
 
 class BlockingWorld(World):
@@ -197,13 +128,13 @@ class BlockingWorld(World):
         except BaseException:
             seat.abandon()
             raise
-        _land(seat, made)
+        land(seat, made)
         return Landing(Fate.COALESCED, made)
 
     def _renew(self, ask: Ask) -> bool:
         if not self.may_renew(ask):
             return False
-        renewed = _renewal_of(ask)
+        renewed = renewal_of(ask)
         if renewed is None:
             return True
         assert ask.key is not None
@@ -226,7 +157,7 @@ class BlockingWorld(World):
         try:
             seat = self.join(ask)
             if seat is not None and seat.role is Role.LEAD:
-                _renew_outcome(self._lead(ask, seat, look_again=False))
+                tell_failure(self._lead(ask, seat, look_again=False))
             elif seat is not None:
                 seat.leave()
         finally:
@@ -304,7 +235,7 @@ class AsyncWorld(World):
         except BaseException:
             seat.abandon()
             raise
-        _land(seat, made)
+        land(seat, made)
         return Landing(Fate.COALESCED, made)
 
     async def _match(self, ask: Ask) -> Matched | None:
@@ -331,7 +262,7 @@ class AsyncWorld(World):
         self._forget_closed_loops()
         if not self.may_renew(ask):
             return False
-        renewed = _renewal_of(ask)
+        renewed = renewal_of(ask)
         if renewed is None:
             return True
         assert ask.key is not None
@@ -349,7 +280,7 @@ class AsyncWorld(World):
             seat.leave()
 
     def renewal_landed(self, ask: Ask, landing: Landing) -> None:
-        _renew_outcome(landing)
+        tell_failure(landing)
 
     async def wait_for_renewals(self, timeout: float) -> None:
         """Wait for renewals under way, `timeout` seconds for all of them together."""
@@ -385,26 +316,6 @@ class AsyncWorld(World):
         for key, task in self._tasks().items():
             if task.get_loop().is_closed():
                 self.renewals.pop(key, None)
-
-
-def _renewal_of(ask: Ask) -> Ask | None:
-    """What to ask in the background in place of `ask`; None if that needs its caller."""
-    return ask if ask.renewal is None else ask.renewal(ask)
-
-
-def _land(seat: Seat, made: object) -> None:
-    """End the call that `seat` leads. An answer to something else is no follower's: one of them
-    leads then."""
-    if isinstance(made, Made) and made.refused is Reason.CHANGED:
-        seat.abandon()
-    else:
-        seat.land(made)
-
-
-def _renew_outcome(landing: Landing) -> None:
-    # Nobody waits for a renewal, so its failure would otherwise be invisible.
-    if landing.error is not None:
-        log.warning("renewal failed: %s: %s", type(landing.error).__name__, landing.error)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

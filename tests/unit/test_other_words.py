@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from standins import PATIENCE, DictTier, make_ask, make_setting
-from thinkonce.drive import MEANING, AsyncWorld, BlockingWorld, drive, drive_async
+from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
 from thinkonce.entry import Entry, Meta
 from thinkonce.errors import NotCached
 from thinkonce.flow import answer
@@ -16,6 +16,7 @@ from thinkonce.outcome import Match, Outcome
 from thinkonce.singleflight import Flights
 from thinkonce.testing.clock import FakeClock
 from thinkonce.tiers.tier import Key
+from thinkonce.world import MEANING
 
 STORED = Key("stored", b"s" * 32)
 HINT = Hint(b"p" * 32, "What is the capital of France?")
