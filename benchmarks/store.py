@@ -23,6 +23,7 @@ from thinkonce.backing import open_backing
 from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry, Form, Meta
 from thinkonce.tiers.codec import Codec
+from thinkonce.tiers.keyring import Keyring
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.schema import connect
 from thinkonce.tiers.sqlite import GET
@@ -92,8 +93,8 @@ def sqlite_costs(answers: int) -> tuple[list[Table], list[Goal]]:
 
 
 def encrypted_costs(path: Path, keys: list[Key]) -> list[list[str | float | int | None]]:
-    url, key = f"sqlite:////{path}", (bytes(range(32)),)
-    backing = open_backing(url, encryption_keys=key, clock=SYSTEM, max_bytes=2**32, lease=60.0)
+    url, keyring = f"sqlite:////{path}", Keyring(encryption=(bytes(range(32)),))
+    backing = open_backing(url, keyring, clock=SYSTEM, max_bytes=2**32, lease=60.0)
     assert backing.tier is not None
     put, get = puts(backing.tier, keys), gets(backing.tier, keys)
     backing.close()

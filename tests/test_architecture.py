@@ -15,7 +15,7 @@ SRC = Path(__file__).parent.parent / "src" / "thinkonce"
 # From the bottom up. A part may import parts of lower rows, never one of its own row or above.
 LEVELS = (
     {"errors", "outcome", "clock", "version", "likeness"},
-    {"entry", "units", "typed"},
+    {"entry", "units", "typed", "stores"},
     {"selector", "settings", "values", "host"},
     {"protocols", "eviction", "tiers.tier"},
     {"request", "landing", "leading", "web"},
@@ -28,7 +28,7 @@ LEVELS = (
     {"flow", "wrapper"},
     {"world"},
     {"drive", "tally", "streams", "backing"},
-    {"async_streams"},
+    {"async_streams", "store_file"},
     {"stats", "shelf"},
     {"workings", "upstream", "copies"},
     {"call_keys"},

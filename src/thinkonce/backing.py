@@ -1,41 +1,36 @@
 """What stands behind a cache, opened from one store URL: secret, tier, purge log, flights.
 
 memory://            a random secret, purges and flights of this process only
-sqlite:///FILE       FILE            the answers
-                     FILE.secret     the installation's secret, 0600
-                     FILE.host       purge epoch and flights of this host
+sqlite:///FILE       see `store_file`
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Form
-from thinkonce.errors import ConfigError, CorruptEntry, TierError
-from thinkonce.host.mapfile import HostFile, host_path
+from thinkonce.errors import ConfigError, CorruptEntry
+from thinkonce.host.mapfile import HostFile
 from thinkonce.outcome import Reason
-from thinkonce.request.secret import keep_secret, load_secret, secret_path
+from thinkonce.request.secret import load_secret, secret_path
 from thinkonce.singleflight import Codec as FlightCodec
 from thinkonce.singleflight import Flights
 from thinkonce.steps import Answer, Made
+from thinkonce.stores import IN_MEMORY, kind_of
 from thinkonce.tiers.codec import Codec
-from thinkonce.tiers.keyring import cipher_of
+from thinkonce.tiers.keyring import NO_KEYS, Keyring
 from thinkonce.tiers.purges import LocalPurges, PurgeLog
 from thinkonce.tiers.tier import Key, StoreTier
 from thinkonce.values import Kept, persistable, revive
 
-if TYPE_CHECKING:
-    from thinkonce.tiers.store import Store
+__all__ = ("Backing", "Opener", "flight_codec", "in_memory", "open_backing", "secret_of")
 
-__all__ = ("Backing", "StoreFile", "open_backing", "open_file")
-
-# Seconds until an answer is in the store, as a rule: it commits in batches of 20 ms.
-COMMITTED_WITHIN = 0.2
 CROSSING = "flight"  # the name errors give to bytes that came from another process
 ITEM_FORMS = (bytes([Form.PLAIN]), bytes([Form.ENCODED]))
 
@@ -59,106 +54,48 @@ class Backing:
             self.host.close()
 
 
+class Opener(Protocol):
+    """What opens one kind of store. Raises ConfigError naming the store or the secret."""
+
+    def __call__(
+        self, url: str, keys: Keyring, *, clock: Clock, max_bytes: int, lease: float
+    ) -> Backing: ...
+
+
 def open_backing(
-    url: str | None,
-    *,
-    secret: str = "",
-    encryption_keys: tuple[bytes, ...] = (),
-    clock: Clock,
-    max_bytes: int,
-    lease: float,
+    url: str | None, keys: Keyring = NO_KEYS, *, clock: Clock, max_bytes: int, lease: float
 ) -> Backing:
     """Open what `url` names; None or `memory://` for nothing outside this process.
 
-    `encryption_keys` of `tiers.keyring.read_keys`; what leaves the process is plain without any.
     Raises ConfigError naming the store or the secret and what would work.
     """
-    if url is None or url == "memory://":
-        flights = Flights(clock=clock, lease=lease)
-        return Backing(_secret(secret), None, LocalPurges(), flights)
-    # Not at the top: a cache in memory should not load SQLite.
-    from thinkonce.tiers.store import store_path
-
-    file = open_file(
-        store_path(url),
-        secret=secret,
-        encryption_keys=encryption_keys,
-        clock=clock,
-        max_bytes=max_bytes,
-    )
-    crossing = Crossing(Codec(file.secret, CROSSING))
-    codec = FlightCodec(crossing.encode, crossing.decode)
-    flights = Flights(file.host, codec=codec, clock=clock, lease=lease, linger=COMMITTED_WITHIN)
-    return Backing(file.secret, file.tier, file.tier.purges, flights, file.host)
+    url = IN_MEMORY if url is None else url
+    module, _, name = kind_of(url).opener.partition(":")
+    opener: Opener = getattr(import_module(module), name)
+    return opener(url, keys, clock=clock, max_bytes=max_bytes, lease=lease)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFile:
-    """A store's file and what lies beside it, open."""
-
-    secret: bytes
-    host: HostFile
-    tier: Store
-
-    def close(self) -> None:
-        self.tier.close()
-        self.host.close()
+def in_memory(url: str, keys: Keyring, *, clock: Clock, max_bytes: int, lease: float) -> Backing:
+    """An `Opener`."""
+    flights = Flights(clock=clock, lease=lease)
+    return Backing(secret_of(keys), None, LocalPurges(), flights)
 
 
-def open_file(
-    path: Path,
-    *,
-    secret: str = "",
-    encryption_keys: tuple[bytes, ...] = (),
-    seals: bool = True,
-    check_key: bool = True,
-    clock: Clock,
-    max_bytes: int,
-) -> StoreFile:
-    """Open the store at `path`; what is missing, its folder too, is made.
-
-    `secret` "" stands for the file beside it. `seals` False: with keys, to write what they open
-    as plain text. Raises ConfigError naming the store, also one that these keys do not open,
-    unless `check_key` is False.
-    """
-    from thinkonce.tiers.store import check_store_file, open_store
-
-    check_store_file(path)
-    cipher = cipher_of(encryption_keys, "sqlite", seals=seals)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        key = _secret(secret, path)
-        host = HostFile(host_path(path))
-    except (OSError, TierError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__ or error
-        wants = f"a path that this user may write, in a folder likewise ({cause}), or memory://"
-        raise ConfigError("store", str(path), wants) from None
-    try:
-        tier = open_store(
-            path,
-            secret=key,
-            clock=clock,
-            max_bytes=max_bytes,
-            host=host,
-            # What is written from then on is of use only with the secret it is written with.
-            when_gone=None if secret else lambda: keep_secret(key, secret_path(path)),
-            cipher=cipher,
-            check_key=check_key,
-        )
-        return StoreFile(key, host, tier)
-    except BaseException:
-        host.close()
-        raise
-
-
-def _secret(setting: str, store: Path | None = None) -> bytes:
+def secret_of(keys: Keyring, store: Path | None = None) -> bytes:
+    """The one configured; else that beside the file `store`, or a random one."""
     # Not at the top: a cache without a secret of its own should not load the settings.
-    if setting:
+    if keys.secret:
         from thinkonce.settings.check import LEAST_SECRET
 
-        if len(setting) < LEAST_SECRET:  # the value itself stays out of the message
+        if len(keys.secret) < LEAST_SECRET:  # the value itself stays out of the message
             raise ConfigError("secret", "***", f"{LEAST_SECRET} characters or more")
-    return load_secret(setting, None if store is None else secret_path(store))
+    return load_secret(keys.secret, None if store is None else secret_path(store))
+
+
+def flight_codec(secret: bytes) -> FlightCodec:
+    """How results reach followers in other processes that have the same secret."""
+    crossing = Crossing(Codec(secret, CROSSING))
+    return FlightCodec(crossing.encode, crossing.decode)
 
 
 class _Crossed(msgspec.Struct, array_like=True):

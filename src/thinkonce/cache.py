@@ -23,7 +23,7 @@ from thinkonce.selector import Selector, key_digits
 from thinkonce.shelf import open_shelf
 from thinkonce.stats import CacheStats, Explanation
 from thinkonce.steps import Ask, Draft
-from thinkonce.tiers.keyring import parse_keys
+from thinkonce.tiers.keyring import Keyring, parse_keys
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
 from thinkonce.values import keep, persistable
@@ -80,11 +80,11 @@ class Cache(Workings):
         )
         seconds, implied = rules.parse_ttl(ttl)
         rules = replace(rules, ttl=seconds)
+        encryption = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
         shelf = open_shelf(
             store,
             rules,
-            secret=secret,
-            encryption_keys=parse_keys(encryption_key, "encryption_key") if encryption_key else (),
+            keys=Keyring(secret, encryption),
             max_size=max_size,
             max_bytes=None if max_bytes is None else parse_bytes(max_bytes, "max_bytes"),
             store_max_bytes=parse_bytes(store_max_bytes, "store_max_bytes"),

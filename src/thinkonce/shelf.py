@@ -25,6 +25,7 @@ from thinkonce.request.key import Keyer
 from thinkonce.request.secret import fingerprint
 from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, Purge, Selector, beginning_with, only_one
 from thinkonce.steps import Setting
+from thinkonce.tiers.keyring import NO_KEYS, Keyring
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.purges import concerned
 from thinkonce.tiers.tier import Key, Tier, TierStats
@@ -220,8 +221,7 @@ def open_shelf(
     url: str | None,
     rules: Rules,
     *,
-    secret: str = "",
-    encryption_keys: tuple[bytes, ...] = (),
+    keys: Keyring = NO_KEYS,
     max_size: int | None = None,
     max_bytes: int | None,
     store_max_bytes: int,
@@ -233,14 +233,7 @@ def open_shelf(
 
     Bounds are entries and bytes. Raises ConfigError naming the setting and what would work.
     """
-    backing = open_backing(
-        url,
-        secret=secret,
-        encryption_keys=encryption_keys,
-        clock=clock,
-        max_bytes=store_max_bytes,
-        lease=rules.lease,
-    )
+    backing = open_backing(url, keys, clock=clock, max_bytes=store_max_bytes, lease=rules.lease)
     try:
         memory = MemoryTier(
             max_entries=max_size,

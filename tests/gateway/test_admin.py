@@ -12,7 +12,7 @@ import pytest
 from gateway.conftest import Running, Stage
 from thinkonce import Cache, TierError
 from thinkonce.entry import Entry, Meta
-from thinkonce.tiers.store import Store
+from thinkonce.tiers.breaker import StoreBreaker
 from thinkonce.tiers.tier import Key, TierStats
 
 
@@ -303,7 +303,7 @@ async def test_a_scrape_does_not_wait_on_the_loop_for_the_store(
 ) -> None:
     gateway = await stage.gateway(store={"url": f"sqlite:///{tmp_path / 'answers.db'}"})
     store = gateway.assembly.shelf.store
-    assert isinstance(store, Store)
+    assert isinstance(store, StoreBreaker)
     threads = []
     count = store.tier.stats
 
@@ -323,7 +323,7 @@ async def test_a_failed_read_of_the_store_counts_once_and_so_does_a_failed_fligh
 ) -> None:
     gateway = await stage.gateway(store={"url": f"sqlite:///{tmp_path / 'answers.db'}"})
     store = gateway.assembly.shelf.store
-    assert isinstance(store, Store)
+    assert isinstance(store, StoreBreaker)
     store.tier._database.one = _unreadable  # the disk fails under the tier
 
     def refuse(*_: object) -> NoReturn:

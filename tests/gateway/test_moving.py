@@ -21,6 +21,7 @@ from thinkonce.insight.carried import carried
 from thinkonce.insight.moving import Importer, export_lines, read_opening
 from thinkonce.selector import Selector
 from thinkonce.shelf import Shelf, open_shelf
+from thinkonce.tiers.keyring import Keyring
 from thinkonce.tiers.tier import Key
 
 LINES = {"content-type": "application/jsonl"}
@@ -236,7 +237,12 @@ def test_lines_that_the_store_does_not_keep_are_named(tmp_path: Path) -> None:
     def opened(name: str, max_bytes: int) -> Shelf:
         url = f"sqlite:///{tmp_path / name}.db"
         return open_shelf(
-            url, Rules(), secret=MINE, max_bytes=2**24, store_max_bytes=max_bytes, policy="cost"
+            url,
+            Rules(),
+            keys=Keyring(MINE),
+            max_bytes=2**24,
+            store_max_bytes=max_bytes,
+            policy="cost",
         )
 
     one, other = opened("one", 2**30), opened("other", 2**20)

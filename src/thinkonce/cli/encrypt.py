@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from thinkonce.backing import StoreFile, open_file
 from thinkonce.cli.open_view import chosen_settings
 from thinkonce.cli.options import AsJson, Config, StoreUrl
 from thinkonce.cli.output import print_json, reporting, show_count
@@ -15,6 +15,7 @@ from thinkonce.cli.store_view import UNBOUNDED, file_of
 from thinkonce.clock import SYSTEM
 from thinkonce.errors import MISSING, ConfigError, TierError
 from thinkonce.settings import Store
+from thinkonce.store_file import StoreFile, open_file
 from thinkonce.tiers.keyring import SETTING, cipher_of, keys_of, make_key_file
 
 __all__ = ("register",)
@@ -62,23 +63,16 @@ def _carried_out(store: Store, *, off: bool, forget: bool) -> dict[str, Any]:
     path, keys = file_of(store), keys_of(store)
     if path is None or not path.exists():
         raise ConfigError("--store", store.url, "a store with a file that exists")
-    if not keys and not forget:
+    if not keys.encryption and not forget:
         accepts = "the key: THINKONCE_STORE_ENCRYPTION_KEY, or the name of its file"
         raise ConfigError(SETTING, MISSING, accepts)
-    file = open_file(
-        path,
-        secret=store.secret,
-        encryption_keys=keys,
-        seals=not off,
-        check_key=not forget,
-        clock=SYSTEM,
-        max_bytes=UNBOUNDED,
-    )
+    keys = replace(keys, seals=not off, check=not forget)
+    file = open_file(path, keys, clock=SYSTEM, max_bytes=UNBOUNDED)
     cipher = cipher_of(keys, "sqlite")
     key = None if off or cipher is None else cipher.ids[0]
     try:
         forgotten = file.tier.forget_unreadable() if forget else 0
-        if keys:
+        if keys.encryption:
             _settle(file, key or PLAIN)
         entries = sum(file.tier.settled()[1].values())
     finally:

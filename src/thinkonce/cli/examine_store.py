@@ -20,7 +20,7 @@ from thinkonce.errors import ConfigError, ThinkOnceError, TierError
 from thinkonce.insight.apart import Apart, sentences
 from thinkonce.request.secret import fingerprint, load_secret, secret_path
 from thinkonce.settings import Store
-from thinkonce.settings.check import check_store_url
+from thinkonce.stores import kind_of
 from thinkonce.tiers.keyring import SETTING, cipher_of, keys_of
 
 __all__ = ("compared", "secret", "store_file")
@@ -186,7 +186,7 @@ def _fingerprint_at(other: str, token: str) -> str:
     if other.startswith(("http://", "https://")):
         with GatewayView(other, token) as view:
             return str(view.stats().get("secret") or "an unknown secret")
-    check_store_url("--compare", other)
+    kind_of(other, "--compare")
     return _fingerprint_of(Store(url=other))
 
 

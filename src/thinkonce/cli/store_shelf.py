@@ -34,8 +34,7 @@ def opened_shelf(
     shelf = open_shelf(
         settings.store.url,
         rules,
-        secret=settings.store.secret,
-        encryption_keys=keys_of(settings.store),
+        keys=keys_of(settings.store),
         max_bytes=MEMORY_BYTES,
         store_max_bytes=settings.store.max_bytes if fill else UNBOUNDED,
         policy="cost",

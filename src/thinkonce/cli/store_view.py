@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
@@ -10,7 +11,6 @@ from typing import Any, Self
 
 import msgspec
 
-from thinkonce.backing import open_file
 from thinkonce.cli.view import Chosen
 from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry
@@ -21,6 +21,8 @@ from thinkonce.insight.savings import Book, by_dimension
 from thinkonce.request.secret import load_secret, secret_path
 from thinkonce.selector import MOST_ALIKE, Selector, beginning_with, only_one
 from thinkonce.settings import Store
+from thinkonce.store_file import open_file
+from thinkonce.stores import kind_of
 from thinkonce.tiers.keyring import cipher_of, keys_of
 from thinkonce.tiers.lookout import Lookout
 from thinkonce.tiers.store import store_path
@@ -33,7 +35,7 @@ UNBOUNDED = 2**62
 
 def file_of(store: Store) -> Path | None:
     """The file of a store, there or not; None for one in memory. Raises ConfigError."""
-    return None if store.url == "memory://" else store_path(store.url)
+    return None if kind_of(store.url).place else store_path(store.url)
 
 
 def _existing(store: Store) -> Path:
@@ -104,13 +106,8 @@ class StoreFileView:
         digest = b"" if chosen.key is None else self._one(chosen.key).digest
         # Without a secret beside it, the store is emptied all the same, and gets none.
         secret = self._store.secret or ("" if secret_path(self._path).exists() else token_hex())
-        file = open_file(
-            self._path,
-            secret=secret,
-            encryption_keys=self._keys,
-            clock=SYSTEM,
-            max_bytes=UNBOUNDED,
-        )
+        keys = replace(self._keys, secret=secret)
+        file = open_file(self._path, keys, clock=SYSTEM, max_bytes=UNBOUNDED)
         try:
             _, count = file.tier.purges.append(selector_of(chosen, time.time(), digest))
         finally:

@@ -185,8 +185,7 @@ def _shelf(settings: Settings, clock: Clock) -> Shelf:
     return open_shelf(
         settings.store.url,
         rules_of(settings),
-        secret=settings.store.secret,
-        encryption_keys=keys_of(settings.store),
+        keys=keys_of(settings.store),
         max_size=max_size,
         max_bytes=max_bytes,
         store_max_bytes=settings.store.max_bytes,

@@ -20,6 +20,7 @@ from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
 from thinkonce.gateway.readiness import LOCAL_POOL, complaints, unreachable
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
+from thinkonce.stores import kind_of
 from thinkonce.tiers.store import store_path
 from thinkonce.web.listener import bind
 from thinkonce.web.log_lines import log_to_stderr, write_as
@@ -213,4 +214,4 @@ def announce(settings: Settings, url: str, say: Say) -> None:
 
 def _place_of(settings: Settings) -> str:
     url = settings.store.url
-    return "memory only, and end with this process" if url == "memory://" else str(store_path(url))
+    return kind_of(url).place or str(store_path(url))

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 from thinkonce.errors import ConfigError
 from thinkonce.settings.sections import Client, Gateway, Settings, Upstream
+from thinkonce.stores import kind_of
 
-__all__ = ("LEAST_SECRET", "check", "check_store_url", "check_upstream_url")
+__all__ = ("LEAST_SECRET", "check", "check_upstream_url")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 LEAST_SECRET = 32  # characters
 _LEAST_TOKEN = 8
 NOBODY_SAID: Mapping[str, str] = MappingProxyType({})
-_STORES = "memory:// or sqlite:///relative.db or sqlite:////absolute.db"
 
 
 def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
@@ -25,11 +25,8 @@ def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
     `names`: "section.name" -> what its writer calls it, a flag or a variable say.
     """
     if settings.store.url:
-        check_store_url(names.get("store.url", "[store] url"), settings.store.url)
-    if settings.gateway.workers > 1 and settings.store.url == "memory://":
         written = names.get("store.url", "[store] url")
-        accepts = "sqlite:///FILE with several workers, which share answers there; or --workers 1"
-        raise ConfigError(written, settings.store.url, accepts)
+        _check_store(written, settings.store.url, settings.gateway.workers)
     pools = [*settings.upstreams, *(["local"] if settings.local.enabled else [])]
     for name, upstream in settings.upstreams.items():
         _check_upstream(name, upstream)
@@ -44,13 +41,11 @@ def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
     _check_clients(settings.clients)
 
 
-def check_store_url(written: str, url: str) -> None:
-    if url.startswith(("redis://", "rediss://", "redis+cluster://")):
-        raise ConfigError(written, url, f"{_STORES}; Redis stores are not built yet")
-    if url and "://" not in url:
-        raise ConfigError(written, url, f"{_STORES}; did you mean sqlite:///{url}?")
-    if url != "memory://" and not (url.startswith("sqlite:///") and url[10:].strip("/")):
-        raise ConfigError(written, url, _STORES)
+def _check_store(written: str, url: str, workers: int) -> None:
+    kind = kind_of(url, written)
+    if workers > 1 and not kind.is_shared:
+        accepts = "sqlite:///FILE with several workers, which share answers there; or --workers 1"
+        raise ConfigError(written, url, accepts)
 
 
 def check_upstream_url(written: str, url: str) -> None:

@@ -26,6 +26,7 @@ from thinkonce.settings.section import (
     seconds,
     size,
 )
+from thinkonce.stores import ACCEPTS
 
 __all__ = (
     "Admin",
@@ -150,7 +151,7 @@ class Store(Section, frozen=True):
         str,
         about(
             "Where answers are stored; empty: `answers.db` in the data folder.",
-            "memory:// or sqlite:///relative.db or sqlite:////absolute.db",
+            ACCEPTS,
             fixed=True,
         ),
     ] = ""

@@ -10,15 +10,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.errors import CorruptEntry, TierError
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.selector import Purge, Selector
-from thinkonce.tiers.tier import Key, Tier, TierStats
+from thinkonce.tiers.tier import Key, Questions, StoreTier, Sums, Tier, TierStats
 
-__all__ = ("Breaker", "Circuit")
+__all__ = ("Breaker", "Circuit", "StoreBreaker")
+
+T = TypeVar("T", bound=Tier)
+S = TypeVar("S", bound=StoreTier)
 
 log = logging.getLogger("thinkonce.store")
 
@@ -81,14 +85,14 @@ class Circuit:
         free_after_fork(self._lock)
 
 
-class Breaker:
+class Breaker(Generic[T]):
     """Any tier behind two circuits, one for reading and one for writing.
 
     While a circuit is open its calls raise TierError at once. Deletions and purges always go
     through: one that could not be done must be heard of.
     """
 
-    def __init__(self, tier: Tier, clock: Clock) -> None:
+    def __init__(self, tier: T, clock: Clock) -> None:
         self.tier = tier
         self.name, self.persistent = tier.name, tier.persistent
         self.reading = Circuit(f"tier {tier.name!r} (reading)", clock)
@@ -141,6 +145,31 @@ class Breaker:
 
     def close(self) -> None:
         self.tier.close()
+
+
+class StoreBreaker(Breaker[S]):
+    """Any store; what is no read or write of an entry goes through."""
+
+    @property
+    def savings(self) -> Sums:
+        return self.tier.savings
+
+    @property
+    def questions(self) -> Questions:
+        return self.tier.questions
+
+    @property
+    def max_bytes(self) -> int:
+        return self.tier.max_bytes
+
+    def resize(self, max_bytes: int) -> None:
+        self.tier.resize(max_bytes)
+
+    def bytes_of(self, tenant: str) -> int:
+        return self.tier.bytes_of(tenant)
+
+    def counted(self) -> TierStats:
+        return self.tier.counted()
 
 
 def _note(circuit: Circuit, error: TierError) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from binascii import Error as WrongBase64
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from thinkonce.settings import Store
     from thinkonce.tiers.cipher import Cipher
 
-__all__ = ("KEY_BYTES", "SETTING", "cipher_of", "keys_of", "make_key_file", "parse_keys")
+__all__ = (
+    "KEY_BYTES",
+    "NO_KEYS",
+    "SETTING",
+    "Keyring",
+    "cipher_of",
+    "keys_of",
+    "make_key_file",
+    "parse_keys",
+)
 
 KEY_BYTES = 32  # AES-256
 SETTING, FILE_SETTING = "[store] encryption_key", "[store] encryption_key_file"
@@ -33,11 +42,31 @@ _ACCEPTS = (
 _HEX = re.compile(f"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", re.ASCII)
 
 
-def keys_of(store: Store) -> tuple[bytes, ...]:
-    """The keys of a store's settings; none where there are none.
+@dataclass(frozen=True, slots=True, repr=False)
+class Keyring:
+    """What a store is opened with; its `repr` shows nothing of it.
 
-    Raises ConfigError, which never shows a key.
+    `secret` hashes; "" stands for the one beside a file, or a random one. Of `encryption` the
+    first key seals and all of them open; without any, what is written is plain. `seals` False: to
+    write what they open as plain text. `check` False: entries that they do not open are no reason
+    to refuse a store.
     """
+
+    secret: str = ""
+    encryption: tuple[bytes, ...] = ()
+    seals: bool = True
+    check: bool = True
+
+
+NO_KEYS = Keyring()
+
+
+def keys_of(store: Store) -> Keyring:
+    """Those of a store's settings. Raises ConfigError, which never shows a key."""
+    return Keyring(store.secret, _encryption_of(store))
+
+
+def _encryption_of(store: Store) -> tuple[bytes, ...]:
     text, file = store.encryption_key, store.encryption_key_file
     if text and file:
         raise ConfigError(FILE_SETTING, file, "either this or encryption_key, not both")
@@ -56,9 +85,12 @@ def parse_keys(text: str, setting: str = SETTING) -> tuple[bytes, ...]:
     return keys
 
 
-def cipher_of(keys: Sequence[bytes], tier: str, *, seals: bool = True) -> Cipher | None:
-    """None without keys. Raises ConfigError where the package that encrypts is not installed."""
-    if not keys:
+def cipher_of(keys: Keyring, tier: str) -> Cipher | None:
+    """None without keys to encrypt with.
+
+    Raises ConfigError where the package that encrypts is not installed.
+    """
+    if not keys.encryption:
         return None
     try:
         # Not at the top: it is an extra, and takes 50 ms to load.
@@ -66,7 +98,7 @@ def cipher_of(keys: Sequence[bytes], tier: str, *, seals: bool = True) -> Cipher
     except ModuleNotFoundError as error:
         accepts = f"pip install '/path/to/thinkonce[encryption]' ({error})"
         raise ConfigError(SETTING, "***", accepts) from None
-    return Cipher(keys, tier, seals=seals)
+    return Cipher(keys.encryption, tier, seals=keys.seals)
 
 
 def make_key_file(path: Path) -> None:

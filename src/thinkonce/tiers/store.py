@@ -11,57 +11,27 @@ import apsw
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
 from thinkonce.host.mapfile import HostFile
-from thinkonce.tiers.breaker import Breaker
+from thinkonce.stores import KINDS, kind_of
+from thinkonce.tiers.breaker import StoreBreaker
 from thinkonce.tiers.schema import check_file
 from thinkonce.tiers.sqlite import SqliteTier
-from thinkonce.tiers.tier import TierStats
 
 if TYPE_CHECKING:
     from thinkonce.tiers.cipher import Cipher
 
 __all__ = ("Store", "check_store_file", "open_store", "store_path")
 
-ACCEPTS = "memory://, sqlite:///relative.db or sqlite:////absolute.db"
-LATER = ("redis", "rediss", "redis+cluster")
 DEFAULT_BYTES = 2**30
 
 
-class Store(Breaker):
-    """The persistent tier behind its circuits, and its purge log."""
-
-    def __init__(self, tier: SqliteTier, clock: Clock) -> None:
-        super().__init__(tier, clock)
-        self.path, self.purges = tier.path, tier.purges
-        self.tidy, self.settled, self.savings = tier.tidy, tier.settled, tier.savings
-        self.questions = tier.questions
-        self.forget_unreadable = tier.forget_unreadable
-        self._sized = tier
-
-    @property
-    def max_bytes(self) -> int:
-        return self._sized.max_bytes
-
-    def resize(self, max_bytes: int) -> None:
-        self._sized.resize(max_bytes)
-
-    def bytes_of(self, tenant: str) -> int:
-        return self._sized.bytes_of(tenant)
-
-    def counted(self) -> TierStats:
-        return self._sized.counted()
+Store = StoreBreaker[SqliteTier]
 
 
 def store_path(url: str) -> Path:
     """The file that `url` names, absolute. Raises ConfigError for any other kind of URL."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        meant = f"; did you mean sqlite:///{url}?" if url else ""
-        raise ConfigError("store", url, ACCEPTS + meant)
-    if scheme in LATER:
-        raise ConfigError("store", url, f"{ACCEPTS}; Redis stores are not built yet")
-    name = rest.removeprefix("/")
-    if scheme != "sqlite" or not rest.startswith("/") or not name or "\0" in name:
-        raise ConfigError("store", url, ACCEPTS)
+    name = url.removeprefix("sqlite:///")
+    if kind_of(url).place or "\0" in name:
+        raise ConfigError("store", url, KINDS["sqlite"].accepts)
     path = Path(name).expanduser()
     try:
         is_folder = path.is_dir()
@@ -108,4 +78,4 @@ def open_store(
         cipher=cipher,
         check_key=check_key,
     )
-    return Store(tier, clock)
+    return StoreBreaker(tier, clock)

@@ -29,6 +29,7 @@ from thinkonce.insight.savings import (
 from thinkonce.shelf import Shelf, open_shelf
 from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.cipher import Cipher
+from thinkonce.tiers.keyring import Keyring
 from thinkonce.tiers.savings_table import SavingsTable
 
 HOUR = 3600.0
@@ -239,7 +240,7 @@ def test_sums_of_an_encrypted_store_are_sealed_and_read_by_any_of_its_keys(tmp_p
         shelf = open_shelf(
             f"sqlite:///{path}",
             Rules(),
-            encryption_keys=keys,
+            keys=Keyring(encryption=keys),
             max_bytes=2**20,
             store_max_bytes=2**22,
             policy="lru",
@@ -248,7 +249,7 @@ def test_sums_of_an_encrypted_store_are_sealed_and_read_by_any_of_its_keys(tmp_p
         found.append(Book(sums(shelf).read()).rows["namespace"]["secret-project"][2])
         if keys:
             assert shelf.store is not None
-            shelf.store.tidy()
+            shelf.store.tier.tidy()
         assert keys == () or b"secret-project" not in written(path)
         if keys == (new, old):
             database = sums(shelf)._database

@@ -121,7 +121,7 @@ def test_a_key_file_is_made_once_for_its_owner_alone(tmp_path):
     path = tmp_path / "key"
     make_key_file(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    (key,) = keys_of(Store(encryption_key_file=str(path)))
+    (key,) = keys_of(Store(encryption_key_file=str(path))).encryption
     assert len(key) == 32
     with pytest.raises(ConfigError, match="not there yet"):
         make_key_file(path)
