@@ -76,13 +76,16 @@ class Shelf:
 
     # -- looking -------------------------------------------------------------------------
 
-    def probe(self, local: object) -> Entry | None:
-        """A memory hit that the flow has decided already; None sends the caller to the flow."""
+    def probe(self, local: object, now: float | None = None) -> Entry | None:
+        """A memory hit that the flow has decided already; None sends the caller to the flow.
+
+        `now`: by the monotonic clock, where the caller has looked at it.
+        """
         memory = self.memory
         entry = memory.map.get(local)
         if (
             entry is None
-            or self.clock.monotonic() >= entry.inline_until
+            or (self.clock.monotonic() if now is None else now) >= entry.inline_until
             or (self.shared and memory.purges.epoch[0] != memory.applied)
         ):
             return None

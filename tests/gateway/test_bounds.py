@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
+from weakref import ref
 
 from gateway.conftest import CHAT, Running, Stage, settings_of
 from gateway.upstream import Out, Seen, completion
 from thinkonce.entry import Entry, Form, Meta
+from thinkonce.gateway.marks import Ready
 from thinkonce.gateway.parts import LEAST, MOST, OVERHEAD, Parts, share_of
+from thinkonce.gateway.plates import Plate
 from thinkonce.insight.prices import Prices
+from thinkonce.insight.savings import Saved, Savings
 from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.registry import DIALECTS
 from thinkonce.protocols.reply import Reply, Shape, encode_reply
@@ -64,6 +69,47 @@ def test_the_latest_used_stay_and_another_answer_takes_the_place_of_its_elder() 
     assert parts.ready(newer, DIALECT) is not ready[0]
     assert len(parts) == 3
     assert parts.bytes <= parts.max_bytes
+
+
+def plate_of(parts: Parts, entry: Entry) -> Plate:
+    account = Savings(lambda: 0.0).account(Saved.HIT, entry.meta, priced=False, estimated=False)
+
+    def make(ready: Ready) -> Plate:
+        return Plate(entry, ready, SHAPES[1], account, DIALECT.fresh_id)
+
+    plate = parts.plate(entry, DIALECT, SHAPES[1], make)
+    assert plate is not None
+    return plate
+
+
+def test_what_a_plate_has_printed_from_gets_one_more_turn() -> None:
+    entries = [entry_of(number, 1) for number in range(6)]
+    alone = Parts(Prices(), 10**9)
+    plate_of(alone, entries[0])
+    parts = Parts(Prices(), 3 * alone.bytes)
+    plates = [ref(plate_of(parts, entry)) for entry in entries[:3]]
+    printing = plates[0]()
+    assert printing is not None
+    printing.used, printing = True, None  # as whoever asks it to print notes
+    gone = []
+    for entry in entries[3:]:
+        plate_of(parts, entry)
+        gone.append([plate() is None for plate in plates])
+    assert gone == [[False, True, False], [False, True, True], [False, True, True]]
+    plate_of(parts, entries[1])
+    assert plates[0]() is None
+    assert len(parts) == 3
+
+
+def test_a_plate_is_of_one_entry_even_where_another_has_the_same_bytes() -> None:
+    parts, entry = Parts(Prices(), 10**9), entry_of(1, 1)
+    older = plate_of(parts, entry)
+    twin = replace(entry, created_at=entry.created_at + 9)
+    newer = plate_of(parts, twin)
+    assert (older.entry, newer.entry) == (entry, twin)
+    now = entry.created_at + 10
+    assert b"\r\nage: 10\r\n" in older.print(b"1", now, 0.0)[0]
+    assert b"\r\nage: 1\r\n" in newer.print(b"1", now, 0.0)[0]
 
 
 def test_what_is_larger_than_the_bound_serves_and_is_not_kept() -> None:

@@ -12,6 +12,7 @@ import msgspec
 from thinkonce.entry import Meta
 from thinkonce.freshness import Rules
 from thinkonce.gateway.http import Head, HttpError
+from thinkonce.gateway.plates import Plate, no_plate
 from thinkonce.gateway.samples import Draw, Samples, is_sampled
 from thinkonce.gateway.tenants import Tenants
 from thinkonce.gateway.well_formed import read_json
@@ -59,6 +60,8 @@ class Asking:
     client: KnownClient | None = None
     draw: Draw | None = None
     sample: int = 0
+    # What printed its last plain hit, where that is still there.
+    plate: Callable[[], Plate | None] = no_plate
 
     def take(self, sample: int | None = None) -> None:
         """Ask for the sample whose turn it is, which ends the turn, or for the one named."""

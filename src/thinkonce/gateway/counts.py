@@ -13,7 +13,9 @@ from thinkonce.gateway.numbers import Counted, Labels, ServerNumbers, Timings
 from thinkonce.gateway.saving import Keeper
 from thinkonce.insight.savings import Savings
 
-__all__ = ("Counts",)
+__all__ = ("OTHER", "Counts")
+
+OTHER = "other"  # stands for models that nobody knows
 
 # Models whose names answers have taught us, besides configured ones.
 MAX_MODELS = 200
@@ -68,4 +70,4 @@ class Counts:
 
     def model(self, name: str) -> str:
         """The label for a model a client named."""
-        return name if name in self._models else "other"
+        return name if name in self._models else OTHER

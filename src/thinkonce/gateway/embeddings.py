@@ -23,7 +23,7 @@ from thinkonce.gateway.fetch import Drafting, Fetched, asked_of, whole_of
 from thinkonce.gateway.http import Call, Message, send_whole
 from thinkonce.gateway.marks import JSON_TYPE, passed_on
 from thinkonce.gateway.means import Means
-from thinkonce.gateway.telling import Plain
+from thinkonce.gateway.plates import Plain
 from thinkonce.gateway.world import GatewayAsk
 from thinkonce.insight.savings import Saved, nanos
 from thinkonce.outcome import Match, Outcome, Reason

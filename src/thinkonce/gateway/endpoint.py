@@ -10,6 +10,7 @@ import logging
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from weakref import ref
 
 import msgspec
 
@@ -23,7 +24,8 @@ from thinkonce.gateway.http import Call, Head, HttpError, Message
 from thinkonce.gateway.marks import annotation_of_miss
 from thinkonce.gateway.means import Means
 from thinkonce.gateway.memo import Memo
-from thinkonce.gateway.telling import Hit, Marking, Plain, Teller
+from thinkonce.gateway.plates import Plain, Plate
+from thinkonce.gateway.telling import Marking, Teller
 from thinkonce.gateway.world import GatewayAsk
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
@@ -52,7 +54,7 @@ class Endpoint(CachedPath):
     ) -> None:
         super().__init__(teller.dialect.name, reader, means, body_limit)
         self.dialect, self._teller = teller.dialect, teller
-        self.memo, self._inline = memo, inline
+        self.memo, self._inline, self.clock = memo, inline, teller.clock
 
     def understood(self, head: Head, raw: bytes) -> Asking | None:
         """What a request asks, if a plain hit may answer it; None also for one that is wrong."""
@@ -64,17 +66,26 @@ class Endpoint(CachedPath):
             return None
         return asking if asking.controls is DEFAULTS and asking.key is not None else None
 
-    def hit(self, asking: Asking, request_id: bytes) -> Hit | None:
-        """A memory hit that the flow has decided already; None sends the request to the flow.
+    def plate(self, asking: Asking, now: float) -> Plate | None:
+        """For a memory hit that the flow has decided already; None sends the request to the flow.
 
-        `asking` has a key and no controls. Whoever hands the answer out says so: to `teller.count`
-        and, where there are samples, to `asking.draw`.
+        `asking` has a key and no controls, `now` is by the monotonic clock. Whoever hands out what
+        the plate prints says so: to the plate and, where there are samples, to `asking.draw`.
         """
         draw = asking.draw
         key = asking.key if draw is None else draw.key()
         assert key is not None
-        entry = self._shelf.probe(key.local)
-        return None if entry is None else self._teller.inline(asking, entry, request_id)
+        entry = self._shelf.probe(key.local, now)
+        if entry is None:
+            return None
+        plate = asking.plate()
+        if plate is not None and plate.entry is entry:
+            plate.used = True
+            return plate
+        plate = self._teller.plate(asking.asked, entry)
+        if plate is not None:
+            asking.plate = ref(plate)
+        return plate
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
         """The answer to a request that came before and that the flow has decided already.
@@ -87,17 +98,16 @@ class Endpoint(CachedPath):
         if asking is None:
             return None
         try:
-            hit = self.hit(asking, call.id)
+            plate = self.plate(asking, self.clock.monotonic())
+            if plate is None:
+                return None
+            plain = self._teller.hit(call, asking, plate)
         except Exception:
             log.exception("request %s: the probe failed", call.id.decode("latin-1"))
             return None
-        if hit is None:
-            return None
-        lines, body, ready = hit
-        self._teller.note_hit(call, asking, ready)
         if asking.draw is not None:
             asking.draw.advance()
-        return lines, body
+        return plain
 
     async def _answer_somehow(self, call: Call, asking: Asking) -> bool:
         """Where no pool can answer, another sample of the request will do."""

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from thinkonce.gateway.access_log import AccessLog, Told
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.cors import Cors
-from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.counts import OTHER, Counts
 from thinkonce.gateway.endpoint import Endpoint
 from thinkonce.gateway.http import Head
-from thinkonce.gateway.marks import Ready
 from thinkonce.gateway.memo import MAX_BODY, Known
+from thinkonce.gateway.numbers import Labels
+from thinkonce.gateway.plates import Plate
 from thinkonce.gateway.request_ids import RequestIds
-from thinkonce.gateway.telling import count
 from thinkonce.outcome import Match, Outcome
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.exchange import OVERSIZED, Header
@@ -132,8 +131,9 @@ class FastLane:
         self, door: Door, body: bytes, default_headers: list[Header]
     ) -> bytes | Asking | None:
         """See `web.lane.Lane`. Never raises: what fails here is tried the usual way."""
-        started = perf_counter()
         endpoint, client = door.endpoint, door.head.client
+        clock = endpoint.clock
+        now = clock.monotonic()
         allowance = None if client is None else client.allowance
         if allowance is not None and not allowance.has_one():
             return None
@@ -142,17 +142,17 @@ class FastLane:
             asking = endpoint.understood(door.head, body) if known is None else known
             if asking is None:
                 return None
-            ids = next(self._ids)
-            hit = endpoint.hit(asking, ids)
-            if hit is None:
+            plate = endpoint.plate(asking, now)
+            if plate is None:
                 return asking if known is None else None
+            ids = next(self._ids)
+            lines, content = plate.print(ids, clock.wall(), now)
         except Exception:
             log.exception("the fast lane failed")
             return None
         if allowance is not None and not allowance.take():  # another worker was faster
             return None
-        lines, content, ready = hit
-        count(ready)
+        plate.count()
         if asking.draw is not None:
             asking.draw.advance()
         if known is None:
@@ -161,24 +161,30 @@ class FastLane:
             self._defaults = default_headers
             defaults = [b"%b: %b\r\n" % header for header in default_headers]
             self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *defaults))
-        self._note(door, asking, ready, ids, perf_counter() - started)
+        self._note(door, asking, plate, ids, clock.monotonic() - now)
         return b"".join((self._opening, lines, door.end, content))
 
-    def _note(self, door: Door, asking: Asking, ready: Ready, ids: bytes, seconds: float) -> None:
-        metrics = self._metrics
-        model = metrics.model(asking.asked.model)
-        labels = (door.endpoint.dialect.name, model, Outcome.HIT, Match.EXACT)
-        metrics.count(labels, seconds)
+    def _note(self, door: Door, asking: Asking, plate: Plate, ids: bytes, seconds: float) -> None:
+        labels = plate.labels or self._labels(door, asking, plate)
+        self._metrics.count(labels, seconds)
         log, tracing, told = self._access_log, self.tracing, None
         if tracing is not None or log.as_json:
             client = "" if door.head.client is None else door.head.client.name
-            facts = (model, asking.tenant, Match.EXACT, "memory", ready.tokens, client)
+            facts = (labels[1], asking.tenant, Match.EXACT, "memory", plate.ready.tokens, client)
             told = Told(labels[0], *facts)
             if tracing is not None:
                 path = door.what.removeprefix("POST ")
-                tracing.hit(told, ready, path, ids.decode("latin-1"), seconds)
+                tracing.hit(told, plate.ready, path, ids.decode("latin-1"), seconds)
         if log.enabled:
             log.write(ids.decode("latin-1"), door.what, 200, Outcome.HIT, "", seconds, "", told)
+
+    def _labels(self, door: Door, asking: Asking, plate: Plate) -> Labels:
+        """Kept on the plate once the model has a name: another may get one later."""
+        model = self._metrics.model(asking.asked.model)
+        labels = (door.endpoint.dialect.name, model, Outcome.HIT, Match.EXACT)
+        if model != OTHER:
+            plate.labels = labels
+        return labels
 
 
 def _size(head: bytes) -> int:

@@ -19,7 +19,7 @@ from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.flow import Answer
 from thinkonce.insight.prices import Prices
-from thinkonce.insight.savings import Account, nanos
+from thinkonce.insight.savings import nanos
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import Annotation
 from thinkonce.protocols.billing import billed
@@ -36,11 +36,11 @@ __all__ = (
     "annotation_of_miss",
     "batch_headers",
     "hit_headers",
-    "inline_hit",
-    "inline_note",
     "make_ready",
     "miss_headers",
     "passed_on",
+    "plain_lines",
+    "plain_note",
 )
 
 # Headers that say how an answer was come by.
@@ -91,11 +91,6 @@ class Ready:
     estimated: bool  # nobody counted the tokens
     milliseconds: float
     first_byte: float  # seconds from the request to the recorded stream's beginning; 0: unknown
-    account: Account | None = None  # what a plain hit's savings are added to
-    # Of a plain exact hit of the memory tier: what does not change from one to the next.
-    json_head: bytes = b""
-    stream_head: bytes = b""
-    inline_note: bytes = b""  # to be filled with age and ttl
 
 
 def make_ready(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
@@ -121,21 +116,36 @@ def make_ready(entry: Entry, dialect: Dialect, prices: Prices) -> Ready:
     )
     payload = entry.payload
     ready.prepared.again = lambda: decode_reply(payload)
-    ready.json_head = _inline_head(ready, JSON_TYPE)
-    ready.stream_head = _inline_head(ready, STREAM_TYPE)
-    ready.inline_note = _inline_note(ready)
     return ready
 
 
-def _inline_head(ready: Ready, kind: Header) -> bytes:
+def plain_lines(ready: Ready, kind: Header, *, lives: bool) -> bytes:
+    """The header lines of a plain exact hit of the memory tier; the same as `hit_headers` gives.
+
+    To be filled with age, twice the seconds left if it `lives` no longer than that, request id and
+    length of the body.
+    """
     match, tier = (b"x-cache-match", b"exact"), (b"x-cache-tier", b"memory")
     head = [kind, _X_CACHE[Outcome.HIT], ready.key_header, match, tier]
     if ready.source_header[1]:
         head.append(ready.source_header)
-    return b"".join(b"%b: %b\r\n" % header for header in head)
+    fixed = b"".join(b"%b: %b\r\n" % header for header in head).replace(b"%", b"%%")
+    life = b"; ttl=%d\r\nx-cache-ttl: %d" if lives else b""
+    return b"".join(
+        (
+            fixed,
+            b"age: %d\r\ncache-status: thinkonce; hit",
+            life,
+            b"\r\nx-request-id: %b\r\ncontent-length: %d\r\n",
+        )
+    )
 
 
-def _inline_note(ready: Ready) -> bytes:
+def plain_note(ready: Ready, *, lives: bool) -> bytes:
+    """The marks of a plain exact hit; the same as `annotation_of_hit` gives.
+
+    To be filled with age, and with the seconds left if it `lives` no longer than that.
+    """
     note = Annotation(
         status=Outcome.HIT,
         match=Match.EXACT,
@@ -146,21 +156,8 @@ def _inline_note(ready: Ready) -> bytes:
         saved_ms=ready.milliseconds,
     ).members()
     assert b"%" not in note, "keys, tiers and numbers hold none"
-    return note.replace(b'"age":null,"ttl":null', b'"age":%.3f,"ttl":%s')
-
-
-def inline_hit(ready: Ready, age: float, left: float, *, stream: bool) -> bytes:
-    """The lines of a plain exact hit of the memory tier; the same as `hit_headers` gives."""
-    head = ready.stream_head if stream else ready.json_head
-    if left == inf:
-        return b"%bage: %d\r\ncache-status: thinkonce; hit\r\n" % (head, age)
-    lives = b"cache-status: thinkonce; hit; ttl=%d\r\nx-cache-ttl: %d\r\n" % (left, left)
-    return b"%bage: %d\r\n%b" % (head, age, lives)
-
-
-def inline_note(ready: Ready, age: float, left: float) -> bytes:
-    """The marks of a plain exact hit; the same as `annotation_of_hit` gives."""
-    return ready.inline_note % (age, b"null" if left == inf else b"%.3f" % left)
+    times = b'"age":%.3f,"ttl":%.3f' if lives else b'"age":%.3f,"ttl":null'
+    return note.replace(b'"age":null,"ttl":null', times)
 
 
 def hit_headers(

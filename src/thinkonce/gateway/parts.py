@@ -7,11 +7,13 @@ latest used, within `max_bytes` of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from thinkonce.entry import Entry
 from thinkonce.gateway.marks import Ready, make_ready
+from thinkonce.gateway.plates import Plate
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.dialect import Asked, Dialect
 from thinkonce.settings import Settings
@@ -28,16 +30,30 @@ OVERHEAD = 4096
 
 @dataclass(slots=True)
 class Kept:
-    """`payload` tells whether it is made of this very entry; `made`: bytes of templates counted."""
+    """`payload` tells whether it is made of this very entry; `made`: bytes of templates counted.
+
+    `plates`: by whether a stream is asked for, and with usage.
+    """
 
     payload: Any
     ready: Ready
     made: int
     size: int
+    plates: dict[tuple[bool, bool], Plate] = field(default_factory=dict)
+
+    def was_used(self) -> bool:
+        """Whether one of its plates has printed since this was asked last."""
+        used = False
+        for plate in self.plates.values():
+            used, plate.used = used or plate.used, False
+        return used
 
 
 class Parts:
-    """Belongs to one event loop. Bounded in bytes; what was not used for longest goes first."""
+    """Belongs to one event loop. Bounded in bytes; what was not used for longest goes first.
+
+    What a plate prints is noted on the plate alone, so what it is of gets another turn then.
+    """
 
     def __init__(self, prices: Prices, max_bytes: int) -> None:
         self.max_bytes, self.bytes = max_bytes, 0
@@ -69,11 +85,30 @@ class Parts:
             self._recount(kept, prepared.size)
         return kept.ready if serves else None
 
+    def plate(
+        self, entry: Entry, dialect: Dialect, asked: Asked, make: Callable[[Ready], Plate]
+    ) -> Plate | None:
+        """For plain hits on `entry` in the shape asked for; None if it cannot take it.
+
+        Kept with what it is of, so it may be gone at once. Raises CorruptEntry.
+        """
+        ready = self.serving(entry, dialect, asked)
+        if ready is None:
+            return None
+        shape = asked.stream, asked.include_usage
+        kept = self._kept.get(entry.digest)
+        plate = None if kept is None else kept.plates.get(shape)
+        if plate is None or plate.entry is not entry:
+            plate = make(ready)
+            if kept is not None:
+                kept.plates[shape] = plate
+        return plate
+
     def _keep(self, entry: Entry, ready: Ready) -> Kept:
         old = self._kept.pop(entry.digest, None)
         if old is not None:
             self.bytes -= old.size
-        size = OVERHEAD + len(entry.payload)
+        size = OVERHEAD + len(entry.payload) + len(entry.request)
         kept = self._kept[entry.digest] = Kept(entry.payload, ready, 0, size)
         self.bytes += size
         self._make_room()
@@ -89,7 +124,12 @@ class Parts:
 
     def _make_room(self) -> None:
         while self.bytes > self.max_bytes:
-            self.bytes -= self._kept.pop(next(iter(self._kept))).size
+            oldest = next(iter(self._kept))
+            kept = self._kept.pop(oldest)
+            if kept.was_used():
+                self._kept[oldest] = kept
+            else:
+                self.bytes -= kept.size
 
 
 def share_of(settings: Settings, *, least: int = 0) -> int:

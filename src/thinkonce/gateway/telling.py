@@ -19,6 +19,7 @@ from thinkonce.gateway.fetch import Fetched
 from thinkonce.gateway.http import Call, send_pieces, send_ready, send_whole
 from thinkonce.gateway.parts import Parts
 from thinkonce.gateway.passing import answer_headers
+from thinkonce.gateway.plates import Plain, Plate
 from thinkonce.gateway.world import Ride
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Account, Saved
@@ -29,10 +30,7 @@ from thinkonce.request.storable import StoreRules, refusal
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header
 
-__all__ = ("Hit", "Marking", "Plain", "Teller", "count")
-
-Plain = tuple[bytes, bytes]  # header lines and body of a 200 that is ready to be sent
-Hit = tuple[bytes, bytes, marks.Ready]  # the same, and what it is made of, to be counted
+__all__ = ("Marking", "Teller")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,43 +68,33 @@ class Teller:
         return True
 
     async def _plain_hit(self, call: Call, asking: Asking, entry: Entry) -> bool:
-        hit = self.inline(asking, entry, call.id)
-        if hit is None:
+        plate = self.plate(asking.asked, entry)
+        if plate is None:
             return False
-        lines, body, ready = hit
-        self.note_hit(call, asking, ready)
-        await send_ready(call, lines, body)
+        await send_ready(call, *self.hit(call, asking, plate))
         return True
 
-    def note_hit(self, call: Call, asking: Asking, ready: marks.Ready) -> None:
-        """Count a plain exact hit of the memory tier, and note what is told of it."""
-        count(ready)
+    def hit(self, call: Call, asking: Asking, plate: Plate) -> Plain:
+        """A plain exact hit of the memory tier, counted, and what is told of it noted."""
+        clock, ready = self.clock, plate.ready
+        plain = plate.print(call.id, clock.wall(), clock.monotonic())
+        plate.count()
         call.endpoint, call.model, call.whose = self.dialect.name, asking.asked.model, asking.tenant
         call.outcome, call.match, call.tier = Outcome.HIT, "exact", "memory"
         call.tokens_saved, call.key = ready.tokens, ready
+        return plain
 
-    def inline(self, asking: Asking, entry: Entry, request_id: bytes) -> Hit | None:
-        """`entry` for a plain exact hit of the memory tier; None if it cannot take the shape.
+    def plate(self, asked: Asked, entry: Entry) -> Plate | None:
+        """What prints plain exact hits of the memory tier; None if `entry` cannot take the shape.
 
-        Whoever hands it out says so to `count`.
+        Raises CorruptEntry.
         """
-        asked, clock = asking.asked, self.clock
-        ready = self.parts.serving(entry, self.dialect, asked)
-        if ready is None:
-            return None
-        prepared = ready.prepared
-        now = clock.wall()
-        age, left = max(now - entry.created_at, 0.0), entry.fresh_until - clock.monotonic()
-        if self.annotate:
-            stamp = Stamp(self.dialect.fresh_id(), int(now))
-            body = prepared.render(asked, stamp, marks.inline_note(ready, age, left))
-        else:
-            body = prepared.render(asked, None)
-        if ready.account is None:
-            ready.account = self._account(Saved.HIT, ready, entry)
-        head = marks.inline_hit(ready, age, left, stream=asked.stream)
-        lines = b"%bx-request-id: %b\r\ncontent-length: %d\r\n"
-        return lines % (head, request_id, len(body)), body, ready
+        fresh_id = self.dialect.fresh_id if self.annotate else None
+
+        def make(ready: marks.Ready) -> Plate:
+            return Plate(entry, ready, asked, self._account(Saved.HIT, ready, entry), fresh_id)
+
+        return self.parts.plate(entry, self.dialect, asked, make)
 
     async def joined(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """The answer of another request's call, complete."""
@@ -243,13 +231,6 @@ class Teller:
     async def _send(self, call: Call, head: list[Header], body: bytes) -> None:
         head.append((b"x-request-id", call.id))
         await send_whole(call, 200, head, body)
-
-
-def count(ready: marks.Ready) -> None:
-    """A hit that `inline` has made is handed out."""
-    account = ready.account
-    assert account is not None
-    account.add(ready.tokens, ready.nanos, ready.micros)
 
 
 def _miss_headers(call: Call, found: Answer, key: str) -> list[Header]:

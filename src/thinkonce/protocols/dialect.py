@@ -23,6 +23,7 @@ from thinkonce.outcome import Reason
 from thinkonce.protocols.facts import Facts
 from thinkonce.protocols.reply import Gist, Reply
 from thinkonce.protocols.sse import Event
+from thinkonce.protocols.template import Template
 
 __all__ = ("Asked", "Dialect", "Prepared", "Received", "Recorder", "Relay", "Speech", "Stamp")
 
@@ -100,6 +101,10 @@ class Prepared(Protocol):
 
     @property
     def reply(self) -> Reply: ...
+
+    def template(self, asked: Asked) -> Template | None:
+        """What `render` fills; None where it does not serve."""
+        ...
 
     def serves(self, asked: Asked) -> bool:
         """False when the shape asked for cannot be made without loss: then it is a miss."""

@@ -40,6 +40,9 @@ class TemplatedReply:
         """None where the answer cannot take this form without loss."""
         raise NotImplementedError
 
+    def template(self, asked: Asked) -> Template | None:
+        return self._template(self.form(asked))
+
     def serves(self, asked: Asked) -> bool:
         return self._template(self.form(asked)) is not None
 

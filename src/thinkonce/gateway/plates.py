@@ -1,0 +1,84 @@
+"""A plain hit on one entry in one shape, ready to be printed: only what differs is filled in.
+
+A plain hit is an exact one of the memory tier, asked for without controls. Nearly all of its
+answer is the same each time. A plate holds that in few objects: of a thousand questions asked in
+turn none finds its own in the processor's caches, and each object is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+import msgspec
+
+from thinkonce.entry import Entry
+from thinkonce.gateway.marks import JSON_TYPE, STREAM_TYPE, Ready, plain_lines, plain_note
+from thinkonce.gateway.numbers import Labels
+from thinkonce.insight.savings import Account
+from thinkonce.protocols.dialect import Asked
+
+__all__ = ("Plain", "Plate", "no_plate")
+
+Plain = tuple[bytes, bytes]  # header lines and body of a 200 that is ready to be sent
+
+
+class Plate:
+    """For one event loop. Whoever made it ready owns it; others who want it again hold it weakly.
+
+    `entry`: of which it is, and of no other. `used`: it printed since that was last asked.
+    `labels`: what its hits are counted by, once they are known.
+    """
+
+    __slots__ = (
+        "__weakref__", "_asked", "_fill", "_fresh_id", "_lines", "_lives", "_note", "account",
+        "entry", "labels", "ready", "used",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        entry: Entry,
+        ready: Ready,
+        asked: Asked,
+        account: Account,
+        fresh_id: Callable[[], str] | None,
+    ) -> None:
+        """`ready` serves `asked`. `fresh_id` None: the body has no marks, and keeps its id."""
+        template = ready.prepared.template(asked)
+        assert template is not None, "whoever makes a plate asks `serves` first"
+        self.entry, self.ready, self.account, self.used = entry, ready, account, False
+        self.labels: Labels | None = None
+        self._asked = msgspec.structs.replace(asked, body={})
+        self._fill, self._fresh_id = template.fill, fresh_id
+        # An entry that is put again has another instant, and still none if it had none.
+        self._lives = entry.fresh_until != inf
+        kind = STREAM_TYPE if asked.stream else JSON_TYPE
+        self._lines = plain_lines(ready, kind, lives=self._lives)
+        self._note = b"," + plain_note(ready, lives=self._lives)
+
+    def print(self, request_id: bytes, wall: float, now: float) -> Plain:
+        """The answer at these seconds of the two clocks. Whoever hands it out calls `count`."""
+        entry = self.entry
+        age = wall - entry.created_at
+        if age < 0:
+            age = 0.0
+        if self._lives:
+            left = entry.fresh_until - now
+            body = self._body(wall, (age, left))
+            return self._lines % (age, left, left, request_id, len(body)), body
+        body = self._body(wall, (age,))
+        return self._lines % (age, request_id, len(body)), body
+
+    def _body(self, wall: float, times: tuple[float, ...]) -> bytes:
+        if self._fresh_id is None:
+            return self.ready.prepared.render(self._asked, None)
+        return self._fill(b'"%b"' % self._fresh_id().encode(), b"%d" % wall, self._note % times)
+
+    def count(self) -> None:
+        """What it printed is handed out."""
+        ready = self.ready
+        self.account.add(ready.tokens, ready.nanos, ready.micros)
+
+
+def no_plate() -> None:
+    """Stands where a plate that is gone would be asked for."""
