@@ -15,10 +15,8 @@ have earned. Steps are certified in walks from strict to loose, each of which st
 step that does not pass: of one walk P(any step is passed wrongly) <= its eta. There are STARTS of
 them, each with its share of eta, since the strictest band alone may see too little traffic.
 
-Each alarm, and each change of encoder, verifier, prompt template or model, begins a new term;
-what was audited in an older one counts for nothing. Within a term every number only grows, one
-record a writer, so copies that several processes keep, or that were written before a crash, are
-merged by taking the larger of each.
+Each alarm begins a new term: what was audited in an older one counts for nothing. Another encoder,
+verifier or set of cuts is another basis and has a budget of its own.
 """
 
 from __future__ import annotations
@@ -71,16 +69,6 @@ class Draw(msgspec.Struct, frozen=True):
     rates: tuple[float, ...]
 
 
-class Record(msgspec.Struct):
-    """What one writer has seen in one term."""
-
-    stretches: list[Stretch] = []
-    alarm: Alarm = msgspec.field(default_factory=Alarm)
-
-    def audits(self) -> int:
-        return sum(sum(stretch.right) + sum(stretch.wrong) for stretch in self.stretches)
-
-
 class Shown(msgspec.Struct, frozen=True):
     """Numbers to publish, of the bands served (in shadow: of the strictest).
 
@@ -117,7 +105,8 @@ class Budget(msgspec.Struct):
     term: int = 0
     alarms: int = 0
     certified: int = -1  # the loosest step certified in this term
-    records: dict[str, Record] = {}
+    stretches: list[Stretch] = []
+    alarm: Alarm = msgspec.field(default_factory=Alarm)
 
     def __post_init__(self) -> None:
         if not self.term:
@@ -168,7 +157,7 @@ class Budget(msgspec.Struct):
 
     # -- what audits bring about --------------------------------------------------------------
 
-    def audited(self, draw: Draw, is_wrong: bool, writer: str = "") -> Event | None:
+    def audited(self, draw: Draw, is_wrong: bool) -> Event | None:
         """Enter a result. One of an older term is dropped: it tells of what is no more.
 
         Reports of wrong answers that come outside the drawn audits are no random sample and must
@@ -176,47 +165,19 @@ class Budget(msgspec.Struct):
         """
         if draw.term != self.term or self.standing is Standing.OFF:
             return None
-        record = self.records.setdefault(writer, Record())
-        self._stretch(record, draw.rates).add(draw.band, is_wrong)
+        self._stretch(draw.rates).add(draw.band, is_wrong)
         if draw.band <= draw.step:
             weight = min(draw.rates[: draw.step + 1]) / draw.rates[draw.band]
-            record.alarm.see(is_wrong, weight, self.misjudgement.alarm_at(self.max_error))
-            if self._log_alarm() >= -log(self.eta):
-                self._alarm()
+            self.alarm.see(is_wrong, weight, self.misjudgement.alarm_at(self.max_error))
+            if self.alarm.log_capital() >= -log(self.eta):
+                self._tighten()
                 return Event.ALARM
         return Event.CERTIFIED if self._certify() else None
 
-    def renewed(self, basis: str) -> Budget:
-        """The state on another basis: itself where it is the same, else a new term."""
-        if basis == self.basis:
-            return self
-        return msgspec.structs.replace(
-            self,
-            basis=basis,
-            term=self.term + 1,
-            start=self._untried(),
-            alarms=0,
-            certified=-1,
-            records={},
-        )
-
-    def merged(self, other: Budget) -> Budget:
-        """Of two copies: the later term, or of one term what either has seen."""
-        if self.term != other.term:
-            return self if self.term > other.term else other
-        records = dict(self.records)
-        for writer, record in other.records.items():
-            mine = records.get(writer)
-            if mine is None or mine.audits() < record.audits():
-                records[writer] = record
-        both = msgspec.structs.replace(
-            self,
-            records=records,
-            certified=max(self.certified, other.certified),
-            alarms=max(self.alarms, other.alarms),
-        )
-        both._certify()
-        return both
+    def reset(self) -> None:
+        """Begin anew, as if there had been no alarm: somebody mended the cause."""
+        self._begin(self._untried())
+        self.alarms = 0
 
     def _certify(self) -> bool:
         before = self.certified
@@ -238,27 +199,24 @@ class Budget(msgspec.Struct):
 
     def _own_audits(self, band: int) -> int:
         """Without any in the band itself, nothing would be known of what a step adds."""
-        stretches = [s for record in self.records.values() for s in record.stretches]
-        return sum(stretch.right[band] + stretch.wrong[band] for stretch in stretches)
+        return sum(stretch.right[band] + stretch.wrong[band] for stretch in self.stretches)
 
-    def _alarm(self) -> None:
-        tightened = self.step - 1 if self.mode is Mode.CALIBRATED else -1
-        self.start = tightened
+    def _tighten(self) -> None:
+        self._begin(self.step - 1 if self.mode is Mode.CALIBRATED else -1)
         self.alarms += 1
+
+    def _begin(self, start: int) -> None:
+        """A new term that serves steps up to `start`."""
+        self.start, self.certified = start, -1
+        self.stretches, self.alarm = [], Alarm()
         self.term += 1
-        self.certified = -1
-        self.records = {}
 
-    def _log_alarm(self) -> float:
-        """Writers see different audits, so their bets multiply."""
-        return sum(record.alarm.log_capital() for record in self.records.values())
-
-    def _stretch(self, record: Record, rates: tuple[float, ...]) -> Stretch:
-        for stretch in reversed(record.stretches):
+    def _stretch(self, rates: tuple[float, ...]) -> Stretch:
+        for stretch in reversed(self.stretches):
             if stretch.rates == rates:
                 return stretch
-        record.stretches.append(Stretch(rates, [0] * self.steps, [0] * self.steps))
-        return record.stretches[-1]
+        self.stretches.append(Stretch(rates, [0] * self.steps, [0] * self.steps))
+        return self.stretches[-1]
 
     # -- what is shown ------------------------------------------------------------------------
 
@@ -278,8 +236,7 @@ class Budget(msgspec.Struct):
         )
 
     def _counts(self, step: int) -> list[tuple[float, int, int]]:
-        records = self.records.values()
-        return [row for record in records for row in counts(record.stretches, step)]
+        return counts(self.stretches, step)
 
 
 def band_of(score: float, cuts: Sequence[float]) -> int | None:

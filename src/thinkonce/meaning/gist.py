@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import log
 
 import msgspec
@@ -56,9 +56,10 @@ class Rarity(msgspec.Struct, frozen=True):
     texts: int
     counts: Mapping[str, int]
 
-    def of(self, word: str) -> float:
-        """log of one over the share of texts that hold the word, as information in nats."""
-        return log((self.texts + 1.0) / (self.counts.get(word, 0) + 1.0))
+    def of(self, words: Iterable[str]) -> list[float]:
+        """log of one over the share of texts that hold each word, as information in nats."""
+        most, known = log(self.texts + 1.0), self.counts.get
+        return [most - log(known(word, 0) + 1.0) for word in words]
 
 
 def gist(text: str) -> Gist:

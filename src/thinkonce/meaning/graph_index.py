@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from usearch.index import Index
 
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.meaning.flat_index import NAME_BYTES, SPARE, Near
+from thinkonce.meaning.native import onnxruntime_before_usearch
 from thinkonce.meaning.packed import Packed, pack
+
+onnxruntime_before_usearch()
+
+from usearch.index import Index  # noqa: E402
 
 __all__ = ("GraphIndex",)
 

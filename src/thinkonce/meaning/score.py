@@ -12,6 +12,7 @@ Weights are data (`scores/`), fitted by `training/score/fit.py`; one model a lan
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -120,22 +121,23 @@ class Score(msgspec.Struct, frozen=True):
 
 def on_line(value: float, knots: Sequence[float], heights: Sequence[float]) -> float:
     """Height at `value`: straight between knots, level beyond the outermost."""
-    if value <= knots[0]:
+    after = bisect_right(knots, value)
+    if after == 0:
         return heights[0]
-    for at in range(1, len(knots)):
-        if value < knots[at]:
-            share = (value - knots[at - 1]) / (knots[at] - knots[at - 1])
-            return heights[at - 1] + share * (heights[at] - heights[at - 1])
-    return heights[-1]
+    if after == len(knots):
+        return heights[-1]
+    low, high = knots[after - 1], knots[after]
+    left, right = heights[after - 1], heights[after]
+    return left + (value - low) / (high - low) * (right - left)
 
 
 def features(asked: Gist, stored: Gist, around: Around, rarity: Rarity) -> tuple[float, ...]:
     """In the order of FEATURES."""
     common = asked.words & stored.words
     only = asked.words ^ stored.words
-    apart = [rarity.of(word) for word in only]
-    shared = sum(map(rarity.of, common))
-    total = shared + sum(apart)
+    apart = rarity.of(only)
+    shared, unshared = sum(rarity.of(common)), sum(apart)
+    total = shared + unshared
     return (
         around.cosine,
         around.cosine - around.runner_up,
@@ -145,7 +147,7 @@ def features(asked: Gist, stored: Gist, around: Around, rarity: Rarity) -> tuple
         len(common) / max(1, min(len(asked.words), len(stored.words))),
         min(asked.length, stored.length) / max(1, asked.length, stored.length),
         max(apart, default=0.0),
-        sum(apart),
+        unshared,
         shared / total if total else 1.0,
         float(asked.numbers != stored.numbers),
         float((asked.negatives ^ stored.negatives) & 1),

@@ -17,7 +17,7 @@ from thinkonce.entry import Entry
 from thinkonce.errors import CorruptEntry, TierError
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.selector import Purge, Selector
-from thinkonce.tiers.tier import Key, Questions, StoreTier, Sums, Tier, TierStats
+from thinkonce.tiers.tier import Key, Ledger, Questions, StoreTier, Sums, Tier, TierStats
 
 __all__ = ("Breaker", "Circuit", "StoreBreaker")
 
@@ -157,6 +157,10 @@ class StoreBreaker(Breaker[S]):
     @property
     def questions(self) -> Questions:
         return self.tier.questions
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.tier.ledger
 
     @property
     def max_bytes(self) -> int:

@@ -24,6 +24,7 @@ from thinkonce.tiers.aliases import ID_AT, ID_END, Aliases, entries_by_key
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.database import Database
 from thinkonce.tiers.keyring import SETTING
+from thinkonce.tiers.ledger_table import write_ledger_again
 from thinkonce.tiers.rows import Rows
 from thinkonce.tiers.savings_table import write_savings_again
 from thinkonce.tiers.sqlite_purges import pack_again
@@ -72,6 +73,7 @@ class Resealing:
         if database.execute(SETTLED).get != self._settled_as:
             self._write_purges_again(database)
             write_savings_again(database, self._aliases)
+            write_ledger_again(database, self._aliases)
             rows.forget_facets(EVERY)
             self._rewrite_at = min(self._rewrite_at, time.monotonic())
         return False

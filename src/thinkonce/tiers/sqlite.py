@@ -27,6 +27,7 @@ from thinkonce.selector import Purge, Selector
 from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.database import Database
+from thinkonce.tiers.ledger_table import LedgerTable
 from thinkonce.tiers.purges import concerned
 from thinkonce.tiers.questions import QuestionsTable
 from thinkonce.tiers.resealing import Resealing, check_keys, forget_unreadable, settled
@@ -106,6 +107,11 @@ class SqliteTier:
     def questions(self) -> QuestionsTable:
         """What its entries are found by in other words."""
         return QuestionsTable(self._database, self._aliases)
+
+    @property
+    def ledger(self) -> LedgerTable:
+        """What is learned of answers while they are served."""
+        return LedgerTable(self._database, self._aliases, self._clock)
 
     @property
     def path(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -13,6 +13,7 @@ from thinkonce.selector import Purge, Selector
 __all__ = (
     "Fold",
     "Key",
+    "Ledger",
     "Question",
     "Questions",
     "StoreTier",
@@ -159,6 +160,27 @@ class Questions(Protocol):
         ...
 
 
+class Ledger(Protocol):
+    """What is learned of answers while they are served, by group and name, of all processes."""
+
+    def read(self, group: str, name: bytes | None = None) -> dict[bytes, bytes]:
+        """By name; `name` None: all of the group. Raises TierError."""
+        ...
+
+    def update(
+        self,
+        group: str,
+        names: Collection[bytes],
+        change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]],
+    ) -> None:
+        """Read `names`, have them changed, and write what `change` gives, at one go.
+
+        All of it or, where it raises TierError, none. Of a group so many names are kept, those
+        written last; b"" always is.
+        """
+        ...
+
+
 class StoreTier(Tier, Protocol):
     """A tier that outlives the process, within a bound that may change while it runs."""
 
@@ -167,6 +189,9 @@ class StoreTier(Tier, Protocol):
 
     @property
     def questions(self) -> Questions: ...
+
+    @property
+    def ledger(self) -> Ledger: ...
 
     @property
     def max_bytes(self) -> int:

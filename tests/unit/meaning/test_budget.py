@@ -140,50 +140,29 @@ def test_what_was_drawn_in_an_older_term_is_dropped() -> None:
     assert state.shown().audits == 0
 
 
-def test_another_basis_begins_anew_and_the_same_does_not() -> None:
-    state = budget(Mode.CERTIFIED)
-    audits(state, 0, [False] * 120)
-    assert state.renewed("encoder 1, verifier 1") is state
-    fresh = state.renewed("encoder 2, verifier 1")
-    assert fresh.standing is Standing.SHADOW
-    assert fresh.term == state.term + 1
-    assert fresh.shown().audits == 0
+def test_a_reset_begins_anew_as_if_there_had_been_no_alarm() -> None:
+    state = budget()
+    for _ in range(ALARMS):
+        while state.standing in (Standing.SHADOW,):
+            audits(state, 0, [False] * 120)
+        until_alarm(state)
+    assert state.standing is Standing.OFF
+    late, term = Draw(state.term, 0, 0, (1.0, 1.0, 1.0)), state.term
+    state.reset()
+    assert state.standing is Standing.SERVING
+    assert (state.term, state.shown().audits) == (term + 1, 0)
+    assert state.audited(late, is_wrong=True) is None
 
 
 def test_the_state_comes_back_from_what_is_stored() -> None:
     state = budget(Mode.CERTIFIED)
     rng = Random(2)
     for _ in range(400):
-        state.audited(drawn(state, rng.randrange(3)), rng.random() < 0.01, writer="worker 1")
+        state.audited(drawn(state, rng.randrange(3)), rng.random() < 0.01)
     back = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=Budget)
     assert back == state
     assert back.shown() == state.shown()
     assert len(msgspec.msgpack.encode(state)) < 2000, "a state is some hundred numbers"
-
-
-def test_copies_of_several_writers_are_merged_in_any_order_and_any_number_of_times() -> None:
-    copies = []
-    for writer in ("a", "b"):
-        state = budget(Mode.CERTIFIED)
-        for _ in range(60):
-            state.audited(drawn(state), is_wrong=False, writer=writer)
-        copies.append(state)
-    one, other = copies
-    both = one.merged(other)
-    assert both == other.merged(one).merged(both)
-    assert both.shown().audits == 120
-    assert both.certified >= 0, "together they have seen enough"
-    assert one.certified == -1
-
-
-def test_merging_keeps_the_later_of_a_record_and_of_a_term() -> None:
-    state = budget()
-    audits(state, 0, [False] * 10)
-    before = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=Budget)
-    audits(state, 0, [False] * 5)
-    assert before.merged(state).shown().audits == 15
-    until_alarm(state)
-    assert before.merged(state) is state
 
 
 def certified_wrongly(seed: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -120,6 +122,36 @@ def test_a_folder_that_cannot_work_is_refused_at_start(
     spoil(write_folder(tmp_path))
     with pytest.raises(ConfigError, match=says):
         open_verifier(str(tmp_path))
+
+
+def ends(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_verifier_and_graph_index_live_in_one_process_in_either_order(tmp_path: Path) -> None:
+    """Loaded in the other order their native libraries end the process."""
+    pytest.importorskip("usearch")
+    folder = write_folder(tmp_path)
+    index = "import thinkonce.meaning.graph_index; "
+    verifier = (
+        f"from thinkonce.meaning.verifier import open_verifier; open_verifier({str(folder)!r})"
+    )
+    for program in (index + verifier, verifier + "; " + index):
+        ended = ends(program)
+        assert ended.returncode == 0, ended.stderr
+
+
+def test_where_the_process_has_usearch_already_the_verifier_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("usearch")
+    folder = str(write_folder(tmp_path / "verifier"))
+    begins = "import usearch.index; from thinkonce.meaning.verifier import open_verifier; "
+    ended = ends(begins + f"open_verifier({folder!r})")
+    assert "ConfigError" in ended.stderr
+    assert "before usearch" in ended.stderr
+    shipped = f"from pathlib import Path; print(open_verifier(data=Path({str(tmp_path)!r})))"
+    assert ends(begins + shipped).stdout == "None\n"
 
 
 def test_a_word_that_names_nothing_is_refused() -> None:

@@ -5,13 +5,15 @@ One pair a call and one thread: pairs are short, and cores are for answering.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from blake3 import blake3
 
 from thinkonce.errors import ConfigError
+from thinkonce.meaning.native import refuse_after_usearch
 from thinkonce.meaning.verifier import (
     CALIBRATION,
     MODEL,
@@ -25,13 +27,14 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
-__all__ = ("Exported", "verifier")
+__all__ = ("LONGEST", "Exported", "files_digest", "one_logit", "verifier")
 
 LONGEST = 128  # tokens of a pair; what is longer was not trained on
 
 
 def verifier(folder: Path) -> Exported:
     """Raises ConfigError where a package or a file is missing, or does not fit."""
+    refuse_after_usearch("semantic.verifier", str(folder))
     try:
         import onnxruntime
         from tokenizers import Tokenizer
@@ -97,10 +100,16 @@ def one_logit(output: Any) -> float:
     raise VerifierError(f"{len(values)} classes; one or two (no, yes) would work")
 
 
+def files_digest(files: Iterable[Path]) -> str:
+    """16 hex digits, of those that exist."""
+    whole = hashlib.blake2b(digest_size=8)
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as opened:
+                whole.update(hashlib.file_digest(opened, hashlib.blake2b).digest())
+    return whole.hexdigest()
+
+
 def _digest(folder: Path) -> str:
     """Of the files that decide what is said."""
-    digest = blake3()
-    for name in (MODEL, TOKENIZER, CALIBRATION):
-        if (file := folder / name).is_file():
-            digest.update_mmap(file)
-    return digest.hexdigest(8)
+    return files_digest(folder / name for name in (MODEL, TOKENIZER, CALIBRATION))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from thinkonce.errors import ConfigError
-from thinkonce.meaning.verifier import Scales, read_scales
-from thinkonce.meaning.verifiers.exported import LONGEST, one_logit
+from thinkonce.meaning.verifier import CALIBRATION, Scales, read_scales
+from thinkonce.meaning.verifiers.exported import LONGEST, files_digest, one_logit
 
 __all__ = ("Transformer", "verifier")
 
@@ -32,9 +30,8 @@ def verifier(folder: Path) -> Transformer:
     except (OSError, ValueError, KeyError) as error:
         accepts = f"a directory that loads ({error})"
         raise ConfigError("semantic.verifier", str(folder), accepts) from error
-    digest = blake3((folder / "config.json").read_bytes())
-    digest.update_mmap(folder / _WEIGHTS)
-    name = f"{folder.name}-{digest.hexdigest(8)}"
+    files = (folder / name for name in ("config.json", _WEIGHTS, "tokenizer.json", CALIBRATION))
+    name = f"{folder.name}-{files_digest(files)}"
     found = Transformer(model.eval(), tokenizer, name, read_scales(folder))
     try:
         found.logit("a", "b")

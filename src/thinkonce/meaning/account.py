@@ -1,0 +1,253 @@
+"""What a namespace has learned of its hits in one language: its budget, and entries' histories.
+
+    draw ──► (the model answers, a judge compares) ──► Result ──► pending ──► settled ──► here
+                                                                    in one transaction of the store
+
+Results are entered into what the store holds at that moment, so several processes add to one
+account and none forgets what another found. Between two such moments, and where there is no store
+or it fails, they count here: an alarm waits for nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+
+from thinkonce.host.fork import free_after_fork, on_fork
+from thinkonce.meaning.budget import Budget, Draw, Event, Shown, Standing
+from thinkonce.meaning.calibration import logit
+from thinkonce.meaning.grounds import Grounds
+from thinkonce.meaning.learning import (
+    SHIPPED,
+    History,
+    Posterior,
+    Prior,
+    chance,
+    fit_prior,
+    posterior,
+)
+
+__all__ = ("HEAD", "RESET", "Account", "Happened", "Result")
+
+HEAD = b""  # the name of the budget in the ledger; all others are entries
+MOST_ENTRIES = 2000  # whose histories are held, as many as the store keeps
+MOST_PENDING = 5000  # results that wait for the store
+REFIT = 200  # observations between two fits of the prior
+FITTED = 500  # entries that it is fitted to: 0.2 s
+RESET = "reset"
+
+_encode = msgspec.msgpack.Encoder().encode
+_history = msgspec.msgpack.Decoder(History).decode
+_budget = msgspec.msgpack.Decoder(Budget).decode
+
+
+class Result(NamedTuple):
+    """What comparing two answers came to. `draw` None: no audit, but something to learn.
+
+    `score` is the verdict's, of the entry for that question; `entry` b"": nothing to learn.
+    """
+
+    draw: Draw | None
+    entry: bytes
+    score: float
+    is_wrong: bool
+
+
+class Happened(NamedTuple):
+    """An event, and how things stand after it."""
+
+    event: Event | str
+    shown: Shown
+
+
+class Account:
+    """Thread-safe. `group` names it in the store; `untouched` is the budget before any audit."""
+
+    def __init__(self, group: str, untouched: Budget, namespace: str, grounds: Grounds) -> None:
+        self.group, self.namespace, self.grounds = group, namespace, grounds
+        self.looked_at = 0.0  # when the store was read last, on the monotonic clock
+        self.lost = 0  # results that nobody could keep
+        self._first = _encode(untouched)
+        self._stored = self._first  # what the store was last seen to hold
+        self._budget = untouched
+        self._pending: deque[Result | str] = deque()
+        self._histories: OrderedDict[bytes, History] = OrderedDict()
+        self._posteriors: dict[bytes, Posterior] = {}
+        self._prior: Prior = SHIPPED
+        self._learned = 0
+        self._lock = threading.Lock()
+        on_fork(self._in_child)
+
+    # -- what rulings ask --------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """The loosest band that is served; -1: none."""
+        return self._budget.step
+
+    @property
+    def is_off(self) -> bool:
+        """Not even looked up, until somebody resets it."""
+        return self._budget.standing is Standing.OFF
+
+    def sure(self, entry: bytes, score: float) -> float:
+        """The logit of P(right), the entry's history taken in; about 2 µs."""
+        return logit(chance(self._posteriors.get(entry, self._prior), score))
+
+    def draw(self, band: int, dice: float) -> Draw | None:
+        """Whether a would-be hit of `band` is audited; `dice` is uniform on 0..1."""
+        with self._lock:
+            return None if self.is_off else self._budget.draw(band, dice)
+
+    def shown(self) -> Shown:
+        with self._lock:
+            return self._budget.shown()
+
+    @property
+    def alarms(self) -> int:
+        return self._budget.alarms
+
+    @property
+    def entries(self) -> int:
+        """How many entries have a history."""
+        return len(self._histories)
+
+    # -- what comparing tells ----------------------------------------------------------------
+
+    def enter(self, result: Result | str) -> list[Happened]:
+        """Count it here, and keep it for the store. What it brought about."""
+        with self._lock:
+            if len(self._pending) >= MOST_PENDING:
+                self.lost += 1
+                return []
+            self._pending.append(result)
+            self._learn(result)
+            return settle(self._budget, [result])
+
+    @property
+    def waiting(self) -> int:
+        return len(self._pending)
+
+    def settling(self) -> tuple[list[Result | str], set[bytes]]:
+        """What the store has not got yet, and the names that are written for it."""
+        with self._lock:
+            results = list(self._pending)
+        return results, {HEAD} | {_entry_of(one) for one in results}
+
+    def written(
+        self, results: Sequence[Result | str], held: Mapping[bytes, bytes]
+    ) -> dict[bytes, bytes]:
+        """What the store is to hold: `held` and the results. Pure, for a transaction."""
+        budget = self._read(held.get(HEAD, self._stored))
+        settle(budget, results)
+        histories = _histories(held)
+        _add(results, histories)
+        return {HEAD: _encode(budget)} | {
+            name: _encode(history) for name, history in histories.items()
+        }
+
+    def settled(self, results: Sequence[Result | str], rows: Mapping[bytes, bytes]) -> None:
+        """`rows` are in the store now, and `results` in them."""
+        with self._lock:
+            for _ in results:
+                self._pending.popleft()
+            self._take(rows)
+
+    def seen(self, rows: Mapping[bytes, bytes]) -> None:
+        """What the store holds: others' audits too. Pending results are counted on top of it."""
+        with self._lock:
+            self._take(rows)
+
+    def _take(self, rows: Mapping[bytes, bytes]) -> None:
+        self._stored = rows.get(HEAD, self._stored)
+        budget = self._read(self._stored)
+        settle(budget, self._pending)
+        self._budget = budget
+        fresh = _histories(rows)
+        _add((one for one in self._pending if _entry_of(one) in fresh), fresh)
+        for name, history in fresh.items():
+            self._keep(name, history)
+
+    def _read(self, data: bytes) -> Budget:
+        try:
+            return _budget(data)
+        except (msgspec.DecodeError, ValueError, UnicodeDecodeError):
+            return _budget(self._first)  # written by a release that is no more, or damaged
+
+    # -- histories ---------------------------------------------------------------------------
+
+    def _learn(self, result: Result | str) -> None:
+        if not isinstance(result, str) and result.entry:
+            history = self._histories.get(result.entry) or History()
+            history.add(result.score, not result.is_wrong)
+            self._keep(result.entry, history)
+            self._learned += 1
+
+    def _keep(self, entry: bytes, history: History) -> None:
+        self._histories[entry] = history
+        self._histories.move_to_end(entry)
+        self._posteriors[entry] = posterior(self._prior, history.weighted())
+        if len(self._histories) > MOST_ENTRIES:
+            oldest, _ = self._histories.popitem(last=False)
+            self._posteriors.pop(oldest, None)
+
+    def refit(self) -> bool:
+        """Fit the prior to the entries, once in REFIT observations; takes up to 0.2 s."""
+        with self._lock:
+            if self._learned < REFIT:
+                return False
+            self._learned = 0
+            recent = [history.weighted() for history in self._histories.values()][-FITTED:]
+        prior = fit_prior(recent)
+        with self._lock:
+            self._prior = prior
+            self._posteriors = {
+                entry: posterior(prior, history.weighted())
+                for entry, history in self._histories.items()
+            }
+        return True
+
+    def _in_child(self) -> None:
+        free_after_fork(self._lock)
+        self._pending.clear()  # the parent's to write
+
+
+def settle(budget: Budget, results: Iterable[Result | str]) -> list[Happened]:
+    """Enter results, in their order; RESET is one of them."""
+    found = []
+    for result in results:
+        if isinstance(result, str):
+            budget.reset()
+            found.append(Happened(RESET, budget.shown()))
+        elif result.draw is not None:
+            event = budget.audited(result.draw, result.is_wrong)
+            if event is not None:
+                found.append(Happened(event, budget.shown()))
+    return found
+
+
+def _entry_of(result: Result | str) -> bytes:
+    """b"": it teaches nothing of any."""
+    return b"" if isinstance(result, str) else result.entry
+
+
+def _add(results: Iterable[Result | str], histories: dict[bytes, History]) -> None:
+    for result in results:
+        if not isinstance(result, str) and result.entry:
+            history = histories.setdefault(result.entry, History())
+            history.add(result.score, not result.is_wrong)
+
+
+def _histories(rows: Mapping[bytes, bytes]) -> dict[bytes, History]:
+    """What is damaged is as good as none."""
+    found = {}
+    for name, data in rows.items():
+        if name != HEAD:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                found[name] = _history(data)
+    return found

@@ -1,0 +1,325 @@
+"""Audits as they happen: draws, comparisons in the background, what they teach, who is told.
+
+    ruling ──► draw? ──► the model answers as well ──► queue ──► thread: judge ──► account ──► store
+                                                                   │
+                                                                   └──► a line in the log
+
+One thread does all that waits; requests only draw and hand over. Where comparisons come faster
+than they are judged some are left out, whichever they are, so what is left is a fair sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.errors import TierError
+from thinkonce.host.fork import on_fork
+from thinkonce.meaning.account import HEAD, RESET, Account, Happened, Result
+from thinkonce.meaning.budget import Budget, Draw, Event, Mode, Shown
+from thinkonce.meaning.grounds import Grounds
+from thinkonce.meaning.judge import Judge
+from thinkonce.meaning.verdict import Judged, Ruling
+from thinkonce.tiers.tier import Ledger
+
+__all__ = ("Audits", "Numbers", "Tallied")
+
+log = logging.getLogger("thinkonce.semantic")
+
+MOST_WAITING = 256  # comparisons in the queue
+MOST_ACCOUNTS = 1024  # namespaces may be as many as clients please
+REFRESH = 5.0  # seconds between two looks at what other processes found
+TRY_AGAIN = 5.0  # seconds after the store refused a write
+
+
+class Comparison(NamedTuple):
+    """What was answered from `judged`, or would have been, and what the model says."""
+
+    account: Account
+    draw: Draw | None
+    judged: Judged
+    stored: str
+    fresh: str
+
+
+class Tallied(NamedTuple):
+    """Of one namespace and language; `entries` have a history."""
+
+    namespace: str
+    language: str
+    shown: Shown
+    steps: int
+    alarms: int
+    entries: int
+
+
+class Numbers(NamedTuple):
+    """`compared` answers, of which `undecided` by any judge; `left_out` for lack of time; `lost`
+    results that the store did not take for too long."""
+
+    compared: int
+    undecided: int
+    left_out: int
+    lost: int
+    accounts: tuple[Tallied, ...]
+
+    def bound(self, namespace: str) -> float | None:
+        """The share of wrong hits that audits have not excluded, in its worst language."""
+        shown = [one.shown for one in self.accounts if one.namespace == namespace]
+        return max((one.bound for one in shown if one.audits), default=None)
+
+
+class Audits:
+    """Thread-safe. `ledger` None: what is learned is forgotten with the process."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        ledger: Ledger | None = None,
+        *,
+        clock: Clock = SYSTEM,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.judge, self._ledger, self._clock, self._dice = judge, ledger, clock, dice
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._queue: deque[Comparison] = deque()
+        self._looking: set[Account] = set()  # at what others found
+        self._unsaved: set[Account] = set()
+        self._compared = self._undecided = self._left_out = 0
+        self._refused_until = 0.0
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._busy = self._closing = False
+        on_fork(self._in_child)
+
+    # -- what requests ask -------------------------------------------------------------------
+
+    def account(self, namespace: str, grounds: Grounds, max_error: float, mode: Mode) -> Account:
+        """Where rulings on these grounds are accounted for; read from the store at first use."""
+        group = _group(namespace, grounds, mode)
+        account = self._accounts.get(group)
+        if account is None:
+            budget = Budget(
+                max_error,
+                len(grounds.cuts),
+                grounds.basis,
+                mode,
+                first=grounds.first,
+                misjudgement=self.judge.misjudgement,
+            )
+            account = self._opened(Account(group, budget, namespace, grounds))
+        elif self._ledger is not None and account.looked_at + REFRESH < self._clock.monotonic():
+            account.looked_at = self._clock.monotonic()
+            self._do(lambda: self._looking.add(account))
+        return account
+
+    def draw(self, account: Account, ruling: Ruling) -> Draw | None:
+        """Whether the likeliest candidate is audited, served or not."""
+        found = ruling.likeliest
+        if found is None or found.band is None:
+            return None
+        return account.draw(found.band, self._dice())
+
+    def compare(
+        self, account: Account, draw: Draw | None, judged: Judged, stored: str, fresh: str
+    ) -> None:
+        """The model has answered: `fresh`. Judged later; returns at once."""
+        if len(self._queue) >= MOST_WAITING:
+            self._left_out += 1
+            return
+        self._do(lambda: self._queue.append(Comparison(account, draw, judged, stored, fresh)))
+
+    def wrong(self, namespace: str, entry: bytes) -> None:
+        """Somebody says that `entry` was served wrongly. No random sample: it teaches the entry's
+        history and stays out of the bound."""
+        for account in self._of(namespace):
+            if account.grounds.cuts:
+                self._enter(account, Result(None, entry, account.grounds.cuts[0], True))
+
+    def reset(self, namespace: str) -> int:
+        """Begin anew after alarms; how many accounts there were."""
+        found = self._of(namespace)
+        for account in found:
+            self._enter(account, RESET)
+        return len(found)
+
+    def numbers(self) -> Numbers:
+        accounts = list(self._accounts.values())
+        return Numbers(
+            self._compared,
+            self._undecided,
+            self._left_out,
+            sum(account.lost for account in accounts),
+            tuple(_tallied(account) for account in accounts),
+        )
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was handed over is judged and stored; False if it took too long."""
+        with self._wake:
+            self._wake.wait_for(lambda: not self._busy and not self._work_to_do(), timeout)
+            return not (self._busy or self._queue or self._unsaved)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """What is not judged by then is left out. Idempotent."""
+        if self._thread is not None:
+            self.flush(timeout)
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout)
+        self.judge.close()
+
+    def _of(self, namespace: str) -> list[Account]:
+        return [one for one in list(self._accounts.values()) if one.namespace == namespace]
+
+    def _opened(self, account: Account) -> Account:
+        if self._ledger is not None:
+            account.looked_at = self._clock.monotonic()
+            try:
+                account.seen(self._ledger.read(account.group))
+            except TierError as error:
+                log.warning("semantic: the audits of %r are not read: %s", account.namespace, error)
+                account.looked_at = 0.0
+        with self._wake:
+            account = self._accounts.setdefault(account.group, account)
+            if len(self._accounts) > MOST_ACCOUNTS:
+                idle = (one for one in self._accounts.values() if not one.waiting)
+                self._accounts.pop(next(idle, account).group)
+        return account
+
+    # -- the thread --------------------------------------------------------------------------
+
+    def _do(self, add: Callable[[], object]) -> None:
+        with self._wake:
+            if self._closing:
+                return
+            add()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="thinkonce-audits", daemon=True
+                )
+                self._thread.start()
+            self._wake.notify_all()
+
+    def _work_to_do(self) -> bool:
+        return bool(self._queue or self._looking or (self._unsaved and not self._refused))
+
+    @property
+    def _refused(self) -> bool:
+        return self._clock.monotonic() < self._refused_until
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._busy = False
+                self._wake.notify_all()
+                while not self._work_to_do() and not self._closing:
+                    self._wake.wait(TRY_AGAIN if self._unsaved else None)
+                if self._closing:
+                    return
+                self._busy = True
+                asked, looking = list(self._queue), list(self._looking)
+                self._queue.clear()
+                self._looking.clear()
+            for one in asked:
+                self._judge(one)
+            for account in looking:
+                self._look(account)
+            self._save()
+
+    def _judge(self, asked: Comparison) -> None:
+        try:
+            same = self.judge.compare(asked.stored, asked.fresh).is_same
+        except Exception as error:  # whatever it is, the next comparison may go well
+            log.warning("semantic: the judge failed: %s", error)
+            same = None
+        self._compared += 1
+        if same is None:
+            self._undecided += 1
+            return
+        score = asked.judged.score
+        entry = b"" if score is None else asked.judged.entry
+        self._enter(asked.account, Result(asked.draw, entry, score or 0.0, not same))
+        asked.account.refit()
+
+    def _enter(self, account: Account, result: Result | str) -> None:
+        for happened in account.enter(result):
+            _tell(account, happened)
+        if self._ledger is not None:
+            self._do(lambda: self._unsaved.add(account))
+
+    def _look(self, account: Account) -> None:
+        """Histories were read at the start, and come anew with what is written of them."""
+        assert self._ledger is not None
+        try:
+            account.seen(self._ledger.read(account.group, HEAD))
+        except TierError as error:
+            log.info("semantic: what other processes audited cannot be read: %s", error)
+
+    def _save(self) -> None:
+        with self._wake:
+            accounts = list(self._unsaved)
+        for account in accounts:
+            if self._refused or not self._saved(account):
+                return
+            with self._wake:
+                if not account.waiting:
+                    self._unsaved.discard(account)
+
+    def _saved(self, account: Account) -> bool:
+        assert self._ledger is not None
+        results, names = account.settling()
+        rows: dict[bytes, bytes] = {}
+
+        def change(held: dict[bytes, bytes]) -> dict[bytes, bytes]:
+            rows.clear()
+            rows.update(account.written(results, held))
+            return rows
+
+        try:
+            self._ledger.update(account.group, names, change)
+        except TierError as error:
+            self._refused_until = self._clock.monotonic() + TRY_AGAIN
+            log.info("semantic: audits wait for the store: %s", error)
+            return False
+        account.settled(results, rows)
+        return True
+
+    def _in_child(self) -> None:
+        """After a fork: the thread and what it was to do are the parent's."""
+        self._wake = threading.Condition()
+        self._thread, self._busy = None, False
+        self._queue.clear()
+        self._looking, self._unsaved = set(), set()
+
+
+def _group(namespace: str, grounds: Grounds, mode: Mode) -> str:
+    """Its name in the store: another basis or mode is another account."""
+    basis = hashlib.blake2b(f"{grounds.basis} {mode}".encode(), digest_size=8).hexdigest()
+    return f"semantic {grounds.language} {basis} {namespace}"
+
+
+def _tallied(account: Account) -> Tallied:
+    language, steps = account.grounds.language, len(account.grounds.cuts)
+    shown, alarms = account.shown(), account.alarms
+    return Tallied(account.namespace, language, shown, steps, alarms, account.entries)
+
+
+def _tell(account: Account, happened: Happened) -> None:
+    """One line an event."""
+    shown = happened.shown
+    how = f"{shown.standing}, serving {shown.step + 1} of {len(account.grounds.cuts)} cuts"
+    place = f"{account.namespace!r} ({account.grounds.language})"
+    if happened.event == Event.ALARM:
+        log.warning("semantic: alarm in %s: too many hits are wrong; now %s", place, how)
+    elif happened.event == Event.CERTIFIED:
+        log.info("semantic: %s is certified: error at most %.4f; %s", place, shown.bound, how)
+    else:
+        log.info("semantic: %s was reset; %s", place, how)
