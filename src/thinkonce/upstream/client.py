@@ -23,12 +23,13 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import UpstreamError
 from thinkonce.upstream.checks import Checks, Pause
 from thinkonce.upstream.exchange import Exchange, say
-from thinkonce.upstream.failure import TimedOut, Unreachable, says_try_elsewhere
+from thinkonce.upstream.failure import Header, TimedOut, Unreachable, says_try_elsewhere
 from thinkonce.upstream.pools import Pool
 from thinkonce.upstream.received import Received
 from thinkonce.upstream.request import HOPS, Request, Watching
 from thinkonce.upstream.server import Server, retry_after
 from thinkonce.upstream.turn import Turn
+from thinkonce.upstream.wire import MAX_HEADER, MAX_WRITE, Answer, Wire
 
 __all__ = ("Client", "Timeouts")
 
@@ -37,11 +38,7 @@ log = logging.getLogger("thinkonce")
 # Connections to all upstreams together. A model's server is slow: each call holds one for seconds.
 MAX_CONNECTIONS = 1024
 # Asked for on behalf of a client of another dialect, which names none.
-ANTHROPIC_VERSION = "2023-06-01"
-# A request's body is written in one go up to here, bytes.
-MAX_WRITE = 512 * 1024
-# Some providers send long policy headers.
-MAX_HEADER = 64 * 1024
+ANTHROPIC_VERSION = (b"anthropic-version", b"2023-06-01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +70,7 @@ class Client:
         self._clock = clock
         self._checks = Checks(self._is_well, pause)
         self._session: aiohttp.ClientSession | None = None
+        self._wire: Wire | None = None  # of that session
         self._under_way, self._is_retired = 0, False
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -174,7 +172,7 @@ class Client:
         pool: Pool,
         server: Server,
         request: Request,
-        headers: CIMultiDict[str],
+        headers: list[Header],
         raw: bool,
         seconds: float,
     ) -> Exchange:
@@ -182,8 +180,9 @@ class Client:
         now = self._clock.monotonic
         attempt = None if self.watching is None else self.watching(pool, server, request)
         if attempt is not None:
-            headers = headers.copy()
-            headers.update(attempt.headers)
+            added = {name.lower().encode(): text.encode() for name, text in attempt.headers.items()}
+            headers = [header for header in headers if header[0] not in added]
+            headers += added.items()
         self._under_way += 1
         try:
             response = await self._send(server, request, headers, seconds)
@@ -217,20 +216,12 @@ class Client:
         return exchange
 
     async def _send(
-        self, server: Server, request: Request, headers: CIMultiDict[str], seconds: float
-    ) -> aiohttp.ClientResponse:
-        url = URL(server.base.url(request.path, request.query), encoded=True)
-        sending = self._open().request(
-            request.method,
-            url,
-            data=_payload(request.body),
-            headers=headers,
-            allow_redirects=False,
-        )
+        self, server: Server, request: Request, headers: list[Header], seconds: float
+    ) -> Answer | aiohttp.ClientResponse:
         patience = min(self.timeouts.first_byte, seconds)
         try:
             async with asyncio.timeout(patience):
-                return await sending
+                return await self._ask(server, request, headers)
         except aiohttp.ConnectionTimeoutError:
             raise
         except TimeoutError as error:
@@ -239,6 +230,23 @@ class Client:
             raise
         except (aiohttp.ClientError, ValueError) as error:
             raise Unreachable(f"the upstream's answer is not HTTP: {say(error)}") from error
+
+    async def _ask(
+        self, server: Server, request: Request, headers: list[Header]
+    ) -> Answer | aiohttp.ClientResponse:
+        session, url = self._open(), server.base.url(request.path, request.query)
+        if request.method == "POST" and self._wire is not None:
+            answer = await self._wire.ask(url, headers, request.body)
+            if answer is not None:
+                return answer
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        return await session.request(
+            request.method,
+            URL(url, encoded=True),
+            data=_payload(request.body),
+            headers=CIMultiDict(pairs),
+            allow_redirects=False,
+        )
 
     def _final(self, pool: Pool, failure: Exception) -> UpstreamError:
         """What the caller is told when the last attempt has failed."""
@@ -259,22 +267,24 @@ class Client:
                 max_line_size=MAX_HEADER,
                 max_field_size=MAX_HEADER,
             )
+            self._wire = Wire(self._session)
         return self._session
 
-    def _headers(self, pool: Pool, request: Request, raw: bool) -> CIMultiDict[str]:
+    def _headers(self, pool: Pool, request: Request, raw: bool) -> list[Header]:
         raw = raw and not pool.credential
-        headers: CIMultiDict[str] = CIMultiDict()
-        hops = self.gateway_id
-        for name, value in (*request.headers, *(pool.credential or request.credential)):
-            if name == HOPS:
-                hops = f"{value.decode('latin-1')}, {hops}"
-            elif raw or name != b"accept-encoding":
-                headers.add(name.decode("latin-1"), value.decode("latin-1"))
+        headers: list[Header] = []
+        hops = self.gateway_id.encode()
+        for header in (*request.headers, *(pool.credential or request.credential)):
+            if header[0] == HOPS:
+                hops = b"%b, %b" % (header[1], hops)
+            elif raw or header[0] != b"accept-encoding":
+                headers.append(header)
         if not raw:
-            headers["accept-encoding"] = "identity"
-        headers[HOPS.decode()] = hops
-        if pool.credential and pool.declared.dialect == "anthropic":
-            headers.setdefault("anthropic-version", ANTHROPIC_VERSION)
+            headers.append((b"accept-encoding", b"identity"))
+        headers.append((HOPS, hops))
+        needs_version = pool.credential and pool.declared.dialect == "anthropic"
+        if needs_version and all(name != ANTHROPIC_VERSION[0] for name, _ in headers):
+            headers.append(ANTHROPIC_VERSION)
         return headers
 
 

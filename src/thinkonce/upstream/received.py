@@ -9,6 +9,7 @@ import aiohttp
 
 from thinkonce.upstream.exchange import Exchange, say
 from thinkonce.upstream.failure import Broken, Stalled
+from thinkonce.upstream.wire import Answer
 
 __all__ = ("Received",)
 
@@ -21,7 +22,7 @@ class Received(Exchange):
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        response: Answer | aiohttp.ClientResponse,
         gap: float,
         raw: bool,
         closed: Callable[[Exception | None], object],

@@ -45,18 +45,21 @@ def tell_when_gone(cycle: RequestResponseCycle, told: Callable[[], None]) -> Non
 
     To be asked for once the body was read; for one request of a connection at a time.
     """
-    cycle.flow.resume_reading()  # what stopped for the body's sake would not see the end either
-    _protocol_of(cycle).when_gone = told
-    if cycle.disconnected:
+    protocol = _protocol_of(cycle)
+    if protocol is None or cycle.disconnected:
         told()
+        return
+    cycle.flow.resume_reading()  # what stopped for the body's sake would not see the end either
+    protocol.when_gone = told
 
 
 def forget_when_gone(cycle: RequestResponseCycle, told: Callable[[], None]) -> None:
     """Do not call `told` any more."""
     protocol = _protocol_of(cycle)
-    if protocol.when_gone == told:
+    if protocol is not None and protocol.when_gone == told:
         protocol.when_gone = None
 
 
-def _protocol_of(cycle: RequestResponseCycle) -> LimitedProtocol:
-    return cast("LimitedProtocol", cycle.transport.get_protocol())
+def _protocol_of(cycle: RequestResponseCycle) -> LimitedProtocol | None:
+    """None once the connection has ended."""
+    return cast("LimitedProtocol | None", cycle.transport.get_protocol())
