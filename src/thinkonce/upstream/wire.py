@@ -72,6 +72,8 @@ class Answer:
             connection.release()
 
     def close(self) -> None:
+        if self.content.exception() is None:  # for who reads it now
+            self.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
