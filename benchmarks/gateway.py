@@ -14,20 +14,17 @@ import asyncio
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
 from record import Goal, Table, record
+from servers import CLIENT_CORE, free_port, pin, process, thinkonce, wait_for
 
 CONNECTIONS = 16
 FRESH_EACH = 500_000  # more than one round of requests
@@ -39,7 +36,6 @@ GOALS = {
     "plain ASGI": 0.30,
 }
 STREAM_GOAL = 3.5  # a recorded stream handed out, against an application that sends its chunks
-SERVER_CORE, CLIENT_CORE = 0, 1
 WORDS = ("why", "does", "the", "cache", "of", "a", "language", "model", "answer", "sooner", "again")
 CLAIM = "An exact hit over HTTP costs a few times what nginx needs for a file of the same size."
 NOTES = [
@@ -219,7 +215,9 @@ def start_all(stack: ExitStack) -> list[Case]:
     cases = []
     size = 0
     for name, settings in GATEWAYS.items():
-        port, pid = stack.enter_context(gateway(upstream, settings))
+        environ = {f"THINKONCE_GATEWAY_{key}": value for key, value in settings.items()}
+        environ["THINKONCE_CACHE_JITTER"] = "0"
+        port, pid = stack.enter_context(thinkonce(upstream, environ))
         asyncio.run(warm(port, asked * 2))  # the first hit of an entry makes it ready for others
         size = asyncio.run(warm(port, asked[:1]))
         cases.append(Case(name, port, [pid], asked))
@@ -258,60 +256,6 @@ def nginx_case(stack: ExitStack, size: int) -> list[Case]:
     pid = stack.enter_context(process([path, "-p", str(folder), "-c", str(folder / "nginx.conf")]))
     wait_for(port)
     return [Case("nginx, a file", port, [pid], [GET])]
-
-
-@contextmanager
-def gateway(upstream: int, settings: dict[str, str]) -> Iterator[tuple[int, int]]:
-    port = free_port()
-    environ = {"THINKONCE_CACHE_JITTER": "0", "THINKONCE_GATEWAY_ACCESS_LOG": "false"}
-    environ |= {f"THINKONCE_GATEWAY_{name}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "thinkonce", "serve", "--port", str(port)]
-    command += ["--upstream", f"http://127.0.0.1:{upstream}/v1", "--store", "memory://"]
-    with process(command, environ) as pid:
-        wait_for(port)
-        yield port, pid
-
-
-@contextmanager
-def process(command: list[str], environ: dict[str, str] | None = None) -> Iterator[int]:
-    child = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | (environ or {}),
-    )
-    pin(child.pid, SERVER_CORE)
-    try:
-        yield child.pid
-    finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def pin(pid: int, core: int) -> None:
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) > 1:
-        os.sched_setaffinity(pid, {cores[core]})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(port: int, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise SystemExit(f"no server on port {port}")
 
 
 # -- the client --------------------------------------------------------------------------------

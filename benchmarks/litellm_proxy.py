@@ -26,8 +26,7 @@ import aiohttp
 import psutil
 from provider import provider
 from record import Goal, Table, record
-
-from gateway import CLIENT_CORE, free_port, pin, process, wait_for
+from servers import free_port, process, thinkonce, wait_for
 
 GOAL = 300.0
 CONNECTIONS = 8
@@ -61,11 +60,9 @@ def main(argv: list[str]) -> int:
         return 0
     rounds, seconds = (2, 2.0) if given.quick else (10, 5.0)
     with ExitStack() as stack:
-        upstream, pid = stack.enter_context(provider())
-        pin(pid, CLIENT_CORE)
-        pin(os.getpid(), CLIENT_CORE)
+        upstream = stack.enter_context(provider())
         servers = {
-            "thinkonce": stack.enter_context(gateway(upstream)),
+            "thinkonce": stack.enter_context(thinkonce(upstream)),
             "LiteLLM proxy": stack.enter_context(litellm(upstream)),
         }
         measured = asyncio.run(measure(servers, rounds, seconds))
@@ -84,16 +81,6 @@ def main(argv: list[str]) -> int:
 
 
 # -- servers ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def gateway(upstream: int) -> Iterator[tuple[int, int]]:
-    port = free_port()
-    command = [sys.executable, "-m", "thinkonce", "serve", "--port", str(port)]
-    command += ["--upstream", f"http://127.0.0.1:{upstream}/v1", "--store", "memory://"]
-    with process(command, {"THINKONCE_GATEWAY_ACCESS_LOG": "false"}) as pid:
-        wait_for(port)
-        yield port, pid
 
 
 @contextmanager

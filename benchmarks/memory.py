@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
 import sys
 import tempfile
 import time
@@ -23,8 +22,7 @@ import aiohttp
 import psutil
 from provider import expected, provider
 from record import Goal, Table, record
-
-from gateway import CLIENT_CORE, free_port, pin, process, wait_for
+from servers import thinkonce
 
 REQUESTS, CONNECTIONS, SAMPLES = 200_000, 16, 100
 TENANTS = 5
@@ -49,16 +47,10 @@ def main(argv: list[str]) -> int:
     options.add_argument("--json", action="store_true", help="print what was measured as JSON")
     given = options.parse_args(argv)
     with ExitStack() as stack:
-        upstream, pid = stack.enter_context(provider())
-        pin(pid, CLIENT_CORE)
-        pin(os.getpid(), CLIENT_CORE)
+        upstream = stack.enter_context(provider())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        port = free_port()
-        command = [sys.executable, "-m", "thinkonce", "serve", "--port", str(port)]
-        command += ["--upstream", f"http://127.0.0.1:{upstream}/v1"]
-        command += ["--store", f"sqlite:///{folder}/answers.db"]
-        server = stack.enter_context(process(command, BOUNDS))
-        wait_for(port)
+        store = f"sqlite:///{folder}/answers.db"
+        port, server = stack.enter_context(thinkonce(upstream, BOUNDS, store=store))
         measured = asyncio.run(drive(port, psutil.Process(server), given.requests))
     if given.json:
         print(json.dumps(measured))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,9 @@ from typing import Any
 import psutil
 from provider import provider
 from record import Goal, Table, record
+from servers import free_port, process, thinkonce, wait_for
 
-from gateway import CLIENT_CORE, free_port, pin, process, ratio, wait_for
+from gateway import ratio
 
 CONNECTIONS = 16
 NUMBER = "0" * 24  # in a question: another one in each request
@@ -64,9 +64,7 @@ def main(argv: list[str]) -> int:
         return 0
     rounds, seconds = (3, 1) if given.quick else (15, 3)
     with ExitStack() as stack:
-        upstream, pid = stack.enter_context(provider())
-        pin(pid, CLIENT_CORE)
-        pin(os.getpid(), CLIENT_CORE)
+        upstream = stack.enter_context(provider())
         servers = {
             "thinkonce": stack.enter_context(gateway(upstream)),
             "aiohttp": stack.enter_context(proxy(upstream)),
@@ -122,14 +120,9 @@ def lua(text: str) -> str:
 
 @contextmanager
 def gateway(upstream: int) -> Iterator[tuple[int, int]]:
-    port = free_port()
-    environ = {"THINKONCE_GATEWAY_ACCESS_LOG": "false", "THINKONCE_LOG_LEVEL": "error"}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "thinkonce", "serve", "--port", str(port)]
-        command += ["--upstream", f"http://127.0.0.1:{upstream}/v1"]
-        command += ["--store", f"sqlite:///{folder}/answers.db"]
-        with process(command, environ) as pid:
-            wait_for(port)
+        store, environ = f"sqlite:///{folder}/answers.db", {"THINKONCE_LOG_LEVEL": "error"}
+        with thinkonce(upstream, environ, store=store) as (port, pid):
             yield port, pid
 
 

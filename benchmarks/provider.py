@@ -8,6 +8,7 @@ names the question's last word, so that whoever asks can tell whose answer it go
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-
-from gateway import free_port, process, wait_for
+from servers import CLIENT_CORE, free_port, pin, process, wait_for
 
 __all__ = ("app", "expected", "provider")
 
@@ -24,8 +24,8 @@ FILLING = "an answer that goes on "
 
 
 @contextmanager
-def provider() -> Iterator[tuple[int, int]]:
-    """Its port and process id."""
+def provider() -> Iterator[int]:
+    """Its port. It shares the other core with whoever asks: servers have one to themselves."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "provider:app", "--port", str(port)]
     command += ["--app-dir", str(Path(__file__).parent), "--log-level", "critical"]
@@ -33,7 +33,9 @@ def provider() -> Iterator[tuple[int, int]]:
     command += ["--timeout-keep-alive", "1"]  # so that idle connections are soon gone
     with process(command) as pid:
         wait_for(port)
-        yield port, pid
+        pin(pid, CLIENT_CORE)
+        pin(os.getpid(), CLIENT_CORE)
+        yield port
 
 
 def expected(word: str, size: int, chunks: int = 0) -> str:

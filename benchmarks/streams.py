@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import resource
 import sys
 import time
@@ -22,8 +21,7 @@ import psutil
 from memory import streamed
 from provider import expected, provider
 from record import Goal, Table, record
-
-from gateway import CLIENT_CORE, free_port, pin, process, wait_for
+from servers import thinkonce
 
 STREAMS, CHUNKS, PAUSE = 1000, 50, 0.2
 CLAIM = "A thousand answers arrive at a time, whole, each its own."
@@ -43,15 +41,10 @@ def main(argv: list[str]) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8 * given.streams)), hard))
     with ExitStack() as stack:
-        upstream, pid = stack.enter_context(provider())
-        pin(pid, CLIENT_CORE)
-        pin(os.getpid(), CLIENT_CORE)
-        port = free_port()
-        command = [sys.executable, "-m", "thinkonce", "serve", "--port", str(port)]
-        command += ["--upstream", f"http://127.0.0.1:{upstream}/v1", "--store", "memory://"]
-        environ = {"THINKONCE_GATEWAY_ACCESS_LOG": "false", "THINKONCE_LOG_LEVEL": "error"}
-        server = psutil.Process(stack.enter_context(process(command, environ)))
-        wait_for(port)
+        upstream = stack.enter_context(provider())
+        environ = {"THINKONCE_LOG_LEVEL": "error"}
+        port, pid = stack.enter_context(thinkonce(upstream, environ))
+        server = psutil.Process(pid)
         measured = asyncio.run(drive(port, server, given.streams, given.chunks, given.pause))
     if given.json:
         print(json.dumps(measured))

@@ -1,7 +1,7 @@
 """Labelled questions of the data folder, divided by what hangs together.
 
 Two questions of one pair hang together, over all sets at once, and what hangs together falls into
-one part; the rule is the one the verifier is trained by, so `test` holds nothing it has seen.
+one part; the verifier is trained by it, so `test` holds nothing it has seen.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = (
     "joined",
     "pairs",
     "part_of",
+    "rows",
 )
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -48,7 +49,7 @@ class Pair(NamedTuple):
     b: str
     label: int
     source: str
-    part: Part
+    part: Part = "train"
 
 
 def rows(path: Path) -> Iterator[dict[str, object]]:

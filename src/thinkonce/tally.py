@@ -15,6 +15,8 @@ from thinkonce.steps import Answer
 __all__ = ("Ledger", "Tally")
 
 Owner = TypeVar("Owner")
+# Answers that no model was waited for.
+SAVING = (Outcome.HIT, Outcome.STALE, Outcome.COALESCED)
 
 
 class Tally:
@@ -71,17 +73,19 @@ class Tally:
         return answered / asked if asked else 0.0
 
     def count(self, answer: Answer) -> None:
-        saved = answer.entry.seconds if answer.entry is not None else 0.0
-        match answer.outcome:
+        self.note(answer.outcome)
+        if answer.outcome in SAVING and answer.entry is not None:
+            self.probed_seconds += answer.entry.seconds
+
+    def note(self, outcome: str) -> None:
+        """One request more; what it saved is counted by whoever knows."""
+        match outcome:
             case Outcome.HIT:
                 self.probed_hits += 1
-                self.probed_seconds += saved
             case Outcome.STALE:
                 self.stale += 1
-                self.probed_seconds += saved
             case Outcome.COALESCED:
                 self.coalesced += 1
-                self.probed_seconds += saved
             case Outcome.MISS:
                 self.misses += 1
             case Outcome.REFRESH:

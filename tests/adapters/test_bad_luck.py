@@ -11,7 +11,7 @@ import pytest
 
 from adapters.conftest import Client, Kind, Stage
 from gateway.conftest import MovableClock, until
-from gateway.upstream import DONE, Out, Seen, Upstream, chunks
+from gateway.upstream import DONE, Out, Seen, Upstream, broken_off, chunks, endless, once
 from gateway.whole_provider import provide
 from thinkonce import Cache, ConfigError
 
@@ -78,11 +78,7 @@ async def test_who_waits_for_anothers_call_keeps_his_own_time(
 ) -> None:
     go = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await go.wait()
-        await provide(seen, out)
-
-    upstream.script = slow
+    upstream.script = once(go, provide)
     cache = Cache(ttl="1h")
     patient = stage.client(cache=cache)
     hasty = stage.client(cache=cache, timeout=0.02)
@@ -96,12 +92,7 @@ async def test_who_waits_for_anothers_call_keeps_his_own_time(
 async def test_an_answer_that_breaks_off_raises_and_is_not_kept(
     client: Client, upstream: Upstream
 ) -> None:
-    async def half(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("half")[1])
-        out.cut()
-
-    upstream.script = half
+    upstream.script = broken_off(chunks("half")[1])
     for calls in (1, 2):
         name, url = await failure_of(client.kind, read_stream(client))
         assert (name, url.path) in [
@@ -113,12 +104,7 @@ async def test_an_answer_that_breaks_off_raises_and_is_not_kept(
 async def test_a_broken_answer_of_a_request_the_cache_stands_aside_for_raises_too(
     client: Client, upstream: Upstream
 ) -> None:
-    async def half(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("half")[1])
-        out.cut()
-
-    upstream.script = half
+    upstream.script = broken_off(chunks("half")[1])
     name, _ = await failure_of(client.kind, read_stream(client, kv_cache={"enabled": False}))
     assert name in ("RemoteProtocolError", "ReadError")
 
@@ -159,13 +145,7 @@ async def test_a_stale_answer_stands_in_for_a_provider_that_is_gone(
 async def test_a_client_that_leaves_in_the_middle_ends_the_call(
     client: Client, upstream: Upstream
 ) -> None:
-    async def forever(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("a")[1])
-        await asyncio.Event().wait()
-        await out.event(DONE)
-
-    upstream.script = forever
+    upstream.script = endless(chunks("a")[1])
     assert len(await read_stream(client, pieces=1)) == 1
     await upstream.left()
     await until(lambda: len(client.transport.cache.shelf.flights) == 0)
@@ -238,12 +218,7 @@ async def test_a_cancelled_asker_ends_a_call_nobody_else_waits_for(
 
 
 async def test_an_answer_that_is_dropped_unread_is_left(client: Client, upstream: Upstream) -> None:
-    async def forever(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("a")[1])
-        await asyncio.Event().wait()
-
-    upstream.script = forever
+    upstream.script = endless(chunks("a")[1])
     request = client.client.build_request(
         "POST", client.url + "/chat/completions", json=ASKED | {"stream": True}
     )

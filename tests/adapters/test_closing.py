@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from adapters.conftest import Kind, Stage
-from gateway.upstream import Out, Seen, chunks
+from gateway.upstream import chunks, endless
 from thinkonce import Cache, ConfigError, UpstreamError
 from thinkonce.adapters.side_loop import SideLoop
 from thinkonce.httpx2 import AsyncCachingTransport
@@ -67,12 +67,7 @@ def test_a_call_begun_while_the_loop_ends_is_told_that_it_is_closed() -> None:
 
 
 async def test_a_stream_read_on_after_closing_is_the_librarys_own_error(stage: Stage) -> None:
-    async def paused(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("a")[1])
-        await asyncio.Event().wait()
-
-    stage.upstream.script = paused
+    stage.upstream.script = endless(chunks("a")[1])
     client = stage.client()
     request = client.client.build_request("POST", client.url + PATH, json=ASKED)
     before = set(threading.enumerate())

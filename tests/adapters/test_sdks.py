@@ -13,7 +13,7 @@ import pytest
 
 from adapters.conftest import kind_named
 from gateway.conftest import until
-from gateway.upstream import Out, Seen, Upstream, chunks, completion
+from gateway.upstream import Out, Seen, Upstream, broken_off, chunks, completion
 from gateway.whole_provider import VECTOR, provide
 from thinkonce.httpx2 import AsyncCachingTransport, CachingTransport
 
@@ -158,12 +158,7 @@ async def test_errors_are_the_sdks_own(gpt: Sdk, upstream: Upstream) -> None:
         await gpt.create("chat.completions", **ASKED, extra_body={"kv_cache": {"tll": 1}})
     assert upstream.calls == 0
 
-    async def half(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("half")[1])
-        out.cut()
-
-    upstream.script = half
+    upstream.script = broken_off(chunks("half")[1])
     with pytest.raises((httpx2.HTTPError, openai.APIConnectionError)):
         await gpt.create("chat.completions", **ASKED, stream=True)
     await upstream.stop()

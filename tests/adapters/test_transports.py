@@ -11,7 +11,7 @@ import pytest
 
 from adapters.conftest import Client, Stage
 from gateway.conftest import until
-from gateway.upstream import Out, Seen, Upstream, completion
+from gateway.upstream import Out, Seen, Upstream, completion, once
 from gateway.whole_provider import provide
 from thinkonce import Cache
 
@@ -24,11 +24,7 @@ async def test_many_askers_at_once_are_one_call(
 ) -> None:
     go = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await go.wait()
-        await provide(seen, out)
-
-    upstream.script = slow
+    upstream.script = once(go, provide)
     asking = [asyncio.create_task(client.chat(stream=streaming)) for _ in range(12)]
     await upstream.called()
     await until(lambda: _waiting(client, 12))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.conftest import CHAT, Running, Stage, until
-from gateway.upstream import Out, Seen, Upstream, chunk, completion
+from gateway.upstream import Out, Seen, Upstream, chunk, completion, once, saying
 from gateway.wire import Line, asked, connections, line
 from thinkonce.web.edge import LEAST_TAKEN, Edge, Limits, descriptors_for
 from thinkonce.web.protocol import _peer_of
@@ -140,11 +140,7 @@ async def test_a_late_request_behind_one_under_way_waits_for_its_answer(
 ) -> None:
     go_on = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await go_on.wait()
-        await out.json(completion())
-
-    upstream.script = slow
+    upstream.script = once(go_on, saying(completion()))
     gateway = await stage.gateway(gateway=SOON)
     async with line(gateway) as client:
         await client.send(asked() + b"POST /v1/cha")
@@ -351,11 +347,7 @@ async def test_rubbish_behind_a_request_does_not_cost_its_answer(
 ) -> None:
     go_on = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await go_on.wait()
-        await out.json(completion())
-
-    upstream.script = slow
+    upstream.script = once(go_on, saying(completion()))
     async with line(gateway) as client:
         await client.send(asked() + b"rubbish\r\n\r\n")
         await upstream.called()

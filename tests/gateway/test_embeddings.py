@@ -15,7 +15,7 @@ import pytest
 from gateway.conftest import Running, Stage, until
 from gateway.test_fallback import MARK, chain
 from gateway.test_servers import saying
-from gateway.upstream import Out, Seen, Upstream
+from gateway.upstream import Out, Seen, Upstream, once
 from thinkonce.gateway import embeddings, fetch
 from thinkonce.settings import Upstream as Pool
 from thinkonce.upstream.exchange import Exchange
@@ -156,11 +156,7 @@ async def test_batches_at_once_share_what_they_have_in_common(
 ) -> None:
     gate = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await embed(seen, out)
-
-    upstream.script = slow
+    upstream.script = once(gate, embed)
     batches = [["a", "b"], ["b", "c"], ["c", "a"], ["a", "b", "c"]]
     asking = []
     for batch in batches:
@@ -180,11 +176,7 @@ async def test_a_client_that_leaves_takes_nothing_from_who_shares_its_call(
 ) -> None:
     gate = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await embed(seen, out)
-
-    upstream.script = slow
+    upstream.script = once(gate, embed)
     first = asyncio.create_task(ask(gateway, ["a", "b"]))
     await until(lambda: upstream.calls == 1)
     second = asyncio.create_task(ask(gateway, ["b"]))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.conftest import CHAT, Running, Stage, until
-from gateway.upstream import Out, Seen, Upstream, chunks, completion
+from gateway.upstream import Out, Seen, Upstream, chunks, completion, endless, once, saying
 from thinkonce.entry import Entry
 from thinkonce.settings import Upstream as Pool
 from thinkonce.tiers.tier import Key
@@ -116,12 +116,7 @@ async def test_a_slow_upstream_is_a_504_and_its_connection_is_closed(stage: Stag
 async def test_a_stream_that_pauses_too_long_ends_with_an_error_event(stage: Stage) -> None:
     gateway = await stage.gateway(gateway={"read_timeout": 0.05})
 
-    async def pause(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("a")[1])
-        await asyncio.Event().wait()
-
-    stage.upstream.script = pause
+    stage.upstream.script = endless(chunks("a")[1])
     got = await gateway.chat(stream=True)
     assert got.events[0]["choices"][0]["delta"] == {"content": "a"}
     assert got.events[-1]["error"]["code"] == "upstream_timeout"
@@ -215,11 +210,7 @@ async def test_a_purge_during_a_slow_miss_is_not_undone_by_its_answer(
 ) -> None:
     gate = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await out.json(completion())
-
-    upstream.script = slow
+    upstream.script = once(gate, saying(completion()))
     asking = asyncio.create_task(gateway.chat())
     await upstream.called()
     await gateway.post("/cache/purge", {"all": True})

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from gateway.conftest import CHAT, Running, Stage, all_ways, until
-from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion
+from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion, once, saying
 
 way = all_ways
 
@@ -165,11 +165,7 @@ async def test_every_follower_gets_the_leaders_failure_once(
 ) -> None:
     gate = asyncio.Event()
 
-    async def refuse(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await out.json({"error": {"message": "slow down"}}, 429, retry_after="7")
-
-    upstream.script = refuse
+    upstream.script = once(gate, saying({"error": {"message": "slow down"}}, 429, retry_after="7"))
     tasks = await askers(gateway, upstream)
     gate.set()
     got = await asyncio.gather(*tasks)

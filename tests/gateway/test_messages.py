@@ -10,7 +10,7 @@ import pytest
 
 from gateway.anthropic_upstream import TEXT, THOUGHT, answers, events, framed, message
 from gateway.conftest import Got, Running, Stage, until
-from gateway.upstream import Out, Seen, Upstream
+from gateway.upstream import Out, Seen, Upstream, once
 from thinkonce import settings as known
 
 ASK: dict[str, Any] = {
@@ -155,11 +155,7 @@ async def test_identical_streams_at_once_are_one_call(gateway: Running, upstream
     gate = asyncio.Event()
     say = answers()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await say(seen, out)
-
-    upstream.script = slow
+    upstream.script = once(gate, say)
     tasks = [asyncio.create_task(ask(gateway, stream=stream)) for stream in (True, True, False)]
     await upstream.called()
     await until(lambda: gateway.assembly.world.following == 3)

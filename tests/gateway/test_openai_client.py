@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from gateway.conftest import Running, Stage
-from gateway.upstream import DONE, Out, Seen, Upstream, chunks
+from gateway.upstream import Out, Seen, Upstream, chunks, endless
 
 QUESTION: list[Any] = [{"role": "user", "content": "法国的首都是哪里？"}]
 
@@ -120,13 +120,7 @@ async def test_a_stream_that_breaks_raises_in_the_client(stage: Stage, gateway: 
 async def test_a_client_that_closes_its_stream_ends_the_call(
     stage: Stage, gateway: Running, upstream: Upstream
 ) -> None:
-    async def forever(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("a")[1])
-        await asyncio.Event().wait()
-        await out.event(DONE)
-
-    upstream.script = forever
+    upstream.script = endless(chunks("a")[1])
     client = await stage.openai(gateway)
     stream = await client.chat.completions.create(model="m", messages=QUESTION, stream=True)
     async for _ in stream:

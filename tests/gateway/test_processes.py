@@ -18,7 +18,17 @@ import aiohttp
 import pytest
 
 from gateway.conftest import CHAT, Got
-from gateway.upstream import DONE, USAGE_CHUNK, Out, Seen, Upstream, chunks, completion
+from gateway.upstream import (
+    DONE,
+    USAGE_CHUNK,
+    Out,
+    Seen,
+    Upstream,
+    chunks,
+    completion,
+    once,
+    saying,
+)
 
 READY_SECONDS = 60
 
@@ -211,11 +221,7 @@ async def test_two_processes_share_answers_and_purges(host: Host) -> None:
 async def test_a_purge_in_another_process_during_a_slow_miss_holds(host: Host) -> None:
     gate = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await out.json(completion())
-
-    host.upstream.script = slow
+    host.upstream.script = once(gate, saying(completion()))
     one, two = await host.two_gateways()
     asking = asyncio.create_task(one.chat())
     await host.upstream.called()
@@ -361,11 +367,7 @@ async def test_a_gateway_killed_in_mid_stream_ends_the_streams_of_its_followers_
 async def test_an_upstreams_refusal_reaches_followers_in_other_processes_whole(host: Host) -> None:
     gate, long = asyncio.Event(), "slow down " * 5000
 
-    async def refuse(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await out.json({"error": {"message": long}}, 429, retry_after="7")
-
-    host.upstream.script = refuse
+    host.upstream.script = once(gate, saying({"error": {"message": long}}, 429, retry_after="7"))
     one, two = await host.two_gateways()
     asking = [asyncio.create_task(one.chat())]
     await host.upstream.called()
@@ -404,11 +406,7 @@ async def test_an_upstream_that_breaks_off_is_the_same_failure_in_every_process(
 async def test_a_call_whose_process_is_killed_is_made_by_another(host: Host) -> None:
     gate = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await out.json(completion())
-
-    host.upstream.script = slow
+    host.upstream.script = once(gate, saying(completion()))
     one, two = await host.two_gateways()
     lost = asyncio.create_task(one.chat())
     await host.upstream.called()

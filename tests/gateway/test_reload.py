@@ -16,7 +16,7 @@ import pytest
 
 from gateway.conftest import Running, Stage, settings_of, until
 from gateway.test_processes import Host, Process
-from gateway.upstream import Out, Seen, Upstream, completion
+from gateway.upstream import Out, Seen, Upstream, completion, once, saying
 from thinkonce import settings as known
 from thinkonce.errors import ConfigError
 from thinkonce.gateway.reload import FIXED, Reload, changes, settle
@@ -54,11 +54,7 @@ async def test_a_hit_that_was_made_ready_is_made_anew(gateway: Running, stage: S
 async def test_a_call_under_way_ends_where_it_began(gateway: Running, stage: Stage) -> None:
     gate = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await out.json(completion("from the old one"))
-
-    stage.upstream.script = slow
+    stage.upstream.script = once(gate, saying(completion("from the old one")))
     other = await stage.another_upstream()
     asking = asyncio.create_task(gateway.chat("one"))
     await stage.upstream.called()

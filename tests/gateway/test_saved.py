@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.conftest import MovableClock, Running, Stage, until
-from gateway.upstream import DONE, USAGE_CHUNK, Out, Seen, chunks, completion
+from gateway.upstream import DONE, USAGE_CHUNK, Out, Seen, chunks, completion, once, saying
 from thinkonce.cli import main
 from thinkonce.insight.prices import TYPICAL
 
@@ -101,11 +102,7 @@ async def test_an_unpriced_answer_weighs_dollars_as_a_priced_one_does(
 async def test_requests_that_join_a_call_are_counted_apart(gateway: Running, stage: Stage) -> None:
     go = asyncio.Event()
 
-    async def answer(seen: Seen, out: Out) -> None:
-        await go.wait()
-        await out.json(completion())
-
-    stage.upstream.script = answer
+    stage.upstream.script = once(go, saying(completion()))
     asked = [asyncio.ensure_future(gateway.chat()) for _ in range(3)]
     await until(lambda: gateway.assembly.world.following == 3)
     go.set()
@@ -287,7 +284,8 @@ async def test_a_users_price_is_taken_up_by_a_reload(stage: Stage) -> None:
 
     gateway = await stage.gateway()
     assembly = gateway.assembly
-    assembly.prices = None  # the list, and what the settings say
+    # The list, and what the settings say.
+    assembly.ground = replace(assembly.ground, prices=None)
     await gateway.chat()
     desk_settings = msgspec.structs.replace(
         gateway_settings(stage), prices={"gpt-4o-mini": Rates(input=1000.0, output=0.0)}

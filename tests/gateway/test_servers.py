@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.conftest import Running, Stage, until
-from gateway.upstream import Out, Script, Seen, Upstream, chunks, completion
+from gateway.upstream import Out, Script, Seen, Upstream, chunks, completion, endless
 from thinkonce.settings import Upstream as Pool
 
 
@@ -97,12 +97,7 @@ async def test_where_nobody_can_serve_the_last_refusal_passes_unchanged(stage: S
 async def test_half_a_stream_then_silence_is_never_asked_for_again(stage: Stage) -> None:
     two = await pair(stage, {"read_timeout": 0.05})
 
-    async def half(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("a")[1])
-        await asyncio.Event().wait()
-
-    two.first.script = half
+    two.first.script = endless(chunks("a")[1])
     got = await two.gateway.chat(stream=True)
     assert got.events[-1]["error"]["code"] == "upstream_timeout"
     await two.first.left()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.conftest import Running, until
-from gateway.upstream import Out, Seen, Upstream, completion
+from gateway.upstream import Out, Seen, Upstream, completion, once
 
 HALF = "half a pair: \ud800"  # JSON can say it, and no chunk can be made of it
 
@@ -41,11 +41,7 @@ async def test_who_waited_for_an_answer_of_the_wrong_shape_makes_one_call(
 ) -> None:
     gate = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await json_whatever_was_asked(seen, out)
-
-    upstream.script = slow
+    upstream.script = once(gate, json_whatever_was_asked)
     first = asyncio.create_task(gateway.chat())
     await upstream.called()
     second = asyncio.create_task(gateway.chat(stream=True))

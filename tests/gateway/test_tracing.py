@@ -19,7 +19,7 @@ from yarl import URL
 from gateway.conftest import CHAT, Running, Stage, until
 from gateway.test_fallback import chain
 from gateway.test_servers import saying
-from gateway.upstream import Out, Seen, Upstream, chunks, completion
+from gateway.upstream import Out, Seen, Upstream, broken_off, chunks, completion, once
 from thinkonce.gateway.tracing import Tracing
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -145,12 +145,7 @@ async def test_every_attempt_is_a_span_and_a_failure_an_error(
 async def test_an_answer_that_breaks_off_is_an_error_of_its_attempt(
     traced: Running, upstream: Upstream, spans: InMemorySpanExporter
 ) -> None:
-    async def cut(seen: Seen, out: Out) -> None:
-        await out.begin_stream()
-        await out.event(chunks("hel")[0])
-        out.cut()
-
-    upstream.script = cut
+    upstream.script = broken_off(chunks("hel")[0])
     await traced.chat(stream=True)
     await until(lambda: len(of_kind(spans, SpanKind.CLIENT)) == 1)
     (attempt,) = of_kind(spans, SpanKind.CLIENT)
@@ -177,11 +172,7 @@ async def test_those_who_share_a_call_share_its_span(
 ) -> None:
     gate, answer = asyncio.Event(), upstream.script
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await answer(seen, out)
-
-    upstream.script = slow
+    upstream.script = once(gate, answer)
     asking = [asyncio.create_task(traced.chat()) for _ in range(5)]
     await until(lambda: traced.assembly.world.following == 5)
     gate.set()

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.conftest import CHAT, Got
 from gateway.test_processes import Halfway, Host, Process, flushed, joined
-from gateway.upstream import Out, Seen, Upstream, completion
+from gateway.upstream import Out, Seen, Upstream, completion, once, saying
 from thinkonce.host.process import is_pid_taken
 
 TWO = ("--workers", "2")
@@ -78,6 +78,16 @@ async def crew(host: Host, gateway: Process, count: int = 2) -> list[Worker]:
     return [found[serial] for serial in sorted(found)]
 
 
+async def both_busy(host: Host) -> tuple[Process, Halfway, list[asyncio.Task[Got]]]:
+    """Two workers, each in the middle of a stream."""
+    provider = Halfway(host.upstream)
+    gateway = await host.gateway(*TWO)
+    workers = await crew(host, gateway)
+    asking = [asyncio.create_task(w.chat(w.serial, stream=True)) for w in workers]
+    await host.upstream.called(2)
+    return gateway, provider, asking
+
+
 def children(gateway: Process) -> list[int]:
     """Process ids of the workers, in the order of their start."""
     pid = gateway.child.pid
@@ -113,11 +123,7 @@ async def test_twenty_identical_requests_to_two_workers_are_one_call(host: Host)
     assert sorted(each.cache for each in got) == ["COALESCED"] * 19 + ["MISS"]
     gate = asyncio.Event()
 
-    async def slow(seen: Seen, out: Out) -> None:
-        await gate.wait()
-        await out.json(completion("whole"))
-
-    host.upstream.script = slow
+    host.upstream.script = once(gate, saying(completion("whole")))
     asking = [asyncio.create_task(worker.chat("other")) for worker in workers]
     await joined(gateway, 20)
     gate.set()
@@ -193,11 +199,7 @@ async def test_nothing_survives_a_parent_that_is_killed(host: Host) -> None:
 
 @pytest.mark.slow
 async def test_sigterm_lets_all_workers_finish(host: Host) -> None:
-    provider = Halfway(host.upstream)
-    gateway = await host.gateway(*TWO)
-    workers = await crew(host, gateway)
-    asking = [asyncio.create_task(w.chat(w.serial, stream=True)) for w in workers]
-    await host.upstream.called(2)
+    gateway, provider, asking = await both_busy(host)
     gateway.child.send_signal(signal.SIGTERM)
     assert gateway.child.stdout is not None
     line = (await gateway.child.stdout.readline()).decode()
@@ -299,11 +301,7 @@ async def test_a_worker_killed_under_load_costs_only_its_own_connections(host: H
 
 @pytest.mark.slow
 async def test_one_worker_that_is_told_to_end_drains_and_is_replaced(host: Host) -> None:
-    provider = Halfway(host.upstream)
-    gateway = await host.gateway(*TWO)
-    workers = await crew(host, gateway)
-    asking = [asyncio.create_task(w.chat(w.serial, stream=True)) for w in workers]
-    await host.upstream.called(2)
+    gateway, provider, asking = await both_busy(host)
     os.kill(children(gateway)[0], signal.SIGTERM)
     for _ in range(12):  # half of them were the drained one's
         assert (await (await connected(host, gateway)).get("/readyz")) == b'{"status":"ready"}'

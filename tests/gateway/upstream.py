@@ -242,6 +242,45 @@ def with_usage(seen: Seen, events: list[dict[str, Any]]) -> list[dict[str, Any]]
     return events
 
 
+def saying(body: Any, status: int = 200, **more: str) -> Script:
+    async def say(seen: Seen, out: Out) -> None:
+        await out.json(body, status, **more)
+
+    return say
+
+
+def once(gate: asyncio.Event, script: Script) -> Script:
+    """`script`, once `gate` is set."""
+
+    async def late(seen: Seen, out: Out) -> None:
+        await gate.wait()
+        await script(seen, out)
+
+    return late
+
+
+def broken_off(event: Any) -> Script:
+    """A stream whose connection breaks behind its first event."""
+
+    async def break_off(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        await out.event(event)
+        out.cut()
+
+    return break_off
+
+
+def endless(event: Any) -> Script:
+    """A stream of which nothing comes behind its first event."""
+
+    async def go_on(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        await out.event(event)
+        await asyncio.Event().wait()
+
+    return go_on
+
+
 async def stream(out: Out, events: list[Any], *, done: bool = True) -> None:
     await out.begin_stream()
     for event in events:

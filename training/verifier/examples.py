@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from edits import another, same
-from sets import CLASS_A, Pair, pairs, questions, rows
+from labelled import Pair, background, pairs, rows
 
 __all__ = ("Corpus", "corpus")
 
+CLASS_A = ("pawsx_zh", "banking77", "clinc150", "arena_hard")  # sets that may be copied
 # How often a set's pairs come in an epoch. English has four times as many as any Chinese set.
 _TIMES = {"qqp": 1.0, "lcqmc": 2.0, "bq_corpus": 1.6, "oppo_xiaobu": 2.0, "covid_pairs_zh": 1.0,
           "pawsx_zh": 3.0}  # fmt: skip
@@ -44,9 +45,8 @@ class Corpus:
 
 def corpus(data: Path, leave_out: Sequence[str] = (), *, only_class_a: bool = False) -> Corpus:
     """`leave_out`: sets that training must not see, for a test on traffic of another kind."""
-    known = pairs(data)
     out = {*leave_out}
-    real = [pair for pair in known["train"] if pair.source not in out]
+    real = [pair for pair in pairs(data) if pair.part == "train" and pair.source not in out]
     if only_class_a:
         real = [pair for pair in real if pair.source in CLASS_A]
     plain = [name for name in ("banking77", "clinc150", "arena_hard") if name not in out]
@@ -55,7 +55,7 @@ def corpus(data: Path, leave_out: Sequence[str] = (), *, only_class_a: bool = Fa
     chance = random.Random(0)
     texts = list(dict.fromkeys(text for pair in real for text in (pair.a, pair.b)))
     for name in plain:
-        texts += chance.sample(found := questions(data, name), min(len(found), 4000))
+        texts += chance.sample(found := background(name, data), min(len(found), 4000))
     texts = [text for text in texts if len(text) <= 300]
     return Corpus(real, texts, _neighbours(data, plain))
 
@@ -99,7 +99,7 @@ def _neighbours(data: Path, names: Sequence[str]) -> list[Pair]:
         if name in ("banking77", "clinc150"):
             asked = [(str(row["q"]), str(row["intent"])) for row in rows(_file(data, name))]
         elif name == "msmarco_dev_queries":  # real questions, each once
-            asked = [(text, text) for text in questions(data, name)]
+            asked = [(text, text) for text in background(name, data)]
         else:
             continue
         found += _nearest_of_other_intent(asked, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sets import Pair
+from labelled import Pair
 
 __all__ = ("area", "recall_at", "report")
 

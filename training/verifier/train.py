@@ -10,19 +10,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from base import read_base, weights_file
-from examples import Corpus, corpus
-from measure import report
-from sets import Pair, pairs, questions
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 from vocabulary import choose, tokenizer_of
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "benchmarks" / "semantic")]
+
+from examples import Corpus, corpus  # noqa: E402
+from labelled import Pair, background, pairs  # noqa: E402
+from measure import report  # noqa: E402
 
 LONGEST = 128  # tokens of a pair; longer ones are not asked of the verifier
 SAVE_EVERY = 250  # steps
@@ -48,7 +52,8 @@ class Verifier(nn.Module):
 def start(data: Path, layers: list[int]) -> tuple[Verifier, Tokenizer]:
     """The base model with the vocabulary and the layers that are kept."""
     base = read_base(weights_file())
-    texts = [text for pair in pairs(data)["train"] for text in (pair.a, pair.b)]
+    known = [pair for pair in pairs(data) if pair.part == "train"]
+    texts = [text for pair in known for text in (pair.a, pair.b)]
     for name in (
         "banking77",
         "clinc150",
@@ -56,7 +61,7 @@ def start(data: Path, layers: list[int]) -> tuple[Verifier, Tokenizer]:
         "msmarco_dev_queries",
         "sharegpt_v3_sample",
     ):
-        texts += questions(data, name)
+        texts += background(name, data)
     kept = choose(base, texts, least=2)
     config = BertConfig(
         vocab_size=len(kept),
@@ -116,7 +121,7 @@ def train(options: argparse.Namespace) -> None:
     layers = [int(each) for each in options.layers.split(",")]
     model, tokenizer = start(options.data, layers)
     known = corpus(options.data, options.leave_out, only_class_a=options.class_a)
-    held = pairs(options.data)["calibration"]
+    held = [pair for pair in pairs(options.data) if pair.part == "calibration"]
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]

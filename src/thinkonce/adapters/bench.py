@@ -28,7 +28,6 @@ from thinkonce.gateway.saving import Keeper
 from thinkonce.gateway.served import Served
 from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.savings import MILLION, Account, Saved, Savings
-from thinkonce.outcome import Outcome
 from thinkonce.request.headers import EVERY, is_credential
 from thinkonce.tally import Tally
 from thinkonce.upstream.failure import TimedOut
@@ -82,7 +81,7 @@ class Bench:
         plain = endpoint.answer_inline(call, message)
         if plain is not None:
             await send_ready(call, *plain)
-            self._counts.told(call.outcome)
+            self.tally.note(call.outcome)
             return answering
         task = asyncio.get_running_loop().create_task(
             self._serve(endpoint, call, message, question, answering)
@@ -150,7 +149,7 @@ class Bench:
             log.exception("request %s: the cache failed", call.id.decode("latin-1"))
             answering.fail(error if call.status else Aside())
         finally:
-            self._counts.told(call.outcome)
+            self.tally.note(call.outcome)
 
     async def _answer(
         self, endpoint: Served, call: Call, message: Message, question: Question
@@ -213,23 +212,6 @@ class _Counts(Counts):
     def __init__(self) -> None:
         self.tally = Tally()
         super().__init__(keeper=Keeper(_Savings(self.tally), None))
-
-    def told(self, outcome: str) -> None:
-        """One request was answered, or was not."""
-        tally = self.tally
-        match outcome:
-            case Outcome.HIT:
-                tally.probed_hits += 1
-            case Outcome.STALE:
-                tally.stale += 1
-            case Outcome.COALESCED:
-                tally.coalesced += 1
-            case Outcome.MISS:
-                tally.misses += 1
-            case Outcome.REFRESH:
-                tally.refreshed += 1
-            case Outcome.BYPASS:
-                tally.bypassed += 1
 
 
 class _Savings(Savings):
