@@ -77,12 +77,13 @@ class LedgerTable:
             rows: list[Any] = []
             for name in names:
                 rows += connection.execute(_marked(NAMED, which), (*which, name)).fetchall()
+            if not rows:  # perhaps a new group: then one may be of no use any more
+                connection.execute(TOO_OLD, (now - int(KEPT_SECONDS),))
             for name, data in change(_opened(group, rows, self._aliases)).items():
                 connection.execute(_marked(REMOVE, which), (*which, name))
                 value = _sealed(group, name, data, self._aliases)
                 connection.execute(WRITE, (written, name, now, value))
             connection.execute(TRIM, (written, MOST_NAMES))
-            connection.execute(TOO_OLD, (now - int(KEPT_SECONDS),))
 
 
 def write_ledger_again(connection: apsw.Connection, aliases: Aliases) -> None:
