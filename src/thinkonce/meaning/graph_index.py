@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.meaning.flat_index import NAME_BYTES, SPARE, Near
 from thinkonce.meaning.native import onnxruntime_before_usearch
 from thinkonce.meaning.packed import Packed, pack
@@ -30,7 +29,7 @@ LINKS, LOOK_ADDING, LOOK_SEARCHING = 16, 128, 96
 
 
 class GraphIndex:
-    """As `FlatIndex`. Thread-safe."""
+    """As `FlatIndex`. Thread-safe; not for a forked child."""
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
@@ -46,7 +45,6 @@ class GraphIndex:
         self._names: dict[int, bytes] = {}
         self._next = 0
         self._lock = threading.Lock()
-        on_fork(self._in_child)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -84,6 +82,10 @@ class GraphIndex:
         order = np.argsort(-exact, kind="stable")[:count]
         return [Near(names[n], float(exact[n])) for n in order]
 
+    def names(self) -> list[bytes]:
+        with self._lock:
+            return list(self._numbers)
+
     def rows(self) -> Iterator[tuple[bytes, Packed]]:
         """All of it, as it is now."""
         with self._lock:
@@ -103,6 +105,3 @@ class GraphIndex:
         del self._names[number]
         self._graph.remove(number)
         return True
-
-    def _in_child(self) -> None:
-        free_after_fork(self._lock)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from typing import Any
 
@@ -129,17 +127,29 @@ def test_memory_is_given_back(index: Index) -> None:
     assert index.nbytes < full / 10
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_can_use_it(index: Index) -> None:
-    index.put(b"a", pack(vector_of(1)))
-    index._lock.acquire()
-    child = os.fork()
-    if child == 0:
-        index.put(b"b", pack(vector_of(2)))
-        os._exit(0 if len(index.search(vector_of(1), 2)) == 2 else 1)
-    index._lock.release()
-    assert os.waitpid(child, 0)[1] == 0
+def test_rows_added_together_are_found_like_those_added_one_by_one() -> None:
+    index = FlatIndex(WIDTH)
+    index.put(b"first", pack(vector_of(0)))
+    names = [b"%d" % n for n in range(1, 70)]
+    index.extend(names, [pack(vector_of(n)) for n in range(1, 70)])
+    assert len(index) == 70
+    for n in (1, 35, 69):
+        assert index.search(vector_of(n), 1)[0].name == b"%d" % n
+    assert index.remove(b"1")
+    assert index.search(vector_of(69), 1)[0].name == b"69"
+    assert sorted(index.names()) == sorted([b"first", *names[1:]])
+
+
+def test_the_nearest_of_many_rows_are_the_nearest_of_all() -> None:
+    count, width = 30_000, 8  # more rows than are ranked one by one
+    rows = np.random.default_rng(5).standard_normal((count, width)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    index = FlatIndex(width)
+    index.extend([b"%d" % n for n in range(count)], [pack(row) for row in rows])
+    for question in rows[::5000]:
+        found = index.search(question, 5)
+        wanted = np.sort(rows @ question)[::-1][:5]
+        assert [near.similarity for near in found] == pytest.approx(wanted, abs=0.02)
 
 
 def test_a_packed_vector_comes_back_and_a_damaged_one_does_not() -> None:

@@ -1,0 +1,264 @@
+"""The questions of one partition, in memory: what was asked where all else was equal.
+
+    rows of the store ──► take ──┐
+    puts of this process ──► add ┴──► vectors: FlatIndex ──► many: moved on into a GraphIndex
+                                      wordings: fingerprint ──► newest digest
+
+Made of rows and thrown away at will. What it gives are candidates: an entry may have gone since,
+and whoever finds that out says so (`forget`). Texts are not held; they lie with the entries.
+A search looks into both indexes, so that rows may be moved while it goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinkonce.likeness import Hint
+from thinkonce.meaning.flat_index import FlatIndex, Near
+from thinkonce.meaning.graph_index import GraphIndex
+from thinkonce.meaning.packed import Packed, unpack
+from thinkonce.tiers.tier import Question
+
+__all__ = ("FIRST", "GRAPH_FROM", "Space")
+
+# Rows. Below, a scan costs less than a graph's upkeep: 30,000 rows of 512 dimensions take 0.9 ms a
+# search and 12 us a row to add, a graph 0.3 ms and 0.6 ms. Most requests that search add a row.
+GRAPH_FROM = 30_000
+MOVE_FROM = 4_000  # the same where there is a graph already
+FIRST = 2**62  # a number later than any row's
+MOST_MISSING = 100_000  # digests remembered whose vector is still to be made
+OWN_BYTES = 1200  # of a space without rows
+WORDING_BYTES = 150  # of a fingerprint and its place
+MOVED = 50  # rows moved into a graph at a time
+
+
+class Space:
+    """Thread-safe; not for a forked child.
+
+    `newest` and `oldest` are the rows of the store that were read last, in either direction;
+    `complete` once there are none before `oldest`. `missing` holds digests of entries without a
+    vector of this space's embedder.
+    """
+
+    __slots__ = (
+        "_fed",
+        "_flat",
+        "_graph",
+        "_lock",
+        "_wordings",
+        "added",
+        "complete",
+        "counted",
+        "dimensions",
+        "embedder",
+        "epoch",
+        "missing",
+        "newest",
+        "oldest",
+        "partition",
+    )
+
+    def __init__(self, partition: bytes, embedder: str, dimensions: int) -> None:
+        self.partition, self.embedder, self.dimensions = partition, embedder, dimensions
+        self.newest, self.oldest, self.complete = 0, FIRST, False
+        self.missing: dict[bytes, None] = {}
+        self.added = 0  # rows since what is gone was last swept out
+        self.epoch = 0  # purges up to this one are known here
+        self.counted = 0  # bytes, as its owner last counted them
+        self._flat: FlatIndex | None = None
+        self._graph: GraphIndex | None = None
+        self._wordings: dict[bytes, bytes] = {}
+        self._fed: dict[bytes, None] = {}  # put by this process, not seen in the store yet
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Vectors held."""
+        return sum(map(len, self._indexes()))
+
+    def __contains__(self, digest: bytes) -> bool:
+        return any(digest in index for index in self._indexes())
+
+    @property
+    def nbytes(self) -> int:
+        held = sum(index.nbytes for index in self._indexes())
+        return OWN_BYTES + held + WORDING_BYTES * (len(self._wordings) + len(self.missing))
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def nearest(self, vector: NDArray[np.float32], count: int) -> list[Near]:
+        """Up to `count` candidates by digest, nearest first. `vector`: of this embedder, length 1.
+
+        Nothing for a vector that is not finite, or of other dimensions.
+        """
+        if vector.shape != (self.dimensions,) or not np.isfinite(vector).all():
+            return []
+        # The flat one first: what is moved meanwhile is found twice rather than not at all.
+        found = {
+            near.name: near for index in self._indexes() for near in index.search(vector, count)
+        }
+        return sorted(found.values(), key=lambda near: -near.similarity)[:count]
+
+    def alike(self, fingerprint: bytes) -> list[bytes]:
+        """The newest entry with this fingerprint, by its digest."""
+        found = self._wordings.get(fingerprint) if fingerprint else None
+        return [] if found is None else [found]
+
+    # -- what comes and goes -----------------------------------------------------------------
+
+    def add(self, digest: bytes, hint: Hint) -> None:
+        """What this process just put."""
+        with self._lock:
+            self._fed[digest] = None
+            self.added += 1
+            if hint.fingerprint:
+                self._wordings[hint.fingerprint] = digest
+            vector = self._readable(hint.embedder, hint.vector)
+            if vector is not None:
+                self._put(digest, vector)
+            else:
+                self._miss(digest)
+
+    def take(self, rows: Sequence[Question], *, forwards: bool) -> None:
+        """Rows of the store: those behind `newest`, in order, or those before `oldest`, backwards.
+
+        What is held already is newer than rows read backwards, and is not replaced by them.
+        """
+        with self._lock:
+            names, vectors = list[bytes](), list[Packed]()
+            for row in rows:
+                self._fed.pop(row.digest, None)
+                if row.fingerprint and (forwards or row.fingerprint not in self._wordings):
+                    self._wordings[row.fingerprint] = row.digest
+                vector = self._readable(row.embedder, row.vector)
+                if vector is None:
+                    self._miss(row.digest)
+                elif row.digest not in self:
+                    names.append(row.digest)
+                    vectors.append(vector)
+                elif forwards:
+                    self._put(row.digest, vector)
+            self._extend(names, vectors)
+            self.added += len(names) if forwards else 0
+            numbers = [row.row for row in rows]
+            self.newest = max(self.newest, *numbers, 0)
+            self.oldest = min(self.oldest, *numbers, FIRST)
+
+    def forget(self, digest: bytes, fingerprint: bytes = b"") -> None:
+        """The entry is gone; `fingerprint`: by which `alike` gave it."""
+        with self._lock:
+            self._drop(digest)
+            if self._wordings.get(fingerprint) == digest:
+                del self._wordings[fingerprint]
+
+    def sweep(self, is_alive: Callable[[bytes], bool]) -> int:
+        """Forget what is gone; how many vectors. What this process put lately may be still on its
+        way to the store, and is spared once."""
+        with self._lock:
+            fed, self._fed = self._fed, {}
+            gone = [name for name in self._names() if name not in fed and not is_alive(name)]
+            for digest in gone:
+                self._drop(digest)
+            self._wordings = {
+                mark: digest
+                for mark, digest in self._wordings.items()
+                if digest in fed or is_alive(digest)
+            }
+            self.added = 0
+            return len(gone)
+
+    def shrink(self, share: float) -> None:
+        """Forget this share of what is held, what came first first."""
+        with self._lock:
+            names, marks = self._names(), list(self._wordings)
+            for digest in names[: ceil(len(names) * share)]:
+                self._drop(digest)
+            for mark in marks[: ceil(len(marks) * share)]:
+                del self._wordings[mark]
+            for digest in list(self.missing)[: ceil(len(self.missing) * share)]:
+                del self.missing[digest]
+
+    # -- vectors made later ------------------------------------------------------------------
+
+    def give(self, digest: bytes, vector: bytes) -> None:
+        """A vector, packed, for one that had none."""
+        with self._lock:
+            self.missing.pop(digest, None)
+            self._put(digest, unpack(vector, self.dimensions))
+
+    # -- the graph ---------------------------------------------------------------------------
+
+    @property
+    def is_to_be_moved(self) -> bool:
+        """Whether there are so many rows that `move` is of use."""
+        return len(self._flat or ()) >= (GRAPH_FROM if self._graph is None else MOVE_FROM)
+
+    def move(self) -> bool:
+        """Move some rows into the graph, about a millisecond each; False if none were left.
+
+        For one thread at a time.
+        """
+        flat = self._flat
+        names = [] if flat is None else flat.names()[-MOVED:]
+        if flat is None or not names:
+            return False
+        graph = self._graph or GraphIndex(self.dimensions)
+        for name in names:
+            vector = flat.get(name)
+            if vector is not None:
+                graph.put(name, vector)
+        with self._lock:
+            self._graph = graph
+            for name in names:
+                if not flat.remove(name):  # forgotten meanwhile
+                    graph.remove(name)
+        return True
+
+    # -- under the lock ----------------------------------------------------------------------
+
+    def _readable(self, embedder: str, vector: bytes) -> Packed | None:
+        """None for another embedder's, for none, and for a damaged one."""
+        if not vector or embedder != self.embedder:
+            return None
+        try:
+            return unpack(vector, self.dimensions)
+        except ValueError:
+            return None
+
+    def _put(self, digest: bytes, vector: Packed) -> None:
+        self.missing.pop(digest, None)
+        if self._graph is not None:
+            self._graph.remove(digest)
+        if self._flat is None:
+            self._flat = FlatIndex(self.dimensions)
+        self._flat.put(digest, vector)
+
+    def _extend(self, names: list[bytes], vectors: list[Packed]) -> None:
+        if not names:
+            return
+        if self._flat is None:
+            self._flat = FlatIndex(self.dimensions)
+        self._flat.extend(names, vectors)
+        if self.missing:
+            for name in names:
+                self.missing.pop(name, None)
+
+    def _miss(self, digest: bytes) -> None:
+        if self.dimensions and digest not in self and len(self.missing) < MOST_MISSING:
+            self.missing[digest] = None
+
+    def _drop(self, digest: bytes) -> None:
+        self.missing.pop(digest, None)
+        self._fed.pop(digest, None)
+        for index in self._indexes():
+            index.remove(digest)
+
+    def _names(self) -> list[bytes]:
+        return [name for index in reversed(self._indexes()) for name in index.names()]
+
+    def _indexes(self) -> list[FlatIndex | GraphIndex]:
+        return [index for index in (self._flat, self._graph) if index is not None]
