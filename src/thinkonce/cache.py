@@ -17,9 +17,12 @@ from thinkonce.entry import Meta
 from thinkonce.errors import NotCached
 from thinkonce.freshness import TTL_CLASSES, Rules, TtlClass
 from thinkonce.functions import Kind, describe
+from thinkonce.likeness import Wording
+from thinkonce.questions import askable, guessed, part
 from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
 from thinkonce.selector import Selector, key_digits
+from thinkonce.settings.semantic import Semantic, semantic_of
 from thinkonce.shelf import open_shelf
 from thinkonce.stats import CacheStats, Explanation
 from thinkonce.steps import Ask, Draft
@@ -48,7 +51,8 @@ class Cache(Workings):
     (entries) and `max_bytes` bound the memory tier, `store_max_bytes` the store. `inline` lets
     generated wrappers answer memory hits by themselves. `ttl_classes` replaces the table of
     classes. `encryption_key` (32 bytes in hex or base64, or several such keys, the new one first)
-    encrypts the store. Raises ConfigError.
+    encrypts the store. `semantic` lets questions in other words be answered: True, a smallest
+    similarity, or a dict of the settings of `[semantic]`. Raises ConfigError.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Cache(Workings):
         inline: bool = True,
         secret: str = "",
         encryption_key: str = "",
+        semantic: object = False,
         clock: Clock = SYSTEM,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -92,6 +97,9 @@ class Cache(Workings):
             clock=clock,
             chance=chance,
         )
+        wanted = semantic if isinstance(semantic, Semantic) else semantic_of(semantic)[0]
+        if wanted.enabled:
+            shelf.compare(wanted)
         super().__init__(shelf)
         self.inline, self.implied_priority = inline, implied
         self._plain_callers: OrderedDict[int, Caller] = OrderedDict()
@@ -238,8 +246,9 @@ class Cache(Workings):
         return self.keyer.call_key(VALUE_SCOPE, "", namespace, raw)
 
     def _value_ask(self, request: object, controls: Controls) -> Ask:
-        return Ask(
-            key=self._value_key(request, controls.namespace),
+        key = self._value_key(request, controls.namespace)
+        ask = Ask(
+            key=key,
             meta=Meta(
                 scope=VALUE_SCOPE,
                 namespace=controls.namespace,
@@ -251,6 +260,19 @@ class Cache(Workings):
             draft=self._draft_value,
             epoch=self.epoch,
         )
+        meaning = self.shelf.meaning
+        if meaning is not None and (wording := self._wording(request, controls.namespace)):
+            ask.likeness = meaning.likeness(key, wording, ask.meta, controls.semantic)
+        return ask
+
+    def _wording(self, request: object, namespace: str) -> Wording | None:
+        found = part(request)
+        if found is None:
+            return None
+        text, rest, tools = found
+        raw = canonical_args(("request",), (rest,))
+        partition = self.keyer.call_partition(VALUE_SCOPE, "", namespace, raw)
+        return Wording(text, partition, tools)
 
     def _draft_value(self, value: Any, seconds: float) -> Draft:
         kept = keep(value)
@@ -290,7 +312,9 @@ class Cache(Workings):
             function = describe(fn)
             if is_bound:
                 function = replace(function, is_method=True)
-            caller = Caller(self, function, Options())
+            compares = self.shelf.meaning is not None
+            question = guessed(askable(function)) if compares else ""
+            caller = Caller(self, function, Options(question=question))
             self.register(caller)
             with self.lock:
                 self._plain_callers[id(fn)] = caller

@@ -13,7 +13,7 @@ from thinkonce.copies import Values, copied, may_change
 from thinkonce.functions import Function
 from thinkonce.likeness import Wording
 from thinkonce.outcome import Reason
-from thinkonce.protocols.question import BLANK, question_in
+from thinkonce.questions import part
 from thinkonce.request.arguments import LocalClass, canonical_args
 from thinkonce.tiers.tier import Key
 from thinkonce.workings import Workings
@@ -81,7 +81,7 @@ class CallKeys:
         """
         counted = list(self._counted(values))
         place = self._names.index(name)
-        found = _question_in(counted[place])
+        found = part(counted[place])
         if found is None:
             return None
         text, counted[place], tools = found
@@ -129,16 +129,3 @@ class CallKeys:
         except Exception:  # `key=` and `__thinkonce_key__` are the user's code
             return False
         return now is not None and now.local == key.local
-
-
-def _question_in(value: object) -> tuple[str, object, bool] | None:
-    """The question's text, `value` with a blank in its place, and whether tools are in play."""
-    if isinstance(value, str):
-        return value, BLANK, False
-    is_list = isinstance(value, list)
-    body = {"messages": value} if is_list else value
-    question = question_in(body) if isinstance(body, dict) else None
-    if question is None:
-        return None
-    rest = question.rest["messages"] if is_list else question.rest
-    return question.text, rest, question.tools

@@ -19,6 +19,7 @@ from thinkonce.call_keys import CallKeys
 from thinkonce.copies import Alone, Values
 from thinkonce.entry import Meta
 from thinkonce.functions import Function, describe, told_apart
+from thinkonce.likeness import Likeness
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import Controls
 from thinkonce.singleflight import Role, Seat, Since
@@ -50,6 +51,7 @@ class Options:
 
     `key` replaces the arguments in the identity; `condition` sees each new value and says
     whether it may be stored; `serializer` brings values of the user's own types into a store.
+    `question` names the parameter that may be asked in other words; "": none.
     """
 
     controls: Controls = field(default_factory=Controls)
@@ -57,6 +59,7 @@ class Options:
     key: Callable[..., Any] | None = None
     serializer: Serializer | None = None
     condition: Callable[[Any], bool] | None = None
+    question: str = ""
 
 
 class Caller:
@@ -174,7 +177,17 @@ class Caller:
         if key is not None:
             ask.intact = lambda: self.keys.is_intact(values, key)
             ask.renewal = partial(self._renewal, values, self.invoke)
+            ask.likeness = self._likeness(values, key)
         return ask
+
+    def _likeness(self, values: Values, key: Key) -> Likeness | None:
+        meaning, name = self.cache.shelf.meaning, self.options.question
+        if meaning is None or not name:
+            return None
+        wording = self.keys.wording(values, name)
+        if wording is None:
+            return None
+        return meaning.likeness(key, wording, self.meta, self.options.controls.semantic)
 
     def _renewal(self, values: Values, call: Callable[[Values], Any], ask: Ask) -> Ask | None:
         """`ask` with arguments of its own, since nobody waits for it with those it has now."""

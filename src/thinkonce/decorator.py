@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
@@ -15,7 +16,9 @@ from thinkonce.caller import Caller, Options
 from thinkonce.errors import ConfigError
 from thinkonce.functions import Function, Kind, describe
 from thinkonce.outcome import Outcome, Reason
+from thinkonce.questions import askable, guessed, named
 from thinkonce.selector import Selector
+from thinkonce.settings.semantic import semantic_of
 from thinkonce.stats import CacheStats, Explanation
 from thinkonce.units import parse_seconds
 from thinkonce.values import Serializer
@@ -136,6 +139,8 @@ def cached(
     key: called with the same arguments; what it returns is the identity in their place.
     ignore: names of parameters that do not count.
     version: stands in for the digest of the function's source.
+    semantic: also answer questions in other words: True, a smallest similarity (0 to 1), or a
+        dict of the settings of `[semantic]`, with `question`, the parameter that is asked.
     serializer: an object with `dumps` and `loads`, for types a store cannot keep by itself.
     stale_while_revalidate: seconds past expiry in which the old value may still be given
         while a new one is made in the background.
@@ -143,9 +148,14 @@ def cached(
 
     Raises ConfigError for settings that cannot work.
     """
-    if semantic is not None and semantic is not False:
-        raise ConfigError("semantic", semantic, "None; matching by meaning is not built yet")
-    own = {"max_size": max_size, "max_bytes": max_bytes, "policy": policy, "store": store}
+    own: dict[str, object] = {
+        "max_size": max_size,
+        "max_bytes": max_bytes,
+        "policy": policy,
+        "store": store,
+    }
+    wording = _Wording.of(semantic, cache)
+    own["semantic"] = wording.of_own_cache
     holder = _cache_for(cache, {name: value for name, value in own.items() if value is not None})
     if tags is None:
         raise ConfigError("tags", tags, 'texts, such as ["faq"]; () for none')
@@ -159,8 +169,8 @@ def cached(
 
     def decorate(function: Any) -> Any:
         if isinstance(function, staticmethod | classmethod):
-            return type(function)(_decorate(function.__func__, holder, options, version))
-        return _decorate(function, holder, options, version)
+            return type(function)(_decorate(function.__func__, holder, options, version, wording))
+        return _decorate(function, holder, options, version, wording)
 
     return decorate if fn is None else decorate(fn)
 
@@ -174,15 +184,62 @@ def _cache_for(cache: Cache | None, own: dict[str, Any]) -> Cache:
     return cache
 
 
+class _Wording(msgspec.Struct, frozen=True):
+    """What was said of other words. `of_own_cache`: None where the cache was given.
+
+    `wanted` None: where the cache compares questions and it is clear which argument is one.
+    """
+
+    wanted: bool | float | None
+    question: object = None
+    of_own_cache: object = None
+
+    @classmethod
+    def of(cls, semantic: object, cache: Cache | None) -> _Wording:
+        if semantic is None or semantic is False:
+            return cls(wanted=semantic)
+        settings, beside = semantic_of(semantic, ("question",))
+        wanted = settings.similarity or True
+        if cache is None:
+            return cls(wanted, beside.get("question"), settings)
+        if cache.shelf.meaning is None:
+            accepts = "it where the Cache is made that cache= gives: Cache(semantic=True)"
+            raise ConfigError("semantic", semantic, accepts)
+        said = set(semantic) if isinstance(semantic, Mapping) else set()
+        if said - {"question", "similarity", "enabled"}:
+            name = min(said - {"question", "similarity", "enabled"})
+            accepts = "it where the Cache is made that cache= gives"
+            raise ConfigError(f"semantic[{name!r}]", "***", accepts)
+        return cls(wanted, beside.get("question"))
+
+    def question_of(self, function: Function, options: Options, *, compares: bool) -> str:
+        """The parameter that may be asked in other words; "" for none."""
+        if self.wanted is False or not compares:
+            return ""
+        parameters = askable(function, options.ignore)
+        if self.wanted is None:
+            return "" if options.key else guessed(parameters)
+        if options.key is not None:
+            raise ConfigError("semantic", self.wanted, "a function without key=")
+        return named(self.question, parameters, function.scope)
+
+
 def _decorate(
-    fn: Callable[..., Any], cache: Cache, options: Options, version: str | None
+    fn: Callable[..., Any],
+    cache: Cache,
+    options: Options,
+    version: str | None,
+    wording: _Wording,
 ) -> Callable[..., Any]:
     function = describe(fn, version)
     unknown = options.ignore - set(function.names)
     if unknown:
         known = ", ".join(function.names)
         raise ConfigError("ignore", sorted(unknown), f"parameters of {function.scope}: {known}")
-    caller = Caller(cache, function, options)
+    compares = cache.shelf.meaning is not None
+    question = wording.question_of(function, options, compares=compares)
+    controls = msgspec.structs.replace(options.controls, semantic=wording.wanted)
+    caller = Caller(cache, function, replace(options, question=question, controls=controls))
     cache.register(caller)
     wrapper = build(caller.function, _slow(caller), _probe(caller, options), options.ignore)
     _attach(wrapper, caller)

@@ -9,10 +9,12 @@ import heapq
 import logging
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,6 +31,11 @@ from thinkonce.tiers.keyring import NO_KEYS, Keyring
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.purges import concerned
 from thinkonce.tiers.tier import Key, Tier, TierStats
+from thinkonce.words import words_of
+
+if TYPE_CHECKING:
+    from thinkonce.meaning.matching import Meaning
+    from thinkonce.settings.semantic import Namespace, Semantic
 
 __all__ = ("Shelf", "open_shelf")
 
@@ -36,6 +43,7 @@ log = logging.getLogger("thinkonce")
 
 # Later than every epoch: a purge that has no number yet concerns all there is.
 UNNUMBERED = sys.maxsize
+NOWHERE_ELSE: Mapping[str, Namespace] = MappingProxyType({})
 
 
 class Shelf:
@@ -59,6 +67,7 @@ class Shelf:
         self.shared = self.store is not None
         # Told the tier's name and the error where a failure is nobody's who asks.
         self.tier_failed: Callable[[str, Exception], None] = _log_failure
+        self.meaning: Meaning | None = None  # what finds answers to questions in other words
         self.setting = Setting(
             tiers=(memory,) if self.store is None else (memory, self.store),
             rules=rules,
@@ -73,6 +82,39 @@ class Shelf:
     def epoch(self) -> int:
         """The purge epoch now; what a request begins under."""
         return int(self.memory.purges.epoch[0])
+
+    def compare(
+        self,
+        options: Semantic,
+        namespaces: Mapping[str, Namespace] = NOWHERE_ELSE,
+        data: Path | None = None,
+    ) -> None:
+        """Let questions in other words be answered; from now on under `options`, if they are.
+
+        Takes seconds the first time: models are loaded. `data` is the data folder. Raises
+        ConfigError for an embedder, a verifier or a judge that cannot be had.
+        """
+        if self.meaning is not None:
+            self.meaning.adopt(options, namespaces)
+            return
+        # Not at the top: what it stands on (numpy, and models) is an extra.
+        try:
+            from thinkonce.meaning.opening import open_meaning
+        except ModuleNotFoundError as missing:
+            accepts = f"it once {missing.name} is there; thinkonce[semantic] brings it"
+            raise ConfigError("semantic", True, accepts) from missing
+
+        self.meaning = open_meaning(
+            options,
+            namespaces,
+            tiers=lambda: self.setting.tiers,
+            memory=self.memory,
+            store=self.store,
+            words=words_of,
+            data=data,
+            clock=self.clock,
+            chance=self.setting.chance,
+        )
 
     # -- looking -------------------------------------------------------------------------
 
@@ -140,6 +182,7 @@ class Shelf:
             "tiers": {name: msgspec.structs.asdict(stats) for name, stats in tiers.items()},
             **self.bounds(),
             **self.identity(),
+            **({} if self.meaning is None else {"semantic": self.meaning.told()}),
         }
 
     def identity(self) -> dict[str, int | str]:
@@ -213,6 +256,9 @@ class Shelf:
 
     def close(self) -> None:
         """Finish what is queued and let the store go; memory serves on. Idempotent."""
+        if self.meaning is not None:
+            self.meaning.close()
+            self.meaning = None
         self.setting.tiers = (self.memory,)
         if self.shared:
             self.memory.detach()

@@ -27,6 +27,7 @@ from thinkonce.web.edge import Edge
 from thinkonce.web.lane import protocol_of
 
 CHAT = "/v1/chat/completions"
+TABLES = ("groups", "clients", "namespaces")
 PRICES = Prices({"priced": Price(1.0, 2.0)})
 
 
@@ -188,9 +189,9 @@ def settings_of(upstreams: dict[str, known.Upstream], **sections: dict[str, Any]
     changed = {
         name: msgspec.structs.replace(getattr(settings, name), **values)
         for name, values in sections.items()
-        if name not in ("groups", "clients")
+        if name not in TABLES
     }
-    tables = {name: sections.get(name, {}) for name in ("groups", "clients")}
+    tables = {name: sections.get(name, {}) for name in TABLES}
     return msgspec.structs.replace(settings, **tables, **changed)
 
 

@@ -129,6 +129,7 @@ class Reader:
         cache_remote_media: bool = True,
         keep_requests: bool = True,
         samples: Samples | None = None,
+        compares: bool = False,
     ) -> None:
         self._dialect, self._pools, self._keyer = dialect, pools, keyer
         self._tenants, self._rules = tenants, rules
@@ -138,6 +139,11 @@ class Reader:
         self._cache_remote_media = cache_remote_media
         self._keep_requests = keep_requests
         self._samples = Samples() if samples is None else samples
+        self._compares = compares  # questions in other words may be answered here
+
+    @property
+    def name(self) -> str:
+        return self._dialect.name
 
     def read(self, call: Head, raw: bytes) -> Asking:
         """Raises HttpError 400, 403, 404, 413, 415 and RequestError for what cannot be served."""
@@ -149,7 +155,7 @@ class Reader:
         controls = parse_controls(
             body.get("kv_cache"), body.get("cache"), call.headers, self._classes
         )
-        _check_built(controls)
+        self._check_controls(controls)
         taken = take_headers(call.headers, self.forward_headers)
         pool = self._pools.for_model(asked.model)
         if pool is None:
@@ -273,6 +279,14 @@ class Reader:
         common = self._identity(asking)
         return [self._parts_of(asking, common | own, query) for own in members]
 
+    def _check_controls(self, controls: Controls) -> None:
+        """A control that would change nothing is refused: nobody should believe it works."""
+        if controls.semantic is not None and controls.semantic is not False and not self._compares:
+            accepts = "false: [semantic] enabled is off here, so no question is compared"
+            said = f"kv_cache.semantic: got {controls.semantic!r}; it accepts {accepts}"
+            raise HttpError(400, said, code="not_enabled", param="kv_cache.semantic")
+        _check_built(controls)
+
     def _bypass(self, parsed: Parsed, asked: Asked, controls: Controls) -> Reason | None:
         if not controls.enabled:
             return Reason.DISABLED
@@ -315,9 +329,6 @@ def _too_long(model: str) -> HttpError:
 
 
 def _check_built(controls: Controls) -> None:
-    """A control that would change nothing is refused: nobody should believe it works."""
-    if controls.semantic is not None and controls.semantic is not False:
-        raise _not_built("kv_cache.semantic", controls.semantic, "false")
     if controls.reuse not in ("", "exact"):
         raise _not_built("kv_cache.reuse", controls.reuse, '"exact"')
 

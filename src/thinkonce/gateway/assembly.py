@@ -182,7 +182,7 @@ def _tracing() -> Tracing:
 def _shelf(settings: Settings, clock: Clock) -> Shelf:
     """With this worker's part of the memory, and the whole store."""
     max_size, max_bytes = memory_of(settings)
-    return open_shelf(
+    shelf = open_shelf(
         settings.store.url,
         rules_of(settings),
         keys=keys_of(settings.store),
@@ -192,6 +192,13 @@ def _shelf(settings: Settings, clock: Clock) -> Shelf:
         policy=settings.cache.policy,
         clock=clock,
     )
+    if settings.compares:
+        try:
+            shelf.compare(settings.semantic, settings.namespaces)
+        except BaseException:
+            shelf.close()
+            raise
+    return shelf
 
 
 def _servers_of(pools: Pools, now: float) -> dict[tuple[str, str], ServerNumbers]:

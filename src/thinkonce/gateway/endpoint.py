@@ -179,7 +179,7 @@ class Endpoint(CachedPath):
     def _ask_of(self, call: Call, asking: Asking, *, spare: bool = False) -> GatewayAsk:
         """`spare`: another pool can be asked."""
         fetch = self._fetch(call, asking, spare)
-        return GatewayAsk(
+        ask = GatewayAsk(
             key=asking.key,
             meta=asking.meta(self.dialect.name, self._shelf.setting.rules),
             controls=asking.controls,
@@ -189,12 +189,21 @@ class Endpoint(CachedPath):
             fetch=fetch,
             stale_on_error=not spare,
         )
+        meaning = self._shelf.meaning
+        if meaning is not None and not asking.fallback:
+            wording = self.reader.wording(asked_query(call, asking), asking)
+            if wording is not None:
+                assert ask.key is not None
+                wanted = asking.controls.semantic
+                ask.likeness = meaning.likeness(ask.key, wording, ask.meta, wanted)
+        return ask
 
     def _again(self, call: Call, asking: Asking, ask: GatewayAsk) -> GatewayAsk:
         """Without reading what cannot be used; the second time without joining anybody either."""
         anew = self._ask_of(call, asking, spare=not ask.stale_on_error)
         anew.coalesce = ask.controls.read
         anew.controls = msgspec.structs.replace(asking.controls, read=False)
+        anew.likeness = None  # what it found may be what cannot be used
         return anew
 
     def _fetch(self, call: Call, asking: Asking, spare: bool) -> Fetch:

@@ -88,6 +88,7 @@ def readers(settings: Settings, pools: Pools, shelf: Shelf) -> dict[str, Reader]
             cache_remote_media=gateway.remote_media == "cache",
             keep_requests=cache.keep_requests,
             samples=Samples(cache.samples, cache.sampling) if name in DIALECTS else None,
+            compares=settings.compares and name in DIALECTS,
         )
         for name, speech in SPEECHES.items()
     }

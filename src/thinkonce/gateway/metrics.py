@@ -117,6 +117,29 @@ FAMILIES = (
         "Requests forwarded untouched because the cache itself failed.",
     ),
     Family("feedback_total", "counter", "Answers that people judged.", ("verdict",)),
+    Family(
+        "semantic_missed_total",
+        "counter",
+        "Questions that were compared with stored ones and not answered, by why.",
+        ("why",),
+    ),
+    Family(
+        "semantic_vetoes_total", "counter", "Guards that objected to a stored question.", ("veto",)
+    ),
+    Family("semantic_passed_over_total", "counter", "Questions that are never compared.", ("why",)),
+    Family(
+        "semantic_error_bound",
+        "gauge",
+        "Share of wrong answers among hits in other words that audits have not excluded; 1 before "
+        "there is evidence. Namespaces that the settings do not name are `other`.",
+        ("namespace",),
+    ),
+    Family(
+        "semantic_audits",
+        "gauge",
+        "Audits that this bound rests on. It begins anew after an alarm.",
+        ("namespace",),
+    ),
     Family("build_info", "gauge", "Always 1; the labels say what runs.", ("version", "python")),
 )
 
@@ -171,9 +194,21 @@ def _values(numbers: Numbers, saved: Book) -> dict[str, Values]:
         "cache_failures_total": {(): counted.cache_failures},
         "feedback_total": _labelled(counted.feedback),
         "build_info": {(__version__, platform.python_version()): 1},
+        **_of_meaning(numbers),
         **_of_servers(numbers),
         **_of_savings(saved),
         **_of_tiers(numbers.tiers, counted.tier_errors),
+    }
+
+
+def _of_meaning(numbers: Numbers) -> dict[str, Values]:
+    compared, promises = numbers.compared, numbers.promises.items()
+    return {
+        "semantic_missed_total": _labelled(compared.missed),
+        "semantic_vetoes_total": _labelled(compared.vetoes),
+        "semantic_passed_over_total": _labelled(compared.passed_over),
+        "semantic_error_bound": {(name,): promise.bound for name, promise in promises},
+        "semantic_audits": {(name,): promise.audits for name, promise in promises},
     }
 
 

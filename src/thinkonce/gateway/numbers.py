@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from thinkonce.meaning.compared import Compared, Promise
 from thinkonce.outcome import Outcome
 from thinkonce.tiers.tier import TierStats
 
@@ -97,7 +98,8 @@ class Numbers(msgspec.Struct):
     """All of one gateway, or of one of its workers. `tiers` by name.
 
     `inflight` are requests being answered now, `following` those of them that wait for a call;
-    `connections` are those of clients; `servers` are told by their pool's name and their own.
+    `connections` are those of clients; `servers` are told by their pool's name and their own;
+    `compared` are questions, `promises` what audits say of a namespace's hits in other words.
     """
 
     counted: Counted
@@ -106,6 +108,8 @@ class Numbers(msgspec.Struct):
     following: int = 0
     connections: int = 0
     servers: dict[tuple[str, str], ServerNumbers] = msgspec.field(default_factory=dict)
+    compared: Compared = msgspec.field(default_factory=Compared)
+    promises: dict[str, Promise] = msgspec.field(default_factory=dict)
 
 
 def total(numbers: Iterable[Numbers]) -> Numbers:
@@ -123,7 +127,7 @@ def of_the_gone(numbers: Numbers) -> Numbers:
         name: ServerNumbers(server.requests, server.failures)
         for name, server in numbers.servers.items()
     }
-    return Numbers(numbers.counted, tiers, servers=servers)
+    return Numbers(numbers.counted, tiers, servers=servers, compared=numbers.compared)
 
 
 def _plus(one: Any, other: Any) -> Any:
@@ -132,6 +136,8 @@ def _plus(one: Any, other: Any) -> Any:
         return {**one, **other, **both}
     if isinstance(one, list):
         return [_plus(*pair) for pair in zip_longest(one, other, fillvalue=0)]
+    if isinstance(one, Promise):
+        return one.joined(other)
     if isinstance(one, msgspec.Struct):
         fields = one.__struct_fields__
         return type(one)(*(_plus(getattr(one, name), getattr(other, name)) for name in fields))

@@ -33,6 +33,8 @@ def complaints(
             yield f"key of {name}", _wrong(partial(pool.take_key, environ))
     if settings.tracing.enabled:
         yield "tracing", _wrong(check_tracing)
+    if settings.compares:
+        yield "semantic", _wrong(check_meaning)
 
 
 def check_tracing() -> None:
@@ -44,6 +46,16 @@ def check_tracing() -> None:
             f"true once {missing.name} is there; pip install '/path/to/thinkonce[otel]' brings it"
         )
         raise ConfigError("[tracing] enabled", True, accepts) from missing
+
+
+def check_meaning() -> None:
+    """The same of what questions are compared with. Loads no model."""
+    try:
+        import thinkonce.meaning.opening  # noqa: F401
+    except ModuleNotFoundError as missing:
+        accepts = f"true once {missing.name} is there; "
+        accepts += "pip install '/path/to/thinkonce[semantic]' brings it"
+        raise ConfigError("[semantic] enabled", True, accepts) from missing
 
 
 def unreachable(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ from thinkonce.gateway.numbers import Numbers
 from thinkonce.gateway.quota import Quota
 from thinkonce.gateway.refusals import Refusal
 from thinkonce.gateway.world import GatewayWorld
+from thinkonce.meaning.compared import Compared, Promise
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import TierStats
 from thinkonce.upstream.room import Room
@@ -92,7 +93,14 @@ class Alone:
             self._world.following,
             metrics.connections(),
             metrics.servers(),
+            *self._meaning(),
         )
+
+    def _meaning(self) -> tuple[Compared, dict[str, Promise]]:
+        meaning = self.shelf.meaning
+        if meaning is None:
+            return Compared(), {}
+        return meaning.counts.told(), meaning.promises()
 
     def bounds(self) -> Bounds:
         return self.shelf.bounds()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -36,7 +36,8 @@ class Explained(msgspec.Struct, kw_only=True):
     """`would` is what the request would get now. Seconds; `ttl` None: no expiry.
 
     `counts`: of the entries compared, how many have the same model, tenant, namespace; how many
-    hold no request. `partitions`: what sets it apart besides its body.
+    hold no request. `partitions`: what sets it apart besides its body. `in_other_words`: what
+    comparing its question with others would come to (`meaning.finding`), None: it is not compared.
     """
 
     would: str
@@ -47,6 +48,7 @@ class Explained(msgspec.Struct, kw_only=True):
     ttl: float | None = None
     not_stored: dict[str, Any] | None = None
     nearest: Near | None = None
+    in_other_words: dict[str, Any] | None = None
     counts: dict[str, int] = {}
     partitions: dict[str, str] = {}
     note: str = ""
@@ -161,6 +163,8 @@ def paragraphs(told: Explained) -> Iterator[str]:
         yield _row(name.replace("_", " "), str(count))
     if told.nearest is not None:
         yield from _nearest(told.nearest)
+    if told.in_other_words is not None:
+        yield from _other_words(told.in_other_words)
     if told.note:
         yield _row("note", told.note)
 
@@ -182,6 +186,28 @@ def _differing(item: Difference) -> Iterator[str]:
     yield _row("  stored", _shown(item.stored))
     if item.at is not None and item.asked is not None:
         yield _row("", " " * len(_shown(item.asked[: item.at])) + "^")
+
+
+def _other_words(found: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield _row(
+        "in other words", f"{found['why']}" + (f" ({found['match']})" if "match" in found else "")
+    )
+    for each in found.get("candidates", ()):
+        yield _row("  stored question", _shown(each["question"]))
+        known = [
+            name for name in ("similarity", "score", "verifier", "chance", "band") if name in each
+        ]
+        yield _row("", ", ".join(f"{name} {each[name]}" for name in known))
+        if each["refused"]:
+            vetoes = f": {', '.join(each['vetoes'])}" if "vetoes" in each else ""
+            yield _row("", f"refused by {each['refused']}{vetoes}")
+    if "budget" in found:
+        budget = found["budget"]
+        served = f"{budget['serves_band'] + 1} of {budget['bands']} bands served"
+        yield _row("  budget", f"{budget['standing']}, {served}")
+        bound, how = budget["error_bound"], "certified" if budget["certified"] else "so far"
+        yield _row("", f"error at most {bound:.4f} ({how}; {budget['audits']} audits)")
 
 
 def _shown(text: str | None) -> str:

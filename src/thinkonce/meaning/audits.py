@@ -135,12 +135,13 @@ class Audits:
             return
         self._do(lambda: self._queue.append(Comparison(account, draw, judged, stored, fresh)))
 
-    def wrong(self, namespace: str, entry: bytes) -> None:
+    def wrong(self, namespace: str, entry: bytes) -> bool:
         """Somebody says that `entry` was served wrongly. No random sample: it teaches the entry's
-        history and stays out of the bound."""
-        for account in self._of(namespace):
-            if account.grounds.cuts:
-                self._enter(account, Result(None, entry, account.grounds.cuts[0], True))
+        history and stays out of the bound. False where there is nobody to teach."""
+        taught = [one for one in self._of(namespace) if one.grounds.cuts]
+        for account in taught:
+            self._enter(account, Result(None, entry, account.grounds.cuts[0], True))
+        return bool(taught)
 
     def reset(self, namespace: str) -> int:
         """Begin anew after alarms; how many accounts there were."""

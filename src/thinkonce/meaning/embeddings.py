@@ -93,6 +93,15 @@ class Embeddings:
         except EmbedderError:
             return None
 
+    def begin(self, text: str) -> None:
+        """Have a vector made that nobody waits for yet."""
+        self._ask(text)
+
+    def known(self, text: str) -> Vector | None:
+        """The vector if it is there now. Makes none."""
+        with self._wake:
+            return self._known.get(text)
+
     def close(self) -> None:
         """Ends the threads; who waits gets nothing. Idempotent."""
         with self._wake:

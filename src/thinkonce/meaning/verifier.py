@@ -127,7 +127,8 @@ def _shipped(data: Path | None) -> Verifier | None:
     folders = [WEIGHTS] + ([data / "verifier"] if data else [])
     folder = next((one for one in folders if (one / MODEL).is_file()), None)
     if folder is None:
-        log.info("no verifier is installed: %s", " or ".join(map(str, folders)))
+        where = " or ".join(map(str, folders))
+        log.warning("no verifier is installed in %s: only the same plain words are answered", where)
         return None
     try:
         return _made("exported")(folder)

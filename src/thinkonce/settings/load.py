@@ -27,6 +27,7 @@ from thinkonce.settings.read import fields_of, read_value
 from thinkonce.settings.secret_file import SUFFIX, secret_of
 from thinkonce.settings.sections import (
     Client,
+    Namespace,
     Rates,
     Section,
     Settings,
@@ -41,13 +42,12 @@ FILE_NAME = "thinkonce.toml"
 PREFIX = "THINKONCE_"
 # Between our own processes; no setting, and not for people to set.
 INTERNAL_PREFIX = "THINKONCE__"
-# Promised by the plan, read by nobody yet.
-NOT_BUILT = {"namespaces"}
 TABLES: dict[str, type[Section]] = {
     "upstreams": Upstream,
     "clients": Client,
     "ttl_classes": TtlClass,
     "prices": Rates,
+    "namespaces": Namespace,
 }
 
 # Flags that are not called as their setting is.
@@ -87,6 +87,7 @@ class Sources:
         upstreams: Any = written.get("upstreams", ("", None))[1]
         values["upstreams"] = upstreams or _table("upstreams", tables, classes)
         values["clients"] = _table("clients", tables, classes)
+        values["namespaces"] = _table("namespaces", tables, classes)
         values["prices"] = _table("prices", tables, classes)
         values["groups"] = tables.get("groups", {})
         settings = Settings(ttl_classes=classes, **values)
@@ -122,8 +123,6 @@ def _toml(config: Path | None) -> dict[str, Any]:
 def _from_toml(tables: dict[str, Any]) -> Iterator[tuple[str, Written]]:
     flat = sections()
     for name, table in tables.items():
-        if name in NOT_BUILT:
-            raise ConfigError(f"[{name}]", HIDDEN, "no such table; it is not built yet")
         if name not in {*flat, *TABLES, "groups"}:
             _unknown(f"[{name}]", name, {*flat, *TABLES, "groups"})
         if not isinstance(table, dict):

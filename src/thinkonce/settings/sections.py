@@ -26,6 +26,8 @@ from thinkonce.settings.section import (
     seconds,
     size,
 )
+from thinkonce.settings.semantic import Namespace, Semantic
+from thinkonce.settings.ttl_classes import TtlClass, default_classes
 from thinkonce.stores import ACCEPTS
 
 __all__ = (
@@ -36,8 +38,10 @@ __all__ = (
     "Gateway",
     "Local",
     "Log",
+    "Namespace",
     "Rates",
     "Section",
+    "Semantic",
     "Settings",
     "Store",
     "Tracing",
@@ -272,16 +276,6 @@ class Gateway(EdgeSettings, frozen=True):
     ] = 30.0
 
 
-class TtlClass(Section, frozen=True):
-    """A life by name, for `ttl = "warm"`."""
-
-    ttl: Annotated[float, seconds("Life of an answer of this class.")]
-    priority: Annotated[
-        Literal["high", "medium", "low", "pinned"],
-        about("Weight in eviction, unless one is given.", "high | medium | low | pinned"),
-    ] = "medium"
-
-
 class Local(Section, frozen=True):
     """The local model behind `serve --local`, and `serve-model`."""
 
@@ -356,17 +350,6 @@ class Admin(Section, frozen=True):
     ] = ""
 
 
-def default_classes() -> dict[str, TtlClass]:
-    return {
-        "hot": TtlClass(ttl=300.0, priority="high"),
-        "warm": TtlClass(ttl=1800.0, priority="medium"),
-        "cold": TtlClass(ttl=7200.0, priority="low"),
-        "realtime": TtlClass(ttl=300.0),
-        "dynamic": TtlClass(ttl=3600.0),
-        "static": TtlClass(ttl=86_400.0),
-    }
-
-
 class Settings(Section, frozen=True):
     """Everything, loaded and checked. Nested tables are keyed by their NAME."""
 
@@ -376,10 +359,12 @@ class Settings(Section, frozen=True):
     local: Local = Local()
     log: Log = Log()
     tracing: Tracing = Tracing()
+    semantic: Semantic = Semantic()
     data: Data = Data()
     admin: Admin = Admin()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
     clients: dict[str, Client] = msgspec.field(default_factory=dict)
+    namespaces: dict[str, Namespace] = msgspec.field(default_factory=dict)
     prices: dict[str, Rates] = msgspec.field(default_factory=dict)
     ttl_classes: dict[str, TtlClass] = msgspec.field(default_factory=default_classes)
     groups: Annotated[
@@ -389,3 +374,8 @@ class Settings(Section, frozen=True):
             "a table of lists of 64 hex digits",
         ),
     ] = msgspec.field(default_factory=dict)
+
+    @property
+    def compares(self) -> bool:
+        """Whether questions in other words are answered, in one namespace at least."""
+        return self.semantic.enabled or any(row.semantic for row in self.namespaces.values())

@@ -71,6 +71,18 @@ def test_a_vector_is_made_once_and_then_remembered(
     assert letters.calls == [["hello"]]
 
 
+def test_a_vector_can_be_begun_and_looked_for_later(
+    embeddings: Embeddings, letters: Letters
+) -> None:
+    assert embeddings.known("hello") is None
+    letters.go.clear()
+    embeddings.begin("hello")
+    assert embeddings.known("hello") is None, "it is being made"
+    letters.go.set()
+    assert embeddings.get("hello") is embeddings.known("hello")
+    assert letters.calls == [["hello"]]
+
+
 def test_nobody_can_change_what_others_get(embeddings: Embeddings) -> None:
     vector = embeddings.get("hello")
     assert vector is not None

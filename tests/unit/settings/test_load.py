@@ -159,7 +159,7 @@ MISTAKES = [
     ("[ttl_classes.x]\nttl = 'soon'", "[ttl_classes.x] ttl='soon'", "seconds"),
     ("ttl_classes = 3", "ttl_classes=3", "a table"),
     ("[groups]\nteam = 'x'", "[groups] team='***'", "a list"),
-    ("[namespaces.a]\nx = 1", "[namespaces]", "not built"),
+    ("[namespaces.a]\nmax_error = 2", "[namespaces.a] max_error", "0.001 to 0.5"),
     ("[clients.a]\ngroup = 'x'", "[clients.a] key_sha256 is missing", "64 hex digits"),
     ("[clients.a]\nkey_sha256 = 'tk-secret'", "[clients.a] key_sha256='***'", "never the key"),
     (

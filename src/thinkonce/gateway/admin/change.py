@@ -91,15 +91,18 @@ async def remove(desk: Desk, call: Call, name: str) -> None:
 
 
 async def feedback(desk: Desk, call: Call, name: str) -> None:
-    """A wrong answer goes at once, in every process. Nothing learns from it yet: it is counted."""
+    """A wrong answer goes at once, in every process; hits in other words learn from it."""
     said = await desk.body(call, Feedback)
     found = await desk.found(name)
     if said.wrong:
         await asyncio.to_thread(desk.shelf.discard, Key(found.digest, found.digest))
+    meaning, learned = desk.shelf.meaning, False
+    if said.wrong and meaning is not None:
+        learned = await asyncio.to_thread(meaning.wrong, found.meta.namespace, found.digest)
     key, verdict = found.digest.hex(), "wrong" if said.wrong else "right"
     desk.metrics.counted.feedback[verdict] += 1
     desk.audit(call, f"feedback on {key}: {verdict}{', removed' if said.wrong else ''}")
-    await desk.send(call, {"key": key, "removed": said.wrong, "learned": False})
+    await desk.send(call, {"key": key, "removed": said.wrong, "learned": learned})
 
 
 def _seconds(name: str, value: float | str) -> float:

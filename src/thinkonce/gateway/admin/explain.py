@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -120,6 +121,7 @@ def explain_request(
     if not questions:
         return bypassed(str(asking.bypass or Reason.UNKEYABLE))
     told = _first_miss(shelf, questions, asking)
+    told.in_other_words = _in_other_words(reader, shelf, asked.query, asking)
     refusal = None if refused is None else refused(bytes.fromhex(told.key))
     if refusal is not None:
         told.not_stored = {
@@ -129,6 +131,17 @@ def explain_request(
             "ago": shelf.clock.wall() - refusal.at,
         }
     return told
+
+
+def _in_other_words(
+    reader: Reader, shelf: Shelf, query: bytes, asking: Asking
+) -> dict[str, Any] | None:
+    """What comparing its question would come to; None where none is compared."""
+    meaning, wording = shelf.meaning, reader.wording(query, asking)
+    if meaning is None or wording is None:
+        return None
+    meta = asking.meta(reader.name, shelf.setting.rules)
+    return meaning.examine(wording, meta, asking.controls.semantic).told()
 
 
 def _first_miss(shelf: Shelf, questions: list[bytes], asking: Asking) -> Explained:

@@ -36,6 +36,9 @@ async def stats(desk: Desk, call: Call) -> None:
         "following": numbers.following,
         "savings": {**by_dimension(saved), "prices": desk.prices.about()},
     }
+    if desk.shelf.meaning is not None:
+        told["semantic"] = desk.shelf.meaning.told()
+        told["semantic"]["compared"] = msgspec.structs.asdict(numbers.compared)
     if parse_qs(call.query.decode("latin-1")).get("apart") == ["true"]:
         sampled = await asyncio.to_thread(desk.shelf.entries, Selector(), SAMPLED)
         told["apart"] = await asyncio.to_thread(apart, sampled)

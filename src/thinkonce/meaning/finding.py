@@ -1,0 +1,79 @@
+"""What came of looking for a question in other words: the evidence, for the flow and for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from thinkonce.likeness import Matched
+from thinkonce.meaning.account import Account
+from thinkonce.meaning.budget import Draw
+from thinkonce.meaning.verdict import Judged, Ruling
+
+__all__ = ("Finding", "Place")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Under which rules a question is compared: its namespace's, or stricter ones of its own."""
+
+    namespace: str
+    model: str
+    similarity: float  # the smallest acceptable one
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`why`: in a word, why nothing was found; "" where something was.
+
+    `draw`, with `account`: the answer of `judged` (`stored` are its words) is to be compared with
+    the model's, which is `asked` in any case.
+    """
+
+    why: str
+    matched: Matched | None = None
+    ruling: Ruling | None = None
+    account: Account | None = None
+    draw: Draw | None = None
+    judged: Judged | None = None
+    stored: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """For people and programs; what is not known is left out."""
+        found: dict[str, Any] = {"why": self.why or "found"}
+        if self.matched is not None:
+            found |= {"match": self.matched.match, "matched": self.matched.question}
+        if self.ruling is not None:
+            found["candidates"] = [_candidate(each) for each in self.ruling.judged]
+        if self.account is not None:
+            shown = self.account.shown()
+            found["budget"] = {
+                "standing": shown.standing,
+                "serves_band": shown.step,
+                "bands": len(self.account.grounds.cuts),
+                "certified": shown.certified,
+                "error_bound": shown.bound,
+                "audits": shown.audits,
+                "wrong": shown.wrong,
+            }
+        return found
+
+
+def _candidate(judged: Judged) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "key": judged.entry.hex(),
+        "question": judged.text,
+        "similarity": round(judged.similarity, 4),
+        "refused": judged.refusal or "",
+    }
+    if judged.vetoes:
+        told["vetoes"] = list(judged.vetoes)
+    if judged.opinion is not None:
+        told["score"] = round(judged.opinion.chance, 4)
+    if judged.verified is not None:
+        told["verifier"] = round(judged.verified, 3)
+    if judged.chance is not None:
+        told["chance"] = round(judged.chance, 4)
+    if judged.band is not None:
+        told["band"] = judged.band
+    return told
