@@ -1,7 +1,8 @@
 """One call of an upstream, recorded while everybody who waits for it is told.
 
 A fetch belongs to a flight, not to the request that began it: `world.py` runs it in a task of its
-own. Chunks that it publishes: first a preamble, then one for every event of the stream.
+own. Chunks that it publishes: first a preamble, then one for the events of each piece that
+comes: what comes at once goes out at once.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from thinkonce.upstream.request import Request, Sender
 
 __all__ = (
     "Drafting",
-    "EventChunk",
+    "EventsChunk",
     "Fetch",
     "Fetched",
     "Preamble",
@@ -57,16 +58,16 @@ class Preamble(msgspec.Struct, frozen=True):
     usage_asked: bool
 
 
-class EventChunk(bytes):
-    """An event's raw bytes, for other processes; in this one it carries the event itself."""
+class EventsChunk(bytes):
+    """Events' raw bytes, for other processes; in this one it carries the events themselves."""
 
-    event: Event
+    events: list[Event]
     recorder: Recorder
 
     @classmethod
-    def of(cls, event: Event, recorder: Recorder) -> EventChunk:
-        chunk = cls(event.raw)
-        chunk.event, chunk.recorder = event, recorder
+    def of(cls, events: list[Event], recorder: Recorder) -> EventsChunk:
+        chunk = cls(b"".join([event.raw for event in events]))
+        chunk.events, chunk.recorder = events, recorder
         return chunk
 
 
@@ -226,12 +227,12 @@ class Fetch:
         return Fetched(reply, gist, exchange.headers)
 
     async def _tell(self, recorder: Recorder, events: list[Event]) -> None:
-        if self.publish is None:
+        if self.publish is None or not events:
             return
-        for event in events:
-            self.publish(EventChunk.of(event, recorder))
+        chunk = EventsChunk.of(events, recorder)
+        self.publish(chunk)
         if self.pace is not None:
-            self.pace.published(sum(len(event.raw) for event in events))
+            self.pace.published(len(chunk))
             await self.pace.room()
 
 

@@ -24,7 +24,7 @@ from thinkonce.drive import AsyncWorld
 from thinkonce.entry import Entry
 from thinkonce.flow import Ask, Follow, Live, Made, Setting, Step
 from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.fetch import EventChunk, Fetch, Preamble
+from thinkonce.gateway.fetch import EventsChunk, Fetch, Preamble
 from thinkonce.gateway.pace import Pace
 from thinkonce.gateway.refusals import Refusals
 from thinkonce.landing import ABANDONED
@@ -119,9 +119,9 @@ class Ride:
         """Raises what the call failed with."""
         async for chunk in self._chunks:
             # Elsewhere, be it on another thread's loop, its recorder may be at work.
-            if isinstance(chunk, EventChunk) and self._pace is not None:
+            if isinstance(chunk, EventsChunk) and self._pace is not None:
                 self._recorder = chunk.recorder
-                yield [chunk.event]
+                yield chunk.events
             else:
                 yield self._own_recorder().feed(chunk)
             if self._pace is not None:

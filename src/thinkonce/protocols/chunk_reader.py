@@ -10,7 +10,7 @@ from thinkonce.protocols.bounds import all_keepable
 from thinkonce.protocols.chat_shapes import REASONING
 from thinkonce.protocols.merging import parse_chunk
 
-__all__ = ("ENDED", "USAGE", "USAGE_ONLY", "ChunkReader", "says_something")
+__all__ = ("ENDED", "USAGE", "USAGE_ONLY", "ChunkReader", "said_in", "says_something")
 
 # Flags of an event, for relays.
 ENDED = 1  # every choice has its finish reason, with this event or before it
@@ -39,6 +39,19 @@ class _Chunk(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
+def _parse(data: bytes) -> _Chunk:
+    """Raises ValueError for what is no chunk."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.convert(parse_chunk(data), _Chunk)
+
+
+def said_in(data: bytes) -> list[Any]:
+    """What the choices of a chunk say, as it stands there. Raises ValueError."""
+    return [choice.delta or choice.text for choice in _parse(data).choices or ()]
+
+
 class ChunkReader:
     """Follows chunks one by one and keeps what they amount to, without assembling them.
 
@@ -60,10 +73,7 @@ class ChunkReader:
 
     def read(self, data: bytes) -> int:
         """The flags of this chunk."""
-        try:
-            chunk = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            chunk = msgspec.convert(parse_chunk(data), _Chunk)
+        chunk = _parse(data)
         if chunk.error is not None:
             self.failed = True
         if not self.id:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from thinkonce.protocols.bounds import bounded, encodable
-from thinkonce.protocols.chunk_reader import ChunkReader
+from thinkonce.protocols.chunk_reader import ChunkReader, said_in
 from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.intake import Intake
-from thinkonce.protocols.merging import parse_chunk
 from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.protocols.sse import DONE, Event
 from thinkonce.protocols.usage import Usage, counted, estimate_usage, estimated_usage, usage_text
@@ -84,9 +83,4 @@ class ChunkRecorder(Intake):
         return data
 
     def _estimated(self) -> Usage:
-        said = [
-            choice.get("delta") or choice.get("text")
-            for data in self._data()
-            for choice in parse_chunk(data).get("choices") or ()
-        ]
-        return estimate_usage(self._asked, said)
+        return estimate_usage(self._asked, [said_in(data) for data in self._data()])

@@ -34,6 +34,6 @@ def texts_of(value: Any) -> Iterator[str]:
             if not item.startswith("data:"):
                 yield item
         elif isinstance(item, dict):
-            stack.extend(item.values())
+            stack += item.values()
         elif isinstance(item, list):
-            stack.extend(item)
+            stack += item
