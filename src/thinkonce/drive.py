@@ -248,9 +248,12 @@ class AsyncWorld(World):
 
     async def _look(self, tier: Tier, ask: Ask, peek: bool) -> Entry | None:
         if tier.persistent:
-            return await asyncio.to_thread(self.look, tier, ask, peek)
+            return await self.look_aside(tier, ask, peek)
         await self._catch_up()
         return self.look(tier, ask, peek)
+
+    async def look_aside(self, tier: Tier, ask: Ask, peek: bool) -> Entry | None:
+        return await asyncio.to_thread(self.look, tier, ask, peek)
 
     async def _catch_up(self) -> None:
         purges = self.setting.purges

@@ -23,6 +23,7 @@ import msgspec
 from thinkonce.drive import AsyncWorld
 from thinkonce.entry import Entry
 from thinkonce.flow import Ask, Follow, Live, Made, Setting, Step
+from thinkonce.gateway.aside import Aside
 from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.fetch import EventsChunk, Fetch, Preamble
 from thinkonce.gateway.pace import Pace
@@ -33,6 +34,7 @@ from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
 from thinkonce.singleflight import Fate, Flight, Flights, Landing, Seat, Since
+from thinkonce.tiers.tier import Tier
 from thinkonce.upstream.failure import Broken, Header
 
 __all__ = ("Fetching", "GatewayAsk", "GatewayWorld", "Ride")
@@ -183,6 +185,7 @@ class GatewayWorld(AsyncWorld):
         self._renewing: Counter[Hashable] = Counter()  # inputs that are, by their batch
         self._failed: set[Hashable] = set()  # of these batches, those whose failure was told
         self.refusals = Refusals()
+        self._aside = Aside()
         self.following = 0  # requests that wait for a call or read its stream
 
     async def carry_out(self, step: Step) -> object:
@@ -228,6 +231,9 @@ class GatewayWorld(AsyncWorld):
         super().renewal_landed(ask, landing)
         if landing.error is not None and batch is not None:
             self._failed.add(batch)
+
+    async def look_aside(self, tier: Tier, ask: Ask, peek: bool) -> Entry | None:
+        return await self._aside.call(partial(self.look, tier, ask, peek))
 
     def _forget_closed_loops(self) -> None:
         """There is one loop only, so there are none; a look at all, for each, would be slow."""
