@@ -69,7 +69,7 @@ class FastLane:
         self._endpoints: Mapping[str, Endpoint] = {}
         self._clients: Clients | None = None
         self._cors: Cors | None = None
-        self._ids, self._metrics, self._access_log = ids, metrics, access_log
+        self._ids, self._metrics, self._access_log = iter(ids), metrics, access_log
         self.tracing: Tracing | None = None
         self._doors: dict[bytes, Door] = {}
         self._bytes = 0

@@ -10,18 +10,18 @@ __all__ = ("RequestIds",)
 
 
 class RequestIds:
-    """`next(ids)`; thread-safe where `itertools.count` is.
+    """`next(ids)`, sooner by an iterator over them; thread-safe where `itertools.count` is.
 
     Workers of one gateway have the same `run` and each a `serial` that no other has had.
     """
 
     def __init__(self, run: str = "", serial: int | None = None) -> None:
         name = run or secrets.token_hex(4)
-        self._run = (name if serial is None else f"{name}.{serial:x}").encode()
-        self._count = itertools.count(1)
+        form = f"{name if serial is None else f'{name}.{serial:x}'}-%x".encode()
+        self._ids = map(form.__mod__, itertools.count(1))
 
     def __next__(self) -> bytes:
-        return b"%b-%x" % (self._run, next(self._count))
+        return next(self._ids)
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
+        return self._ids

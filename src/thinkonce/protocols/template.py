@@ -43,7 +43,7 @@ _NO_RUN: Run = ()
 class Template:
     """Immutable. `size` is the bytes it holds, with the objects around them."""
 
-    __slots__ = ("_marks", "_run", "_source", "_strays", "_texts", "size")
+    __slots__ = ("_is_usual", "_marks", "_run", "_source", "_texts", "size")
 
     def __init__(self, parts: list[list[Piece]], source: tuple[bytes, bytes]) -> None:
         """The annotation goes between `parts`. `source`: the id and the time as recorded."""
@@ -52,7 +52,6 @@ class Template:
         fixed = [each for part in parts for each in _fixed(part)]
         self._marks = _marks_for(b"".join((*fixed, *source)))
         self._run = self._marked(usual)
-        self._strays = len(runs) > 1  # runs that are not the usual one
         self._texts = [
             b"".join(
                 piece
@@ -62,21 +61,27 @@ class Template:
             )
             for part in parts
         ]
+        # Two texts with one kind of run, and that in the first alone.
+        self._is_usual = len(runs) == 1 and len(parts) == 2 and usual not in parts[1]
         self._source = source
         self.size = sum(map(len, self._texts)) + PIECE * (len(self._texts) + 1)
 
     def fill(self, new_id: bytes | None, created: bytes, annotation: bytes) -> bytes:
         """`new_id` is a JSON string with its quotes; None keeps both values as recorded."""
         texts = self._texts
-        if self._run:
-            if new_id is None:
-                new_id, created = self._source
-            of_id, of_created, of_run = self._marks
-            run = self._run.replace(of_id, new_id).replace(of_created, created)
-            texts = [text.replace(of_run, run) for text in texts]
-            if self._strays:
-                texts = [text.replace(of_id, new_id).replace(of_created, created) for text in texts]
-        return annotation.join(texts)
+        if not self._run:
+            return annotation.join(texts)
+        if new_id is None:
+            new_id, created = self._source
+        of_id, of_created, of_run = self._marks
+        run = self._run.replace(of_id, new_id).replace(of_created, created)
+        if self._is_usual:
+            first, last = texts
+            return annotation.join((first.replace(of_run, run), last))
+        return annotation.join(
+            text.replace(of_run, run).replace(of_id, new_id).replace(of_created, created)
+            for text in texts
+        )
 
     def _marked(self, run: Run) -> bytes:
         marks = self._marks
