@@ -7,9 +7,10 @@ knows it; anything else counts as `other`.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 
-from thinkonce.gateway.numbers import Counted, Labels, ServerNumbers, Timings
+from thinkonce.gateway.numbers import BOUNDS, Counted, Labels, ServerNumbers, Timings
 from thinkonce.gateway.saving import Keeper
 from thinkonce.insight.savings import Savings
 
@@ -48,7 +49,8 @@ class Counts:
         timings = self._seconds.get(labels[2])
         if timings is None:
             timings = self._seconds[labels[2]] = Timings()
-        timings.add(seconds)
+        timings.counts[bisect_left(BOUNDS, seconds)] += 1  # as `add` does, which takes as long
+        timings.sum += seconds
 
     def refused(self, status: int, *, by_us: bool) -> None:
         """An answer of status 400 or more; `by_us`: no upstream chose it."""

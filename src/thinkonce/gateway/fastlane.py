@@ -132,8 +132,8 @@ class FastLane:
     ) -> bytes | Asking | None:
         """See `web.lane.Lane`. Never raises: what fails here is tried the usual way."""
         endpoint, client = door.endpoint, door.head.client
-        clock = endpoint.clock
-        now = clock.monotonic()
+        monotonic, wall = endpoint.clock.monotonic, endpoint.clock.wall
+        now = monotonic()
         allowance = None if client is None else client.allowance
         if allowance is not None and not allowance.has_one():
             return None
@@ -146,7 +146,7 @@ class FastLane:
             if plate is None:
                 return asking if known is None else None
             ids = next(self._ids)
-            lines, content = plate.print(ids, clock.wall(), now)
+            lines, content = plate.print(ids, wall(), now)
         except Exception:
             log.exception("the fast lane failed")
             return None
@@ -157,16 +157,24 @@ class FastLane:
             asking.draw.advance()
         if known is None:
             endpoint.memo.put(door.known, body, asking)
-        if default_headers is not self._defaults:  # a new list every second, with a new date
-            self._defaults = default_headers
-            defaults = [b"%b: %b\r\n" % header for header in default_headers]
-            self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *defaults))
-        self._note(door, asking, plate, ids, clock.monotonic() - now)
+        if default_headers is not self._defaults:
+            self._open_with(default_headers)
+        labels = plate.labels or self._labels(door, asking, plate)
+        seconds = monotonic() - now
+        self._metrics.count(labels, seconds)
+        if self._access_log.enabled or self.tracing is not None:
+            self._tell(door, asking, plate, labels, ids, seconds)
         return b"".join((self._opening, lines, door.end, content))
 
-    def _note(self, door: Door, asking: Asking, plate: Plate, ids: bytes, seconds: float) -> None:
-        labels = plate.labels or self._labels(door, asking, plate)
-        self._metrics.count(labels, seconds)
+    def _tell(
+        self,
+        door: Door,
+        asking: Asking,
+        plate: Plate,
+        labels: Labels,
+        ids: bytes,
+        seconds: float,
+    ) -> None:
         log, tracing, told = self._access_log, self.tracing, None
         if tracing is not None or log.as_json:
             client = "" if door.head.client is None else door.head.client.name
@@ -177,6 +185,12 @@ class FastLane:
                 tracing.hit(told, plate.ready, path, ids.decode("latin-1"), seconds)
         if log.enabled:
             log.write(ids.decode("latin-1"), door.what, 200, Outcome.HIT, "", seconds, "", told)
+
+    def _open_with(self, default_headers: list[Header]) -> None:
+        """The server has a new list every second, with a new date."""
+        self._defaults = default_headers
+        defaults = [b"%b: %b\r\n" % header for header in default_headers]
+        self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *defaults))
 
     def _labels(self, door: Door, asking: Asking, plate: Plate) -> Labels:
         """Kept on the plate once the model has a name: another may get one later."""

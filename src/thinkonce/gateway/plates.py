@@ -8,6 +8,7 @@ turn none finds its own in the processor's caches, and each object is waited for
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 import msgspec
@@ -27,11 +28,12 @@ class Plate:
     """For one event loop. Whoever made it ready owns it; others who want it again hold it weakly.
 
     `entry`: of which it is, and of no other. `used`: it printed since that was last asked.
+    `count`: to be called when what it printed is handed out.
     `labels`: what its hits are counted by, once they are known.
     """
 
     __slots__ = (
-        "__weakref__", "_asked", "_fill", "_fresh_id", "_lines", "_lives", "_note", "account",
+        "__weakref__", "_asked", "_fill", "_fresh_id", "_lines", "_lives", "_note", "count",
         "entry", "labels", "ready", "used",
     )  # fmt: skip
 
@@ -46,7 +48,8 @@ class Plate:
         """`ready` serves `asked`. `fresh_id` None: the body has no marks, and keeps its id."""
         template = ready.prepared.template(asked)
         assert template is not None, "whoever makes a plate asks `serves` first"
-        self.entry, self.ready, self.account, self.used = entry, ready, account, False
+        self.entry, self.ready, self.used = entry, ready, False
+        self.count = partial(account.add, ready.tokens, ready.nanos, ready.micros)
         self.labels: Labels | None = None
         self._asked = msgspec.structs.replace(asked, body={})
         self._fill, self._fresh_id = template.fill, fresh_id
@@ -57,7 +60,7 @@ class Plate:
         self._note = b"," + plain_note(ready, lives=self._lives)
 
     def print(self, request_id: bytes, wall: float, now: float) -> Plain:
-        """The answer at these seconds of the two clocks. Whoever hands it out calls `count`."""
+        """The answer at these seconds of the two clocks."""
         entry, fresh_id = self.entry, self._fresh_id
         age, left = wall - entry.created_at, entry.fresh_until - now
         if age < 0:
@@ -72,11 +75,6 @@ class Plate:
             return self._lines % (age, request_id, len(body)), body
         left = int(left)
         return self._lines % (age, left, left, request_id, len(body)), body
-
-    def count(self) -> None:
-        """What it printed is handed out."""
-        ready = self.ready
-        self.account.add(ready.tokens, ready.nanos, ready.micros)
 
 
 def no_plate() -> None:

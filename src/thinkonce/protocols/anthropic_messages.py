@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from random import randbytes
+from random import getrandbits
 from types import MappingProxyType
 from typing import Any
 
@@ -165,7 +165,7 @@ class AnthropicMessages:
         return MessagesPrepared(reply)
 
     def fresh_id(self) -> str:
-        return f"msg_{randbytes(15).hex()}"
+        return f"msg_{getrandbits(120).to_bytes(15).hex()}"
 
     # -- errors ------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import randbytes
+from random import getrandbits
 from typing import Any
 
 from thinkonce.protocols.chat_shapes import CHAT_SHAPES
@@ -104,4 +104,4 @@ class OpenAIChat(ChunkDialect):
         return identity
 
     def fresh_id(self) -> str:
-        return f"chatcmpl-{randbytes(15).hex()}"
+        return f"chatcmpl-{getrandbits(120).to_bytes(15).hex()}"

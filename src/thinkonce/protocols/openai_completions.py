@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import randbytes
+from random import getrandbits
 from typing import Any
 
 from thinkonce.protocols.chunk_answer import Choice, ChunkAnswer
@@ -90,7 +90,7 @@ class OpenAICompletions(ChunkDialect):
         return identity_of(body, ignore)
 
     def fresh_id(self) -> str:
-        return f"cmpl-{randbytes(15).hex()}"
+        return f"cmpl-{getrandbits(120).to_bytes(15).hex()}"
 
 
 def _prompts(prompt: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from random import randbytes
+from random import getrandbits
 from types import MappingProxyType
 from typing import Any
 
@@ -123,7 +123,7 @@ class OpenAIResponses:
         return ResponsesPrepared(reply)
 
     def fresh_id(self) -> str:
-        return f"resp_{randbytes(24).hex()}"  # for no hit: each keeps its own
+        return f"resp_{getrandbits(192).to_bytes(24).hex()}"  # for no hit: each keeps its own
 
     # -- errors ------------------------------------------------------------------------------
 

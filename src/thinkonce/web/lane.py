@@ -21,6 +21,7 @@ from thinkonce.web.protocol import LimitedProtocol
 __all__ = ("Door", "Lane", "LaneProtocol", "protocol_of")
 
 HEAD_END = b"\r\n\r\n"
+HEAD_END_BYTES = len(HEAD_END)
 MAX_HEAD = 16 * 1024  # bytes; larger heads are not worth remembering
 
 
@@ -72,17 +73,25 @@ class LaneProtocol(LimitedProtocol):
                 return
             data = self._let_go()
             self._began = 0.0
+        lane, state = self.lane, self.server_state
         while data and self._is_clear():
-            end = data.find(HEAD_END, 0, MAX_HEAD) + len(HEAD_END)
-            door = self.lane.door(data[:end]) if end >= len(HEAD_END) else None
+            end = data.find(HEAD_END, 0, MAX_HEAD) + HEAD_END_BYTES
+            door = lane.door(data[:end])  # without an end: a few bytes, which are no known head
             if door is None:
                 break
             rest = end + door.length
             if rest > len(data):
                 self._wait_for_body(door, data, rest - len(data))
                 return
-            if not self._answer(door, data[end:rest]):
+            answer = lane.answer(door, data[end:rest], state.default_headers)
+            if not isinstance(answer, bytes):
+                self._read = answer
                 break
+            self.transport.write(answer)
+            state.total_requests += 1
+            self._used_at = self.loop.time()
+            if self.timeout_keep_alive_task is None:
+                self._wait_idle(self.timeout_keep_alive)
             data = data[rest:]
         if data:
             self._parse(data)
@@ -95,18 +104,6 @@ class LaneProtocol(LimitedProtocol):
             and not self.flow.write_paused
             and not self.transport.is_closing()
         )
-
-    def _answer(self, door: Door, body: bytes) -> bool:
-        answer = self.lane.answer(door, body, self.server_state.default_headers)
-        if not isinstance(answer, bytes):
-            self._read = answer
-            return False
-        self.transport.write(answer)
-        self.server_state.total_requests += 1
-        self._used_at = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._wait_idle(self.timeout_keep_alive)
-        return True
 
     def _parse(self, data: bytes) -> None:
         if self._between:
