@@ -37,8 +37,8 @@ LEVELS = (
     {"cache"},
     {"decorator"},
     {"insight"},
-    {"gateway"},
-    {"adapters"},
+    {"engine"},
+    {"gateway", "adapters"},
     {"cli", "httpx", "httpx2", "langchain"},
     {"__main__"},
 )
@@ -46,7 +46,7 @@ LEVELS = (
 BESIDE = {
     "kv": {"errors", "outcome", "clock", "version", "units", "settings", "request", "protocols"}
     | {"eviction", "web"},
-    "testing": set().union(*LEVELS[: LEVELS.index({"gateway"})]),
+    "testing": set().union(*LEVELS[: LEVELS.index({"engine"})]),
 }
 # Who may stand on `kv`: the command line starts its server and installs its models, and the
 # gateway supervises that server.

@@ -11,7 +11,7 @@ import httpx2
 from adapters.conftest import Stage
 from gateway.upstream import Out, Seen, completion
 from thinkonce.adapters.bench import Bench
-from thinkonce.gateway.parts import LEAST, MIB, Parts
+from thinkonce.engine.parts import LEAST, MIB, Parts
 from thinkonce.httpx2 import AsyncCachingTransport
 
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

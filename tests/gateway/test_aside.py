@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from thinkonce.gateway.aside import LANES, Aside
+from thinkonce.engine.aside import LANES, Aside
 
 PATIENCE = 10.0
 

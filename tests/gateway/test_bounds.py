@@ -8,10 +8,10 @@ from weakref import ref
 
 from gateway.conftest import CHAT, Running, Stage, settings_of
 from gateway.upstream import Out, Seen, completion
+from thinkonce.engine.marks import Ready
+from thinkonce.engine.parts import LEAST, MOST, OVERHEAD, Parts, share_of
+from thinkonce.engine.plates import Plate
 from thinkonce.entry import Entry, Form, Meta
-from thinkonce.gateway.marks import Ready
-from thinkonce.gateway.parts import LEAST, MOST, OVERHEAD, Parts, share_of
-from thinkonce.gateway.plates import Plate
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Saved, Savings
 from thinkonce.protocols.dialect import Asked

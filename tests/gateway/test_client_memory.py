@@ -11,7 +11,8 @@ import pytest
 from gateway.conftest import CHAT, Running, Stage
 from gateway.upstream import Out, Seen, Upstream, completion
 from gateway.wire import asked, line
-from thinkonce.gateway import counts, fastlane, memo
+from thinkonce.engine import memo
+from thinkonce.gateway import counts, fastlane
 from thinkonce.gateway.counts import MAX_MODELS, Counts
 from thinkonce.insight import savings
 from thinkonce.request import key

@@ -18,8 +18,8 @@ from gateway.upstream import Out, Seen, chunks, completion, stream
 from thinkonce import settings as known
 from thinkonce.cli import main
 from thinkonce.clock import SYSTEM
+from thinkonce.engine.tenants import Tenants
 from thinkonce.gateway import clients as module
-from thinkonce.gateway.tenants import Tenants
 from thinkonce.request.key import Keyer
 from thinkonce.settings import Upstream as Pool
 from thinkonce.upstream.pools import Pools

@@ -16,7 +16,7 @@ from gateway.conftest import Running, Stage, until
 from gateway.test_fallback import MARK, chain
 from gateway.test_servers import saying
 from gateway.upstream import Out, Seen, Upstream, once
-from thinkonce.gateway import embeddings, fetch
+from thinkonce.engine import embeddings, fetch
 from thinkonce.settings import Upstream as Pool
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.world import MAX_RENEWALS

@@ -13,12 +13,12 @@ from gateway.conftest import CHAT, Running, Stage, until
 from gateway.test_clients import bearer, client
 from gateway.upstream import Upstream
 from gateway.wire import asked, connections, held, line
+from thinkonce.engine.asking import Asking
+from thinkonce.engine.cached_path import _as_read_before
+from thinkonce.engine.http import Head
 from thinkonce.gateway import fastlane
 from thinkonce.gateway.allowance import Allowance
-from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.cached_path import _as_read_before
 from thinkonce.gateway.fastlane import FastLane
-from thinkonce.gateway.http import Head
 
 
 @pytest.fixture

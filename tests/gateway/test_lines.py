@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thinkonce.engine.http import Call, ClientGone, Message
 from thinkonce.gateway.admin.lines import Ahead, Line, lines_of
-from thinkonce.gateway.http import Call, ClientGone, Message
 
 
 def call_of(pieces: Sequence[bytes], *, leaves: bool = False) -> Call:

@@ -14,11 +14,11 @@ from openapi_spec_validator import validate
 from gateway.conftest import Running, Stage
 from gateway.upstream import Upstream
 from thinkonce import settings as known
+from thinkonce.engine.marks import MARKS
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.router import ROUTES
 from thinkonce.gateway.description import document_of
 from thinkonce.gateway.description.endpoints import FORWARDED
-from thinkonce.gateway.marks import MARKS
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.registry import SPEECHES
 from thinkonce.request.controls import FIELDS, LITELLM_FIELDS, parse_controls

@@ -12,7 +12,7 @@ from gateway.conftest import Running, until
 from gateway.upstream import Out, Seen, Upstream
 from gateway.wire import Line, asked, line
 from thinkonce.clock import Clock
-from thinkonce.gateway.pace import STALL_SECONDS, WINDOW, Pace
+from thinkonce.engine.pace import STALL_SECONDS, WINDOW, Pace
 
 EVENT = "x" * 10_000
 EVENTS = 1_500  # 15 MB: several times what is held for readers

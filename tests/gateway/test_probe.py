@@ -12,8 +12,8 @@ import pytest
 
 from gateway.conftest import CHAT, Got, Running, Stage
 from gateway.upstream import Upstream
-from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.memo import MAX_BODY, MAX_KNOWN, OVERHEAD, Memo
+from thinkonce.engine.asking import Asking
+from thinkonce.engine.memo import MAX_BODY, MAX_KNOWN, OVERHEAD, Memo
 from thinkonce.protocols.dialect import Asked
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.request.headers import Taken

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from thinkonce.engine.refusals import Refusals
 from thinkonce.entry import Entry, Meta
-from thinkonce.gateway.refusals import Refusals
 from thinkonce.outcome import Reason
 from thinkonce.singleflight import Fate, Landing
 from thinkonce.steps import Made

@@ -14,7 +14,7 @@ from gateway.conftest import Running, Stage, all_ways
 from gateway.test_fallback import named
 from gateway.test_preload import line, send
 from gateway.upstream import Out, Seen, chunks, completion, stream
-from thinkonce.gateway.samples import MOST_REMEMBERED, Samples
+from thinkonce.engine.samples import MOST_REMEMBERED, Samples
 from thinkonce.settings import Upstream as Pool
 
 way = all_ways

@@ -13,7 +13,7 @@ from gateway.anthropic_upstream import answers
 from gateway.conftest import CHAT, Got, Running, Stage, all_ways, until
 from gateway.upstream import Out, Seen, answer, chunks, completion
 from thinkonce import settings as known
-from thinkonce.gateway import fetch
+from thinkonce.engine import fetch
 from thinkonce.gateway.anew import id_like
 from thinkonce.gateway.strict import StrictEndpoint
 

@@ -15,18 +15,16 @@ from thinkonce.adapters.answering import Answering
 from thinkonce.adapters.options import GROUP_KEY, Plan
 from thinkonce.adapters.question import ASKED, Question
 from thinkonce.adapters.shares import at_base
+from thinkonce.engine.endpoints import Making, beside_of, endpoints_of, prices_of, readers
+from thinkonce.engine.erring import send_error
+from thinkonce.engine.http import Call, ClientGone, HttpError, Message, send_ready
+from thinkonce.engine.means import Means
+from thinkonce.engine.passing import Passing
+from thinkonce.engine.request_ids import RequestIds
+from thinkonce.engine.served import Served
+from thinkonce.engine.world import GatewayWorld
 from thinkonce.entry import Meta
 from thinkonce.errors import RequestError, UpstreamError
-from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.endpoints import Making, beside_of, endpoints_of, prices_of, readers
-from thinkonce.gateway.erring import send_error
-from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, send_ready
-from thinkonce.gateway.means import Means
-from thinkonce.gateway.passing import Passing
-from thinkonce.gateway.request_ids import RequestIds
-from thinkonce.gateway.saving import Keeper
-from thinkonce.gateway.served import Served
-from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.savings import MILLION, Account, Saved, Savings
 from thinkonce.request.headers import EVERY, is_credential
 from thinkonce.tally import Tally
@@ -63,8 +61,8 @@ class Bench:
             max_bytes=plan.settings.cache.max_entry_bytes,
             finish_abandoned=plan.settings.gateway.finish_abandoned,
         )
-        self._counts = _Counts()
-        self.tally = self._counts.tally
+        self.tally = Tally()
+        self._counts = _Counts(self.tally)
         self._prices = prices_of(plan.settings)
         self.beside = beside_of(plan.settings, self._prices, share)
         self._bases: OrderedDict[str, dict[str, Served]] = OrderedDict()
@@ -206,12 +204,19 @@ class Bench:
         return endpoints_of(Making(plan.settings, means, reads, at_base(self.beside, base)))
 
 
-class _Counts(Counts):
-    """Counts for the cache's own `stats()`."""
+class _Counts:
+    """A `Counting` for the cache's own `stats()`, which tell outcomes and model time only."""
 
-    def __init__(self) -> None:
-        self.tally = Tally()
-        super().__init__(keeper=Keeper(_Savings(self.tally), None))
+    def __init__(self, tally: Tally) -> None:
+        self.savings = _Savings(tally)
+
+    def upstream_took(self, seconds: float) -> None: ...
+
+    def learn_model(self, model: str) -> None: ...
+
+    def coalesced(self) -> None: ...
+
+    def cache_failed(self) -> None: ...
 
 
 class _Savings(Savings):

@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.endpoints import Beside
-from thinkonce.gateway.memo import Known, Memo
+from thinkonce.engine.asking import Asking
+from thinkonce.engine.endpoints import Beside
+from thinkonce.engine.memo import Known, Memo
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.web.exchange import Header
 

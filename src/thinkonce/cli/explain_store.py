@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from thinkonce.cli.import_file import tenant_named
 from thinkonce.cli.store_shelf import opened_shelf
+from thinkonce.engine.endpoints import readers, rules_of
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.admin.explain import asked_in, explain_request
-from thinkonce.gateway.endpoints import readers, rules_of
 from thinkonce.insight.explained import Explained
 from thinkonce.selector import Selector
 from thinkonce.settings import Settings, Upstream

@@ -16,8 +16,8 @@ import msgspec
 from thinkonce.cli.gateway_view import GatewayError, GatewayView
 from thinkonce.cli.line_file import pieces
 from thinkonce.cli.whose import WHOSE
+from thinkonce.engine.tenants import Tenants
 from thinkonce.errors import MISSING, ConfigError
-from thinkonce.gateway.tenants import Tenants
 from thinkonce.insight.moving import COUNTS, ForeignSecret, Importer, Into, read_opening
 from thinkonce.protocols.registry import facts_of
 from thinkonce.request.headers import take_headers

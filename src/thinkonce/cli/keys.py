@@ -131,7 +131,7 @@ def _tenants(settings: Settings) -> dict[str, str]:
     """By name, as entries, `stats` and the access log show it; none before there is a secret."""
     # Not at the top: the other commands need nothing of a store.
     from thinkonce.cli.store_view import file_of, secret_of
-    from thinkonce.gateway.tenants import Tenants
+    from thinkonce.engine.tenants import Tenants
     from thinkonce.request.key import Keyer
     from thinkonce.request.secret import load_secret
 

@@ -13,14 +13,8 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from thinkonce.errors import RequestError, UpstreamError
-from thinkonce.gateway.access_log import AccessLog, Told
-from thinkonce.gateway.cors import Cors, asks_first, is_open_to_pages
-from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.edge import guarded
-from thinkonce.gateway.erring import send_error
-from thinkonce.gateway.front_page import front_page
-from thinkonce.gateway.http import (
+from thinkonce.engine.erring import send_error
+from thinkonce.engine.http import (
     Call,
     ClientGone,
     HttpError,
@@ -32,9 +26,15 @@ from thinkonce.gateway.http import (
     send_ready,
     send_whole,
 )
-from thinkonce.gateway.marks import JSON_TYPE
+from thinkonce.engine.marks import JSON_TYPE
+from thinkonce.engine.request_ids import RequestIds
+from thinkonce.errors import RequestError, UpstreamError
+from thinkonce.gateway.access_log import AccessLog, Told
+from thinkonce.gateway.cors import Cors, asks_first, is_open_to_pages
+from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.edge import guarded
+from thinkonce.gateway.front_page import front_page
 from thinkonce.gateway.metrics import exposition
-from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.service import Ground, Service
 from thinkonce.outcome import Reason
 from thinkonce.upstream.failure import Refused

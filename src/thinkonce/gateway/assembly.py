@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from thinkonce.clock import SYSTEM, Clock
+from thinkonce.engine.endpoints import rules_of
+from thinkonce.engine.parts import memory_of
+from thinkonce.engine.request_ids import RequestIds
+from thinkonce.engine.world import GatewayWorld
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.app import Gateway
 from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.endpoints import rules_of
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.gateway.numbers import ServerNumbers
-from thinkonce.gateway.parts import memory_of
 from thinkonce.gateway.readiness import check_tracing
-from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.gateway.saving import Keeper
 from thinkonce.gateway.service import Ground, Service, service_of
 from thinkonce.gateway.team import Alone, Place
-from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Savings
 from thinkonce.settings import Settings

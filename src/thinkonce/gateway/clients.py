@@ -21,13 +21,13 @@ from functools import partial
 from typing import Any
 
 from thinkonce.clock import Clock
+from thinkonce.engine.http import Call, HttpError
+from thinkonce.engine.tenants import SECRETS, Tenants, digest_of
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.admin.access import is_loopback, why_not_local
 from thinkonce.gateway.allowance import Allowance
-from thinkonce.gateway.http import Call, HttpError
 from thinkonce.gateway.quota import Quota
 from thinkonce.gateway.team import Place
-from thinkonce.gateway.tenants import SECRETS, Tenants, digest_of
 from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
 
@@ -68,6 +68,11 @@ class KnownClient:
     def is_limited(self) -> bool:
         """Whether it may use some models only."""
         return bool(self.row.models)
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether it is served by strict mode."""
+        return self.row.strict
 
     def allows(self, model: object) -> bool:
         patterns = self.row.models

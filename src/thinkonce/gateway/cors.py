@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from thinkonce.gateway.http import Call, HttpError
-from thinkonce.gateway.marks import MARKS
+from thinkonce.engine.http import Call, HttpError
+from thinkonce.engine.marks import MARKS
 from thinkonce.settings import Settings
 from thinkonce.upstream.failure import Header
 

@@ -24,7 +24,7 @@ MAX_NAME = 128  # characters
 
 
 class Counts:
-    """Not thread-safe: one event loop counts, in `counted`.
+    """A `Counting`. Not thread-safe: one event loop counts, in `counted`.
 
     What hits saved is counted in `savings`, and kept by `keeper`.
     """
@@ -33,6 +33,7 @@ class Counts:
         self.keeper = keeper or Keeper(Savings(time.time), None)
         self.savings = self.keeper.savings
         self.counted = Counted()
+        self.upstream_took = self.counted.upstream.add
         # The same dicts, one step nearer: every hit counts here.
         self._requests, self._seconds = self.counted.requests, self.counted.seconds
         self._models: set[str] = set()
@@ -41,6 +42,12 @@ class Counts:
         self.servers: Callable[[], dict[tuple[str, str], ServerNumbers]] = dict
         if self.keeper.is_alone:
             self.counted.savings = self.savings.book.rows
+
+    def coalesced(self) -> None:
+        self.counted.coalesced += 1
+
+    def cache_failed(self) -> None:
+        self.counted.cache_failures += 1
 
     def count(self, labels: Labels, seconds: float) -> None:
         """One answered request. `labels` in the order of `Labels`."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from math import ceil
 
+from thinkonce.engine.request_ids import RequestIds
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.settings import Gateway
 from thinkonce.web.edge import Edge, Limits, descriptors_for
 from thinkonce.web.tls import context_of

@@ -10,17 +10,17 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from thinkonce.engine.asking import Asking
+from thinkonce.engine.endpoint import Endpoint
+from thinkonce.engine.http import Head
+from thinkonce.engine.memo import MAX_BODY, Known
+from thinkonce.engine.plates import Plate
+from thinkonce.engine.request_ids import RequestIds
 from thinkonce.gateway.access_log import AccessLog, Told
-from thinkonce.gateway.asking import Asking
 from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.cors import Cors
 from thinkonce.gateway.counts import OTHER, Counts
-from thinkonce.gateway.endpoint import Endpoint
-from thinkonce.gateway.http import Head
-from thinkonce.gateway.memo import MAX_BODY, Known
 from thinkonce.gateway.numbers import Labels
-from thinkonce.gateway.plates import Plate
-from thinkonce.gateway.request_ids import RequestIds
 from thinkonce.outcome import Match, Outcome
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.exchange import OVERSIZED, Header

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from thinkonce.gateway.marks import JSON_TYPE
+from thinkonce.engine.marks import JSON_TYPE
 from thinkonce.upstream.failure import Header
 from thinkonce.version import __version__
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from thinkonce.engine.counting import Labels
 from thinkonce.meaning.compared import Compared, Promise
 from thinkonce.outcome import Outcome
 from thinkonce.tiers.tier import TierStats
@@ -28,8 +29,6 @@ __all__ = (
 # Seconds. A memory hit takes less than a millisecond, a long answer minutes.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 _ANSWERED = (Outcome.HIT, Outcome.STALE, Outcome.COALESCED)
-
-Labels = tuple[str, str, str, str]  # endpoint, model, outcome, match
 
 
 class Timings(msgspec.Struct):

@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
+from thinkonce.engine.http import HttpError
 from thinkonce.errors import UpstreamError
 from thinkonce.gateway.assembly import assemble
 from thinkonce.gateway.edge import attainable, limits_of, tls_of
-from thinkonce.gateway.http import HttpError
 from thinkonce.gateway.readiness import LOCAL_POOL
 from thinkonce.gateway.serve import announce, write_log_as
 from thinkonce.gateway.team import Place

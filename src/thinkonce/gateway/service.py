@@ -6,28 +6,28 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from thinkonce.gateway.admin import Admin
-from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.clients import Clients
-from thinkonce.gateway.cors import Cors, cors_of
-from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.description import description_of
-from thinkonce.gateway.endpoint import Endpoint
-from thinkonce.gateway.endpoints import (
+from thinkonce.engine.endpoint import Endpoint
+from thinkonce.engine.endpoints import (
     Making,
     beside_of,
     endpoints_of,
     prices_of,
     readers,
 )
-from thinkonce.gateway.means import Means
-from thinkonce.gateway.passing import Passing
+from thinkonce.engine.means import Means
+from thinkonce.engine.passing import Passing
+from thinkonce.engine.served import Served
+from thinkonce.engine.tenants import Tenants
+from thinkonce.engine.world import GatewayWorld
+from thinkonce.gateway.admin import Admin
+from thinkonce.gateway.admin.desk import Desk
+from thinkonce.gateway.clients import Clients
+from thinkonce.gateway.cors import Cors, cors_of
+from thinkonce.gateway.counts import Counts
+from thinkonce.gateway.description import description_of
 from thinkonce.gateway.quota import held_by
-from thinkonce.gateway.served import Served
 from thinkonce.gateway.strict import Strict, strict_of
 from thinkonce.gateway.team import Place, Team
-from thinkonce.gateway.tenants import Tenants
-from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.registry import by_path
 from thinkonce.request.headers import headers_named

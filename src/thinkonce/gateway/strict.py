@@ -23,16 +23,12 @@ from time import perf_counter
 
 import msgspec
 
-from thinkonce.entry import Entry
-from thinkonce.flow import Answer
-from thinkonce.gateway import marks
-from thinkonce.gateway.admin.access import authorise
-from thinkonce.gateway.anew import Events, id_like
-from thinkonce.gateway.asking import Asking, version_free
-from thinkonce.gateway.endpoint import Endpoint
-from thinkonce.gateway.endpoints import Making, Manner, endpoint_of
-from thinkonce.gateway.fetch import Fetched
-from thinkonce.gateway.http import (
+from thinkonce.engine import marks
+from thinkonce.engine.asking import Asking, version_free
+from thinkonce.engine.endpoint import Endpoint
+from thinkonce.engine.endpoints import Making, Manner, endpoint_of
+from thinkonce.engine.fetch import Fetched
+from thinkonce.engine.http import (
     Call,
     HttpError,
     Message,
@@ -41,9 +37,13 @@ from thinkonce.gateway.http import (
     send_pieces,
     send_whole,
 )
-from thinkonce.gateway.passing import Passing
-from thinkonce.gateway.telling import Teller
-from thinkonce.gateway.world import Ride
+from thinkonce.engine.passing import Passing
+from thinkonce.engine.telling import Teller
+from thinkonce.engine.world import Ride
+from thinkonce.entry import Entry
+from thinkonce.flow import Answer
+from thinkonce.gateway.admin.access import authorise
+from thinkonce.gateway.anew import Events, id_like
 from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.dialect import Stamp
@@ -72,7 +72,7 @@ class StrictTeller(Teller):
         if not entry.payload or found.refused is Reason.ERROR:
             return await super().joined(call, asking, found, entry)
         call.not_stored = found.refused or ""
-        self.metrics.counted.coalesced += 1
+        self.metrics.coalesced()
         return await self._as_it_came(call, asking, entry, Saved.COALESCED)
 
     async def _as_it_came(self, call: Call, asking: Asking, entry: Entry, kind: Saved) -> bool:
@@ -155,7 +155,7 @@ class Strict:
         self._endpoints = by_path(endpoints)
 
     def concerns(self, call: Call) -> bool:
-        return self.always or (call.client is not None and call.client.row.strict)
+        return self.always or (call.client is not None and call.client.is_strict)
 
     async def answer(self, call: Call, body_limit: int) -> None:
         """Answer on a cached path, as an endpoint does for others, and raise as it does."""

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from thinkonce.clock import Clock
+from thinkonce.engine.refusals import Refusal
+from thinkonce.engine.world import GatewayWorld
 from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.numbers import Numbers
 from thinkonce.gateway.quota import Quota
-from thinkonce.gateway.refusals import Refusal
-from thinkonce.gateway.world import GatewayWorld
 from thinkonce.meaning.compared import Compared, Promise
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import TierStats

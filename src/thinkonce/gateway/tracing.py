@@ -23,8 +23,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from thinkonce.engine.http import Call
 from thinkonce.gateway.access_log import Told
-from thinkonce.gateway.http import Call
 from thinkonce.outcome import Outcome
 from thinkonce.protocols.registry import facts_of
 from thinkonce.upstream.pools import Pool
@@ -36,7 +36,7 @@ from thinkonce.web.log_lines import printable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from thinkonce.gateway.marks import Ready
+    from thinkonce.engine.marks import Ready
     from thinkonce.tiers.tier import Key
 
 __all__ = ("Attempt", "Tracing", "open_tracing")

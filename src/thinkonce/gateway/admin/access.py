@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 from urllib.parse import urlsplit
 
-from thinkonce.gateway.http import Call, HttpError
+from thinkonce.engine.http import Call, HttpError
 
 __all__ = ("authorise", "is_loopback", "why_not_local")
 

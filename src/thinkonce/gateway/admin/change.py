@@ -6,9 +6,9 @@ import asyncio
 
 import msgspec
 
+from thinkonce.engine.http import Call, HttpError
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.http import Call, HttpError
 from thinkonce.selector import Selector
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds

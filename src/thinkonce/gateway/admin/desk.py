@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from thinkonce.engine.asking import Reader
+from thinkonce.engine.http import Call, HttpError, Message, read_body, send_whole
+from thinkonce.engine.marks import JSON_TYPE
+from thinkonce.engine.tenants import Tenants
+from thinkonce.engine.world import GatewayWorld
 from thinkonce.entry import Entry
 from thinkonce.errors import RequestError
-from thinkonce.gateway.asking import Reader
 from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.http import Call, HttpError, Message, read_body, send_whole
-from thinkonce.gateway.marks import JSON_TYPE
 from thinkonce.gateway.team import Team
-from thinkonce.gateway.tenants import Tenants
-from thinkonce.gateway.world import GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, beginning_with, key_digits, only_one
 from thinkonce.settings import Settings

@@ -9,6 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from thinkonce.engine.asking import Asking, Reader, version_free
+from thinkonce.engine.http import Call, Head, read_body
+from thinkonce.engine.refusals import Refusal
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import BODY_LIMIT, Desk
 from thinkonce.gateway.admin.questions import parts_of
@@ -21,9 +24,6 @@ from thinkonce.gateway.admin.whose import (
     named,
     only_tenant,
 )
-from thinkonce.gateway.asking import Asking, Reader, version_free
-from thinkonce.gateway.http import Call, Head, read_body
-from thinkonce.gateway.refusals import Refusal
 from thinkonce.insight.explain import look
 from thinkonce.insight.explained import Explained, bypassed, explained
 from thinkonce.outcome import Outcome, Reason

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
 
-from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, Receive
+from thinkonce.engine.http import Call, ClientGone, HttpError, Message, Receive
 from thinkonce.web.exchange import BROKEN
 
 __all__ = ("Ahead", "Line", "lines_of")

@@ -8,10 +8,10 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from thinkonce.engine.http import Call, HttpError
 from thinkonce.entry import Entry
 from thinkonce.errors import CorruptEntry, RequestError
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.http import Call, HttpError
 from thinkonce.insight.apart import SAMPLED, apart
 from thinkonce.insight.entries import content_of, row_of
 from thinkonce.insight.savings import by_dimension, totals

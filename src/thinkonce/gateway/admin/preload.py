@@ -19,13 +19,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from thinkonce.engine.asking import Asking, version_free
+from thinkonce.engine.http import Call, ClientGone, HttpError, Message, Scope
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.admin.lines import Ahead, Line, lines_of
 from thinkonce.gateway.admin.questions import parts_of
 from thinkonce.gateway.admin.whose import Whose, whose
-from thinkonce.gateway.asking import Asking, version_free
-from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, Scope
 from thinkonce.insight.explain import look
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import facts_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinkonce.gateway.asking import Asking, Reader
+from thinkonce.engine.asking import Asking, Reader
 from thinkonce.protocols.openai_embeddings import batch_of
 from thinkonce.protocols.registry import DIALECTS
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from thinkonce.engine.http import Call, HttpError
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.http import Call, HttpError
 from thinkonce.protocols.registry import facts_of
 from thinkonce.request.headers import Taken, take_headers
 from thinkonce.selector import Selector

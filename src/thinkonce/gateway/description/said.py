@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from thinkonce.gateway.marks import MARKS
+from thinkonce.engine.marks import MARKS
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.request.controls import DIRECTIVES, FIELDS, LITELLM_FIELDS, SECONDS_SCHEMA
 

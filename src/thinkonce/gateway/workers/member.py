@@ -8,13 +8,13 @@ from collections.abc import Callable
 import msgspec
 
 from thinkonce.clock import Clock
+from thinkonce.engine.http import HttpError
+from thinkonce.engine.parts import part_of
+from thinkonce.engine.refusals import Refusal
 from thinkonce.errors import ConfigError
 from thinkonce.gateway.allowance import Allowance
-from thinkonce.gateway.http import HttpError
 from thinkonce.gateway.numbers import Numbers, total
-from thinkonce.gateway.parts import part_of
 from thinkonce.gateway.quota import Quota
-from thinkonce.gateway.refusals import Refusal
 from thinkonce.gateway.team import Alone, Bounds, Team
 from thinkonce.gateway.workers.board import Board
 from thinkonce.gateway.workers.channel import Channel, Unanswered

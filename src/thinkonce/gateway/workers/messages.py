@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from thinkonce.engine.refusals import Refusal
 from thinkonce.gateway.numbers import Numbers
-from thinkonce.gateway.refusals import Refusal
 from thinkonce.gateway.team import Bounds
 from thinkonce.settings import Settings
 

@@ -9,18 +9,18 @@ from time import perf_counter
 import msgspec
 
 from thinkonce.clock import Clock
+from thinkonce.engine import marks
+from thinkonce.engine.asking import Asking
+from thinkonce.engine.counting import Counting
+from thinkonce.engine.fetch import Fetched
+from thinkonce.engine.http import Call, send_pieces, send_ready, send_whole
+from thinkonce.engine.parts import Parts
+from thinkonce.engine.passing import answer_headers
+from thinkonce.engine.plates import Plain, Plate
+from thinkonce.engine.world import Ride
 from thinkonce.entry import Entry
 from thinkonce.errors import UpstreamError
 from thinkonce.flow import Answer
-from thinkonce.gateway import marks
-from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.fetch import Fetched
-from thinkonce.gateway.http import Call, send_pieces, send_ready, send_whole
-from thinkonce.gateway.parts import Parts
-from thinkonce.gateway.passing import answer_headers
-from thinkonce.gateway.plates import Plain, Plate
-from thinkonce.gateway.world import Ride
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Account, Saved
 from thinkonce.outcome import Match, Outcome, Reason
@@ -40,7 +40,7 @@ class Teller:
     dialect: Dialect
     prices: Prices
     parts: Parts
-    metrics: Counts
+    metrics: Counting
     clock: Clock
     rules: StoreRules
     annotate: bool
@@ -113,7 +113,7 @@ class Teller:
         note = self._note(asking, found, ready.key, found.refused, ready, micros / 1000)
         body = ready.prepared.render(asking.asked, None, note)
         kind = marks.STREAM_TYPE if asking.asked.stream else marks.JSON_TYPE
-        self.metrics.counted.coalesced += 1
+        self.metrics.coalesced()
         self._save(call, Saved.COALESCED, ready, entry, micros)
         head = _miss_headers(call, found, ready.key)
         await self._send(call, [kind, *head], body)
@@ -147,7 +147,7 @@ class Teller:
         key = "" if asking.key is None else asking.key.digest.hex()
         head = marks.miss_headers(found.outcome, found.reason, key)
         if found.outcome is Outcome.COALESCED:
-            self.metrics.counted.coalesced += 1
+            self.metrics.coalesced()
         else:
             head += marks.passed_on(ride.headers)
         head += [marks.STREAM_TYPE, (b"cache-control", b"no-cache"), (b"x-request-id", call.id)]

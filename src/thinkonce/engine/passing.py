@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from thinkonce.gateway.asking import version_free
-from thinkonce.gateway.fetch import MAX_ANSWER, MAX_ERROR, is_event_stream, upstream_request
-from thinkonce.gateway.http import Call, HttpError, send_pieces, send_whole
-from thinkonce.gateway.marks import JSON_TYPE, miss_headers, passed_on
-from thinkonce.gateway.models import list_models
+from thinkonce.engine.asking import version_free
+from thinkonce.engine.fetch import MAX_ANSWER, MAX_ERROR, is_event_stream, upstream_request
+from thinkonce.engine.http import Call, HttpError, send_pieces, send_whole
+from thinkonce.engine.marks import JSON_TYPE, miss_headers, passed_on
+from thinkonce.engine.models import list_models
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import BELOW, SPEECHES
 from thinkonce.protocols.splice import members
@@ -24,7 +24,7 @@ from thinkonce.upstream.pools import Pool, Pools
 from thinkonce.upstream.request import HOPS, Request, Sender
 
 if TYPE_CHECKING:
-    from thinkonce.gateway.clients import KnownClient
+    from thinkonce.engine.client_rules import ClientRules
 
 __all__ = ("Dress", "Passing")
 
@@ -137,7 +137,7 @@ class Passing:
         return "" if limited and names.count("model") != 1 else model
 
 
-def _check_path(call: Call, client: KnownClient, pool: Pool, path: str, model: str) -> None:
+def _check_path(call: Call, client: ClientRules, pool: Pool, path: str, model: str) -> None:
     """Raises HttpError 403 for what a known client may not use."""
     odd = ".." in path or "%" in path or "\\" in path  # could be read as another path
     listed = path == "models" or (path.startswith("models/") and not odd)

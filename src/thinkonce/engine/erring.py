@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from thinkonce.gateway.http import Call, HttpError, send_whole
-from thinkonce.gateway.marks import JSON_TYPE
+from thinkonce.engine.http import Call, HttpError, send_whole
+from thinkonce.engine.marks import JSON_TYPE
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import spoken_at
 from thinkonce.upstream.failure import Header

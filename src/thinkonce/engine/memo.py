@@ -13,7 +13,7 @@ from collections.abc import Container, Sequence
 
 import msgspec
 
-from thinkonce.gateway.asking import Asking
+from thinkonce.engine.asking import Asking
 from thinkonce.request.headers import Taken, take_headers
 from thinkonce.web.exchange import Header
 

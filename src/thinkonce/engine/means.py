@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.passing import Passing
-from thinkonce.gateway.world import GatewayWorld
+from thinkonce.engine.counting import Counting
+from thinkonce.engine.passing import Passing
+from thinkonce.engine.world import GatewayWorld
 from thinkonce.insight.prices import Prices
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.request import Sender
@@ -20,7 +20,7 @@ class Means:
 
     shelf: Shelf
     world: GatewayWorld
-    metrics: Counts
+    metrics: Counting
     prices: Prices
     sender: Sender
     passing: Passing

@@ -15,18 +15,18 @@ from weakref import ref
 import msgspec
 
 from thinkonce.drive import drive_async
+from thinkonce.engine.asking import Asking, Reader
+from thinkonce.engine.cached_path import CachedPath, asked_query, failed, mark
+from thinkonce.engine.fetch import Fetch
+from thinkonce.engine.http import Call, Head, HttpError, Message
+from thinkonce.engine.marks import annotation_of_miss
+from thinkonce.engine.means import Means
+from thinkonce.engine.memo import Memo
+from thinkonce.engine.plates import Plain, Plate
+from thinkonce.engine.telling import Marking, Teller
+from thinkonce.engine.world import GatewayAsk
 from thinkonce.errors import NotCached, RequestError, UpstreamError
 from thinkonce.flow import Answer, Live, answer
-from thinkonce.gateway.asking import Asking, Reader
-from thinkonce.gateway.cached_path import CachedPath, asked_query, failed, mark
-from thinkonce.gateway.fetch import Fetch
-from thinkonce.gateway.http import Call, Head, HttpError, Message
-from thinkonce.gateway.marks import annotation_of_miss
-from thinkonce.gateway.means import Means
-from thinkonce.gateway.memo import Memo
-from thinkonce.gateway.plates import Plain, Plate
-from thinkonce.gateway.telling import Marking, Teller
-from thinkonce.gateway.world import GatewayAsk
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.upstream.failure import may_others_do_better
@@ -223,7 +223,7 @@ class Endpoint(CachedPath):
             usage_asked=asked.include_usage or on_behalf,
             epoch=self._shelf.epoch,
             kept=lambda: self.reader.kept(asked_query(call, asking), asking),
-            took=self._metrics.counted.upstream.add,
+            took=self._metrics.upstream_took,
             spare=spare,
         )
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from thinkonce.engine.http import Head, HttpError
 from thinkonce.errors import RequestError
-from thinkonce.gateway.http import Head, HttpError
 from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
 
 __all__ = ("read_json",)

@@ -1,4 +1,4 @@
-"""HTTP as the gateway sees it: one request read within its limits, one answer sent."""
+"""HTTP as the engine sees it: one request read within its limits, one answer sent."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from thinkonce.web.exchange import (
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from thinkonce.gateway.clients import KnownClient
-    from thinkonce.gateway.marks import Ready
+    from thinkonce.engine.client_rules import ClientRules
+    from thinkonce.engine.marks import Ready
     from thinkonce.tiers.tier import Key
 
 __all__ = (
@@ -60,7 +60,7 @@ class Head:
     sample: int | None = None  # named by an administrator, in place of whose turn it is
 
     def __init__(
-        self, headers: list[Header], query: bytes, client: KnownClient | None = None
+        self, headers: list[Header], query: bytes, client: ClientRules | None = None
     ) -> None:
         self.headers, self.query, self.client = headers, query, client
         self.head: dict[bytes, bytes] = dict(headers)

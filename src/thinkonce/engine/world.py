@@ -21,13 +21,13 @@ from typing import Protocol, cast
 import msgspec
 
 from thinkonce.drive import AsyncWorld
+from thinkonce.engine.aside import Aside
+from thinkonce.engine.asking import Asking
+from thinkonce.engine.fetch import EventsChunk, Fetch, Preamble
+from thinkonce.engine.pace import Pace
+from thinkonce.engine.refusals import Refusals
 from thinkonce.entry import Entry
 from thinkonce.flow import Ask, Follow, Live, Made, Setting, Step
-from thinkonce.gateway.aside import Aside
-from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.fetch import EventsChunk, Fetch, Preamble
-from thinkonce.gateway.pace import Pace
-from thinkonce.gateway.refusals import Refusals
 from thinkonce.landing import ABANDONED
 from thinkonce.leading import leave
 from thinkonce.protocols.dialect import Recorder

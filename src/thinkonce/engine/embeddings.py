@@ -13,18 +13,18 @@ from functools import partial
 from time import perf_counter
 
 from thinkonce.drive import drive_async
+from thinkonce.engine.asking import Asking, Reader
+from thinkonce.engine.batch import AT_ONCE, ItemFetch, Together
+from thinkonce.engine.batch_sum import BatchSum, summed
+from thinkonce.engine.cached_path import CachedPath, asked_query, failed
+from thinkonce.engine.fetch import Drafting, Fetched, asked_of, whole_of
+from thinkonce.engine.http import Call, Message, send_whole
+from thinkonce.engine.marks import JSON_TYPE, passed_on
+from thinkonce.engine.means import Means
+from thinkonce.engine.plates import Plain
+from thinkonce.engine.world import GatewayAsk
 from thinkonce.errors import RequestError
 from thinkonce.flow import Answer, answer
-from thinkonce.gateway.asking import Asking, Reader
-from thinkonce.gateway.batch import AT_ONCE, ItemFetch, Together
-from thinkonce.gateway.batch_sum import BatchSum, summed
-from thinkonce.gateway.cached_path import CachedPath, asked_query, failed
-from thinkonce.gateway.fetch import Drafting, Fetched, asked_of, whole_of
-from thinkonce.gateway.http import Call, Message, send_whole
-from thinkonce.gateway.marks import JSON_TYPE, passed_on
-from thinkonce.gateway.means import Means
-from thinkonce.gateway.plates import Plain
-from thinkonce.gateway.world import GatewayAsk
 from thinkonce.insight.savings import Saved, nanos
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import unmarked
@@ -207,7 +207,7 @@ class EmbeddingsEndpoint(CachedPath):
             self._sender,
             asking.pool,
             self._request(request.call, asking, body),
-            self._metrics.counted.upstream.add,
+            self._metrics.upstream_took,
             spare=request.spare,
         )
         async with asked as exchange:

@@ -13,9 +13,9 @@ from math import inf
 
 import msgspec
 
+from thinkonce.engine.counting import Labels
+from thinkonce.engine.marks import JSON_TYPE, STREAM_TYPE, Ready, plain_lines, plain_note
 from thinkonce.entry import Entry
-from thinkonce.gateway.marks import JSON_TYPE, STREAM_TYPE, Ready, plain_lines, plain_note
-from thinkonce.gateway.numbers import Labels
 from thinkonce.insight.savings import Account
 from thinkonce.protocols.dialect import Asked
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from thinkonce.engine.http import Head, HttpError
+from thinkonce.engine.plates import Plate, no_plate
+from thinkonce.engine.samples import Draw, Samples, is_sampled
+from thinkonce.engine.tenants import Tenants
+from thinkonce.engine.well_formed import read_json
 from thinkonce.entry import Meta
 from thinkonce.freshness import Rules
-from thinkonce.gateway.http import Head, HttpError
-from thinkonce.gateway.plates import Plate, no_plate
-from thinkonce.gateway.samples import Draw, Samples, is_sampled
-from thinkonce.gateway.tenants import Tenants
-from thinkonce.gateway.well_formed import read_json
 from thinkonce.likeness import Wording
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Asked, Speech
@@ -30,7 +30,7 @@ from thinkonce.tiers.tier import Key
 from thinkonce.upstream.pools import Pool, Pools
 
 if TYPE_CHECKING:
-    from thinkonce.gateway.clients import KnownClient
+    from thinkonce.engine.client_rules import ClientRules
 
 __all__ = ("Asking", "Reader", "version_free")
 
@@ -57,7 +57,7 @@ class Asking:
     key: Key | None
     bypass: Reason | None
     fallback: bool = False  # the pool is asked in another's place
-    client: KnownClient | None = None
+    client: ClientRules | None = None
     draw: Draw | None = None
     sample: int = 0
     # What printed its last plain hit, where that is still there.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import inf
 
 from thinkonce.clock import Clock
+from thinkonce.engine.marks import batch_headers
 from thinkonce.flow import Answer
-from thinkonce.gateway.marks import batch_headers
 from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import Annotation

@@ -8,17 +8,17 @@ from math import inf
 
 import msgspec
 
+from thinkonce.engine.asking import Reader
+from thinkonce.engine.embeddings import EMBEDDINGS, EmbeddingsEndpoint
+from thinkonce.engine.endpoint import Endpoint
+from thinkonce.engine.means import Means
+from thinkonce.engine.memo import Memo
+from thinkonce.engine.parts import LEAST, Parts, share_of
+from thinkonce.engine.samples import Samples
+from thinkonce.engine.served import Served
+from thinkonce.engine.telling import Teller
+from thinkonce.engine.tenants import Tenants
 from thinkonce.freshness import Rules, TtlClass
-from thinkonce.gateway.asking import Reader
-from thinkonce.gateway.embeddings import EMBEDDINGS, EmbeddingsEndpoint
-from thinkonce.gateway.endpoint import Endpoint
-from thinkonce.gateway.means import Means
-from thinkonce.gateway.memo import Memo
-from thinkonce.gateway.parts import LEAST, Parts, share_of
-from thinkonce.gateway.samples import Samples
-from thinkonce.gateway.served import Served
-from thinkonce.gateway.telling import Teller
-from thinkonce.gateway.tenants import Tenants
 from thinkonce.insight.prices import Price, Prices
 from thinkonce.protocols.registry import DIALECTS, SPEECHES
 from thinkonce.request.headers import headers_named

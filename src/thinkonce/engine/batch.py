@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from thinkonce.engine.asking import Asking
+from thinkonce.engine.fetch import Drafting, Fetched
+from thinkonce.engine.pace import Pace
 from thinkonce.flow import Draft
-from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.fetch import Drafting, Fetched
-from thinkonce.gateway.pace import Pace
 from thinkonce.upstream.failure import Header
 
 __all__ = ("AT_ONCE", "ItemFetch", "Together")

@@ -11,14 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
+from thinkonce.engine.asking import Asking, Reader
+from thinkonce.engine.fetch import upstream_request
+from thinkonce.engine.http import Call, ClientGone, HttpError, Message, read_body
+from thinkonce.engine.marks import miss_headers
+from thinkonce.engine.means import Means
+from thinkonce.engine.passing import Dress, hops, send_refusal
+from thinkonce.engine.watch import Watch
 from thinkonce.errors import NotCached, RequestError, UpstreamError
-from thinkonce.gateway.asking import Asking, Reader
-from thinkonce.gateway.fetch import upstream_request
-from thinkonce.gateway.http import Call, ClientGone, HttpError, Message, read_body
-from thinkonce.gateway.marks import miss_headers
-from thinkonce.gateway.means import Means
-from thinkonce.gateway.passing import Dress, hops, send_refusal
-from thinkonce.gateway.watch import Watch
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.headers import with_one_type
 from thinkonce.upstream.failure import (
@@ -191,7 +191,7 @@ class CachedPath(ABC):
 
     async def _despite_failure(self, call: Call, raw: bytes) -> None:
         """The cache itself has failed: count it, and serve as if it were not there."""
-        self._metrics.counted.cache_failures += 1
+        self._metrics.cache_failed()
         log.exception("request %s is forwarded uncached: the cache failed", call.id)
         await self._passing.forward(call, raw, Reason.TIER_ERROR, decoded=True)
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from thinkonce.engine.marks import Ready, make_ready
+from thinkonce.engine.plates import Plate
 from thinkonce.entry import Entry
-from thinkonce.gateway.marks import Ready, make_ready
-from thinkonce.gateway.plates import Plate
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.dialect import Asked, Dialect
 from thinkonce.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from thinkonce.gateway.http import Call, Message
+from thinkonce.engine.http import Call, Message
 
 __all__ = ("Served",)
 

@@ -15,10 +15,10 @@ from time import monotonic
 
 import msgspec
 
+from thinkonce.engine.asking import Asking
+from thinkonce.engine.pace import Pace
 from thinkonce.entry import Form
 from thinkonce.flow import Draft
-from thinkonce.gateway.asking import Asking
-from thinkonce.gateway.pace import Pace
 from thinkonce.insight.prices import Prices
 from thinkonce.outcome import Reason
 from thinkonce.protocols.billing import billed

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from thinkonce.gateway.http import Call, ClientGone
+from thinkonce.engine.http import Call, ClientGone
 from thinkonce.web.at_once import forget_when_gone, tell_when_gone
 
 __all__ = ("Watch",)
