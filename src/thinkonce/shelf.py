@@ -95,7 +95,7 @@ class Shelf:
         ConfigError for an embedder, a verifier or a judge that cannot be had.
         """
         if self.meaning is not None:
-            self.meaning.adopt(options, namespaces)
+            self.meaning.rulebook.adopt(options, namespaces)
             return
         # Not at the top: what it stands on (numpy, and models) is an extra.
         try:

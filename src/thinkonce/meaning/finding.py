@@ -26,8 +26,8 @@ class Place:
 class Finding:
     """`why`: in a word, why nothing was found; "" where something was.
 
-    `draw`, with `account`: the answer of `judged` (`stored` are its words) is to be compared with
-    the model's, which is `asked` in any case.
+    `words` are those of the answer of `judged`, where it is to be compared with the model's; `draw`
+    where that is an audit of `account`.
     """
 
     why: str
@@ -36,7 +36,7 @@ class Finding:
     account: Account | None = None
     draw: Draw | None = None
     judged: Judged | None = None
-    stored: str | None = None
+    words: str | None = None
 
     def told(self) -> dict[str, Any]:
         """For people and programs; what is not known is left out."""

@@ -15,7 +15,9 @@ from thinkonce.meaning.embedder import open_embedder
 from thinkonce.meaning.embeddings import Embeddings
 from thinkonce.meaning.judge import Judge
 from thinkonce.meaning.matching import Meaning
+from thinkonce.meaning.rulebook import Rulebook
 from thinkonce.meaning.spaces import Spaces
+from thinkonce.meaning.stored import Stored
 from thinkonce.meaning.verification import Verification
 from thinkonce.meaning.verifier import open_verifier
 from thinkonce.settings.semantic import Namespace, Semantic
@@ -64,13 +66,6 @@ def open_meaning(
         room = options.max_bytes - remembered
         spaces = Spaces(memory, store, embedder, max_bytes=room)
         opened.pop_all()
-    return Meaning(
-        options,
-        namespaces,
-        tiers=tiers,
-        spaces=spaces,
-        embeddings=embeddings,
-        verification=verification,
-        audits=audits,
-        words=words,
-    )
+    rulebook = Rulebook(options, namespaces, embedder.name, verifier, audits)
+    stored = Stored(spaces, tiers, clock)
+    return Meaning(rulebook, stored, embeddings, verification, audits, words)

@@ -1,0 +1,77 @@
+"""Under which rules a question is compared: its namespace's, its language's, its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from thinkonce.entry import Meta
+from thinkonce.likeness import Wording
+from thinkonce.meaning.account import Account
+from thinkonce.meaning.audits import Audits
+from thinkonce.meaning.budget import Mode
+from thinkonce.meaning.finding import Place
+from thinkonce.meaning.grounds import Grounds, grounds_of, spoken
+from thinkonce.meaning.verdict import Question
+from thinkonce.meaning.verifier import Verifier
+from thinkonce.settings.semantic import Namespace, Semantic
+
+__all__ = ("Rulebook",)
+
+_AS_EVERYWHERE = Namespace()
+
+
+class Rulebook:
+    """Thread-safe: settings change as a whole."""
+
+    def __init__(
+        self,
+        options: Semantic,
+        namespaces: Mapping[str, Namespace],
+        embedder: str,
+        verifier: Verifier | None,
+        audits: Audits,
+    ) -> None:
+        self.options, self._namespaces = options, dict(namespaces)
+        self._embedder, self._verifier, self._audits = embedder, verifier, audits
+        self._grounds = lru_cache(maxsize=256)(self._new_grounds)
+
+    def adopt(self, options: Semantic, namespaces: Mapping[str, Namespace]) -> None:
+        """From now on. Models stay those of the start."""
+        self.options, self._namespaces = options, dict(namespaces)
+        self._grounds.cache_clear()
+
+    def knows(self, namespace: str) -> bool:
+        """Whether the settings name it; clients may name others."""
+        return namespace == "" or namespace in self._namespaces
+
+    def place(self, wording: Wording, meta: Meta, wanted: bool | float | None) -> Place | None:
+        """None where nothing is compared. `wanted` is what the request says of it itself."""
+        options, own = self.options, self._namespaces.get(meta.namespace, _AS_EVERYWHERE)
+        is_forbidden = wanted is False or own.semantic is False
+        is_allowed = own.semantic or options.enabled or wanted is not None
+        if is_forbidden or not is_allowed or (wording.tools and not options.tools):
+            return None
+        similarity = options.similarity if own.similarity is None else own.similarity
+        if wanted is not None and not isinstance(wanted, bool):
+            similarity = max(similarity, float(wanted))
+        return Place(meta.namespace, meta.model, similarity)
+
+    def account(self, asked: Question, place: Place) -> Account:
+        """What audits have said there, and what hits of that kind go by."""
+        own = self._namespaces.get(place.namespace, _AS_EVERYWHERE)
+        max_error = self.options.max_error if own.max_error is None else own.max_error
+        mode = Mode(own.semantic_mode or self.options.mode)
+        grounds = self._grounds(spoken(asked.analysed.language), place.model, max_error)
+        return self._audits.account(place.namespace, grounds, max_error, mode)
+
+    def _new_grounds(self, language: str, model: str, max_error: float) -> Grounds:
+        return grounds_of(
+            language,
+            self._embedder,
+            self._verifier,
+            max_error,
+            judge=self._audits.judge.name,
+            model=model,
+            same_script=self.options.same_script,
+        )
