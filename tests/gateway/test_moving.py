@@ -66,7 +66,7 @@ async def filled(gateway: Running) -> None:
 
 def held(gateway: Running) -> dict[str, Any]:
     entries = gateway.assembly.shelf.entries(Selector(), 1000)
-    return {entry.digest.hex(): carried(entry) for entry in entries}
+    return {entry.digest.hex(): carried(entry, None) for entry in entries}
 
 
 @pytest.mark.parametrize("stored", [False, True])
