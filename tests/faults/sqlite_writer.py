@@ -6,6 +6,8 @@ Lines on standard output, each written at once:
 Usage: python sqlite_writer.py STORE SEED NAMESPACE
 """
 
+import math
+import struct
 import sys
 import time
 from hashlib import blake2b
@@ -31,9 +33,19 @@ def key_of(seed, number):
     return Key(None, blake2b(f"{seed} {number}".encode(), digest_size=32).digest())
 
 
+def partition_of(number):
+    return blake2b(b"%d" % (number % 3), digest_size=32).digest()
+
+
+def vector_of(seed, number):
+    """Packed: a scale and eight numbers, other ones for every question."""
+    raw = blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
+    return struct.pack("<f8s", 1 / math.hypot(*struct.unpack("8b", raw)), raw)
+
+
 def hint_of(seed, number):
-    partition = blake2b(b"%d" % (number % 3), digest_size=32).digest()
-    return Hint(partition, f"{seed}/{number}?", "an embedder", bytes(516), b"fingerprint")
+    text, vector = f"{seed}/{number}?", vector_of(seed, number)
+    return Hint(partition_of(number), text, "an embedder", vector, text.encode())
 
 
 def say(*words):
