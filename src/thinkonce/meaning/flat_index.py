@@ -3,6 +3,10 @@
 A scan in 8-bit integers (`numkong`) finds the nearest few, which are then compared again in
 floating point. 512 dimensions, one core: 2 us over 10 rows, 26 us over 1,000, 255 us over 10,000,
 some 30 ms over a million. There may be tens of thousands of these: a row of its own takes 2 KB.
+
+    blocks   [ 16384 rows ][ 16384 rows ][ 1, 2, 4 .. 16384 rows ]     place = 16384 * block + row
+
+Rows lie in blocks, so that an index that grows never copies what it holds.
 """
 
 from __future__ import annotations
@@ -17,13 +21,13 @@ from numpy.typing import NDArray
 
 from thinkonce.meaning.packed import Packed, pack
 
-__all__ = ("FlatIndex", "Near")
+__all__ = ("BLOCK", "FlatIndex", "Near")
 
-LEAST_ROOM = 1  # rows: most partitions never have a second one
+BLOCK = 16_384  # rows
 SPARE = 8  # rows more than asked for, that are compared again
 NAME_BYTES = 200  # of a name and its place, about
-SAMPLED = 32  # of so many rows one is looked at for where the largest begin
-MANY = 20_000  # rows, from which that is worth it
+SAMPLED = 8  # of so many rows one is looked at for where the largest begin
+MANY = 4000  # rows, from which that is worth it
 EMPTY_BYTES = 1000
 
 
@@ -34,15 +38,21 @@ class Near(NamedTuple):
     similarity: float
 
 
+class Block(NamedTuple):
+    """`rows`: (room, dimensions) of int8; `scales`: (room,) of float32."""
+
+    rows: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+
 class FlatIndex:
     """Vectors of one partition by the names of their rows. Thread-safe; not for a forked child."""
 
-    __slots__ = ("_lock", "_names", "_places", "_rows", "_scales", "dimensions")
+    __slots__ = ("_blocks", "_lock", "_names", "_places", "dimensions")
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
-        self._rows: NDArray[np.int8] = np.empty((0, dimensions), np.int8)
-        self._scales: NDArray[np.float32] = np.empty(0, np.float32)
+        self._blocks: list[Block] = []
         self._names: list[bytes] = []
         self._places: dict[bytes, int] = {}
         self._lock = threading.Lock()
@@ -55,29 +65,36 @@ class FlatIndex:
 
     @property
     def nbytes(self) -> int:
-        held = self._rows.nbytes + self._scales.nbytes
-        return EMPTY_BYTES + held + NAME_BYTES * len(self._names)
+        blocks = self._blocks
+        room = len(blocks[-1].scales) + BLOCK * (len(blocks) - 1) if blocks else 0
+        return EMPTY_BYTES + room * (self.dimensions + 4) + NAME_BYTES * len(self._names)
 
     def put(self, name: bytes, vector: Packed) -> None:
         """Add a row, or give the row `name` another vector."""
-        numbers, scale = vector
         with self._lock:
             place = self._places.get(name)
             if place is None:
                 place = self._places[name] = len(self._names)
                 self._names.append(name)
                 self._make_room(place + 1)
-            self._rows[place], self._scales[place] = numbers, scale
+            self._write(place, vector)
 
-    def extend(self, names: Sequence[bytes], vectors: Sequence[Packed]) -> None:
-        """`put` for many rows that are not here yet, at once."""
+    def extend(
+        self, names: Sequence[bytes], rows: NDArray[np.int8], scales: NDArray[np.float32]
+    ) -> None:
+        """`put` for many rows that are not here yet: (n, dimensions) and (n,)."""
         with self._lock:
-            start = len(self._names)
+            start, done = len(self._names), 0
             self._names += names
             self._places.update(zip(names, range(start, len(self._names)), strict=True))
-            self._make_room(len(self._names))
-            self._rows[start : len(self._names)] = [numbers for numbers, _ in vectors]
-            self._scales[start : len(self._names)] = [scale for _, scale in vectors]
+            while done < len(names):
+                number, at = divmod(start + done, BLOCK)
+                count = min(BLOCK - at, len(names) - done)
+                self._make_room(start + done + count)
+                block = self._blocks[number]
+                block.rows[at : at + count] = rows[done : done + count]
+                block.scales[at : at + count] = scales[done : done + count]
+                done += count
 
     def remove(self, name: bytes) -> bool:
         """Whether there was such a row. The last row takes its place."""
@@ -87,25 +104,21 @@ class FlatIndex:
                 return False
             last = self._names.pop()
             if last != name:
-                count = len(self._names)
-                self._rows[place], self._scales[place] = self._rows[count], self._scales[count]
+                self._write(place, self._read(len(self._names)))
                 self._names[place], self._places[last] = last, place
-            self._make_room(len(self._names))
+            self._give_back(len(self._names))
             return True
 
     def search(self, vector: NDArray[np.float32], count: int) -> list[Near]:
         """The `count` nearest rows, nearest first. `vector`: (dimensions,), of length 1."""
         numbers, _ = pack(vector)
         with self._lock:
-            held = len(self._names)
-            if not held:
-                return []
-            dots = np.asarray(numkong.cdist(numbers[None, :], self._rows[:held], "dot"))[0]
-            rough = np.multiply(dots, self._scales[:held], dtype=np.float32)
-            places = _largest(rough, count + SPARE)
-            exact = (self._rows[places].astype(np.float32) @ vector) * self._scales[places]
-            order = np.argsort(-exact, kind="stable")[:count]
-            return [Near(self._names[places[n]], float(exact[n])) for n in order]
+            places = _largest(self._rough(numbers[None, :]), count + SPARE)
+            rows, scales = self._gathered(places)
+            names = [self._names[place] for place in places]
+        exact = (rows.astype(np.float32) @ vector) * scales
+        order = np.argsort(-exact, kind="stable")[:count]
+        return [Near(names[n], float(exact[n])) for n in order]
 
     def names(self) -> list[bytes]:
         with self._lock:
@@ -114,22 +127,71 @@ class FlatIndex:
     def get(self, name: bytes) -> Packed | None:
         with self._lock:
             place = self._places.get(name)
-            return None if place is None else (self._rows[place].copy(), float(self._scales[place]))
+            return None if place is None else self._read(place)
 
     def rows(self) -> Iterator[tuple[bytes, Packed]]:
-        """All of it, as it is now."""
-        with self._lock:
-            names, rows, scales = list(self._names), self._rows.copy(), self._scales.copy()
-        for name, row, scale in zip(names, rows, scales, strict=False):
-            yield name, (row, float(scale))
+        """All that is here while it is read."""
+        for name in self.names():
+            vector = self.get(name)
+            if vector is not None:
+                yield name, vector
+
+    # -- under the lock ----------------------------------------------------------------------
+
+    def _rough(self, question: NDArray[np.int8]) -> NDArray[np.float32]:
+        """The cosine of every row and the question, about."""
+        held = len(self._names)
+        found = np.empty(held, np.float32)
+        for number, (rows, scales) in enumerate(self._blocks):
+            start = number * BLOCK
+            count = min(BLOCK, held - start)
+            dots = np.asarray(numkong.cdist(question, rows[:count], "dot"))[0]
+            np.multiply(dots, scales[:count], out=found[start : start + count], casting="same_kind")
+        return found
+
+    def _gathered(self, places: NDArray[np.intp]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        if len(self._blocks) == 1:
+            return self._blocks[0].rows[places], self._blocks[0].scales[places]
+        rows = np.empty((len(places), self.dimensions), np.int8)
+        scales = np.empty(len(places), np.float32)
+        numbers, ats = places // BLOCK, places % BLOCK
+        for number in np.unique(numbers):
+            mine = numbers == number
+            block = self._blocks[number]
+            rows[mine], scales[mine] = block.rows[ats[mine]], block.scales[ats[mine]]
+        return rows, scales
+
+    def _read(self, place: int) -> Packed:
+        number, at = divmod(place, BLOCK)
+        block = self._blocks[number]
+        return block.rows[at].copy(), float(block.scales[at])
+
+    def _write(self, place: int, vector: Packed) -> None:
+        number, at = divmod(place, BLOCK)
+        block = self._blocks[number]
+        block.rows[at], block.scales[at] = vector
 
     def _make_room(self, count: int) -> None:
-        """Half as much again when it is full, half of it when three quarters are empty."""
-        room = len(self._scales)
-        if count > room or (count < room // 4 and room > LEAST_ROOM):
-            room = max(room // 2 if count < room else room + room // 2, count, LEAST_ROOM)
-            self._rows = _resized(self._rows, room)
-            self._scales = _resized(self._scales, room)
+        """For rows in one block more than there are, at most; the last block doubles."""
+        number, wanted = (count - 1) // BLOCK, (count - 1) % BLOCK + 1
+        if number == len(self._blocks):
+            room = BLOCK if number else wanted
+            rows = np.empty((room, self.dimensions), np.int8)
+            self._blocks.append(Block(rows, np.empty(room, np.float32)))
+        room = len(self._blocks[number].scales)
+        if wanted > room:
+            self._resize(number, min(max(2 * room, wanted), BLOCK))
+
+    def _give_back(self, count: int) -> None:
+        """Blocks that are empty, and half of the only one when three quarters are."""
+        while len(self._blocks) > -(-count // BLOCK):
+            self._blocks.pop()
+        if len(self._blocks) == 1 and count < (room := len(self._blocks[0].scales)) // 4:
+            self._resize(0, room // 2)
+
+    def _resize(self, number: int, room: int) -> None:
+        rows, scales = self._blocks[number]
+        self._blocks[number] = Block(_resized(rows, room), _resized(scales, room))
 
 
 def _largest(values: NDArray[Any], count: int) -> NDArray[np.intp]:
@@ -139,7 +201,7 @@ def _largest(values: NDArray[Any], count: int) -> NDArray[np.intp]:
     if len(values) < MANY:
         return np.argpartition(values, -count)[-count:]
     # Looking for the largest of all takes as long as the scan. The `count`-th of a sample lies
-    # below the `count`-th of all, so what is above it is a few hundred rows.
+    # below the `count`-th of all, so what is above it is a hundred rows or two.
     cut = np.partition(values[::SAMPLED], -count)[-count]
     return np.flatnonzero(values >= cut)
 

@@ -8,12 +8,13 @@ practice, far less than what a verdict can tell apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ("Packed", "pack", "packed_bytes", "unpack")
+__all__ = ("Packed", "pack", "packed_bytes", "unpack", "unpack_all")
 
 Packed = tuple[NDArray[np.int8], float]
 _MOST = 127
@@ -41,3 +42,12 @@ def unpack(packed: bytes, dimensions: int) -> Packed:
         raise ValueError(f"a scale of {scale}")
     numbers: NDArray[Any] = np.frombuffer(packed, np.int8, offset=4)
     return numbers, scale
+
+
+def unpack_all(
+    packed: Sequence[bytes],
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.bool_]]:
+    """Many of equal length: (n, dimensions), (n,), and which of them are sound."""
+    table = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), -1)
+    scales = table[:, :4].copy().view(np.float32)[:, 0]
+    return table[:, 4:].view(np.int8), scales, (scales > 0) & (scales <= 1)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from thinkonce.likeness import Hint
 from thinkonce.meaning.flat_index import FlatIndex, Near
 from thinkonce.meaning.graph_index import GraphIndex
-from thinkonce.meaning.packed import Packed, unpack
+from thinkonce.meaning.packed import Packed, unpack, unpack_all
 from thinkonce.tiers.tier import Question
 
 __all__ = ("FIRST", "GRAPH_FROM", "Space")
@@ -81,7 +81,8 @@ class Space:
         return sum(map(len, self._indexes()))
 
     def __contains__(self, digest: bytes) -> bool:
-        return any(digest in index for index in self._indexes())
+        flat, graph = self._flat, self._graph
+        return (flat is not None and digest in flat) or (graph is not None and digest in graph)
 
     @property
     def nbytes(self) -> int:
@@ -129,21 +130,20 @@ class Space:
         What is held already is newer than rows read backwards, and is not replaced by them.
         """
         with self._lock:
-            names, vectors = list[bytes](), list[Packed]()
+            new: list[Question] = []
             for row in rows:
                 self._fed.pop(row.digest, None)
                 if row.fingerprint and (forwards or row.fingerprint not in self._wordings):
                     self._wordings[row.fingerprint] = row.digest
-                vector = self._readable(row.embedder, row.vector)
-                if vector is None:
+                if row.embedder != self.embedder or len(row.vector) != 4 + self.dimensions:
                     self._miss(row.digest)
                 elif row.digest not in self:
-                    names.append(row.digest)
-                    vectors.append(vector)
-                elif forwards:
+                    new.append(row)
+                elif forwards and (vector := self._readable(row.embedder, row.vector)) is not None:
                     self._put(row.digest, vector)
-            self._extend(names, vectors)
-            self.added += len(names) if forwards else 0
+            if new:
+                self._extend(new)
+            self.added += len(new) if forwards else 0
             numbers = [row.row for row in rows]
             self.newest = max(self.newest, *numbers, 0)
             self.oldest = min(self.oldest, *numbers, FIRST)
@@ -237,12 +237,18 @@ class Space:
             self._flat = FlatIndex(self.dimensions)
         self._flat.put(digest, vector)
 
-    def _extend(self, names: list[bytes], vectors: list[Packed]) -> None:
-        if not names:
-            return
+    def _extend(self, new: list[Question]) -> None:
+        """Rows with vectors of the right length: together, for a million one by one takes long."""
+        rows, scales, sound = unpack_all([row.vector for row in new])
+        names = [row.digest for row in new]
+        if not sound.all():
+            for at in np.flatnonzero(~sound):
+                self._miss(names[at])
+            names = [names[at] for at in np.flatnonzero(sound)]
+            rows, scales = rows[sound], scales[sound]
         if self._flat is None:
             self._flat = FlatIndex(self.dimensions)
-        self._flat.extend(names, vectors)
+        self._flat.extend(names, rows, scales)
         if self.missing:
             for name in names:
                 self.missing.pop(name, None)

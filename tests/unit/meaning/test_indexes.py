@@ -11,9 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from thinkonce.meaning import flat_index
 from thinkonce.meaning.flat_index import FlatIndex
 from thinkonce.meaning.graph_index import GraphIndex
-from thinkonce.meaning.packed import pack, packed_bytes, unpack
+from thinkonce.meaning.packed import pack, packed_bytes, unpack, unpack_all
 
 WIDTH = 64
 CLOSE = 0.01  # of a cosine: what packing may cost at 64 dimensions
@@ -68,13 +69,25 @@ class Compared(RuleBasedStateMachine):
         assert {name for name, _ in self.index.rows()} == set(self.model)
 
 
+class ComparedBlocks(Compared):
+    """Blocks so small that rows cross them all the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._block, flat_index.BLOCK = flat_index.BLOCK, 4
+
+    def teardown(self) -> None:
+        flat_index.BLOCK = self._block
+
+
 class ComparedGraph(Compared):
     make = GraphIndex
 
 
 TestFlat = Compared.TestCase
 TestGraph = ComparedGraph.TestCase
-TestFlat.settings = TestGraph.settings = settings(
+TestBlocks = ComparedBlocks.TestCase
+TestFlat.settings = TestGraph.settings = TestBlocks.settings = settings(
     max_examples=25, stateful_step_count=40, deadline=None
 )
 
@@ -131,7 +144,7 @@ def test_rows_added_together_are_found_like_those_added_one_by_one() -> None:
     index = FlatIndex(WIDTH)
     index.put(b"first", pack(vector_of(0)))
     names = [b"%d" % n for n in range(1, 70)]
-    index.extend(names, [pack(vector_of(n)) for n in range(1, 70)])
+    index.extend(names, *unpack_all([packed_bytes(vector_of(n)) for n in range(1, 70)])[:2])
     assert len(index) == 70
     for n in (1, 35, 69):
         assert index.search(vector_of(n), 1)[0].name == b"%d" % n
@@ -145,7 +158,8 @@ def test_the_nearest_of_many_rows_are_the_nearest_of_all() -> None:
     rows = np.random.default_rng(5).standard_normal((count, width)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     index = FlatIndex(width)
-    index.extend([b"%d" % n for n in range(count)], [pack(row) for row in rows])
+    packed = [packed_bytes(row) for row in rows]
+    index.extend([b"%d" % n for n in range(count)], *unpack_all(packed)[:2])
     for question in rows[::5000]:
         found = index.search(question, 5)
         wanted = np.sort(rows @ question)[::-1][:5]
