@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from labelled import Pair
 
-__all__ = ("area", "recall_at", "report")
+__all__ = ("PRECISIONS", "area", "recall_at", "report")
 
+PRECISIONS = (0.9, 0.95, 0.98, 0.99)
 LEAST_ACCEPTED = 20  # fewer say nothing about a precision
 
 
@@ -35,7 +36,7 @@ def area(labels: Sequence[int], scores: Sequence[float]) -> float:
 
 
 def report(asked: Sequence[Pair], scores: Sequence[float]) -> dict[str, dict[str, float]]:
-    """By set: area, recall at three precisions."""
+    """By set: area, recall at each of PRECISIONS."""
     found = {}
     for name in sorted({pair.source for pair in asked}):
         mine = [
@@ -45,6 +46,6 @@ def report(asked: Sequence[Pair], scores: Sequence[float]) -> dict[str, dict[str
         ]
         labels, values = zip(*mine, strict=True)
         found[name] = {"area": round(area(labels, values), 4)} | {
-            f"r@{p}": round(recall_at(p, labels, values), 4) for p in (0.9, 0.95, 0.98)
+            f"r@{p}": round(recall_at(p, labels, values), 4) for p in PRECISIONS
         }
     return found

