@@ -16,6 +16,7 @@ SRC = Path(__file__).parent.parent / "src" / "thinkonce"
 LEVELS = (
     {"errors", "outcome", "clock", "version", "likeness"},
     {"entry", "units", "typed", "stores"},
+    {"ttl_classes"},
     {"selector", "settings", "values", "host"},
     {"protocols", "eviction", "tiers.tier"},
     {"request", "landing", "leading", "web"},

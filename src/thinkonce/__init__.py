@@ -20,8 +20,8 @@ from thinkonce.errors import (
     TierError,
     UpstreamError,
 )
-from thinkonce.freshness import TtlClass
 from thinkonce.outcome import Match, Outcome, Reason
+from thinkonce.ttl_classes import TtlClass
 from thinkonce.version import __version__
 
 __all__ = (

@@ -15,7 +15,7 @@ from thinkonce.caller import Caller, Options
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.entry import Meta
 from thinkonce.errors import NotCached
-from thinkonce.freshness import TTL_CLASSES, Rules, TtlClass
+from thinkonce.freshness import Rules
 from thinkonce.functions import Kind, describe
 from thinkonce.likeness import Wording
 from thinkonce.questions import askable, guessed, part
@@ -28,6 +28,7 @@ from thinkonce.stats import CacheStats, Explanation
 from thinkonce.steps import Ask, Draft
 from thinkonce.tiers.keyring import Keyring, parse_keys
 from thinkonce.tiers.tier import Key
+from thinkonce.ttl_classes import TTL_CLASSES, TtlClass
 from thinkonce.units import parse_bytes, parse_seconds
 from thinkonce.values import keep, persistable
 from thinkonce.workings import Ttl, Workings

@@ -14,19 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf, log
-from types import MappingProxyType
 
 from thinkonce.entry import Entry, Priority
 from thinkonce.errors import ConfigError
 from thinkonce.outcome import Reason
 from thinkonce.request.controls import Controls
+from thinkonce.ttl_classes import TTL_CLASSES, TtlClass
 from thinkonce.units import parse_seconds
 
 __all__ = (
-    "TTL_CLASSES",
     "Life",
     "Rules",
-    "TtlClass",
     "Verdict",
     "inline_until",
     "is_fresh_for",
@@ -34,25 +32,6 @@ __all__ = (
     "life_of",
 )
 
-
-@dataclass(frozen=True, slots=True)
-class TtlClass:
-    """A named lifetime in seconds, and the priority it implies unless one is given."""
-
-    seconds: float
-    priority: Priority
-
-
-TTL_CLASSES: Mapping[str, TtlClass] = MappingProxyType(
-    {
-        "hot": TtlClass(300, "high"),
-        "warm": TtlClass(1800, "medium"),
-        "cold": TtlClass(7200, "low"),
-        "realtime": TtlClass(300, "medium"),
-        "dynamic": TtlClass(3600, "medium"),
-        "static": TtlClass(86400, "medium"),
-    }
-)
 
 # Beyond this many mean earlinesses before expiry, XFetch fires with p < e**-10 = 5e-5.
 EARLY_WINDOW = 10.0

@@ -12,9 +12,7 @@ from thinkonce.entry import Entry, Meta, localise
 from thinkonce.errors import ConfigError
 from thinkonce.freshness import (
     EARLY_WINDOW,
-    TTL_CLASSES,
     Rules,
-    TtlClass,
     Verdict,
     inline_until,
     judge,
@@ -23,6 +21,7 @@ from thinkonce.freshness import (
 from thinkonce.outcome import Reason
 from thinkonce.request.controls import Controls
 from thinkonce.testing.clock import FakeClock
+from thinkonce.ttl_classes import TTL_CLASSES, TtlClass
 
 NOW = 1_000_000.0
 seconds = st.floats(0, 1e6)

@@ -18,13 +18,14 @@ from thinkonce.engine.samples import Samples
 from thinkonce.engine.served import Served
 from thinkonce.engine.telling import Teller
 from thinkonce.engine.tenants import Tenants
-from thinkonce.freshness import Rules, TtlClass
+from thinkonce.freshness import Rules
 from thinkonce.insight.prices import Price, Prices
 from thinkonce.protocols.registry import DIALECTS, SPEECHES
 from thinkonce.request.headers import headers_named
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
+from thinkonce.ttl_classes import TtlClass
 from thinkonce.upstream.pools import Pools
 
 __all__ = (

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from thinkonce.errors import RequestError
+from thinkonce.request.headers import SECRETS
 from thinkonce.request.key import ANONYMOUS, Keyer
 from thinkonce.settings import Client
 
-__all__ = ("SECRETS", "Tenants", "digest_of")
+__all__ = ("Tenants", "digest_of")
 
 Credential = tuple[tuple[bytes, bytes], ...]
 
 _is_tenant = re.compile(f"[0-9a-f]{{32}}|{ANONYMOUS}").fullmatch
-SECRETS = (b"authorization", b"x-api-key", b"api-key")
 
 
 class Tenants:

@@ -22,12 +22,13 @@ from typing import Any
 
 from thinkonce.clock import Clock
 from thinkonce.engine.http import Call, HttpError
-from thinkonce.engine.tenants import SECRETS, Tenants, digest_of
+from thinkonce.engine.tenants import Tenants, digest_of
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.admin.access import is_loopback, why_not_local
 from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.quota import Quota
 from thinkonce.gateway.team import Place
+from thinkonce.request.headers import SECRETS
 from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
 

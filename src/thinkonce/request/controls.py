@@ -21,6 +21,7 @@ import msgspec
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.protocols.bounds import encodable
 from thinkonce.protocols.splice import add, without
+from thinkonce.ttl_classes import TTL_CLASSES
 from thinkonce.units import parse_seconds
 
 __all__ = (
@@ -29,13 +30,10 @@ __all__ = (
     "FIELDS",
     "LITELLM_FIELDS",
     "SECONDS_SCHEMA",
-    "TTL_CLASSES",
     "Controls",
     "parse_controls",
     "strip_controls",
 )
-
-TTL_CLASSES = frozenset({"hot", "warm", "cold", "static", "dynamic", "realtime"})
 
 
 class Controls(msgspec.Struct, frozen=True, gc=False):

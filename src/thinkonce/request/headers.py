@@ -14,6 +14,7 @@ import msgspec
 __all__ = (
     "EVERY",
     "HARMLESS",
+    "SECRETS",
     "Taken",
     "headers_named",
     "is_credential",
@@ -24,9 +25,9 @@ __all__ = (
 _FORWARDED = frozenset({b"accept", b"accept-language", b"content-type", b"content-language"})
 _TYPES = (b"accept", b"content-type")
 _FORWARDED_PREFIXES = (b"anthropic-", b"openai-")
-_CREDENTIAL = frozenset(
-    {b"authorization", b"x-api-key", b"api-key", b"openai-organization", b"openai-project"}
-)
+# In these a client shows a key; the others beside them tell clients of one key apart.
+SECRETS = (b"authorization", b"x-api-key", b"api-key")
+_CREDENTIAL = frozenset({*SECRETS, b"openai-organization", b"openai-project"})
 HARMLESS = frozenset(
     {
         b"accept", b"accept-encoding", b"b3", b"baggage", b"cdn-loop", b"connection",

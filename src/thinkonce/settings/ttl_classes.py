@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
+
 from thinkonce.settings.section import Section, about, seconds
+from thinkonce.ttl_classes import TTL_CLASSES
 
 __all__ = ("TtlClass", "default_classes")
 
@@ -21,10 +24,6 @@ class TtlClass(Section, frozen=True):
 
 def default_classes() -> dict[str, TtlClass]:
     return {
-        "hot": TtlClass(ttl=300.0, priority="high"),
-        "warm": TtlClass(ttl=1800.0, priority="medium"),
-        "cold": TtlClass(ttl=7200.0, priority="low"),
-        "realtime": TtlClass(ttl=300.0),
-        "dynamic": TtlClass(ttl=3600.0),
-        "static": TtlClass(ttl=86_400.0),
+        name: msgspec.convert({"ttl": each.seconds, "priority": each.priority}, TtlClass)
+        for name, each in TTL_CLASSES.items()
     }

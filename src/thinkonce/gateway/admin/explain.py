@@ -28,12 +28,12 @@ from thinkonce.insight.explain import look
 from thinkonce.insight.explained import Explained, bypassed, explained
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import facts_of, likely
+from thinkonce.request.headers import SECRETS
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.failure import Header
 
 __all__ = ("Asked", "asked_in", "explain", "explain_request")
 
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 _OURS = frozenset(
     {b"x-thinkonce-admin-token", TENANT, GROUP, AUTHORIZATION, API_KEY}
     | {b"content-type", b"content-encoding"}
@@ -113,7 +113,7 @@ def explain_request(
     names = {name for name, _ in headers}
     sent = [pair for pair in facts_of(asked.endpoint).sent if pair[0] not in names]
     head = _Head([*headers, *sent, (b"content-type", b"application/json")], asked.query)
-    if not tenant and not names & _CREDENTIALS:
+    if not tenant and names.isdisjoint(SECRETS):
         tenant = only_tenant(shelf) or ""
     head.tenant = tenant
     asking = reader.read(head, asked.raw)
