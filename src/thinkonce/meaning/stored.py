@@ -17,12 +17,12 @@ from thinkonce.meaning.lexical import fingerprint
 from thinkonce.meaning.score import arounds
 from thinkonce.meaning.space import Space
 from thinkonce.meaning.spaces import Spaces
-from thinkonce.meaning.verdict import Candidate, Question, read_question
+from thinkonce.meaning.verdict import CONSIDERED, Candidate, Question, read_question
 from thinkonce.tiers.tier import Tier
 
 __all__ = ("Stored",)
 
-NEIGHBOURS = 8  # rows of the index that are looked at
+NEIGHBOURS = 8  # rows of the index: how crowded it is around a question says something too
 SAME_WORDS = 3  # entries in the same plain words that are looked at
 LOOKS = 3  # at an index in which dead rows may hide live ones
 REMEMBERED = 4096  # questions, read
@@ -48,21 +48,23 @@ class Stored:
         return found
 
     def nearest(self, space: Space, vector: Vector) -> list[Candidate]:
-        """The nearest first."""
+        """As many as are considered, the nearest first."""
         for _ in range(LOOKS):
             near = space.nearest(vector, NEIGHBOURS)
-            questions = [self._question(each.name, space.partition) for each in near]
-            gone = [each.name for each, one in zip(near, questions, strict=True) if one is None]
-            for digest in gone:
-                self.spaces.forget(space.partition, digest)
-            if not gone:
+            places = arounds([each.similarity for each in near])
+            found, has_gone = [], False
+            for each, around in zip(near, places, strict=True):
+                question = self._question(each.name, space.partition)
+                if question is None:
+                    self.spaces.forget(space.partition, each.name)
+                    has_gone = True
+                else:
+                    found.append(Candidate(each.name, question, around))
+                if len(found) == CONSIDERED:
+                    return found
+            if not has_gone:
                 break
-        places = arounds([one.similarity for one in near])
-        return [
-            Candidate(each.name, question, around)
-            for each, question, around in zip(near, questions, places, strict=True)
-            if question is not None
-        ]
+        return found
 
     def entry(self, digest: bytes) -> Entry | None:
         key = self.spaces.key_of(digest)

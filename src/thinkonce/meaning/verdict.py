@@ -31,7 +31,16 @@ from thinkonce.meaning.learning import held
 from thinkonce.meaning.score import Around, Opinion, features
 from thinkonce.meaning.veto import Veto
 
-__all__ = ("Candidate", "Judged", "Question", "Refusal", "Ruling", "read_question", "rule")
+__all__ = (
+    "CONSIDERED",
+    "Candidate",
+    "Judged",
+    "Question",
+    "Refusal",
+    "Ruling",
+    "read_question",
+    "rule",
+)
 
 CONSIDERED = 3  # candidates that are scored; the right one is rarely further down
 VERIFIED = 2  # of them, at most, that the verifier is asked about
