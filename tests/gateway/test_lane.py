@@ -362,6 +362,49 @@ async def test_heads_are_forgotten_the_oldest_first(
         assert len(lane) == 1
 
 
+async def test_a_whole_request_that_came_before_is_looked_up_at_once(
+    gateway: Running, lane: FastLane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with line(gateway) as client:
+        assert [await client.ask(asked()) for _ in range(2)] == ["MISS", "HIT"]
+        monkeypatch.setattr(lane, "door", lambda head: pytest.fail("it was looked for"))
+        assert await client.ask(asked()) == "HIT"
+        monkeypatch.undo()
+        await client.send(asked() + asked())
+        assert [(await client.answer())[0] for _ in range(2)] == ["HIT", "HIT"]
+
+
+async def test_whole_requests_take_no_more_than_their_bound(
+    gateway: Running, lane: FastLane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastlane, "MAX_BYTES", 10 * (fastlane.WHOLE_OVERHEAD + 300))
+    most = 0
+    async with line(gateway) as client:
+        for number in range(30):
+            assert await client.ask(asked(f"{number:03}")) == "MISS"
+            assert await client.ask(asked(f"{number:03}")) == "HIT"
+            sizes = [len(request) + fastlane.WHOLE_OVERHEAD for request in lane._whole]
+            assert lane._whole_bytes == sum(sizes) <= fastlane.MAX_BYTES
+            most = max(most, len(sizes))
+        assert 5 < most < 15
+        lane.adopt(gateway.assembly.gateway.cached)
+        assert lane._whole == {}
+
+
+async def test_a_whole_request_is_let_go_with_what_the_memo_knows_of_it(
+    gateway: Running, lane: FastLane
+) -> None:
+    async with line(gateway) as client:
+        assert [await client.ask(asked()) for _ in range(3)] == ["MISS", "HIT", "HIT"]
+        ((door, asking),) = lane._whole.values()
+        (body,) = door.known
+        del door.known[body]
+        assert asking() is None
+        assert await client.ask(asked()) == "HIT", "it is read again"
+        assert len(lane._whole) == 1
+        assert lane._whole_bytes == len(asked()) + fastlane.WHOLE_OVERHEAD
+
+
 async def test_misses_do_not_count_a_head_again(gateway: Running, lane: FastLane) -> None:
     async with line(gateway) as client:
         for number in range(10):

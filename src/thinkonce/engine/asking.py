@@ -40,7 +40,7 @@ MOST_BESIDE_ITEM = 4096  # bytes of a kept request
 MAX_MODEL = 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Asking:
     """One understood request. `key` is None where the cache is not asked; `bypass` says why.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from thinkonce.engine.asking import Asking
 from thinkonce.engine.endpoint import Endpoint
@@ -33,9 +34,10 @@ __all__ = ("FastLane",)
 
 log = logging.getLogger("thinkonce")
 
-# Heads that are remembered, in bytes of all of them; each takes a few objects besides.
+# Heads that are remembered, in bytes of all of them; each takes a few objects besides. And as much
+# for whole requests, heads and bodies, of which each takes less.
 MAX_BYTES = 8 * 1024 * 1024
-OVERHEAD = 2048
+OVERHEAD, WHOLE_OVERHEAD = 2048, 320
 # A head with one of these asks for more than an answer on a connection that stays open, or is
 # another one for each request.
 _UNUSUAL = frozenset(
@@ -59,6 +61,9 @@ class Door:
         self.length, self.what, self.end = length, what, end
 
 
+Whole = tuple[Door, ref[Asking]]
+
+
 class FastLane:
     """A `web.lane.Lane`. Belongs to one event loop. Bounded in bytes; the oldest heads go first.
 
@@ -76,6 +81,9 @@ class FastLane:
         self._defaults: list[Header] = []
         self._opening = b""  # status line and default headers
         self.door = self._doors.get
+        self._whole: dict[bytes, Whole] = {}
+        self._whole_bytes = 0
+        self.known = self._whole.get
 
     def adopt(
         self,
@@ -89,6 +97,7 @@ class FastLane:
             self._clients = clients
         self._doors.clear()
         self._bytes = 0
+        self._forget_whole()
 
     def __len__(self) -> int:
         return len(self._doors)
@@ -131,6 +140,29 @@ class FastLane:
         self, door: Door, body: bytes, default_headers: list[Header]
     ) -> bytes | Asking | None:
         """See `web.lane.Lane`. Never raises: what fails here is tried the usual way."""
+        known = door.known.get(body)
+        if known is not None:
+            return self._print(door, known, default_headers)
+        asking = self._understood(door, body)
+        if asking is None:
+            return None
+        answer = self._print(door, asking, default_headers)
+        if answer is None:
+            return asking
+        door.endpoint.memo.put(door.known, body, asking)
+        return answer
+
+    def _understood(self, door: Door, body: bytes) -> Asking | None:
+        client = door.head.client
+        if client is not None and client.allowance is not None and not client.allowance.has_one():
+            return None
+        try:
+            return door.endpoint.understood(door.head, body)
+        except Exception:
+            log.exception("the fast lane failed")
+            return None
+
+    def _print(self, door: Door, asking: Asking, default_headers: list[Header]) -> bytes | None:
         endpoint, client = door.endpoint, door.head.client
         monotonic, wall = endpoint.clock.monotonic, endpoint.clock.wall
         now = monotonic()
@@ -138,13 +170,9 @@ class FastLane:
         if allowance is not None and not allowance.has_one():
             return None
         try:
-            known = door.known.get(body)
-            asking = endpoint.understood(door.head, body) if known is None else known
-            if asking is None:
-                return None
             plate = endpoint.plate(asking, now)
             if plate is None:
-                return asking if known is None else None
+                return None
             ids = next(self._ids)
             lines, content = plate.print(ids, wall(), now)
         except Exception:
@@ -155,8 +183,6 @@ class FastLane:
         plate.count()
         if asking.draw is not None:
             asking.draw.advance()
-        if known is None:
-            endpoint.memo.put(door.known, body, asking)
         if default_headers is not self._defaults:
             self._open_with(default_headers)
         labels = plate.labels or self._labels(door, asking, plate)
@@ -165,6 +191,31 @@ class FastLane:
         if self._access_log.enabled or self.tracing is not None:
             self._tell(door, asking, plate, labels, ids, seconds)
         return b"".join((self._opening, lines, door.end, content))
+
+    # -- whole requests that came before ----------------------------------------------------
+
+    def remember(self, request: bytes, door: Door, body: bytes) -> None:
+        """See `web.lane.Lane`. What a body asks is held weakly: the memo owns it, and counts it."""
+        asking = door.known.get(body)
+        if asking is None:
+            return
+        size = 0 if request in self._whole else len(request) + WHOLE_OVERHEAD
+        if self._whole_bytes + size > MAX_BYTES:  # those that are still asked are soon here again
+            self._forget_whole()
+        self._whole_bytes += size
+        self._whole[request] = door, ref(asking)
+
+    def again(self, known: Whole, default_headers: list[Header]) -> bytes | None:
+        """See `web.lane.Lane`."""
+        door, asked = known
+        asking = asked()
+        return None if asking is None else self._print(door, asking, default_headers)
+
+    def _forget_whole(self) -> None:
+        self._whole.clear()
+        self._whole_bytes = 0
+
+    # -- what is told of it -----------------------------------------------------------------
 
     def _tell(
         self,

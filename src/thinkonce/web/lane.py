@@ -5,9 +5,12 @@ with it needs no parser to find where it ends: the head is looked up, its length
 follows, and the lane is asked. What it cannot answer is given to the parser, from the first byte,
 as if there were no lane.
 
-    bytes ──► head known? ──► body whole? ──► lane.answer ──► one write
-                 │ no            (waits)          │ nothing
-                 └──────────────► parser ◄────────┘
+    bytes ──► known? ──────────────────────────────► lane.again ──► one write
+                │ no                                     │ nothing
+                ▼                                        ▼
+              head known? ──► body whole? ──► lane.answer ──► one write
+                │ no            (waits)           │ nothing
+                └──────────────► parser ◄─────────┘
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ __all__ = ("Door", "Lane", "LaneProtocol", "protocol_of")
 HEAD_END = b"\r\n\r\n"
 HEAD_END_BYTES = len(HEAD_END)
 MAX_HEAD = 16 * 1024  # bytes; larger heads are not worth remembering
+MAX_WHOLE = 16 * 1024  # bytes; larger requests are known by their head and their body
 
 
 class Door(Protocol):
@@ -51,6 +55,18 @@ class Lane(Protocol):
         """
         ...
 
+    def known(self, request: bytes) -> Any | None:
+        """What is known of a whole request that came before: what `again` takes."""
+        ...
+
+    def again(self, known: Any, default_headers: list[tuple[bytes, bytes]]) -> bytes | None:
+        """A whole answer to it as `answer` gives it; None: find its head first."""
+        ...
+
+    def remember(self, request: bytes, door: Any, body: bytes) -> None:
+        """`request`, of this head and this body, was answered."""
+        ...
+
 
 class LaneProtocol(LimitedProtocol):
     """uvicorn's protocol with `lane` in front of its parser. Relies on names private to uvicorn."""
@@ -73,7 +89,12 @@ class LaneProtocol(LimitedProtocol):
                 return
             data = self._let_go()
             self._began = 0.0
-        lane, state = self.lane, self.server_state
+        lane, headers = self.lane, self.server_state.default_headers
+        if len(data) <= MAX_WHOLE and (known := lane.known(data)) and self._is_clear():
+            again = lane.again(known, headers)
+            if again is not None:
+                self._send(again)
+                return
         while data and self._is_clear():
             end = data.find(HEAD_END, 0, MAX_HEAD) + HEAD_END_BYTES
             door = lane.door(data[:end])  # without an end: a few bytes, which are no known head
@@ -83,18 +104,24 @@ class LaneProtocol(LimitedProtocol):
             if rest > len(data):
                 self._wait_for_body(door, data, rest - len(data))
                 return
-            answer = lane.answer(door, data[end:rest], state.default_headers)
+            body = data[end:rest]
+            answer = lane.answer(door, body, headers)
             if not isinstance(answer, bytes):
                 self._read = answer
                 break
-            self.transport.write(answer)
-            state.total_requests += 1
-            self._used_at = self.loop.time()
-            if self.timeout_keep_alive_task is None:
-                self._wait_idle(self.timeout_keep_alive)
+            self._send(answer)
+            if rest == len(data) <= MAX_WHOLE:
+                lane.remember(data, door, body)
             data = data[rest:]
         if data:
             self._parse(data)
+
+    def _send(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.server_state.total_requests += 1
+        self._used_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_idle(self.timeout_keep_alive)
 
     def _is_clear(self) -> bool:
         """Whether no earlier answer is under way, and the client reads what it is sent."""
