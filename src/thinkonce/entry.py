@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import inf
+from sys import getsizeof
 from typing import Any
 
 import msgspec
@@ -20,11 +21,12 @@ import msgspec
 from thinkonce.clock import Clock
 from thinkonce.likeness import Hint
 
-__all__ = ("LEFT", "PRIORITY_WEIGHT", "Entry", "Form", "Meta", "Priority", "localise")
+__all__ = ("LEFT", "PRIORITY_WEIGHT", "Entry", "Form", "Meta", "Priority", "localise", "said_bytes")
 
 Priority = str  # "high" | "medium" | "low" | "pinned"
 # Weights of notes on eviction: a factor of four between neighbours. `pinned` is handled apart.
 PRIORITY_WEIGHT = {"high": 4.0, "medium": 1.0, "low": 0.25, "pinned": 4.0}
+FEW_CHARACTERS = 64  # of names and tags, in what an entry takes anyhow
 LEFT = object()  # stands in `Entry.tally` of an entry that has left the memory tier
 
 
@@ -96,6 +98,13 @@ class Entry:
     place: Any = None  # owned by the eviction policy that holds the entry
     tally: Any = None  # what counts the hits that the generated probe left here; see `tally`
     told: int = 0  # how many of `hits` are counted already
+
+
+def said_bytes(tags: tuple[str, ...], *names: str) -> int:
+    """Bytes that an entry's tags and names take in memory: whoever asks chooses their length."""
+    if sum(map(len, names)) + sum(map(len, tags)) <= FEW_CHARACTERS:
+        return 0
+    return getsizeof(tags) + sum(map(getsizeof, names)) + sum(map(getsizeof, tags))
 
 
 def localise(entry: Entry, clock: Clock) -> None:

@@ -224,6 +224,21 @@ async def test_an_answer_beyond_the_quota_is_given_and_not_kept(stage: Stage) ->
     assert got.json["kv_cache"]["stored"] is True, "there is room again, and it is seen"
 
 
+async def test_tags_and_names_count_in_the_quota(stage: Stage) -> None:
+    gateway = await guarded(stage, alice=client("tk-a", max_bytes=60_000))
+    tags = [f"{number:02}" + "t" * 250 for number in range(64)]
+    said = {"tags": tags, "namespace": "n" * 1000}
+    kept = []
+    for number in range(6):
+        got = await gateway.chat(str(number), headers=bearer("tk-a"), kv_cache=said)
+        kept.append(got.json["kv_cache"]["stored"])
+    assert kept == [True] * 2 + [False] * 4
+    assert got.json["kv_cache"]["not_stored"] == "quota"
+    streamed = await gateway.chat("s", headers=bearer("tk-a"), stream=True, kv_cache=said)
+    (note,) = [e["kv_cache"] for e in streamed.events if e != "[DONE]" and "kv_cache" in e]
+    assert note["not_stored"] == "quota"
+
+
 async def test_a_quota_is_of_what_the_store_holds(
     stage: Stage, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -461,3 +461,19 @@ def test_a_forked_child_is_not_stopped_by_a_lock_of_its_parent(clock):
     holder.join()
     assert code == 0
     assert names(tier) == {"a"}, "the parent keeps what it had"
+
+
+def test_tags_and_names_count_in_the_bound(clock):
+    tier = MemoryTier(max_bytes=2**20, clock=clock.clock)
+    tags = tuple(f"{number:02}" + "\U00010000" * 250 for number in range(16))  # 4 bytes a character
+    for name in range(200):
+        tier.put(key(name), entry(clock, tags=tags, namespace="n" * 1000, label="l" * 1000))
+    assert len(tier) <= 2**20 // (16 * 1000)
+    tier.check()
+
+
+def test_a_few_short_tags_are_part_of_what_an_entry_takes_anyhow(clock):
+    tier = MemoryTier(clock=clock.clock)
+    tier.put(key("plain"), entry(clock))
+    tier.put(key("named"), entry(clock, tags=("faq",), namespace="v1"))
+    assert len({held.size for held in tier.map.values()}) == 1

@@ -14,7 +14,7 @@ from thinkonce.engine.plates import Plate, no_plate
 from thinkonce.engine.samples import Draw, Samples, is_sampled
 from thinkonce.engine.tenants import Tenants
 from thinkonce.engine.well_formed import read_json
-from thinkonce.entry import Meta
+from thinkonce.entry import Meta, said_bytes
 from thinkonce.freshness import Rules
 from thinkonce.likeness import Wording
 from thinkonce.outcome import Reason
@@ -73,16 +73,25 @@ class Asking:
         self.sample, self.key = sample, self.draw.keys[sample]
 
     def over_quota(self, size: int) -> Reason | None:
-        """Why the client may not keep `size` bytes more; if it may, they are counted."""
+        """Why the client may not keep `size` bytes more; if it may, they are counted.
+
+        Its tags and names are kept with them.
+        """
         quota = None if self.client is None else self.client.quota
-        return None if quota is None or quota.takes(size) else Reason.QUOTA
+        if quota is None or quota.takes(size + self._said_bytes()):
+            return None
+        return Reason.QUOTA
+
+    def _said_bytes(self) -> int:
+        controls = self.controls
+        return said_bytes(controls.tags, controls.namespace, controls.label, self.asked.model)
 
     def out_of_quota(self, size: int | None) -> Reason | None:
         """What `over_quota` would say of `size` bytes; None: what it has just said."""
         quota = None if self.client is None else self.client.quota
         if quota is None:
             return None
-        refused = quota.refused if size is None else not quota.has_room(size)
+        refused = quota.refused if size is None else not quota.has_room(size + self._said_bytes())
         return Reason.QUOTA if refused else None
 
     async def measure_quota(self) -> None:

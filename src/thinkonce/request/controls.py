@@ -71,7 +71,9 @@ _CACHE_CONTROL = b"cache-control"
 _OTHER_HEADERS = frozenset({"admin-token", "tenant", "client-authorization", "engine-secret"})
 _PRIORITIES = ("high", "medium", "low", "pinned")
 _REUSES = ("exact", "link", "blend", "modules", "auto")
-_MAX_TEXT = 1024  # characters of a label, namespace or tag
+_MAX_TEXT = 1024  # characters of a label or namespace
+# Of tags, which a store holds three times: with the answer, and in both orders for purges.
+_MAX_TAG = 256  # characters
 _MAX_TAGS = 64
 _MAX_SHOWN = 80  # characters of an unknown name that an error repeats
 
@@ -242,9 +244,9 @@ def _bool(path: str, value: Any) -> bool:
     return value
 
 
-def _text(path: str, value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        raise RequestError(path, value, f"a string of at most {_MAX_TEXT} characters")
+def _text(path: str, value: Any, most: int = _MAX_TEXT) -> str:
+    if not isinstance(value, str) or len(value) > most:
+        raise RequestError(path, value, f"a string of at most {most} characters")
     if encodable(value) != value:
         raise RequestError(path, value, "text without half a surrogate pair")
     return value
@@ -253,7 +255,7 @@ def _text(path: str, value: Any) -> str:
 def _tags(path: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > _MAX_TAGS:
         raise RequestError(path, value, f"a list of at most {_MAX_TAGS} strings")
-    return tuple(dict.fromkeys(_text(path, tag) for tag in value))
+    return tuple(dict.fromkeys(_text(path, tag, _MAX_TAG) for tag in value))
 
 
 def _one_of(words: tuple[str, ...]) -> Callable[[str, Any], str]:
@@ -363,7 +365,7 @@ FIELDS: dict[str, _Field] = {
         _tags,
         {
             "type": "array",
-            "items": {"type": "string", "maxLength": _MAX_TEXT},
+            "items": {"type": "string", "maxLength": _MAX_TAG},
             "maxItems": _MAX_TAGS,
         },
         "For purges; they do not count in the key.",

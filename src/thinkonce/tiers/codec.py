@@ -44,6 +44,7 @@ _LENGTH = Struct("<I")
 _LENGTH_AT = 1 + _CHECKSUM_SIZE
 PARTITION_BYTES = 32
 _MOST_METAS = 4096  # distinct ones remembered, so that entries with equal ones share them
+_MOST_META_BYTES = 1024  # of one of them, as it is stored
 # The version is part of the key, hence of every checksum.
 _CONTEXT = f"thinkonce 2026-11-22 checksum of stored entries, version {VERSION}"
 
@@ -185,6 +186,8 @@ class Codec:
             label=stored.label,
             source=stored.source,
         )
+        if len(raw) > _MOST_META_BYTES:  # with many long tags, say, which nobody else has
+            return meta
         if len(self._metas) >= _MOST_METAS:
             self._metas.clear()
         self._metas[raw] = meta

@@ -18,7 +18,7 @@ from contextlib import suppress
 from sys import getsizeof
 
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.entry import LEFT, Entry, localise
+from thinkonce.entry import LEFT, Entry, localise, said_bytes
 from thinkonce.errors import ConfigError, TierError
 from thinkonce.eviction.expiry import ExpiryBuckets
 from thinkonce.eviction.policy import Limits, Note, make_policy
@@ -130,6 +130,8 @@ class MemoryTier:
         localise(entry, self._clock)
         entry.key, entry.digest = key.local, key.digest
         entry.size = entry.payload_size + len(entry.request) + ENTRY_OVERHEAD + _key_size(key.local)
+        meta = entry.meta
+        entry.size += said_bytes(meta.tags, meta.namespace, meta.label, meta.model)
         if entry.hint is not None:
             entry.size += entry.hint.size
         self.catch_up()  # as a rule it finds all there is, so that nobody waits for its disk

@@ -27,6 +27,7 @@ from thinkonce.tiers.schema import get_number, set_number
 __all__ = ("Rows", "condition", "marks_for")
 
 ROW_OVERHEAD = 250  # bytes of index entries and the small row; measured over 20,000 rows
+TAG_OVERHEAD = 12  # bytes of a tag in its table, and again in the index, besides its text
 PINNED_SHARE = 0.5
 MOST_HOLES = 400  # places of evicted rows kept for new ones: two batches
 
@@ -80,7 +81,10 @@ class Rows:
     def put(self, digest: bytes, entry: Entry, value: bytes, max_bytes: int) -> None:
         execute, meta = self._database.execute, entry.meta
         number = self._put_answer(digest, value)
-        size = len(value) + ROW_OVERHEAD + (0 if entry.hint is None else entry.hint.size)
+        tags = self._tags(meta)
+        size = len(value) + ROW_OVERHEAD + _bytes_of(tags)
+        if entry.hint is not None:
+            size += entry.hint.size
         weight = PRIORITY_WEIGHT[meta.priority]
         worth = weight * density(entry.cost, size, ALPHA)
         if meta.priority == "pinned" and self._may_pin(size, max_bytes):
@@ -99,7 +103,7 @@ class Rows:
                 self._floor,
             ),
         )
-        self._put_tags(number, meta)
+        self._put_tags(number, tags)
         if entry.hint is not None:
             put_question(self._database, number, digest, entry.hint, self._aliases)
 
@@ -108,14 +112,17 @@ class Rows:
         execute = self._database.execute
         execute("UPDATE answers SET value = ? WHERE id = ?", (value, number))
         execute(PUT_AGAIN, (self._facet(meta), grown, number))
-        self._put_tags(number, meta)
+        self._put_tags(number, self._tags(meta))
         seal_question_again(self._database, number, self._aliases)
 
-    def _put_tags(self, number: int, meta: Meta) -> None:
-        execute, written = self._database.execute, self._aliases.written
+    def _tags(self, meta: Meta) -> list[str]:
+        return [self._aliases.written("tag", tag) for tag in dict.fromkeys(meta.tags)]
+
+    def _put_tags(self, number: int, tags: list[str]) -> None:
+        execute = self._database.execute
         execute("DELETE FROM tags WHERE id=?", (number,))
-        for tag in dict.fromkeys(meta.tags):
-            execute("INSERT INTO tags VALUES(?, ?)", (written("tag", tag), number))
+        for tag in tags:
+            execute("INSERT INTO tags VALUES(?, ?)", (tag, number))
 
     def _put_answer(self, digest: bytes, value: bytes) -> int:
         hole = self._holes.pop() if self._holes else None
@@ -244,6 +251,11 @@ class Rows:
         if chosen:
             self.remove(f"VALUES {','.join(f'({number})' for number in chosen)}")
         return len(chosen), freed
+
+
+def _bytes_of(tags: list[str]) -> int:
+    """Of their rows: a tag lies in its table and again in the index by id, which ends in it."""
+    return sum(2 * (len(tag.encode()) + TAG_OVERHEAD) for tag in tags)
 
 
 def condition(selector: Selector, aliases: Aliases = PLAIN) -> tuple[str, list[object]]:

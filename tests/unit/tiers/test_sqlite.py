@@ -386,3 +386,12 @@ def test_facets_nobody_has_are_forgotten(make, clock):
     database = behind(tier)
     assert database.execute("SELECT count(*) FROM facets").get == 0
     database.close()
+
+
+def test_tags_count_in_what_a_tenant_takes(tier, clock):
+    tags = tuple(f"{number:02}" + "t" * 250 for number in range(64))
+    put(tier, clock, "tagged", meta=Meta(tenant="a", tags=tags))
+    assert tier.flush(10)
+    size = tier._database.one("SELECT sum(pgsize) FROM dbstat WHERE name IN ('tags', 'tags_id')")
+    assert tier.bytes_of("a") >= 3 * 64 * 252, "with the answer, in the table, in its index"
+    assert tier.bytes_of("a") <= size + 64 * 300 + 4 * KIB
