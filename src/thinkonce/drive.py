@@ -184,16 +184,16 @@ class AsyncWorld(World):
 
         Most need none, and a coroutine for each would cost more than the step.
         """
-        match step:
-            case Look(tier, ask, peek) if not (tier.persistent or self.setting.purges.is_behind):
-                return self.look(tier, ask, peek)
-            case Keep(tier, ask, entry) if not self.setting.purges.is_behind:
-                self.keep(tier, ask, entry)
-                return None
-            case Join(ask):
-                return self.join(ask)
-            case _:
+        if isinstance(step, Look):
+            if step.tier.persistent or self.setting.purges.is_behind:
                 return LATER
+            return self.look(step.tier, step.ask, step.peek)
+        if isinstance(step, Keep):
+            if self.setting.purges.is_behind:
+                return LATER
+            self.keep(step.tier, step.ask, step.entry)
+            return None
+        return self.join(step.ask) if isinstance(step, Join) else LATER
 
     async def carry_out(self, step: Step) -> object:
         match step:

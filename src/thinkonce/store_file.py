@@ -22,7 +22,7 @@ from thinkonce.tiers.store import Store, check_store_file, open_store, store_pat
 
 __all__ = ("StoreFile", "open_file", "open_sqlite")
 
-# Seconds until an answer is in the store, as a rule: it commits in batches of 20 ms.
+# Seconds until an answer is in the store, as a rule: it commits in batches of 50 ms.
 COMMITTED_WITHIN = 0.2
 
 

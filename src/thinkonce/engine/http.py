@@ -7,7 +7,7 @@ from asyncio import to_thread
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from thinkonce.web.at_once import CYCLE, send_at_once
+from thinkonce.web.at_once import CYCLE, lines_of, send_at_once
 from thinkonce.web.exchange import (
     READ,
     ClientGone,
@@ -159,9 +159,13 @@ async def send_ready(call: Call, lines: bytes, body: bytes) -> None:
 
 
 async def send_whole(call: Call, status: int, headers: list[Header], body: bytes) -> None:
-    """Send an answer that is complete."""
+    """Send an answer that is complete: in one write where the server offers it."""
     call.status, call.answered = status, True
     headers += (*call.marks, (b"content-length", b"%d" % len(body)))
+    if status == 200 and call.cycle is not None and call.method != "HEAD":
+        lines = lines_of(headers)
+        if lines is not None and send_at_once(call.cycle, lines, body):
+            return
     await call.send({"type": "http.response.start", "status": status, "headers": headers})
     await call.send({"type": "http.response.body", "body": body})
 

@@ -23,7 +23,7 @@ def bounded(number: float | None) -> int:
 
 def encodable(text: str) -> str:
     """`text` with a question mark for each half of a surrogate pair."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def all_keepable(values: Iterable[object]) -> bool:
@@ -31,8 +31,10 @@ def all_keepable(values: Iterable[object]) -> bool:
     stack = list(values)
     while stack:
         value = stack.pop()
+        if value is None:
+            continue
         if isinstance(value, str):
-            if encodable(value) != value:
+            if not value.isascii() and encodable(value) != value:
                 return False
         elif isinstance(value, int | float):
             if not -_HELD < value < _HELD:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -74,9 +75,15 @@ def receive_answer(asked: Asked, reply: Reply, kind: type[ChunkAnswer]) -> Recei
 
 def _read(body: bytes, kind: type[_AnyAnswer]) -> _AnyAnswer | None:
     try:
-        return msgspec.json.decode(body, type=kind)
+        read: _AnyAnswer = _decoder(kind).decode(body)
+        return read
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _read_slowly(body, kind)
+
+
+@cache
+def _decoder(kind: type[ChunkAnswer]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
 
 
 def _read_slowly(body: bytes, kind: type[_AnyAnswer]) -> _AnyAnswer | None:

@@ -25,9 +25,15 @@ class ChunkRelay:
         self._last = b""  # data of the last chunk, to make another one like it
 
     def pass_on(self, events: Sequence[Event]) -> bytes:
-        if self._annotate is None and not self._strip:
+        if (self._annotate is None and not self._strip) or not self._changes(events):
             return b"".join([event.raw for event in events])
         return b"".join([self._passed(event) for event in events])
+
+    def _changes(self, events: Sequence[Event]) -> bool:
+        """Whether one of `events` may have to be changed, or remembered."""
+        if self._strip or self._wants_usage:
+            return True
+        return any(event.flags & ENDED for event in events)
 
     def fail(self, error: bytes) -> bytes:
         return frame(error)

@@ -1,6 +1,6 @@
 """Writes that do not make an answer wait: a bounded queue, emptied by one thread in batches.
 
-    put -> queue (dict, read by gets) -> at most 100 rows or 20 ms -> one transaction -> gone
+    put -> queue (dict, read by gets) -> at most 100 rows or 50 ms -> one transaction -> gone
              full, or not committed within a second: dropped and counted
 
 Every transaction first learns which purges were made, and leaves out entries whose request began
@@ -40,7 +40,7 @@ __all__ = ("COMMIT_WITHIN", "WriteBehind")
 log = logging.getLogger("thinkonce.store")
 
 BATCH_ROWS = 100
-BATCH_SECONDS = 0.02
+BATCH_SECONDS = 0.05  # a transaction itself costs what several rows do
 COMMIT_WITHIN = 1.0  # seconds after put; what could not be written by then is dropped
 MOST_ROWS = 10_000
 MOST_BYTES = 64 * 2**20

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -10,13 +11,28 @@ if TYPE_CHECKING:
 
     from thinkonce.web.protocol import LimitedProtocol
 
-__all__ = ("CYCLE", "forget_when_gone", "send_at_once", "tell_when_gone")
+__all__ = ("CYCLE", "forget_when_gone", "lines_of", "send_at_once", "tell_when_gone")
 
 # In a scope's `state`: what these functions take. Whoever takes it out spares the collector a
 # circle, for it holds the scope.
 CYCLE = "thinkonce.cycle"
 
+# Besides CR and LF, which are counted.
+_UNUSUAL = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?:\A|\n)(?i:connection|transfer-encoding):"
+)
 _OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def lines_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """`headers` as `send_at_once` takes them; None where one is not to be sent so.
+
+    That is one with a control character, which the usual way refuses, or `connection`.
+    """
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
+        return None
+    return None if _UNUSUAL.search(lines) else lines
 
 
 def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
