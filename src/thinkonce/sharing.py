@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 RENEW_SHARE = 0.25  # of a lease: how often a busy leader writes into the table
 LINGER_AT_LEAST = 0.05  # seconds between two looks for what has lingered long enough
+MOST_LINGERING = 200  # beyond, each newcomer looks too: places in the table are few
 LARGEST_EPOCH = 2**32 - 1  # that fits into a claim
 
 _numbers = itertools.count()  # several caches of one process each have a socket
@@ -65,7 +66,7 @@ class Sharing:
         exchange = self._exchange or self._open()
         if exchange is None:
             return None
-        self._let_go(digest)
+        self._let_go(digest, due=len(self._lingering) >= MOST_LINGERING)
         # First: whoever sees the claim may ask for it at once.
         if self._served.setdefault(digest, flight) is not flight:
             return None
@@ -127,11 +128,10 @@ class Sharing:
         claim, flight.claim = flight.claim, None
         if claim is None:
             return
-        self._let_go()
         if landed and self._linger:
             self._let_linger(flight, claim)
         else:
-            self._give_back(flight, claim)
+            self._give_back([(flight, claim)])
 
     def _let_linger(self, flight: Flight, claim: Claim) -> None:
         with self._opening:
@@ -149,27 +149,28 @@ class Sharing:
         # What comes meanwhile is let go in one go: waking for each would cost more than it frees.
         return max(until - self._now(), LINGER_AT_LEAST)
 
-    def _let_go(self, digest: bytes = b"") -> None:
-        """Give back what has lingered long enough, and `digest` at once."""
+    def _let_go(self, digest: bytes = b"", *, due: bool = True) -> None:
+        """Give back `digest`, and, where `due`, what has lingered long enough."""
         lingering = self._lingering
         if not lingering:
             return
         now, done = self._now(), []
         with self._opening:
             if digest in lingering:
-                done.append(lingering.pop(digest))
+                done.append(lingering.pop(digest)[1:])
             # All linger equally long, so who came first goes first.
-            while lingering and (first := next(iter(lingering.values())))[0] <= now:
-                done.append(lingering.pop(first[2].digest))
-        for _, flight, claim in done:
-            self._give_back(flight, claim)
+            while due and lingering and (first := next(iter(lingering.values())))[0] <= now:
+                done.append(lingering.pop(first[2].digest)[1:])
+        if done:
+            self._give_back(done)
 
-    def _give_back(self, flight: Flight, claim: Claim) -> None:
+    def _give_back(self, done: list[tuple[Flight, Claim]]) -> None:
         try:
-            self.table.release(claim)
+            self.table.release(*[claim for _, claim in done])
         except TierError as error:
             self._note("release", error)
-        self._forget(claim.digest, flight)
+        for flight, claim in done:
+            self._forget(claim.digest, flight)
 
     def may_wait(self, waiting: Leading | None, flight: Flight) -> bool:
         """As `leading.may_wait`, for circles that pass through other processes."""

@@ -103,12 +103,17 @@ class FlightTable:
             LEASE.pack_into(self._host.flights, claim.at + LEASE_AT, until)
             return True
 
-    def release(self, claim: Claim) -> bool:
-        """Give the place back; False if it was somebody else's already.
+    def release(self, *claims: Claim) -> bool:
+        """Give their places back; False if one was somebody else's already.
 
-        In a forked child it is the parent's, and stays.
+        In a forked child they are the parent's, and stay.
         """
-        return claim.owner == this_process() and self.depose(claim)
+        ours = [claim for claim in claims if claim.owner == this_process()]
+        if not ours:
+            return False
+        with self._host.brief_lock:
+            freed = [self._free(claim) for claim in ours]
+        return len(ours) == len(claims) and all(freed)
 
     def depose(self, claim: Claim) -> bool:
         """Free the place of an owner who is dead or whose call nobody new may join.
@@ -116,11 +121,7 @@ class FlightTable:
         False if another has it by now.
         """
         with self._host.brief_lock:
-            if not self._holds(claim):
-                return False
-            bucket, way = place_of(claim.at)
-            TAG.pack_into(self._host.flights, bucket * BUCKET_BYTES + way * TAG.size, 0)
-            return True
+            return self._free(claim)
 
     def may_wait(self, ours: Iterable[Claim], digest: bytes, now: float) -> bool:
         """Note that all of `ours` wait for the call of `digest`; False if that is a circle.
@@ -169,6 +170,13 @@ class FlightTable:
             if claim is None or not is_live(claim, now):
                 return bucket, way
         return None
+
+    def _free(self, claim: Claim) -> bool:
+        if not self._holds(claim):
+            return False
+        bucket, way = place_of(claim.at)
+        TAG.pack_into(self._host.flights, bucket * BUCKET_BYTES + way * TAG.size, 0)
+        return True
 
     def _live(self, digest: bytes, now: float) -> Claim | None:
         bucket, tag = bucket_of(digest), tag_of(digest)
