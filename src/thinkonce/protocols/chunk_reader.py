@@ -8,9 +8,10 @@ import msgspec
 
 from thinkonce.protocols.bounds import all_keepable
 from thinkonce.protocols.chat_shapes import REASONING
+from thinkonce.protocols.estimate import Said
 from thinkonce.protocols.merging import parse_chunk
 
-__all__ = ("ENDED", "USAGE", "USAGE_ONLY", "ChunkReader", "said_in", "says_something")
+__all__ = ("ENDED", "USAGE", "USAGE_ONLY", "ChunkReader", "says_something")
 
 # Flags of an event, for relays.
 ENDED = 1  # every choice has its finish reason, with this event or before it
@@ -47,11 +48,6 @@ def _parse(data: bytes) -> _Chunk:
         return msgspec.convert(parse_chunk(data), _Chunk)
 
 
-def said_in(data: bytes) -> list[Any]:
-    """What the choices of a chunk say, as it stands there. Raises ValueError."""
-    return [choice.delta or choice.text for choice in _parse(data).choices or ()]
-
-
 class ChunkReader:
     """Follows chunks one by one and keeps what they amount to, without assembling them.
 
@@ -69,6 +65,7 @@ class ChunkReader:
         self._keep_text = keep_text
         self._spoken: set[int] = set()
         self._texts: dict[int, list[str]] = {}
+        self.said = Said()  # for as long as nobody has counted
         self._called: set[int] = set()
 
     def read(self, data: bytes) -> int:
@@ -100,6 +97,8 @@ class ChunkReader:
     def _note_delta(self, index: int, delta: dict[str, Any]) -> None:
         if index not in self._spoken and says_something(delta):
             self._spoken.add(index)
+        if self.usage is None:
+            self.said.add_texts(delta)
         if self._keep_text:
             self._note_text(index, delta)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from thinkonce.protocols.bounds import bounded, encodable
-from thinkonce.protocols.chunk_reader import ChunkReader, said_in
+from thinkonce.protocols.chunk_reader import ChunkReader
 from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.intake import Intake
 from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.protocols.sse import DONE, Event
-from thinkonce.protocols.usage import Usage, counted, estimate_usage, estimated_usage, usage_text
+from thinkonce.protocols.usage import Usage, asked_tokens, counted, estimated_usage, usage_text
 
 __all__ = ("ChunkRecorder",)
 
@@ -83,4 +83,4 @@ class ChunkRecorder(Intake):
         return data
 
     def _estimated(self) -> Usage:
-        return estimate_usage(self._asked, [said_in(data) for data in self._data()])
+        return Usage(asked_tokens(self._asked), self._reader.said.tokens)

@@ -25,15 +25,12 @@ class ChunkRelay:
         self._last = b""  # data of the last chunk, to make another one like it
 
     def pass_on(self, events: Sequence[Event]) -> bytes:
-        if (self._annotate is None and not self._strip) or not self._changes(events):
+        if self._annotate is None and not self._strip:
             return b"".join([event.raw for event in events])
-        return b"".join([self._passed(event) for event in events])
-
-    def _changes(self, events: Sequence[Event]) -> bool:
-        """Whether one of `events` may have to be changed, or remembered."""
-        if self._strip or self._wants_usage:
-            return True
-        return any(event.flags & ENDED for event in events)
+        every = self._strip or self._wants_usage  # else the marks are all there is to put in
+        return b"".join(
+            [self._passed(event) if every or event.flags & ENDED else event.raw for event in events]
+        )
 
     def fail(self, error: bytes) -> bytes:
         return frame(error)

@@ -56,11 +56,10 @@ class EventParser:
             return []
         text = self._rest + self._with_lf(chunk)
         events: list[Event] = []
-        start, search = 0, max(self._searched - 1, 0)
-        while (end := text.find(b"\n\n", search)) >= 0:
-            events.append(self._event(text[start : end + 2]))
-            start = search = end + 2
-        self._rest = text[start:]
+        if text.find(b"\n\n", max(self._searched - 1, 0)) >= 0:
+            *blocks, text = text.split(b"\n\n")
+            events = [self._cut(block) for block in blocks]
+        self._rest = text
         self._searched = len(self._rest)
         if self._in_pieces or len(self._rest) > self._max_event_bytes:
             self._give_piece(events)
@@ -96,6 +95,13 @@ class EventParser:
             events.append(Event(piece))
         self._rest, self._searched = self._rest[len(piece) :], keep
         self._in_pieces = self.oversized = True
+
+    def _cut(self, lines: bytes) -> Event:
+        """The event of these lines; a blank one came behind them."""
+        plain = self._started and not self._in_pieces
+        if plain and lines.startswith(_PLAIN) and b"\n" not in lines:
+            return Event(lines + b"\n\n", lines[len(_PLAIN) :])
+        return self._event(lines + b"\n\n")
 
     def _event(self, block: bytes) -> Event:
         if self._in_pieces:

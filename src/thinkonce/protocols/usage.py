@@ -14,7 +14,7 @@ from thinkonce.protocols.bounds import bounded
 from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.estimate import estimate_tokens, texts_of
 
-__all__ = ("Usage", "counted", "estimate_usage", "estimated_usage", "usage_text")
+__all__ = ("Usage", "asked_tokens", "counted", "estimate_usage", "estimated_usage", "usage_text")
 
 # Where a request's own words are, in any dialect.
 _QUESTION = ("system", "messages", "tools", "prompt", "suffix", "instructions", "input")
@@ -62,9 +62,13 @@ def usage_text(usage: dict[str, Any]) -> bytes:
 
 def estimate_usage(asked: Asked, answer: Any) -> Usage:
     """For an upstream that does not count: from the texts of the request and of the answer."""
+    return Usage(asked_tokens(asked), estimate_tokens("".join(texts_of(answer))))
+
+
+def asked_tokens(asked: Asked) -> int:
+    """Of a request, as its texts let guess."""
     said = "".join("".join(texts_of(asked.body.get(name))) for name in _QUESTION)
-    given = estimate_tokens(said) + _token_ids(asked.body.get("prompt"))
-    return Usage(given, estimate_tokens("".join(texts_of(answer))))
+    return estimate_tokens(said) + _token_ids(asked.body.get("prompt"))
 
 
 def _token_ids(prompt: Any) -> int:
