@@ -15,7 +15,7 @@ SRC = Path(__file__).parent.parent / "src" / "thinkonce"
 # From the bottom up. A part may import parts of lower rows, never one of its own row or above.
 LEVELS = (
     {"errors", "outcome", "clock", "version", "likeness"},
-    {"entry", "units", "typed", "stores"},
+    {"entry", "units", "typed", "stores", "sums"},
     {"ttl_classes"},
     {"selector", "settings", "values", "host"},
     {"protocols", "eviction", "tiers.tier"},

@@ -9,7 +9,8 @@ from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.metrics import exposition
 from thinkonce.gateway.numbers import Counted, Numbers, of_the_gone, total
 from thinkonce.gateway.saving import Keeper
-from thinkonce.insight.savings import Book, Saved, Savings, rows_of
+from thinkonce.insight.savings import Book, Saved, Savings
+from thinkonce.sums import rows_of
 from thinkonce.tiers.tier import TierStats
 
 HIT, MISS = (("chat/completions", "m", outcome, "") for outcome in ("hit", "miss"))

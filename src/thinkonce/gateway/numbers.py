@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from functools import reduce
-from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from thinkonce.engine.counting import Labels
 from thinkonce.meaning.compared import Compared, Promise
 from thinkonce.outcome import Outcome
+from thinkonce.sums import added
 from thinkonce.tiers.tier import TierStats
 
 __all__ = (
@@ -134,7 +134,7 @@ def _plus(one: Any, other: Any) -> Any:
         both = {name: _plus(one[name], other[name]) for name in one.keys() & other.keys()}
         return {**one, **other, **both}
     if isinstance(one, list):
-        return [_plus(*pair) for pair in zip_longest(one, other, fillvalue=0)]
+        return added(one, other)
     if isinstance(one, Promise):
         return one.joined(other)
     if isinstance(one, msgspec.Struct):

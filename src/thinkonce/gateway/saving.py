@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 
-from thinkonce.insight.savings import Book, Savings, fold, rows_of
+from thinkonce.insight.savings import Book, Savings, fold
+from thinkonce.sums import Names, rows_of
 from thinkonce.tiers.tier import Sums
 
 __all__ = ("Keeper",)
@@ -19,8 +19,6 @@ __all__ = ("Keeper",)
 log = logging.getLogger("thinkonce")
 
 EVERY_SECONDS = 5.0
-
-Names = Mapping[str, Mapping[str, list[int]]]  # dimension -> name -> numbers
 
 
 class Keeper:

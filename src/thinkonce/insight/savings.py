@@ -11,13 +11,13 @@ billionths of a dollar, time in microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from itertools import zip_longest
 from time import gmtime, strftime
 from typing import Any
 
 from thinkonce.entry import Meta
+from thinkonce.sums import Row, SumRow, added, rows_of
 
 __all__ = (
     "BILLION",
@@ -36,12 +36,10 @@ __all__ = (
     "UNPRICED",
     "Account",
     "Book",
-    "Row",
     "Saved",
     "Savings",
     "by_dimension",
     "nanos",
-    "rows_of",
     "totals",
 )
 
@@ -58,8 +56,7 @@ LONGEST_NAME = 200  # characters of a name that a client chose
 COLUMNS = ("calls", "items", "tokens", "nanos", "micros", "priced", "unpriced", "estimated")
 CALLS, ITEMS, TOKENS, NANOS, MICROS, PRICED, UNPRICED, ESTIMATED = range(len(COLUMNS))
 DIMENSIONS = ("outcome", "model", "tenant", "namespace", "tag", "hour")
-
-Row = list[int]  # one number per column
+NOTHING = (0,) * len(COLUMNS)
 
 
 class Saved(StrEnum):
@@ -127,7 +124,7 @@ class Book:
 
     __slots__ = ("rows",)
 
-    def __init__(self, rows: Iterable[tuple[str, str, Row]] = ()) -> None:
+    def __init__(self, rows: Iterable[SumRow] = ()) -> None:
         self.rows: dict[str, dict[str, Row]] = {dimension: {} for dimension in DIMENSIONS}
         for dimension, name, row in rows:
             self.add(dimension, name, row)
@@ -139,12 +136,7 @@ class Book:
         names = self.rows.get(dimension)
         if names is None:
             return
-        held = names.get(name)
-        if held is not None:
-            for column, number in enumerate(row[: len(COLUMNS)]):
-                held[column] += number
-            return
-        names[name] = [*row, *[0] * (len(COLUMNS) - len(row))][: len(COLUMNS)]
+        names[name] = added(names.get(name, NOTHING), row)[: len(COLUMNS)]
         if len(names) > (MOST_HOURS if dimension == "hour" else MOST_NAMES):
             fold(names, dimension)
 
@@ -163,7 +155,7 @@ class Book:
         for dimension, name, row in other:
             self.add(dimension, name, row)
 
-    def __iter__(self) -> Iterator[tuple[str, str, Row]]:
+    def __iter__(self) -> Iterator[SumRow]:
         return rows_of(self.rows)
 
     def total(self) -> Row:
@@ -185,10 +177,10 @@ def fold(names: dict[str, Row], dimension: str) -> list[str]:
     else:
         known.sort(key=lambda name: _weight(names[name]), reverse=True)
     gone = known[KEPT_HOURS if dimension == "hour" else KEPT_NAMES :]
-    into = names.get(rest, [0] * len(COLUMNS))
+    into: Sequence[int] = names.get(rest, NOTHING)
     for name in gone:
-        into = [one + other for one, other in zip_longest(into, names.pop(name), fillvalue=0)]
-    names[rest] = into
+        into = added(into, names.pop(name))
+    names[rest] = [*into]
     return gone
 
 
@@ -238,12 +230,6 @@ class Savings:
         elif len(self._waiting) >= MOST_WAITING:
             self.collect()
         self._waiting.append(account)
-
-
-def rows_of(sums: Mapping[str, Mapping[str, Row]]) -> Iterator[tuple[str, str, Row]]:
-    for dimension, names in sums.items():
-        for name, row in names.items():
-            yield dimension, name, row
 
 
 def nanos(usd: float | None) -> int:

@@ -16,6 +16,7 @@ from thinkonce.clock import Clock
 from thinkonce.entry import Entry, localise
 from thinkonce.errors import CorruptEntry, TierError
 from thinkonce.selector import Selector
+from thinkonce.sums import SumRow
 from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.resealing import check_keys, settled
@@ -24,7 +25,7 @@ from thinkonce.tiers.savings_table import read_savings
 from thinkonce.tiers.schema import FORMAT, connect_to_look, get_number
 from thinkonce.tiers.sqlite import USED_BYTES
 from thinkonce.tiers.store import check_store_file
-from thinkonce.tiers.tier import Key, SumRow
+from thinkonce.tiers.tier import Key
 
 if TYPE_CHECKING:
     from thinkonce.tiers.cipher import Cipher

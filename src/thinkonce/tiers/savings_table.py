@@ -10,16 +10,16 @@ is made when it is first written to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import zip_longest
 from typing import Any
 
 import apsw
 import msgspec
 
 from thinkonce.errors import CorruptEntry
+from thinkonce.sums import Names, SumRow, added, rows_of
 from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.database import Database
-from thinkonce.tiers.tier import Fold, SumRow
+from thinkonce.tiers.tier import Fold
 
 __all__ = ("SavingsTable", "read_savings", "write_savings_again")
 
@@ -33,7 +33,6 @@ MOST_NAMES = 200  # of one dimension, before small ones are put together
 LARGEST = 2**53  # an upstream may claim any number of tokens
 PATIENCE = 0.5  # seconds for another process's write; whoever adds tries again later
 
-Names = dict[str, dict[str, list[int]]]  # dimension -> name -> numbers
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes], Names] = msgspec.msgpack.Decoder(Names).decode
 
@@ -71,7 +70,7 @@ def _taken_out(connection: apsw.Connection, aliases: Aliases) -> Names:
     held: list[Any] = connection.execute(ALL).fetchall()
     for key, value in held:
         if (read := _opened(key, value, aliases)) is not None:
-            _add(sums, _rows_of(read))
+            _add(sums, rows_of(read))
             connection.execute(REMOVE, (key,))
     return sums
 
@@ -80,22 +79,14 @@ def read_savings(rows: Callable[[str], list[Any]], aliases: Aliases) -> list[Sum
     """What can be read of all sums. Raises what `rows` raises."""
     sums: Names = {}
     for key, value in rows(ALL) if rows(IS_THERE) else ():
-        _add(sums, _rows_of(_opened(key, value, aliases) or {}))
-    return list(_rows_of(sums))
+        _add(sums, rows_of(_opened(key, value, aliases) or {}))
+    return list(rows_of(sums))
 
 
 def _add(sums: Names, rows: Iterable[SumRow]) -> None:
     for dimension, name, numbers in rows:
-        held = sums.setdefault(dimension, {}).get(name, [])
-        # Another release may have fewer columns, or more: those it keeps, and ours are zero there.
-        both = zip_longest(held, numbers, fillvalue=0)
-        sums[dimension][name] = [min(one + other, LARGEST) for one, other in both]
-
-
-def _rows_of(sums: Names) -> Iterable[SumRow]:
-    for dimension, names in sums.items():
-        for name, numbers in names.items():
-            yield dimension, name, numbers
+        names = sums.setdefault(dimension, {})
+        names[name] = [min(each, LARGEST) for each in added(names.get(name, ()), numbers)]
 
 
 def _sealed(sums: Names, aliases: Aliases) -> bytes:

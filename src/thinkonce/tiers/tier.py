@@ -9,6 +9,7 @@ import msgspec
 
 from thinkonce.entry import Entry
 from thinkonce.selector import Purge, Selector
+from thinkonce.sums import SumRow
 
 __all__ = (
     "Fold",
@@ -17,7 +18,6 @@ __all__ = (
     "Question",
     "Questions",
     "StoreTier",
-    "SumRow",
     "Sums",
     "Tier",
     "TierStats",
@@ -103,7 +103,6 @@ class Tier(Protocol):
     def close(self) -> None: ...
 
 
-SumRow = tuple[str, str, list[int]]  # dimension, name, one number per column
 # Puts small names of a dimension together; returns those that went.
 Fold = Callable[[dict[str, list[int]], str], list[str]]
 

@@ -18,6 +18,7 @@ from thinkonce.shelf import Shelf, open_shelf
 from thinkonce.steps import Made
 from thinkonce.testing.entries import hint_of
 from thinkonce.tiers.codec import Codec
+from thinkonce.tiers.keyring import Keyring
 from thinkonce.tiers.tier import Key
 
 SECRET = "m" * 32
@@ -35,7 +36,7 @@ def shelves(tmp_path: Path) -> Iterator[tuple[Shelf, Shelf]]:
         open_shelf(
             f"sqlite:///{tmp_path / name}.db",
             Rules(),
-            secret=SECRET,
+            keys=Keyring(SECRET),
             max_bytes=2**24,
             store_max_bytes=2**24,
             policy="cost",
