@@ -102,10 +102,10 @@ async def test_a_namespace_whose_hits_are_wrong_is_tightened_until_it_serves_not
     for room in range(60):
         said += [await asked(gateway, each, room) for each in (FIRST, SECOND)]
         found = await standing(gateway)
-        standings.append(found["standing"])
-        if found["standing"] == "shadow":
+        standings.append((found["standing"], found["serves_band"]))
+        if found["serves_band"] == 0:  # that of the same plain words
             break
-    assert list(dict.fromkeys(standings)) == ["serving", "tightened", "shadow"]
+    assert list(dict.fromkeys(standings)) == [("serving", 2), ("tightened", 1), ("tightened", 0)]
     assert len([line for line in caplog.records if "alarm" in line.message]) == 2
     assert "semantic" in said
     assert [await asked(gateway, each, 99) for each in (FIRST, SECOND)] == ["MISS", "MISS"]
@@ -137,3 +137,21 @@ async def test_a_wrong_answer_that_is_reported_goes_and_is_learned_from(
     assert await asked(gateway, SECOND) == "semantic"
     said = (await gateway.post(f"/cache/entries/{key}/feedback", {"wrong": True})).json
     assert (said["removed"], said["learned"]) == (True, True)
+
+
+async def test_the_same_plain_words_have_a_band_of_their_own(stage: Stage, verifier: Path) -> None:
+    other = "please: when does the library OPEN on Sundays"
+    gateway = await gateway_of(stage, verifier, Model("At nine."), mode="certified", max_error=0.3)
+    said: list[str] = []
+    for room in range(60):
+        said += [await asked(gateway, each, room) for each in (FIRST, other)]
+        if "lexical" in said:
+            break
+    found = await standing(gateway)
+    assert said[:10] == ["MISS"] * 10, "certified mode serves nothing that is not earned"
+    assert said[-1] == "lexical"
+    assert found["serves_band"] == 0
+    assert await asked(gateway, FIRST, 99) == "MISS"
+    assert await asked(gateway, SECOND, 99) == "MISS", (
+        "what the verdict decides is not earned by it"
+    )

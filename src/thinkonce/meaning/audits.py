@@ -23,7 +23,7 @@ from thinkonce.errors import TierError
 from thinkonce.host.fork import on_fork
 from thinkonce.meaning.account import HEAD, RESET, Account, Happened, Result
 from thinkonce.meaning.budget import Budget, Draw, Event, Mode, Shown
-from thinkonce.meaning.grounds import Grounds
+from thinkonce.meaning.grounds import SAME_WORDS, Grounds
 from thinkonce.meaning.judge import Judge
 from thinkonce.meaning.verdict import Judged, Ruling
 from thinkonce.tiers.tier import Ledger
@@ -139,8 +139,9 @@ class Audits:
         """Somebody says that `entry` was served wrongly. No random sample: it teaches the entry's
         history and stays out of the bound. False where there is nobody to teach."""
         taught = [one for one in self._of(namespace) if one.grounds.cuts]
-        for account in taught:
-            self._enter(account, Result(None, entry, account.grounds.cuts[0], True))
+        for account in taught:  # as if the verdict had been as sure as it can be asked to be
+            strictest = max(cut for cut in account.grounds.cuts if cut != SAME_WORDS)
+            self._enter(account, Result(None, entry, strictest, True))
         return bool(taught)
 
     def reset(self, namespace: str) -> int:

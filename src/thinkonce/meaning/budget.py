@@ -13,7 +13,7 @@ the loosest cut that is served: bands 0..step. What moves it:
 `calibrated` serves from the first request at the calibration's cut, `certified` only what audits
 have earned. Steps are certified in walks from strict to loose, each of which stops at the first
 step that does not pass: of one walk P(any step is passed wrongly) <= its eta. There are STARTS of
-them, each with its share of eta, since the strictest band alone may see too little traffic.
+them beside the strictest, each with its share of eta, since a band may see too little traffic.
 
 Each alarm begins a new term: what was audited in an older one counts for nothing. Another encoder,
 verifier or set of cuts is another basis and has a budget of its own.
@@ -35,7 +35,7 @@ __all__ = ("ALARMS", "Budget", "Draw", "Event", "Mode", "Shown", "Standing", "ba
 
 ALARMS = 3  # then off: a namespace that fails again and again has a cause that cuts do not mend
 NEAR_CUT = 4.0  # times the audits in the loosest band that is served
-STARTS = 3  # walks that certify; from the strictest cut, and from looser ones
+STARTS = 3  # walks that certify, beside the one from the strictest cut
 OWN_AUDITS = 0.5  # times 1 / max_error: audits a band needs before it may be served
 # (audits of this term as multiples of 1 / max_error, chance of an audit until there).
 SCHEDULE = ((0.5, 1.0), (1.0, 0.5), (3.0, 0.2), (10.0, 0.1), (30.0, 0.05))
@@ -186,7 +186,8 @@ class Budget(msgspec.Struct):
         return self.certified > before
 
     def _next_certified(self) -> int | None:
-        starts = {number * self.steps // STARTS for number in range(STARTS)}
+        starts = {0} | {1 + number * (self.steps - 1) // STARTS for number in range(STARTS)}
+        starts &= set(range(self.steps))
         sure = log(len(starts) / self.eta)
         delta = self.misjudgement.certify_at(self.max_error)
         for step in sorted({self.certified + 1, *starts}):

