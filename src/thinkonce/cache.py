@@ -22,6 +22,7 @@ from thinkonce.questions import askable, guessed, part
 from thinkonce.request.canonical import canonical_args
 from thinkonce.request.controls import Controls
 from thinkonce.selector import Selector, key_digits
+from thinkonce.settings.folder import data_folder
 from thinkonce.settings.semantic import Semantic, semantic_of
 from thinkonce.shelf import open_shelf
 from thinkonce.stats import CacheStats, Explanation
@@ -100,7 +101,7 @@ class Cache(Workings):
         )
         wanted = semantic if isinstance(semantic, Semantic) else semantic_of(semantic)[0]
         if wanted.enabled:
-            shelf.compare(wanted)
+            shelf.compare(wanted, data=data_folder(""))
         super().__init__(shelf)
         self.inline, self.implied_priority = inline, implied
         self._plain_callers: OrderedDict[int, Caller] = OrderedDict()

@@ -13,7 +13,7 @@ from thinkonce.cli.examine import Finding, Grade, machine, models, upstreams
 from thinkonce.cli.options import AsJson, Config, StoreUrl
 from thinkonce.cli.output import console, print_json
 from thinkonce.errors import ConfigError
-from thinkonce.settings import Settings, Sources
+from thinkonce.settings import Settings, Sources, data_folder
 from thinkonce.settings.load import FILE_NAME
 
 __all__ = ("register",)
@@ -77,11 +77,23 @@ def _ready(settings: Settings) -> Iterator[Finding]:
         says = f"no model leads to it: {other} before it takes all models"
         todo = f"declare {name} first, or name its models in [upstreams.{name}] models"
         yield Finding(f"models of {name}", Grade.NOTE, says, todo)
+    yield from _verifier(settings)
     keyless = [name for name, pool in settings.upstreams.items() if not pool.api_key_env]
     for name in keyless if settings.clients else ():
         says = "it is asked without a key: known clients' keys are the gateway's, not a provider's"
         todo = f"name its key in [upstreams.{name}] api_key_env, unless it needs none"
         yield Finding(f"key of {name}", Grade.NOTE, says, todo)
+
+
+def _verifier(settings: Settings) -> Iterator[Finding]:
+    if not settings.compares or settings.semantic.verifier != "shipped":
+        return
+    from thinkonce.meaning.verifier import installed
+
+    if installed(data_folder(settings.data.dir)) is None:
+        says = "no verifier is installed: only questions in the same plain words are answered"
+        todo = 'name one in [semantic] verifier, or be content with that: verifier = "off"'
+        yield Finding("semantic", Grade.NOTE, says, todo)
 
 
 def _print(findings: list[Finding], as_json: bool) -> None:

@@ -29,7 +29,7 @@ from thinkonce.gateway.service import Ground, Service, service_of
 from thinkonce.gateway.team import Alone, Place
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Savings
-from thinkonce.settings import Settings
+from thinkonce.settings import Settings, data_folder
 from thinkonce.shelf import Shelf, open_shelf
 from thinkonce.tiers.keyring import keys_of
 from thinkonce.upstream.client import Client
@@ -88,11 +88,11 @@ class Assembly:
         former, shelf, rules = self.service, self.shelf, rules_of(settings)
         service = service_of(settings, pools, self.ground, former)
         if settings.compares and shelf.meaning is None:
-            shelf.compare(settings.semantic, settings.namespaces)
+            shelf.compare(settings.semantic, settings.namespaces, data_folder(settings.data.dir))
         # Everything is built. Of what changes from here on, only the first may refuse.
         shelf.memory.resize(*memory_of(settings))
         if shelf.meaning is not None:
-            shelf.compare(settings.semantic, settings.namespaces)
+            shelf.compare(settings.semantic, settings.namespaces, data_folder(settings.data.dir))
         if shelf.store is not None:
             shelf.store.resize(settings.store.max_bytes)
         shelf.adopt(rules)
@@ -198,7 +198,7 @@ def _shelf(settings: Settings, clock: Clock) -> Shelf:
     )
     if settings.compares:
         try:
-            shelf.compare(settings.semantic, settings.namespaces)
+            shelf.compare(settings.semantic, settings.namespaces, data_folder(settings.data.dir))
         except BaseException:
             shelf.close()
             raise

@@ -35,6 +35,7 @@ __all__ = (
     "Scales",
     "Verifier",
     "VerifierError",
+    "installed",
     "open_verifier",
     "read_scales",
 )
@@ -123,11 +124,19 @@ def read_scales(folder: Path) -> Scales:
         raise ConfigError("semantic.verifier", str(file), f"a whole file ({error})") from error
 
 
+def installed(data: Path | None = None) -> Path | None:
+    """Where the verifier that ships lies; None where it does not. `data` is the data folder."""
+    return next((one for one in _places(data) if (one / MODEL).is_file()), None)
+
+
+def _places(data: Path | None) -> list[Path]:
+    return [WEIGHTS] + ([data / "verifier"] if data else [])
+
+
 def _shipped(data: Path | None) -> Verifier | None:
-    folders = [WEIGHTS] + ([data / "verifier"] if data else [])
-    folder = next((one for one in folders if (one / MODEL).is_file()), None)
+    folder = installed(data)
     if folder is None:
-        where = " or ".join(map(str, folders))
+        where = " or ".join(map(str, _places(data)))
         log.warning("no verifier is installed in %s: only the same plain words are answered", where)
         return None
     try:
