@@ -13,7 +13,7 @@ import pytest
 from gateway.conftest import CHAT, Running, Stage, until
 from gateway.upstream import Out, Seen, Upstream, chunk, completion, once, saying
 from gateway.wire import Line, asked, connections, line
-from thinkonce.web.edge import LEAST_TAKEN, Edge, Limits, descriptors_for
+from thinkonce.web.edge import LEAST_TAKEN, Edge, EdgeLimits, descriptors_for
 from thinkonce.web.protocol import _peer_of
 
 SOON = {"request_timeout": 0.05}
@@ -199,7 +199,7 @@ async def test_a_flood_leaves_nothing_behind(stage: Stage) -> None:
 
 
 def test_addresses_without_a_connection_are_forgotten() -> None:
-    edge = Edge(Limits(per_peer=2))
+    edge = Edge(EdgeLimits(per_peer=2))
     for number in range(10_000):
         assert edge.enter(f"peer {number}") is None
         edge.leave(f"peer {number}")

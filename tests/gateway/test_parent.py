@@ -18,8 +18,8 @@ from thinkonce.gateway.workers.board import Board
 from thinkonce.gateway.workers.channel import Channel
 from thinkonce.gateway.workers.messages import Adopt, Begin, Done, Message
 from thinkonce.gateway.workers.parent import _Parent
-from thinkonce.gateway.workers.seat import Seat
 from thinkonce.gateway.workers.shares import shared_room
+from thinkonce.gateway.workers.slot import Slot
 from thinkonce.gateway.workers.worker import _WorkerServer
 from thinkonce.settings import Settings
 
@@ -42,14 +42,14 @@ async def parent() -> AsyncIterator[_Parent]:
 class Worker:
     """Its end of a channel: notes the settings it is told, and answers."""
 
-    def __init__(self, seat: Seat, answer: Callable[[Settings], Done]) -> None:
-        self.seat, self.told = seat, list[Settings]()
+    def __init__(self, slot: Slot, answer: Callable[[Settings], Done]) -> None:
+        self.slot, self.told = slot, list[Settings]()
         self._answer = answer
 
     async def connect(self) -> Worker:
         ours, theirs = socket.socketpair()
         self.channel = await Channel.over(theirs, self._hear)
-        self.seat.channel, self.seat.serves = await Channel.over(ours, self.seat._hear), True
+        self.slot.channel, self.slot.serves = await Channel.over(ours, self.slot._hear), True
         return self
 
     async def _hear(self, message: Message) -> Message | None:
@@ -58,15 +58,15 @@ class Worker:
         return self._answer(message.settings)
 
     async def close(self) -> None:
-        assert self.seat.channel is not None
-        await self.seat.channel.close()
+        assert self.slot.channel is not None
+        await self.slot.channel.close()
         await self.channel.close()
 
 
 async def test_what_one_worker_refuses_is_in_force_nowhere(parent: _Parent) -> None:
     before, new = parent._settings, settings(ttl=60.0)
-    takes = await Worker(parent._seats[0], lambda settings: Done()).connect()
-    refuses = await Worker(parent._seats[1], lambda settings: Done("not here")).connect()
+    takes = await Worker(parent._slots[0], lambda settings: Done()).connect()
+    refuses = await Worker(parent._slots[1], lambda settings: Done("not here")).connect()
     parent.adopt(new)
     assert parent._settings is before, "a worker that begins now begins with what is in force"
     await until(lambda: not parent._errands)
@@ -88,7 +88,7 @@ async def test_places_at_a_server_come_back_though_a_reload_removed_its_pool(
     assert room.take()
     parent.adopt(settings_of({"other": known.Upstream(urls=[URL])}))
     await until(lambda: not parent._errands)
-    parent._leave(parent._seats[0])  # it was killed
+    parent._leave(parent._slots[0])  # it was killed
     assert room.busy == 0
 
 
@@ -97,14 +97,14 @@ async def test_no_worker_is_started_once_the_end_has_begun(parent: _Parent) -> N
     assert await parent._stopped_within(0.0)
 
 
-async def hear_nothing(seat: Seat, message: Message) -> None:
+async def hear_nothing(slot: Slot, message: Message) -> None:
     return None
 
 
 async def test_a_worker_that_cannot_be_started_leaves_no_socket() -> None:
     begin = Begin(settings(), 0, "run", 1, [-1], 0, {}, False)
     with pytest.raises(ValueError, match="fds_to_keep"):
-        await Seat(0, hear_nothing).start(begin)
+        await Slot(0, hear_nothing).start(begin)
     gc.collect()  # an open socket would be a warning
 
 

@@ -12,7 +12,7 @@ from openai import OpenAI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from thinkonce.kv.app import Limits, ModelApp
+from thinkonce.kv.app import ModelApp, ModelLimits
 from thinkonce.kv.generate import Generator, Prefilled, Sampling, Token
 from thinkonce.kv.model import Model
 from thinkonce.kv.plain import PlainGenerator
@@ -117,7 +117,7 @@ Serve = Callable[..., Served]
 
 @contextmanager
 def serving(
-    model: Model, *, max_waiting: int = 4, limits: Limits | None = None
+    model: Model, *, max_waiting: int = 4, limits: ModelLimits | None = None
 ) -> Iterator[Served]:
     generator = GatedGenerator(PlainGenerator(model.network, model.end_ids))
     generator.gate.set()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from small_model import Serve, Served
 
-from thinkonce.kv.app import Limits
+from thinkonce.kv.app import ModelLimits
 
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
 JSON = {"content-type": "application/json"}
@@ -152,7 +152,7 @@ def test_a_body_that_is_no_json_object_is_refused(served: Served, body: bytes) -
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(serve: Serve) -> None:
-    served = serve(limits=Limits(max_body_bytes=1000))
+    served = serve(limits=ModelLimits(max_body_bytes=1000))
     body = json.dumps({**GOOD, "user": "u" * 2000}).encode()
     assert send(served, "POST", "/v1/chat/completions", body).status == 413
     sent_in_pieces = iter([b"x" * 600, b"x" * 600])

@@ -12,7 +12,7 @@ import torch
 from openai import APIStatusError, BadRequestError, OpenAI
 from small_model import END, Serve, Served, client_of, make_tokenizer
 
-from thinkonce.kv.app import Limits
+from thinkonce.kv.app import ModelLimits
 from thinkonce.kv.model import Model
 from thinkonce.kv.packaged import MODELS
 
@@ -178,7 +178,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_openai_s_code(client: 
 
 
 def test_an_answer_without_a_bound_gets_the_server_s_default(serve: Serve) -> None:
-    with client_of(serve(limits=Limits(default_max_tokens=7))) as client:
+    with client_of(serve(limits=ModelLimits(default_max_tokens=7))) as client:
         answer = client.chat.completions.create(model="tiny", messages=QUESTION, temperature=0)
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 7

@@ -1,6 +1,6 @@
 """The endpoints of one event loop, and the calls under way there.
 
-A request that the endpoints cannot take is raised as `Aside`: whoever asked then asks the wrapped
+A request that the endpoints cannot take is raised as `NotOurs`: whoever asked then asks the wrapped
 transport itself, as if there were no cache.
 """
 
@@ -33,7 +33,7 @@ from thinkonce.upstream.pools import Pool, Pools
 from thinkonce.upstream.request import Sender
 from thinkonce.web.exchange import is_request_id
 
-__all__ = ("Aside", "Bench")
+__all__ = ("Bench", "NotOurs")
 
 log = logging.getLogger("thinkonce")
 
@@ -43,7 +43,7 @@ MOST_BASES = 16
 _ITS_OWN_BUSINESS = (400, 404, 413, 415)
 
 
-class Aside(Exception):  # no error: the request goes another way
+class NotOurs(Exception):  # no error: the request goes another way
     """The endpoints cannot take this request; nobody was asked for it."""
 
 
@@ -71,7 +71,7 @@ class Bench:
         cache.register(self)
 
     async def ask(self, question: Question) -> Answering:
-        """An answer that has begun. Raises Aside, UpstreamError, and what a bug raises."""
+        """An answer that has begun. Raises NotOurs, UpstreamError, and what a bug raises."""
         endpoint = self._endpoint(question)
         answering = Answering(question.body)
         call = self._call(question, answering)
@@ -135,8 +135,8 @@ class Bench:
         try:
             await self._answer(endpoint, call, message, question)
             if not answering.is_complete:
-                answering.fail(Aside())
-        except (UpstreamError, Aside) as error:
+                answering.fail(NotOurs())
+        except (UpstreamError, NotOurs) as error:
             answering.fail(error)
         except ClientGone:
             answering.fail(ClientGone())
@@ -145,7 +145,7 @@ class Bench:
             raise
         except Exception as error:
             log.exception("request %s: the cache failed", call.id.decode("latin-1"))
-            answering.fail(error if call.status else Aside())
+            answering.fail(error if call.status else NotOurs())
         finally:
             self.tally.note(call.outcome)
 
@@ -161,7 +161,7 @@ class Bench:
 
     async def _send_error(self, call: Call, error: HttpError, question: Question) -> None:
         if error.status in _ITS_OWN_BUSINESS and not question.has_controls:
-            raise Aside from error
+            raise NotOurs from error
         await send_error(call, error)
 
     def _call(self, question: Question, answering: Answering) -> Call:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Unpack
 
 from thinkonce.adapters.answering import Answering
-from thinkonce.adapters.bench import Aside, Bench
+from thinkonce.adapters.bench import Bench, NotOurs
 from thinkonce.adapters.options import Options, plan_of
 from thinkonce.adapters.question import Question, question_of
 from thinkonce.adapters.shares import Shares
@@ -93,7 +93,7 @@ class BlockingTransport(_Transport):
             return self._wrapped.handle_request(request)
         try:
             answering = self._side.run(lambda bench: bench.ask(question))
-        except Aside:
+        except NotOurs:
             return self._wrapped.handle_request(request)
         except UpstreamError as error:
             raise raised(self.library, error, request) from error
@@ -149,7 +149,7 @@ class AsyncTransport(_Transport):
             return await self._wrapped.handle_async_request(request)
         try:
             answering = await bench.ask(question)
-        except Aside:
+        except NotOurs:
             return await self._wrapped.handle_async_request(request)
         except UpstreamError as error:
             raise raised(self.library, error, request) from error

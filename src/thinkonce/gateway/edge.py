@@ -12,7 +12,7 @@ from thinkonce.engine.request_ids import RequestIds
 from thinkonce.gateway.access_log import AccessLog
 from thinkonce.gateway.counts import Counts
 from thinkonce.settings import Gateway
-from thinkonce.web.edge import Edge, Limits, descriptors_for
+from thinkonce.web.edge import Edge, EdgeLimits, descriptors_for
 from thinkonce.web.tls import context_of
 
 __all__ = ("attainable", "guarded", "limits_of", "tls_of")
@@ -20,10 +20,10 @@ __all__ = ("attainable", "guarded", "limits_of", "tls_of")
 log = logging.getLogger("thinkonce")
 
 
-def limits_of(gateway: Gateway) -> Limits:
+def limits_of(gateway: Gateway) -> EdgeLimits:
     """As they are written; of what counts connections, a worker's part."""
     part = partial(_part_of, gateway.workers)
-    return Limits(
+    return EdgeLimits(
         header_limit=gateway.header_limit,
         header_setting="[gateway] header_limit",
         request_timeout=gateway.request_timeout,
@@ -38,7 +38,7 @@ def _part_of(workers: int, most: int | None) -> int | None:
     return None if most is None else ceil(most / workers)
 
 
-def attainable(limits: Limits) -> Limits:
+def attainable(limits: EdgeLimits) -> EdgeLimits:
     """`limits` with no more connections than this process may open files; a line says so."""
     wanted = limits.max_connections
     if wanted is None:

@@ -24,7 +24,7 @@ from thinkonce.kv.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.scheduler import Scheduler
 from thinkonce.web.exchange import OVERSIZED, ClientGone, HttpError, Receive, Scope, Send
 
-__all__ = ("Limits", "ModelApp")
+__all__ = ("ModelApp", "ModelLimits")
 
 _logger = logging.getLogger("thinkonce.kv")
 _access = logging.getLogger("thinkonce.kv.access")
@@ -33,7 +33,7 @@ _NOT_YET = ("/embeddings", "/responses", "/messages", "/metrics", "/openapi.json
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ModelLimits:
     """`max_body_bytes` of one request; `default_max_tokens` of an answer that set no bound.
 
     The second keeps a small model that repeats itself from holding the worker until its
@@ -60,12 +60,12 @@ class ModelApp:
         generator: Generator,
         scheduler: Scheduler,
         *,
-        limits: Limits | None = None,
+        limits: ModelLimits | None = None,
         access_log: bool = False,
     ) -> None:
         self.scheduler = scheduler
         self._model, self._generator = model, generator
-        self._limits = limits or Limits()
+        self._limits = limits or ModelLimits()
         self._access_log = access_log
         self._created = int(time.time())
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="thinkonce-tokenise")

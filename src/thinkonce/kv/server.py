@@ -10,7 +10,7 @@ import sys
 import torch
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.app import Limits, ModelApp
+from thinkonce.kv.app import ModelApp, ModelLimits
 from thinkonce.kv.model import load
 from thinkonce.kv.packaged import Progress
 from thinkonce.kv.plain import PlainGenerator
@@ -34,7 +34,7 @@ def run(
     dtype: str = "auto",
     threads: int = 0,
     max_waiting: int = 16,
-    limits: Limits | None = None,
+    limits: ModelLimits | None = None,
     drain_seconds: int = 30,
     access_log: bool = False,
     progress: Progress | None = None,

@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from thinkonce.web.exchange import HttpError, error_body
 
-__all__ = ("Edge", "Limits", "descriptors_for")
+__all__ = ("Edge", "EdgeLimits", "descriptors_for")
 
 # Who sends a large body over a thin line gets more time: a second more for so many bytes.
 BYTES_A_SECOND = 16 * 1024
@@ -25,7 +25,7 @@ Note = Callable[[int, str], bytes]  # status and code -> the request id to answe
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EdgeLimits:
     """Seconds, bytes and connections. None for no limit.
 
     `header_limit`: larger heads are refused; `header_setting` names that limit to whoever meets
@@ -51,8 +51,8 @@ class Edge:
     connections that were refused or cut off.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: EdgeLimits | None = None) -> None:
+        self.limits = limits or EdgeLimits()
         self.note: Note = _no_id
         self.ended: dict[str, int] = dict.fromkeys(("connections", "peer", "request", "write"), 0)
         self.open = 0

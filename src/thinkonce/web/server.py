@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from thinkonce.web.edge import Edge, Limits
+from thinkonce.web.edge import Edge, EdgeLimits
 from thinkonce.web.handshake import Handshakes
 from thinkonce.web.lane import Lane, protocol_of
 from thinkonce.web.listener import url_of
@@ -41,7 +41,7 @@ class Terms:
     """
 
     drain_seconds: float = 30.0
-    limits: Limits = field(default_factory=Limits)
+    limits: EdgeLimits = field(default_factory=EdgeLimits)
     tls: ssl.SSLContext | None = None
 
 

@@ -1,7 +1,7 @@
 """A gateway of several processes: one parent, which answers no request, and its workers.
 
 parent      starts, watches and ends the workers; adds their numbers up; reloads
-seat        one worker as its parent sees it: started, watched, started again
+slot        one worker as its parent sees it: started, watched, started again
 worker      the process that serves: its beginning and its end
 member      what a worker asks of the others, by way of the parent
 channel     questions and answers between a parent and a worker

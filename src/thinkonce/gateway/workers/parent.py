@@ -42,8 +42,8 @@ from thinkonce.gateway.workers.messages import (
     Sum,
     WhyNot,
 )
-from thinkonce.gateway.workers.seat import Seat
 from thinkonce.gateway.workers.shares import bounded_servers, give_back_all
+from thinkonce.gateway.workers.slot import Slot
 from thinkonce.settings import Settings
 from thinkonce.upstream.pools import Pools
 from thinkonce.web.listener import bind_each, url_of
@@ -54,7 +54,7 @@ __all__ = ("run_workers",)
 log = logging.getLogger("thinkonce")
 
 M = TypeVar("M")
-Answers = dict[Seat, Done | None]  # None: it gave none
+Answers = dict[Slot, Done | None]  # None: it gave none
 
 # Before a worker that died is started again, in seconds: at once if it had lived long.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -118,7 +118,7 @@ class _Parent:
         # All that ever were: a call of a pool that a reload removed may hold a place there.
         self._servers = bounded_servers(settings.upstreams)
         self._bounds: Bounds = {}  # those changed since the configuration was read
-        self._seats = [Seat(place, self._hear) for place in range(settings.gateway.workers)]
+        self._slots = [Slot(place, self._hear) for place in range(settings.gateway.workers)]
         self._keepers: list[asyncio.Task[None]] = []
         self._gone: Numbers | None = None  # what workers counted that are not there any more
         self._stopping = asyncio.Event()
@@ -132,7 +132,7 @@ class _Parent:
 
     async def start(self) -> None:
         """Until all workers serve. Raises what the first that cannot fails with."""
-        starting = [asyncio.ensure_future(self._begin(seat)) for seat in self._seats]
+        starting = [asyncio.ensure_future(self._begin(slot)) for slot in self._slots]
         try:
             await asyncio.gather(*starting)
         except BaseException:
@@ -140,9 +140,9 @@ class _Parent:
                 each.cancel()
             await asyncio.gather(*starting, return_exceptions=True)
             raise
-        self._keepers = [asyncio.ensure_future(self._keep(seat)) for seat in self._seats]
-        for seat in self._seats:
-            self._run_errand(self._listen(seat))
+        self._keepers = [asyncio.ensure_future(self._keep(slot)) for slot in self._slots]
+        for slot in self._slots:
+            self._run_errand(self._listen(slot))
         announce(self._settings, self._url, self._say)
 
     async def serve(self) -> None:
@@ -150,35 +150,35 @@ class _Parent:
         await self._stopping.wait()
         seconds = self._settings.gateway.drain_timeout + GRACE_SECONDS
         _, late = await asyncio.wait(self._keepers, timeout=seconds)
-        for seat in self._seats if late else ():
-            seat.kill()
+        for slot in self._slots if late else ():
+            slot.kill()
         await asyncio.gather(*self._keepers)
-        self._say(stopped(sum(seat.given_up for seat in self._seats)))
+        self._say(stopped(sum(slot.given_up for slot in self._slots)))
 
     def stop(self) -> None:
         """Drain; a second call gives up what is under way."""
         self._stopping.set()
         for listener in self._listeners:
             listener.close()
-        for seat in self._seats:
-            seat.terminate()
+        for slot in self._slots:
+            slot.terminate()
 
     async def close(self) -> None:
         """End what is left."""
         for keeper in (*self._keepers, *self._errands):
             keeper.cancel()
         await asyncio.gather(*self._keepers, *self._errands, return_exceptions=True)
-        for seat in self._seats:
-            seat.kill()
-            if seat.process is not None:
-                await seat.ended()
+        for slot in self._slots:
+            slot.kill()
+            if slot.process is not None:
+                await slot.ended()
         self._board.close()
 
-    async def _begin(self, seat: Seat) -> None:
+    async def _begin(self, slot: Slot) -> None:
         settings, bounds = self._settings, self._bounds
         begin = Begin(
             settings,
-            seat.place,
+            slot.place,
             self._run,
             next(self._serials),
             [listener.fileno() for listener in self._listeners],
@@ -186,64 +186,64 @@ class _Parent:
             bounds,
             self._model is not None and self._model.restarting,
         )
-        await seat.start(begin)
+        await slot.start(begin)
         if settings is not self._settings:  # meanwhile they have changed
-            await seat.ask(Adopt(self._settings), Done, TELL_SECONDS)
+            await slot.ask(Adopt(self._settings), Done, TELL_SECONDS)
         if bounds is not self._bounds:
-            await seat.ask(Resize(self._bounds), Done, TELL_SECONDS)
+            await slot.ask(Resize(self._bounds), Done, TELL_SECONDS)
 
-    async def _keep(self, seat: Seat) -> None:
+    async def _keep(self, slot: Slot) -> None:
         """Start a worker again whenever it dies, until the end."""
         pause, loop = 0.0, asyncio.get_running_loop()
         began = loop.time()
         while True:
-            said = await seat.ended()
-            self._leave(seat)
+            said = await slot.ended()
+            self._leave(slot)
             if self._stopping.is_set():
                 return
             pause = 0.0 if loop.time() - began > LONGEST_PAUSE else pause
-            log.error("worker %d %s; it is started again in %.1f s", seat.place + 1, said, pause)
+            log.error("worker %d %s; it is started again in %.1f s", slot.place + 1, said, pause)
             if await self._stopped_within(pause):
                 return
             pause, began = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE), loop.time()
-            await self._begin_again(seat)
+            await self._begin_again(slot)
 
-    async def _listen(self, seat: Seat) -> None:
+    async def _listen(self, slot: Slot) -> None:
         """Kill a worker that hangs: connections would go on being given to it."""
         unanswered = 0
         while True:
             await asyncio.sleep(LISTEN_SECONDS)
-            heard = await self._numbers_of(seat, LISTEN_SECONDS)
-            unanswered = 0 if heard or not seat.serves else unanswered + 1
+            heard = await self._numbers_of(slot, LISTEN_SECONDS)
+            unanswered = 0 if heard or not slot.serves else unanswered + 1
             if unanswered == MOST_UNANSWERED:
-                log.error("worker %d does not answer any more and is killed", seat.place + 1)
-                seat.kill()
+                log.error("worker %d does not answer any more and is killed", slot.place + 1)
+                slot.kill()
 
-    async def _begin_again(self, seat: Seat) -> None:
+    async def _begin_again(self, slot: Slot) -> None:
         try:
-            await self._begin(seat)
+            await self._begin(slot)
         except (ThinkOnceError, OSError) as error:
             if self._stopping.is_set():
                 return
-            log.error("worker %d cannot be started: %s", seat.place + 1, error)  # noqa: TRY400 - a line, not a trace
+            log.error("worker %d cannot be started: %s", slot.place + 1, error)  # noqa: TRY400 - a line, not a trace
             return
-        log.warning("worker %d serves again", seat.place + 1)
+        log.warning("worker %d serves again", slot.place + 1)
         self._arrange()
         if self._stopping.is_set():
-            seat.terminate()
+            slot.terminate()
 
     async def _stopped_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
         return self._stopping.is_set()  # it may have been while the wait was given up
 
-    def _leave(self, seat: Seat) -> None:
+    def _leave(self, slot: Slot) -> None:
         """Its counts stay, its listener is another's for now."""
-        if seat.numbers is not None:
-            left = of_the_gone(seat.numbers)
+        if slot.numbers is not None:
+            left = of_the_gone(slot.numbers)
             self._gone = left if self._gone is None else total((self._gone, left))
-            seat.numbers = None
-        give_back_all(self._board, self._servers, seat.place)
+            slot.numbers = None
+        give_back_all(self._board, self._servers, slot.place)
         self._arrange()
         self._say_draining()
 
@@ -251,78 +251,78 @@ class _Parent:
         """Where nobody accepts on a listener of its own, give it to a worker that serves."""
         if self._stopping.is_set() or len(set(self._listeners)) == 1:
             return
-        serving = [seat for seat in self._seats if seat.serves]
-        empty = [seat.place for seat in self._seats if not seat.serves]
-        for at, seat in enumerate(serving):
-            seat.tell(Cover(empty[at :: len(serving)]))
+        serving = [slot for slot in self._slots if slot.serves]
+        empty = [slot.place for slot in self._slots if not slot.serves]
+        for at, slot in enumerate(serving):
+            slot.tell(Cover(empty[at :: len(serving)]))
 
     def _say_draining(self) -> None:
-        there = [seat for seat in self._seats if seat.process and seat.process.returncode is None]
+        there = [slot for slot in self._slots if slot.process and slot.process.returncode is None]
         if (
             not self._stopping.is_set()
             or self._said_draining
-            or any(seat.draining is None for seat in there)
+            or any(slot.draining is None for slot in there)
         ):
             return
         self._said_draining = True
-        under_way = sum(seat.draining or 0 for seat in self._seats)
+        under_way = sum(slot.draining or 0 for slot in self._slots)
         self._say(drains(under_way, self._settings.gateway.drain_timeout))
 
     # -- what workers say ------------------------------------------------------------------
 
-    async def _hear(self, seat: Seat, message: Message) -> Message | None:
+    async def _hear(self, slot: Slot, message: Message) -> Message | None:
         match message:
             case Publish(numbers):
-                seat.numbers = numbers
+                slot.numbers = numbers
             case Draining():
                 self._arrange()
                 self._say_draining()
             case Sum(numbers):
-                seat.numbers = numbers
-                return await self._sum_but(seat)
+                slot.numbers = numbers
+                return await self._sum_but(slot)
             case Resize(bounds):
                 changed = {name: value for name, value in bounds.items() if value is not None}
                 self._bounds = {**self._bounds, **changed}
-                return await self._spread(message, but=seat)
+                return await self._spread(message, but=slot)
             case WhyNot():
-                return await self._why_not(seat, message)
+                return await self._why_not(slot, message)
         return None
 
-    async def _sum_but(self, asking: Seat) -> Sum:
+    async def _sum_but(self, asking: Slot) -> Sum:
         """Of all workers but the one that asks; who does not answer counts as it did last."""
-        others = [seat for seat in self._seats if seat is not asking and seat.serves]
-        await _all(self._numbers_of(seat, TELL_SECONDS) for seat in others)
-        known = [seat.numbers for seat in self._seats if seat is not asking and seat.numbers]
+        others = [slot for slot in self._slots if slot is not asking and slot.serves]
+        await _all(self._numbers_of(slot, TELL_SECONDS) for slot in others)
+        known = [slot.numbers for slot in self._slots if slot is not asking and slot.numbers]
         known += [self._gone] if self._gone is not None else []
         return Sum(total(known) if known else None)
 
-    async def _numbers_of(self, seat: Seat, seconds: float) -> bool:
+    async def _numbers_of(self, slot: Slot, seconds: float) -> bool:
         """Ask for them; whether there was an answer."""
-        process = seat.process
-        answer = await seat.ask(Sum(), Sum, seconds)
+        process = slot.process
+        answer = await slot.ask(Sum(), Sum, seconds)
         if answer is None:
             return False
-        if process is seat.process and process is not None and process.returncode is None:
-            seat.numbers = answer.numbers  # else they are counted among those that are gone
+        if process is slot.process and process is not None and process.returncode is None:
+            slot.numbers = answer.numbers  # else they are counted among those that are gone
         return True
 
-    async def _why_not(self, asking: Seat, question: WhyNot) -> Known:
-        others = [seat for seat in self._seats if seat is not asking and seat.serves]
-        said = await _all(seat.ask(question, Known, TELL_SECONDS) for seat in others)
+    async def _why_not(self, asking: Slot, question: WhyNot) -> Known:
+        others = [slot for slot in self._slots if slot is not asking and slot.serves]
+        said = await _all(slot.ask(question, Known, TELL_SECONDS) for slot in others)
         found = [answer.refusal for answer in said if answer is not None and answer.refusal]
         return Known(max(found, key=lambda refusal: refusal.at, default=None))
 
-    async def _spread(self, message: Message, but: Seat | None = None) -> Done:
+    async def _spread(self, message: Message, but: Slot | None = None) -> Done:
         """Tell all workers but one; what went wrong with any."""
-        told = [seat for seat in self._serving() if seat is not but]
+        told = [slot for slot in self._serving() if slot is not but]
         return Done(_wrong(await self._tell_all(message, told)))
 
-    async def _tell_all(self, message: Message, seats: Sequence[Seat]) -> Answers:
-        said = await _all(seat.ask(message, Done, TELL_SECONDS) for seat in seats)
-        return dict(zip(seats, said, strict=True))
+    async def _tell_all(self, message: Message, slots: Sequence[Slot]) -> Answers:
+        said = await _all(slot.ask(message, Done, TELL_SECONDS) for slot in slots)
+        return dict(zip(slots, said, strict=True))
 
-    def _serving(self) -> list[Seat]:
-        return [seat for seat in self._seats if seat.serves]
+    def _serving(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.serves]
 
     # -- what changes while they run ---------------------------------------------------------
 
@@ -345,7 +345,7 @@ class _Parent:
                 return
             self._settings, self._bounds = settings, {}
             write_log_as(settings)
-            late = [seat for seat in self._serving() if seat not in said]
+            late = [slot for slot in self._serving() if slot not in said]
             said |= await self._tell_all(Adopt(settings), late)
         if wrong := _wrong(said):
             log.error("SIGHUP: not in force everywhere: %s", wrong)
@@ -354,8 +354,8 @@ class _Parent:
 
     def _model_changed(self) -> None:
         assert self._model is not None
-        for seat in self._seats:
-            seat.tell(ModelState(self._model.restarting))
+        for slot in self._slots:
+            slot.tell(ModelState(self._model.restarting))
 
     def _run_errand(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -366,8 +366,8 @@ class _Parent:
 def _wrong(said: Answers) -> str:
     """What went wrong with any; "" for nothing."""
     return "; ".join(
-        f"worker {seat.place + 1}: {'no answer' if done is None else done.error}"
-        for seat, done in said.items()
+        f"worker {slot.place + 1}: {'no answer' if done is None else done.error}"
+        for slot, done in said.items()
         if done is None or done.error
     )
 

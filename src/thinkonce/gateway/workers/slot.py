@@ -25,17 +25,17 @@ from thinkonce.gateway.workers.messages import (
 )
 from thinkonce.web.lifeline import held
 
-__all__ = ("Seat",)
+__all__ = ("Slot",)
 
 M = TypeVar("M")
-Hear = Callable[["Seat", Message], Awaitable[Message | None]]
+Hear = Callable[["Slot", Message], Awaitable[Message | None]]
 
 
-class Seat:
+class Slot:
     """A place for a worker; who sits there may change. Belongs to the parent's event loop.
 
     `serves` from when it accepts connections until it drains or dies; `draining` counts its
-    answers then. `numbers` are the last that were heard. `hear` gets what the seat cannot answer.
+    answers then. `numbers` are the last that were heard. `hear` gets what the slot cannot answer.
     """
 
     def __init__(self, place: int, hear: Hear) -> None:
