@@ -391,6 +391,20 @@ async def test_whole_requests_take_no_more_than_their_bound(
         assert lane._whole == {}
 
 
+async def test_bytes_seen_for_the_first_time_are_not_kept_whole(
+    gateway: Running, lane: FastLane
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked(max_tokens=7))
+        head, _, body = asked(max_tokens=7).partition(b"\r\n\r\n")
+        other = head + b"\r\n\r\n" + body.replace(b": 7", b" :7")
+        assert other != asked(max_tokens=7)
+        assert await client.ask(other) == "HIT"
+        assert lane._whole == {}
+        assert await client.ask(other) == "HIT"
+        assert list(lane._whole) == [other]
+
+
 async def test_a_whole_request_is_let_go_with_what_the_memo_knows_of_it(
     gateway: Running, lane: FastLane
 ) -> None:

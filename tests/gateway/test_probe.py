@@ -93,6 +93,22 @@ async def test_the_memo_is_bounded_and_keeps_no_bodies_apart_from_its_keys() -> 
     assert len(memo) == 10
 
 
+async def test_requests_that_are_never_asked_again_do_not_take_the_place_of_others() -> None:
+    memo = Memo(frozenset(), max_bytes=10 * (OVERHEAD + 100))
+    asking = Asking(b"", {}, Asked(), None, None, "", None, None, None)  # type: ignore[arg-type]
+    known = memo.known(b"", [])
+    memo.put(known, b"asked again", asking)
+    for n in range(50):
+        known[b"asked again"].used = True  # as a hit notes it
+        memo.put(known, b"%0100d" % n, asking)
+    assert b"asked again" in known
+    for n in range(50, 80):
+        memo.put(known, b"%0100d" % n, asking)
+    assert b"asked again" not in known, "its turn is used up"
+    assert (len(memo), len(known)) == (10, 10)
+    assert memo._bytes <= 10 * (OVERHEAD + 100)
+
+
 async def test_the_memo_tells_apart_what_matters_and_nothing_else() -> None:
     memo = Memo(frozenset({b"x-mine"}), max_bytes=2**20)
     one = [(b"authorization", b"Bearer one"), (b"user-agent", b"a")]

@@ -62,6 +62,7 @@ class Asking:
     sample: int = 0
     # What printed its last plain hit, where that is still there.
     plate: Callable[[], Plate | None] = no_plate
+    used: bool = False  # it had a plain hit since the memo last asked
 
     def take(self, sample: int | None = None) -> None:
         """Ask for the sample whose turn it is, which ends the turn, or for the one named."""

@@ -79,6 +79,7 @@ class Endpoint(CachedPath):
         if entry is None:
             return None
         plate = asking.plate()
+        asking.used = True
         if plate is not None and plate.entry is entry:
             plate.used = True
             return plate

@@ -38,7 +38,11 @@ class Known(dict[bytes, Asking]):
 
 
 class Memo:
-    """Belongs to one event loop. Bounded in bytes; the oldest go first."""
+    """Belongs to one event loop. Bounded in bytes; the oldest go first.
+
+    What had a hit meanwhile gets another turn: requests that are never asked again, however many,
+    do not take its place.
+    """
 
     def __init__(self, forward_headers: Container[bytes], max_bytes: int) -> None:
         self._extra, self._max_bytes = forward_headers, max_bytes
@@ -69,8 +73,13 @@ class Memo:
         self._bytes += size
         while self._bytes > self._max_bytes:
             others, oldest, freed = self._order.popleft()
-            del others[oldest]
-            self._bytes -= freed
+            asked = others[oldest]
+            if asked.used:
+                asked.used = False
+                self._order.append((others, oldest, freed))
+            else:
+                del others[oldest]
+                self._bytes -= freed
         self._order.append((known, body, size))
         known[body] = Asking(
             raw=b"",  # the memo holds it

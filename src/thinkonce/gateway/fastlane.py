@@ -195,9 +195,12 @@ class FastLane:
     # -- whole requests that came before ----------------------------------------------------
 
     def remember(self, request: bytes, door: Door, body: bytes) -> None:
-        """See `web.lane.Lane`. What a body asks is held weakly: the memo owns it, and counts it."""
+        """See `web.lane.Lane`. Not at the first sight of its bytes: most might never come again.
+
+        What the body asks is held weakly: the memo owns it, and counts it.
+        """
         asking = door.known.get(body)
-        if asking is None:
+        if asking is None or not asking.used:
             return
         size = 0 if request in self._whole else len(request) + WHOLE_OVERHEAD
         if self._whole_bytes + size > MAX_BYTES:  # those that are still asked are soon here again
