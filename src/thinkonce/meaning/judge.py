@@ -34,6 +34,7 @@ LONGEST = 20_000  # characters of an answer that are compared
 MOST_SENTENCES = 40
 SAME = 0.75  # mean similarity of the sentences from which two answers say the same
 NEAR = 0.6  # similarity from which two sentences are about the same thing
+AS_NEAR = 0.1  # similarity below that of the nearest sentence, for one that may be meant as well
 SHORT = 200  # characters; the numbers of so short an answer are the answer
 QUESTION = (
     "Say yes only if the answers `first` and `second` would tell a reader the same: no fact, "
@@ -114,9 +115,10 @@ class Judge:
         if rows is None or columns is None:
             return Agreement(None, How.NOTHING)
         likeness = rows @ columns.T
-        for at, nearest in enumerate(likeness.argmax(axis=1).tolist()):
-            if likeness[at, nearest] >= NEAR and _clash(ours[at], theirs[nearest]):
-                return Agreement(False, How.GUARD, float(likeness[at, nearest]))
+        read, known = [analyse(text) for text in ours], [analyse(text) for text in theirs]
+        for at, row in enumerate(likeness):
+            if _stands_against(read[at], row, known):
+                return Agreement(False, How.GUARD, float(row.max()))
         both = (_mean(likeness.max(axis=1), ours), _mean(likeness.max(axis=0), theirs))
         # The shorter answer is to be found in the longer one; half of the rest must be, too.
         found = 0.75 * max(both) + 0.25 * min(both)
@@ -175,5 +177,14 @@ def _contradict(stored: str, fresh: str, one: Analysed, other: Analysed) -> bool
     return bool(one.dates and other.dates and one.dates.isdisjoint(other.dates))
 
 
-def _clash(one: str, other: str) -> bool:
-    return not _TELLING.isdisjoint(examine(analyse(one), analyse(other)))
+def _stands_against(one: Analysed, row: NDArray[np.float32], others: list[Analysed]) -> bool:
+    """Whether every sentence of the other answer that is as near as the nearest contradicts `one`.
+
+    `row`: similarities to `others`. Items of a list are alike and differ in numbers, so one that
+    agrees is enough.
+    """
+    nearest = float(row.max())
+    if nearest < NEAR:
+        return False
+    about = [others[at] for at in np.flatnonzero(row >= nearest - AS_NEAR).tolist()]
+    return all(not _TELLING.isdisjoint(examine(one, other)) for other in about)

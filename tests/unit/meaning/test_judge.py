@@ -69,6 +69,15 @@ def test_otherwise_sentences_decide_wherever_they_stand() -> None:
     assert (other.is_same, other.how) == (False, How.SIMILARITY)
 
 
+def test_items_of_a_list_do_not_contradict_each_other() -> None:
+    one, other = "Rome has 2 rivers.", "Rome has 3 rivers."
+    judge = Judge(embed)
+    padding = "Pasta and cheese are eaten there, as everywhere in the land around. " * 4
+    assert judge.compare(f"{one} {other} {padding}", f"{padding} {other} {one}").is_same
+    found = judge.compare(f"{one} {padding}", f"{padding} {other}")
+    assert (found.is_same, found.how) == (False, How.GUARD)
+
+
 def test_a_longer_answer_may_hold_the_shorter_one_but_not_bury_it() -> None:
     judge = Judge(embed)
     short = "Paris is the capital of this country."
