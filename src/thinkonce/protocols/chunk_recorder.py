@@ -83,4 +83,5 @@ class ChunkRecorder(Intake):
         return data
 
     def _estimated(self) -> Usage:
+        b"".join(self._data()).decode()  # raises for a member that no reader has looked into
         return Usage(asked_tokens(self._asked), self._reader.said.tokens)
