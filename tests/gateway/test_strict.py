@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from itertools import pairwise
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from gateway.anthropic_upstream import answers
 from gateway.conftest import CHAT, Got, Running, Stage, all_ways, until
 from gateway.upstream import Out, Seen, answer, chunks, completion
+from gateway.wire import asked, line
 from thinkonce import settings as known
 from thinkonce.engine import fetch
 from thinkonce.gateway.anew import id_like
@@ -306,3 +309,128 @@ async def test_odd_members_and_events_come_alike_with_a_hit_and_a_miss(
         assert first["id"][:8] != ODD_ID[:8]
         seen.append(got.body.replace(first["id"].encode(), b""))
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("large", [(1,), (1, 2), (0, 2)], ids=["one", "two", "first"])
+async def test_an_event_too_large_to_be_kept_reaches_the_client_whole(
+    stage: Stage, large: tuple[int, ...]
+) -> None:
+    texts = ["z" * 200_000 if number in large else f"text {number}" for number in range(4)]
+
+    async def script(seen: Seen, out: Out) -> None:
+        await out.begin_stream()
+        sent = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in chunks(*texts))
+        sent += b"data: [DONE]\n\n"
+        for at in range(0, len(sent), 30_011):
+            await out.piece(sent[at : at + 30_011])
+            await asyncio.sleep(0)
+        await out.end()
+
+    stage.upstream.script = script
+    gateway, _ = await strictly(stage, cache={"max_entry_bytes": 65_536})
+    got = await gateway.chat(stream=True)
+    assert got.streamed_text == "".join(texts)
+    assert got.events[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("sites", [[], ["https://a.example"]], ids=["closed", "to pages"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_what_an_upstream_says_its_answer_varies_by_is_not_shown(
+    stage: Stage, stream: bool, sites: list[str]
+) -> None:
+    async def script(seen: Seen, out: Out) -> None:
+        if stream:
+            await out.begin_stream(vary="Accept-Encoding")
+            for event in (*chunks("a"), "[DONE]"):
+                await out.event(event)
+            await out.end()
+        else:
+            await out.json(completion(), vary="Accept-Encoding")
+
+    stage.upstream.script = script
+    gateway, _ = await strictly(stage, gateway={"strict": True, "cors_origins": sites})
+    page = {"origin": "https://a.example"}
+    miss, hit = [await gateway.chat(stream=stream, headers=page) for _ in range(2)]
+    assert len(stage.upstream.seen) == 1
+    assert told(miss) == told(hit)
+    assert miss.headers.get("vary") == hit.headers.get("vary") == ("Origin" if sites else None)
+
+
+async def test_a_hit_waits_from_the_last_byte_of_its_request(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who holds the body back would else have a hit at once, and a miss after the model's time."""
+    gateway, slept = await strictly(stage)
+    await gateway.chat()
+    held_back = 0.0
+    clock = "thinkonce.gateway.strict.perf_counter"
+    monkeypatch.setattr(clock, lambda: perf_counter() + held_back)
+    head, _, body = asked(more="expect: 100-continue").partition(b"\r\n\r\n")
+    async with line(gateway) as client:
+        await client.send(head + b"\r\n\r\n")
+        await client.reader.readuntil(b"100 Continue\r\n\r\n")
+        held_back = 60.0
+        await client.send(body)
+        await client.answer()
+    assert len(stage.upstream.seen) == 1
+    assert slept.until == [pytest.approx(SLOW, abs=0.9)]
+
+
+UNKEYED: dict[str, tuple[dict[str, Any], bytes, dict[str, str]]] = {
+    "white space": ({}, b" " * 100_000, {}),
+    "stream_options without stream": ({"stream_options": {"include_usage": True}}, b"", {}),
+    "its content type": ({}, b"", {"content-type": "application/odd+json"}),
+    "hops": ({}, b"", {"cdn-loop": "x" * 2000}),
+}
+
+
+@pytest.mark.parametrize("how", UNKEYED)
+async def test_what_an_upstream_refuses_is_answered_alike_whether_stored_or_not(
+    stage: Stage, how: str
+) -> None:
+    async def picky(seen: Seen, out: Out) -> None:
+        odd = "stream_options" in seen.json and not seen.json.get("stream")
+        odd = odd or len(seen.body) > 50_000 or len(seen.headers.get("cdn-loop", "")) > 2000
+        odd = odd or seen.headers["content-type"] != "application/json"
+        await out.json({"error": {"message": "no"}} if odd else completion(), 400 if odd else 200)
+
+    stage.upstream.script = picky
+    gateway, _ = await strictly(stage)
+    more, white, headers = UNKEYED[how]
+    headers = {"content-type": "application/json"} | headers
+
+    async def probe(content: str) -> Got:
+        body = {"model": "m", "messages": [{"role": "user", "content": content}]} | more
+        return await gateway.send("POST", CHAT, json.dumps(body).encode() + white, headers)
+
+    plain = {"model": "m", "messages": [{"role": "user", "content": "stored"}]}
+    assert (await gateway.post(CHAT, plain)).status == 200
+    stored, unknown = await probe("stored"), await probe("unknown")
+    assert stored.status == unknown.status
+    assert told(stored) == told(unknown)
+
+
+async def test_a_body_goes_upstream_as_the_key_has_it(stage: Stage) -> None:
+    gateway, _ = await strictly(stage)
+    raw = b"""{ "temperature": 1.0, "kv_cache": {"ttl": 9}, "model": "m", "stream": true,
+        "seed": 1e2,
+        "stream_options": {"include_usage": true, "x": [0.5, null]}, "messages": [] }"""
+    await gateway.send("POST", CHAT, raw, {"content-type": "application/json"})
+    (seen,) = stage.upstream.seen
+    assert seen.body == (
+        b'{"temperature":1,"model":"m","seed":100,'
+        b'"stream_options":{"x":[0.5,null],"include_usage":true},"messages":[],"stream":true}'
+    )
+
+
+async def test_the_id_of_a_streamed_message_is_made_anew_with_a_miss_too(stage: Stage) -> None:
+    stage.upstream.script = answers(id="msg_01XFDUDYJgAACzvnptvVoYEL")
+    gateway, _ = await strictly(stage)
+    body = {"model": "m", "stream": True, "messages": [], "max_tokens": 9}
+    ids = []
+    for _ in range(2):
+        got = await gateway.post("/v1/messages", body)
+        ids.append(got.events[0]["message"]["id"])
+    assert len(stage.upstream.seen) == 1
+    assert len({*ids, "msg_01XFDUDYJgAACzvnptvVoYEL"}) == 3
+    assert [len(each) for each in ids] == [28, 28]

@@ -84,6 +84,7 @@ class Call(Head):
     key: Key | Ready | None = None  # what has the answer's digest
     marks: tuple[Header, ...] = ()  # headers of its answer, whatever that will be
     cors: tuple[Header, ...] = ()  # of these, what a browser is told of other sites' pages
+    whole_at = 0.0  # when all of it was there, for whoever waits as long as a new call takes
     cuts = False  # an answer that breaks off is cut; else its last event says so
     endpoint = ""  # "" for pages of the gateway itself: they are not counted
     model = ""

@@ -18,6 +18,7 @@ __all__ = ("Events", "id_like")
 _choose = SystemRandom().choice
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _ENDS = (b"[DONE]", b"message_stop")  # data of the last event, or its name
+_START = b"message_start"  # what has the id of a message in it
 _EMPTY = {"id": b'""', "created": b"0"}  # what a template leaves as it is, too
 
 
@@ -53,11 +54,18 @@ class Events:
         self._given: Stamp | None = None
         self._was: dict[str, bytes] = {}  # the id and the time as they came
         self._ended = False
+        self._in_part = False  # an event too large to be stored has begun, and not ended
 
     def pass_on(self, piece: bytes) -> bytes:
-        if not piece.endswith(b"\n\n"):  # a part of an event too large to be stored
-            return piece
-        return b"".join(self._event(text) for text in piece[:-2].split(b"\n\n"))
+        """`piece`: events, each with its blank line; of one too large to be stored, a part."""
+        *whole, part = piece.split(b"\n\n")
+        passed = []
+        if whole and self._in_part:
+            self._in_part = False
+            passed.append(whole.pop(0) + b"\n\n")
+        passed += map(self._event, whole)
+        self._in_part = self._in_part or bool(part)
+        return b"".join((*passed, part))
 
     def _event(self, text: bytes) -> bytes:
         fields = [line.partition(b":")[::2] for line in text.split(b"\n")]
@@ -67,8 +75,17 @@ class Events:
             return b""
         self._ended = data in _ENDS or name in _ENDS
         if data.startswith(b"{"):
-            data = self._anew(unmarked(data))
+            data = unmarked(data)
+            data = self._message_anew(data) if name == _START else self._anew(data)
         return frame(data, name.decode("latin-1"))
+
+    def _message_anew(self, data: bytes) -> bytes:
+        """The event that begins a message has the id one level down."""
+        message = next((each for each in members(data) if each.name == "message"), None)
+        if message is None:
+            return data
+        at, end = message.value, message.end
+        return data[:at] + self._anew(data[at:end]) + data[end:]
 
     def _anew(self, data: bytes) -> bytes:
         ours = [member for member in members(data, tuple(_EMPTY)) if member.name in _EMPTY]

@@ -1,9 +1,10 @@
 """Strict mode: a client sees neither from headers, bodies nor timing whether an answer was stored.
 
+    request ──► its body anew: nothing travels on that is not in the key
     hit ──► its recorded pace ──► an id like the upstream's own, made anew ──► no marks
     miss ───────────────────────► an id like the upstream's own, made anew ──► no marks
 
-    asked      recorded first byte                             recorded end
+    read       recorded first byte                             recorded end
       |------------------|---- event ---- event ---- event ---------|
 
 Adding random delays is no defence: it averages out (Brumley and Boneh, "Remote timing attacks are
@@ -32,12 +33,11 @@ from thinkonce.engine.http import (
     Call,
     HttpError,
     Message,
-    Send,
     read_body,
     send_pieces,
     send_whole,
 )
-from thinkonce.engine.passing import Passing
+from thinkonce.engine.passing import Passing, hops
 from thinkonce.engine.telling import Teller
 from thinkonce.engine.world import Ride
 from thinkonce.entry import Entry
@@ -46,15 +46,19 @@ from thinkonce.gateway.admin.access import authorise
 from thinkonce.gateway.anew import Events, id_like
 from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Outcome, Reason
-from thinkonce.protocols.dialect import Stamp
+from thinkonce.protocols.dialect import Speech, Stamp
+from thinkonce.protocols.openai_request import wants_usage
 from thinkonce.protocols.registry import DIALECTS, by_path
 from thinkonce.upstream.failure import Header
+from thinkonce.upstream.request import HOPS
 
-__all__ = ("Strict", "StrictEndpoint", "StrictTeller", "strict_of", "veiled")
+__all__ = ("Strict", "StrictEndpoint", "StrictTeller", "plain", "strict_of", "veil")
 
 MARKS = (b"age", b"cache-status", b"x-thinkonce-fallback")
 # Of a 200 through the cache a client sees these: an upstream's others come with a miss alone.
-SHOWN = frozenset({b"content-type", b"content-length", b"x-request-id", b"vary"})
+SHOWN = frozenset({b"content-type", b"content-length", b"x-request-id"})
+
+MOST_HOPS = 1024  # bytes of the names of the gateways that a request came through
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,8 @@ class StrictTeller(Teller):
             yield piece
 
     async def _until(self, call: Call, seconds: float) -> None:
-        """Wait until so long after the request came."""
-        left = seconds - (perf_counter() - call.started)
+        """Wait until so long after the request was there to its last byte, as a new call would."""
+        left = seconds - (perf_counter() - call.whole_at)
         if left > 0:
             await self.sleep(left)
 
@@ -138,7 +142,9 @@ class StrictEndpoint(Endpoint):
 
     async def _ask(self, call: Call, asking: Asking) -> None:
         _refuse_probing(asking)
-        await super()._ask(call, asking)
+        _check_hops(call)
+        call.whole_at = perf_counter()
+        await super()._ask(call, plain(asking, self.dialect))
 
     async def _bypass(self, call: Call, asking: Asking) -> None:
         _refuse_probing(asking)
@@ -187,19 +193,36 @@ def strict_of(making: Making) -> Strict | None:
 
 def veil(call: Call, *, cached: bool) -> None:
     """Let its answer leave without marks, and one through the cache without more than it needs."""
-    call.send = veiled(call.send, cached=cached)
+    send = call.send
 
-
-def veiled(send: Send, *, cached: bool) -> Send:
     async def strictly(message: Message) -> None:
         if message["type"] == "http.response.start":
             kept = [header for header in message["headers"] if not _is_mark(header[0])]
             if cached and message["status"] == 200:
-                kept = sorted(_plain_type(header) for header in kept if _is_shown(header[0]))
+                kept = [_plain_type(header) for header in kept if _is_shown(header[0])]
+                # An upstream's own would come with a miss alone.
+                kept += [header for header in call.marks if header[0] == b"vary"]
+                kept.sort()
             message = {**message, "headers": kept}
         await send(message)
 
-    return strictly
+    call.send = strictly
+
+
+def plain(asking: Asking, dialect: Speech) -> Asking:
+    """`asking` as it goes upstream: what the key is made of, and the shape asked for, alone.
+
+    What is in no key, white space say, or `stream_options` without `stream`, and what an upstream
+    refuses, would be answered where an equal request is stored and be refused where none is.
+    """
+    asked = asking.asked
+    body = dialect.identity(asking.body)
+    if asked.stream:
+        body["stream"] = True
+        if wants_usage(asking.body):
+            body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
+    taken = msgspec.structs.replace(asking.taken, forward=asking.taken.keyed)
+    return replace(asking, raw=msgspec.json.encode(body), body=body, taken=taken)
 
 
 def _is_mark(name: bytes) -> bool:
@@ -215,6 +238,14 @@ def _plain_type(header: Header) -> Header:
     if header[0] != b"content-type":
         return header
     return marks.STREAM_TYPE if b"event-stream" in header[1] else marks.JSON_TYPE
+
+
+def _check_hops(call: Call) -> None:
+    """They travel on, and are in no key: an upstream could refuse too many."""
+    if sum(len(value) for _, value in hops(call)) > MOST_HOPS:
+        name = HOPS.decode()
+        said = f"{name}: it accepts at most {MOST_HOPS} bytes"
+        raise HttpError(400, said, code="too_many_hops", param=name)
 
 
 def _refuse_probing(asking: Asking) -> None:
