@@ -44,11 +44,11 @@ async def nothing_is_left(gateway: Running) -> None:
     for pool in assembly.pools.all:
         for server in pool.servers:
             assert server.busy == 0
-    session = assembly.client._session
-    if session is not None:
+    connections = assembly.client._connections
+    for session in () if connections is None else (connections._kept, connections._single):
         connector = session.connector
         assert isinstance(connector, aiohttp.TCPConnector)
-        await until(lambda: not connector._acquired)
+        await until(lambda connector=connector: not connector._acquired)
 
 
 async def limited(seen: Seen, out: Out) -> None:

@@ -1,4 +1,4 @@
-"""Asks an upstream: one `aiohttp` session for all pools.
+"""Asks an upstream: over connections that all pools share.
 
     send ──► connect ──► first byte ──► read ──► read ──► end
       other servers of the    │             │ no total timeout, only a gap between two pieces
@@ -10,18 +10,16 @@ Redirects are passed on, never followed: a credential must not travel to another
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import UpstreamError
 from thinkonce.upstream.checks import Checks, Pause
+from thinkonce.upstream.connections import Connections
 from thinkonce.upstream.exchange import Exchange, say
 from thinkonce.upstream.failure import Header, TimedOut, Unreachable, says_try_elsewhere
 from thinkonce.upstream.pools import Pool
@@ -29,7 +27,7 @@ from thinkonce.upstream.received import Received
 from thinkonce.upstream.request import HOPS, Request, Watching
 from thinkonce.upstream.server import Server, retry_after
 from thinkonce.upstream.turn import Turn
-from thinkonce.upstream.wire import MAX_HEADER, MAX_WRITE, Answer, Wire
+from thinkonce.upstream.wire import Answer
 
 __all__ = ("Client", "Timeouts")
 
@@ -69,8 +67,7 @@ class Client:
         self.watching: Watching | None = None  # told of each attempt
         self._clock = clock
         self._checks = Checks(self._is_well, pause)
-        self._session: aiohttp.ClientSession | None = None
-        self._wire: Wire | None = None  # of that session
+        self._connections: Connections | None = None
         self._under_way, self._is_retired = 0, False
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -129,9 +126,9 @@ class Client:
 
     async def close(self) -> None:
         await self._checks.close()
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        if self._connections is not None:
+            connections, self._connections = self._connections, None
+            await connections.close()
         await asyncio.gather(*self._closings, return_exceptions=True)
 
     def _done(self) -> None:
@@ -139,9 +136,10 @@ class Client:
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
-        if self._is_retired and not self._under_way and self._session is not None:
-            session, self._session = self._session, None  # whoever comes late opens another
-            closing = asyncio.ensure_future(session.close())
+        if self._is_retired and not self._under_way and self._connections is not None:
+            # Whoever comes late opens others.
+            connections, self._connections = self._connections, None
+            closing = asyncio.ensure_future(connections.close())
             self._closings.add(closing)
             closing.add_done_callback(self._closings.discard)
 
@@ -153,13 +151,12 @@ class Client:
         return self.timeouts.connect * (self.retries + 1) + self.timeouts.first_byte
 
     async def _is_well(self, pool: Pool, server: Server) -> bool:
-        url = URL(server.base.beside(pool.declared.health_path), encoded=True)
+        url = server.base.beside(pool.declared.health_path)
         # A page that says who is well answers at once, or the server is not.
         patience = min(self.timeouts.connect, self.timeouts.first_byte)
         try:
             async with asyncio.timeout(patience):
-                async with self._open().get(url, allow_redirects=False) as response:
-                    return 200 <= response.status < 300
+                return 200 <= await self._open().status_of(url) < 300
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
             return False
 
@@ -221,7 +218,10 @@ class Client:
         patience = min(self.timeouts.first_byte, seconds)
         try:
             async with asyncio.timeout(patience):
-                return await self._ask(server, request, headers)
+                url = server.base.url(request.path, request.query)
+                return await self._open().ask(
+                    request.method, request.path, url, headers, request.body
+                )
         except aiohttp.ConnectionTimeoutError:
             raise
         except TimeoutError as error:
@@ -231,23 +231,6 @@ class Client:
         except (aiohttp.ClientError, ValueError) as error:
             raise Unreachable(f"the upstream's answer is not HTTP: {say(error)}") from error
 
-    async def _ask(
-        self, server: Server, request: Request, headers: list[Header]
-    ) -> Answer | aiohttp.ClientResponse:
-        session, url = self._open(), server.base.url(request.path, request.query)
-        if request.method == "POST" and self._wire is not None:
-            answer = await self._wire.ask(url, headers, request.body)
-            if answer is not None:
-                return answer
-        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-        return await session.request(
-            request.method,
-            URL(url, encoded=True),
-            data=_payload(request.body),
-            headers=CIMultiDict(pairs),
-            allow_redirects=False,
-        )
-
     def _final(self, pool: Pool, failure: Exception) -> UpstreamError:
         """What the caller is told when the last attempt has failed."""
         if isinstance(failure, aiohttp.ConnectionTimeoutError):
@@ -256,19 +239,10 @@ class Client:
             )
         return Unreachable(f"upstream {pool.name!r} cannot be reached: {say(failure)}")
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect),
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-                max_line_size=MAX_HEADER,
-                max_field_size=MAX_HEADER,
-            )
-            self._wire = Wire(self._session)
-        return self._session
+    def _open(self) -> Connections:
+        if self._connections is None:
+            self._connections = Connections(MAX_CONNECTIONS, self.timeouts.connect)
+        return self._connections
 
     def _headers(self, pool: Pool, request: Request, raw: bool) -> list[Header]:
         raw = raw and not pool.credential
@@ -296,8 +270,3 @@ def _is_keys_own(pool: Pool, request: Request) -> bool:
 def _close(exchange: Exchange | None) -> None:
     if exchange is not None:
         exchange.close()
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO | None:
-    # Bytes go out in one write, which would hold the loop up where there are many.
-    return io.BytesIO(body) if len(body) > MAX_WRITE else body or None

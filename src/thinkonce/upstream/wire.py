@@ -30,6 +30,8 @@ READ_BUFFER = 64 * 1024
 MAX_WRITE = 512 * 1024
 MOST_TARGETS = 256  # a query makes a target of its own
 CONTINUES = range(100, 200)
+# Who answers otherwise may have left the request's body unread, or send one where none belongs.
+KEEPING = 200
 SWITCHING = 101  # it is the last one, and nothing of ours follows
 # What aiohttp writes itself, or what decides how a body is written.
 _NOT_OURS = frozenset(
@@ -67,9 +69,15 @@ class Answer:
             self.release()
 
     def release(self) -> None:
+        """Give the connection back, if it is certain where the next request begins on it."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.release()
+            if not _is_sent(connection):
+                _abort(connection)
+            elif self.status == KEEPING:
+                connection.release()
+            else:
+                connection.close()
 
     def close(self) -> None:
         if self.content.exception() is None:  # for who reads it now
@@ -150,6 +158,19 @@ async def _exchanged(connection: Connection, request: ClientRequest, data: bytes
             raise aiohttp.ClientOSError(*error.args) from error
         if message.code not in CONTINUES or message.code == SWITCHING:
             return Answer(connection, message.code, message.raw_headers, content)
+
+
+def _is_sent(connection: Connection) -> bool:
+    """Whether nothing of the request waits here still: its answer may come early."""
+    transport = connection.transport
+    return transport is not None and not transport.get_write_buffer_size()
+
+
+def _abort(connection: Connection) -> None:
+    """End it without waiting for a server that reads no more."""
+    if connection.transport is not None:
+        connection.transport.abort()
+    connection.close()
 
 
 def _of(connection: Connection) -> ResponseHandler:

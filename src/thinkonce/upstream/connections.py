@@ -1,0 +1,116 @@
+"""The connections to upstreams, and which request may use one again.
+
+Requests of many clients follow one another on a connection, so an answer that is counted wrong
+reaches somebody else (RFC 9112, 9.2 and 11.2). What is not sure to be counted right goes alone:
+
+    POST to a path of ours    kept connections (wire.py); kept on after a 200 alone: who refuses
+                              may not have read the body, and takes it for the next request
+    GET without a body        kept connections
+    everything else           a connection of its own
+
+And a connection on which anything came that nobody had asked for is not used again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from multidict import CIMultiDict
+from yarl import URL
+
+from thinkonce.protocols.registry import SPEECHES
+from thinkonce.upstream.failure import Header
+from thinkonce.upstream.wire import MAX_HEADER, MAX_WRITE, Answer, Wire
+
+__all__ = ("Connections",)
+
+# Answers that end with their heads, whatever is declared there: some servers send a body still.
+_CONDITION = b"if-none-match"
+
+
+class Connections:
+    """At most `most` of each kind, made in `connect` seconds. Belongs to one event loop."""
+
+    def __init__(self, most: int, connect: float) -> None:
+        self._kept = _session(_Connector(limit=most), connect)
+        self._single = _session(aiohttp.TCPConnector(limit=most, force_close=True), connect)
+        self._wire = Wire(self._kept)
+
+    async def close(self) -> None:
+        await self._kept.close()
+        await self._single.close()
+
+    async def ask(
+        self, method: str, path: str, url: str, headers: Sequence[Header], body: bytes
+    ) -> Answer | aiohttp.ClientResponse:
+        """The beginning of the answer of `url`; `path` is its end, without /v1.
+
+        Raises aiohttp.ClientError, and ValueError for a header or a URL that is none.
+        """
+        if method == "POST" and path in SPEECHES:
+            answer = await self._wire.ask(url, headers, body)
+            if answer is not None:
+                return answer
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        plain = method == "GET" and not body and all(name != _CONDITION for name, _ in headers)
+        return await (self._kept if plain else self._single).request(
+            method,
+            URL(url, encoded=True),
+            data=_payload(body),
+            headers=CIMultiDict(pairs),
+            allow_redirects=False,
+        )
+
+    async def status_of(self, url: str) -> int:
+        """What a GET is answered with. Raises aiohttp.ClientError, ValueError, OSError."""
+        found = self._kept.get(URL(url, encoded=True), allow_redirects=False)
+        async with found as response:
+            return response.status
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's own looks at what came when a connection is given back, and not when it is taken:
+
+    its end of an answer is told before what stands behind it is looked at.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not _has_news(connection.protocol):
+                break
+            connection.close()
+        return connection
+
+
+def _has_news(protocol: ResponseHandler) -> bool:
+    """Whether anything came since the last answer, be it a part of a line."""
+    if protocol.should_close:
+        return True
+    parser = protocol._parser
+    try:
+        return parser is not None and parser.feed_eof() is not None
+    except Exception:  # whatever it says of what it holds
+        return True
+
+
+def _session(connector: aiohttp.TCPConnector, connect: float) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        max_line_size=MAX_HEADER,
+        max_field_size=MAX_HEADER,
+    )
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    # Bytes go out in one write, which would hold the loop up where there are many.
+    return io.BytesIO(body) if len(body) > MAX_WRITE else body or None
