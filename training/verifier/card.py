@@ -108,14 +108,17 @@ def _milliseconds(model: Exported, tokens: int) -> tuple[float, float]:
     return median(times), min(times)
 
 
-def write_card(folder: Path, found: Measured, steps: int, options: argparse.Namespace) -> None:
+def write_card(
+    folder: Path, found: Measured, steps: int, layers: int, options: argparse.Namespace
+) -> None:
     lines = [
         "# The verifier",
         "",
         "Says whether the answer to one question answers another, in Chinese and English: a",
-        "cross-encoder of 12 layers of 384, cut from multilingual-e5-small (MIT) by its",
-        "vocabulary, fine-tuned by `training/verifier/train.py` and exported by `export.py` beside",
-        "it: ONNX with dynamic eight-bit weights (seven used), one number a pair.",
+        f"cross-encoder of {layers} of the 12 layers of multilingual-e5-small (MIT) and of its",
+        "vocabulary what Chinese and English need, fine-tuned by `training/verifier/train.py` and",
+        "exported by `export.py` beside it: ONNX with dynamic eight-bit weights (seven used), one",
+        "number a pair.",
         "",
         f"Seed {options.seed}, {steps} of {options.steps} steps of 64 pairs"
         + ("." if steps >= options.steps else ": an unfinished training, not for release."),

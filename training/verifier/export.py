@@ -117,7 +117,7 @@ def main(options: argparse.Namespace) -> None:
     fitted(options.to, options.sample, options.seed)
     found = measured(options.data, options.to, options.sample)
     whole.unlink()
-    write_card(options.to, found, state["step"], options)
+    write_card(options.to, found, state["step"], config.num_hidden_layers, options)
 
 
 def arguments() -> argparse.Namespace:

@@ -32,7 +32,7 @@ from thinkonce.meaning.verifiers.exported import verifier  # noqa: E402
 __all__ = ("fitted",)
 
 ENCODER = "use"
-SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of the first stage's logit
+SHARES = (0.0, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the first stage's logit
 PRECISIONS = (0.9, 0.95, 0.98)
 Logit = Callable[[str, str], float | None]
 

@@ -21,7 +21,6 @@ __all__ = ("Analysed", "analyse")
 
 # What follows is not read: texts that are compared are ten times shorter (`eligible`).
 LONGEST = 4096
-_MAX_GRAMS = 4096  # characters of the normal form that are compared gram by gram
 
 
 class Analysed(msgspec.Struct, frozen=True, array_like=True):
@@ -30,8 +29,6 @@ class Analysed(msgspec.Struct, frozen=True, array_like=True):
     normal: str
     language: Language
     words: frozenset[str]
-    grams2: frozenset[str]
-    grams3: frozenset[str]
     amounts: frozenset[tuple[str, str]]  # (value, unit or "")
     lone_units: frozenset[str]
     dates: frozenset[str]
@@ -43,7 +40,6 @@ class Analysed(msgspec.Struct, frozen=True, array_like=True):
     quoted: frozenset[str]  # what stands in quotation or book marks
     unlisted: frozenset[str]  # capitals inside an English sentence, Latin words inside Chinese
     questions: frozenset[str]  # kinds: why, when ...
-    scopes: frozenset[str]
     moves: tuple[Move, ...]  # around each directed word, what stands before and after
     asks: int
     characters: int
@@ -61,8 +57,6 @@ def analyse(text: str) -> Analysed:
         normal=normal,
         language=language_of(text),
         words=frozenset(words),
-        grams2=_grams(normal, 2),
-        grams3=_grams(normal, 3),
         amounts=frozenset(found.amounts),
         lone_units=frozenset(found.lone_units),
         dates=frozenset(found.dates),
@@ -74,16 +68,10 @@ def analyse(text: str) -> Analysed:
         quoted=quoted_of(folded),
         unlisted=unlisted_of(folded, found),
         questions=frozenset(found.questions),
-        scopes=frozenset(found.scopes),
         moves=moves_of(tokens),
         asks=found.asks,
         characters=length,
     )
-
-
-def _grams(normal: str, size: int) -> frozenset[str]:
-    kept = normal[:_MAX_GRAMS]
-    return frozenset(kept[i : i + size] for i in range(max(len(kept) - size + 1, bool(kept))))
 
 
 def _poles(found: Readings) -> frozenset[str]:

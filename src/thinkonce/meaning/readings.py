@@ -35,7 +35,6 @@ class Readings(msgspec.Struct, gc=False):
     poles: set[str] = msgspec.field(default_factory=set)
     names: set[str] = msgspec.field(default_factory=set)
     questions: set[str] = msgspec.field(default_factory=set)
-    scopes: set[str] = msgspec.field(default_factory=set)
     read: set[str] = msgspec.field(default_factory=set)  # words some reading explains
     asks: int = 0
 
@@ -97,8 +96,6 @@ def _note(found: Readings, words: tuple[str, ...], tags: tuple[str, ...]) -> Non
             case "name":
                 found.names.add(rest)
                 found.read.update(words)
-            case "scope":
-                found.scopes.add(rest)
             case "unit":
                 found.lone_units.add(rest)
                 found.read.update(words)
@@ -147,7 +144,7 @@ def _entries(file: str) -> Iterator[tuple[str, str]]:
     yield from ((phrase, "neutral") for phrase in rules["neutral"]["phrases"])
     yield from ((word, "not 1") for word in rules["negation"]["words"])
     yield from ((word, "not 2") for word in rules["negation"].get("double", ()))
-    yield from ((word, f"scope {word}") for word in rules["scope"]["words"])
+    yield from ((word, "neutral") for word in rules["scope"]["words"])
     yield from ((word, f"date {mark}") for word, mark in rules["dates"].items())
     for name, words in rules["question"].items():
         yield from ((word, f"ask {name}") for word in words)

@@ -4,7 +4,7 @@ A verifier reads both questions together, which is dearer and surer than compari
 asked about candidates that the score could not settle. One is a file in `verifiers/` and a line
 here.
 
-    shipped        a cross-encoder of 12 layers in eight bits: `weights/` in this package, or the
+    shipped        a cross-encoder in eight bits: `weights/` in this package, or the
                    folder `verifier` in the data folder
     a directory    a cross-encoder: model.onnx and tokenizer.json, or as transformers saves one
     a URL          a chat model behind an OpenAI-compatible API, asked for yes or no

@@ -7,7 +7,6 @@ import pytest
 
 from thinkonce.meaning.analysis import Analysed, analyse
 from thinkonce.meaning.examine import examine
-from thinkonce.meaning.features import FEATURES, features
 from thinkonce.meaning.guards import GUARDS
 from thinkonce.meaning.veto import Veto
 
@@ -203,36 +202,12 @@ def test_several_reasons_are_all_told_in_the_order_of_the_guards() -> None:
 def test_order_of_the_two_texts_does_not_matter(pair: tuple[str, str]) -> None:
     a, b = (analyse(text) for text in pair)
     assert examine(a, b) == examine(b, a)
-    assert features(a, b, examine(a, b)) == features(b, a, examine(b, a))
 
 
 @pytest.mark.parametrize("text", [text for pairs in REFUSED.values() for p in pairs for text in p])
 def test_a_text_is_never_refused_against_itself(text: str) -> None:
     known = analyse(text)
     assert all(guard(known, known) is None for guard in GUARDS)
-
-
-def test_features_have_names_and_stay_in_bounds() -> None:
-    for a, b in PASSED:
-        one, other = analyse(a), analyse(b)
-        values = features(one, other, examine(one, other))
-        assert len(values) == len(FEATURES)
-        assert all(0.0 <= value <= 20.0 for value in values)
-
-
-def test_features_of_equal_texts_say_equal() -> None:
-    known = analyse("how do i open an account")
-    told = dict(zip(FEATURES, features(known, known, ()), strict=True))
-    assert (told["jaccard2"], told["same_normal"], told["length_ratio"]) == (1.0, 1.0, 1.0)
-    assert not any(told[name] for name in FEATURES if name.startswith("veto_"))
-
-
-def test_each_veto_has_its_feature() -> None:
-    a, b = analyse("when should I buy gold"), analyse("when should I sell gold")
-    told = dict(zip(FEATURES, features(a, b, examine(a, b)), strict=True))
-    assert [name for name, value in told.items() if name.startswith("veto_") and value] == [
-        "veto_antonym"
-    ]
 
 
 def test_what_was_read_can_be_stored_and_read_back() -> None:

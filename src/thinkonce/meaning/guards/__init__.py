@@ -2,7 +2,7 @@
 
 A guard compares two analysed texts and gives its veto or None. It is pure, symmetric, gives None
 for a text and itself, and costs a few microseconds at most. Strong evidence vetoes here; weak
-evidence is a number in `features.py`.
+evidence is a number in `score.py`.
 """
 
 from __future__ import annotations
