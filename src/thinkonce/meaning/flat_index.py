@@ -110,10 +110,16 @@ class FlatIndex:
             return True
 
     def search(self, vector: NDArray[np.float32], count: int) -> list[Near]:
-        """The `count` nearest rows, nearest first. `vector`: (dimensions,), of length 1."""
-        numbers, _ = pack(vector)
+        """The `count` nearest rows, nearest first. `vector`: (dimensions,), of length 1.
+
+        Who writes waits for none of the scan. A row that takes another one's place meanwhile may
+        be missed, by this search alone; what is given is always a row that is here.
+        """
         with self._lock:
-            places = _largest(self._rough(numbers[None, :]), count + SPARE)
+            blocks, held = list(self._blocks), len(self._names)
+        places = _largest(_rough(blocks, held, pack(vector)[0]), count + SPARE)
+        with self._lock:
+            places = places[places < len(self._names)]
             rows, scales = self._gathered(places)
             names = [self._names[place] for place in places]
         exact = (rows.astype(np.float32) @ vector) * scales
@@ -137,17 +143,6 @@ class FlatIndex:
                 yield name, vector
 
     # -- under the lock ----------------------------------------------------------------------
-
-    def _rough(self, question: NDArray[np.int8]) -> NDArray[np.float32]:
-        """The cosine of every row and the question, about."""
-        held = len(self._names)
-        found = np.empty(held, np.float32)
-        for number, (rows, scales) in enumerate(self._blocks):
-            start = number * BLOCK
-            count = min(BLOCK, held - start)
-            dots = np.asarray(numkong.cdist(question, rows[:count], "dot"))[0]
-            np.multiply(dots, scales[:count], out=found[start : start + count], casting="same_kind")
-        return found
 
     def _gathered(self, places: NDArray[np.intp]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         if len(self._blocks) == 1:
@@ -192,6 +187,17 @@ class FlatIndex:
     def _resize(self, number: int, room: int) -> None:
         rows, scales = self._blocks[number]
         self._blocks[number] = Block(_resized(rows, room), _resized(scales, room))
+
+
+def _rough(blocks: list[Block], held: int, question: NDArray[np.int8]) -> NDArray[np.float32]:
+    """The cosine of each of the first `held` rows and the question, about."""
+    found = np.empty(held, np.float32)
+    for number, (rows, scales) in enumerate(blocks):
+        start = number * BLOCK
+        count = min(BLOCK, held - start)
+        dots = np.asarray(numkong.cdist(question[None, :], rows[:count], "dot"))[0]
+        np.multiply(dots, scales[:count], out=found[start : start + count], casting="same_kind")
+    return found
 
 
 def _largest(values: NDArray[Any], count: int) -> NDArray[np.intp]:
