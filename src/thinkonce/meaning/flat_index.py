@@ -130,6 +130,11 @@ class FlatIndex:
         with self._lock:
             return list(self._names)
 
+    def last(self, count: int) -> list[bytes]:
+        """The names of up to `count` rows that would be the cheapest to remove."""
+        with self._lock:
+            return self._names[-count:]
+
     def get(self, name: bytes) -> Packed | None:
         with self._lock:
             place = self._places.get(name)

@@ -203,7 +203,7 @@ class Space:
         For one thread at a time.
         """
         flat = self._flat
-        names = [] if flat is None else flat.names()[-MOVED:]
+        names = [] if flat is None else flat.last(MOVED)
         if flat is None or not names:
             return False
         graph = self._graph or GraphIndex(self.dimensions)

@@ -102,9 +102,7 @@ class Spaces:
         with self._lock:
             space = self._spaces.get(hint.partition)
         if self._questions is not None:
-            self._lately.append(
-                (digest, hint)
-            )  # for whoever reads the rows before this one is there
+            self._lately.append((digest, hint))
         elif space is None:
             space = self._admitted(self._new(hint.partition))
         if space is not None:
