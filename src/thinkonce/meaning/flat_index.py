@@ -4,9 +4,9 @@ A scan in 8-bit integers (`numkong`) finds the nearest few, which are then compa
 floating point. 512 dimensions, one core: 2 us over 10 rows, 26 us over 1,000, 255 us over 10,000,
 some 30 ms over a million. There may be tens of thousands of these: a row of its own takes 2 KB.
 
-    blocks   [ 16384 rows ][ 16384 rows ][ 1, 2, 4 .. 16384 rows ]     place = 16384 * block + row
+    blocks   [ 65536 rows ][ 65536 rows ][ 1, 2, 4 .. 65536 rows ]     place = 65536 * block + row
 
-Rows lie in blocks, so that an index that grows never copies what it holds.
+Rows lie in blocks, so that a large index that grows does not copy what it holds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from thinkonce.meaning.packed import Packed, pack
 
 __all__ = ("BLOCK", "FlatIndex", "Near")
 
-BLOCK = 16_384  # rows
+BLOCK = 65_536  # rows: a scan lets other threads run after each
 SPARE = 8  # rows more than asked for, that are compared again
 NAME_BYTES = 200  # of a name and its place, about
 SAMPLED = 8  # of so many rows one is looked at for where the largest begin
