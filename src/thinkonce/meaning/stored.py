@@ -40,7 +40,10 @@ class Stored:
         mark = fingerprint(text)
         found = []
         for digest in space.alike(mark)[:SAME_WORDS] if mark else ():
-            question = self._question(digest, space.partition)
+            try:
+                question = self._question(digest, space.partition)
+            except TierError:
+                continue
             if question is None:
                 self.spaces.forget(space.partition, digest, mark)
             else:
@@ -54,7 +57,10 @@ class Stored:
             places = arounds([each.similarity for each in near])
             found, has_gone = [], False
             for each, around in zip(near, places, strict=True):
-                question = self._question(each.name, space.partition)
+                try:
+                    question = self._question(each.name, space.partition)
+                except TierError:
+                    continue
                 if question is None:
                     self.spaces.forget(space.partition, each.name)
                     has_gone = True
@@ -67,19 +73,29 @@ class Stored:
         return found
 
     def entry(self, digest: bytes) -> Entry | None:
-        key = self.spaces.key_of(digest)
+        try:
+            return self._peeked(digest)
+        except TierError:
+            return None
+
+    def _peeked(self, digest: bytes) -> Entry | None:
+        """Raises TierError where a tier failed that may have it: then it is not gone."""
+        key, failure = self.spaces.key_of(digest), None
         for tier in self._tiers():
             try:
                 entry = tier.peek(key)
-            except TierError:
+            except TierError as error:
+                failure = error
                 continue
             if entry is not None:
                 return entry
+        if failure is not None:
+            raise failure
         return None
 
     def _question(self, digest: bytes, partition: bytes) -> Question | None:
         """None where the entry is no more, or is another partition's, whatever an index says."""
-        entry = self.entry(digest)
+        entry = self._peeked(digest)
         if entry is None or entry.expires_at <= self._clock.wall():
             return None
         if entry.hint is None or entry.hint.partition != partition:
