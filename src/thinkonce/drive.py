@@ -211,8 +211,8 @@ class AsyncWorld(World):
                 return self.join(ask)
             case Lead(ask, seat):
                 return await self.lead(ask, seat)
-            case Follow(_, seat):
-                return await seat.follow_async(self.setting.rules.lease)
+            case Follow(ask, seat):
+                return await self.follow(ask, seat)
             case Renew(ask):
                 return self._renew(ask)
             case _:
@@ -221,6 +221,9 @@ class AsyncWorld(World):
     async def call(self, ask: Ask) -> Any:
         made = ask.call()
         return await made if isawaitable(made) else made
+
+    async def follow(self, ask: Ask, seat: Seat) -> Landing:
+        return await seat.follow_async(self.setting.rules.lease)
 
     async def lead(self, ask: Ask, seat: Seat) -> Landing:
         """Run the leader's part in the caller's own task; the gateway does it in another."""

@@ -27,7 +27,7 @@ from thinkonce.engine.fetch import EventsChunk, Fetch, Preamble
 from thinkonce.engine.pace import Pace
 from thinkonce.engine.refusals import Refusals
 from thinkonce.entry import Entry
-from thinkonce.flow import Ask, Follow, Live, Made, Setting, Step
+from thinkonce.flow import Ask, Live, Made, Setting
 from thinkonce.landing import ABANDONED
 from thinkonce.leading import leave
 from thinkonce.protocols.dialect import Recorder
@@ -188,11 +188,9 @@ class GatewayWorld(AsyncWorld):
         self._aside = Aside()
         self.following = 0  # requests that wait for a call or read its stream
 
-    async def carry_out(self, step: Step) -> object:
-        if isinstance(step, Follow):
-            cast(GatewayAsk, step.ask).fetch.follows()
-            return await self._wait_for(cast(GatewayAsk, step.ask), step.seat)
-        return await super().carry_out(step)
+    async def follow(self, ask: Ask, seat: Seat) -> Landing:
+        cast(GatewayAsk, ask).fetch.follows()
+        return await self._wait_for(cast(GatewayAsk, ask), seat)
 
     def calls_beside(self, ask: Ask) -> int:
         batch = cast(GatewayAsk, ask).fetch.batch
