@@ -12,6 +12,7 @@ A search looks into both indexes, so that rows may be moved while it goes on.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from math import ceil
 
@@ -34,6 +35,7 @@ FIRST = 2**62  # a number later than any row's
 MOST_MISSING = 100_000  # digests remembered whose vector is still to be made
 OWN_BYTES = 1200  # of a space without rows
 WORDING_BYTES = 150  # of a fingerprint and its place
+SPARED_SECONDS = 10.0  # a store commits within one, or drops the write
 MOVED = 50  # rows moved into a graph at a time
 
 
@@ -73,7 +75,7 @@ class Space:
         self._flat: FlatIndex | None = None
         self._graph: GraphIndex | None = None
         self._wordings: dict[bytes, bytes] = {}
-        self._fed: dict[bytes, None] = {}  # put by this process, not seen in the store yet
+        self._fed: dict[bytes, float] = {}  # on their way to the store, and since when
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -111,10 +113,11 @@ class Space:
 
     # -- what comes and goes -----------------------------------------------------------------
 
-    def add(self, digest: bytes, hint: Hint) -> None:
-        """What this process just put."""
+    def add(self, digest: bytes, hint: Hint, *, awaited: bool = True) -> None:
+        """What this process just put. `awaited`: a row of the store will follow."""
         with self._lock:
-            self._fed[digest] = None
+            if awaited:
+                self._fed[digest] = time.monotonic()
             self.added += 1
             if hint.fingerprint:
                 self._wordings[hint.fingerprint] = digest
@@ -156,10 +159,11 @@ class Space:
                 del self._wordings[fingerprint]
 
     def sweep(self, is_alive: Callable[[bytes], bool]) -> int:
-        """Forget what is gone; how many vectors. What this process put lately may be still on its
-        way to the store, and is spared once."""
+        """Forget what is gone; how many vectors. What may be on its way to the store stays."""
+        lately = time.monotonic() - SPARED_SECONDS
         with self._lock:
-            fed, self._fed = self._fed, {}
+            fed = {digest: since for digest, since in self._fed.items() if since > lately}
+            self._fed = fed
             gone = [name for name in self._names() if name not in fed and not is_alive(name)]
             for digest in gone:
                 self._drop(digest)

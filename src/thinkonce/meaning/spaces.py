@@ -106,7 +106,7 @@ class Spaces:
         elif space is None:
             space = self._admitted(self._new(hint.partition))
         if space is not None:
-            space.add(digest, hint)
+            space.add(digest, hint, awaited=self._questions is not None)
             self._keep_in_shape(space)
 
     def forget(self, partition: bytes, digest: bytes, fingerprint: bytes = b"") -> None:
@@ -148,8 +148,8 @@ class Spaces:
         space.epoch = self._memory.purges.epoch[0]
         space.complete = self._questions is None
         self._read_back(space, AT_ONCE)
-        for digest, hint in list(self._lately):  # perhaps not written yet
-            if hint.partition == partition:
+        for digest, hint in list(self._lately):
+            if hint.partition == partition and digest not in space:  # not written yet
                 space.add(digest, hint)
         return space
 
