@@ -178,7 +178,7 @@ async def test_identical_streams_at_once_are_one_call(gateway: Running, upstream
         ({"body": b"x" * 5000}, 413, "request_too_large", "4000 bytes"),
         ({"body": b'{"model":"unknown"}'}, 404, "not_found_error", "unknown"),
         ({"cache-control": "only-if-cached"}, 504, "timeout_error", "only-if-cached"),
-        ({"x-thinkonce-semantic": "true"}, 501, "api_error", "semantic"),
+        ({"x-thinkonce-semantic": "true"}, 400, "invalid_request_error", "semantic"),
         ({"path": "/v1/messages/count_tokens", "body": b"x" * 5000}, 413, "request_too_large", ""),
         ({"path": "/messages/batches", "body": b"x" * 5000}, 413, "request_too_large", ""),
     ],
