@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from hashlib import sha256
+from time import process_time
 from typing import Any
 
 import pytest
@@ -404,3 +405,50 @@ def redirect(gateway: Running, url: str) -> None:
     """Point a running gateway's only pool somewhere else."""
     (pool,) = gateway.assembly.pools.all
     pool.servers[0].base = base_url(url)
+
+
+MANY = 200_000
+DISTINCT = b",".join(b'"%x":1' % number for number in range(MANY))
+EQUAL = b",".join([b'"a":1'] * MANY)
+ESCAPED = b",".join([b'"\\u0061":1'] * MANY)
+HALF = b'"s":"\\ud800",'  # a surrogate: what only the slow parser reads
+
+
+@pytest.mark.parametrize(
+    "odd", [DISTINCT, EQUAL, ESCAPED, HALF + EQUAL], ids=["distinct", "equal", "escaped", "slow"]
+)
+async def test_a_body_of_very_many_members_is_refused_before_they_are_gone_through(
+    gateway: Running, upstream: Upstream, odd: bytes
+) -> None:
+    body = b'{"model":"priced","messages":[],"kv_cache":{"ttl":5},' + odd + b"}"
+    began = process_time()
+    got = await gateway.send("POST", CHAT, gzip.compress(body, 1), KIND | PACKED)
+    assert got.status == 413
+    assert "1000 members" in names(got.body)["message"]
+    assert process_time() - began < 1.0, "others wait for as long"
+    assert upstream.calls == 0
+
+
+PACKED = {"content-encoding": "gzip"}
+
+
+async def test_a_thousand_members_are_answered(gateway: Running) -> None:
+    more = {f"m{number}": number for number in range(998)}
+    assert (await gateway.chat(**more)).status == 200
+    assert (await gateway.chat(**more, last=1)).status == 413
+
+
+async def test_names_within_a_member_are_not_counted(gateway: Running) -> None:
+    assert (await gateway.chat(metadata=dict.fromkeys(map(str, range(3000)), ""))).status == 200
+
+
+async def test_a_limited_clients_model_is_looked_for_among_a_bounded_number_of_members(
+    stage: Stage, upstream: Upstream
+) -> None:
+    row = Client(key_sha256=sha256(b"k").hexdigest(), models=["priced"])
+    gateway = await stage.gateway(clients={"one": row})
+    body = b'{"model":"priced","input":"x",' + EQUAL + b"}"
+    sent = KIND | {"authorization": "Bearer k"}
+    assert (await gateway.send("POST", "/v1/moderations", body, sent)).status == 403
+    good = b'{"model":"priced","input":"x"}'
+    assert (await gateway.send("POST", "/v1/moderations", good, sent)).status == 200

@@ -13,9 +13,11 @@ from thinkonce.engine.fetch import MAX_ANSWER, MAX_ERROR, is_event_stream, upstr
 from thinkonce.engine.http import Call, HttpError, send_pieces, send_whole
 from thinkonce.engine.marks import JSON_TYPE, miss_headers, passed_on
 from thinkonce.engine.models import list_models
+from thinkonce.engine.well_formed import check_values
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.registry import BELOW, SPEECHES
 from thinkonce.protocols.splice import members
+from thinkonce.request.canonical import MAX_MEMBERS
 from thinkonce.request.controls import strip_controls
 from thinkonce.request.headers import take_headers
 from thinkonce.upstream.exchange import Exchange
@@ -129,14 +131,18 @@ class Passing:
         limited = call.client is not None and call.client.is_limited
         if (len(self._pools.all) < 2 and not limited) or b'"model"' not in raw:
             return ""
+        if limited:
+            check_values(raw)
         try:
-            model, names = _peek(raw).model, [each.name for each in members(raw)] if limited else []
+            found = members(raw, most=MAX_MEMBERS) if limited else []
+            model, names = _peek(raw).model, [each.name for each in found]
         except (msgspec.DecodeError, ValueError, RecursionError):  # a body may be anything
             return ""
         if call.client is not None:
             call.client.check_body(dict.fromkeys(names))
         # An upstream could take another one than is looked at here.
-        return "" if limited and names.count("model") != 1 else model
+        unsure = limited and (names.count("model") != 1 or len(names) == MAX_MEMBERS)
+        return "" if unsure else model
 
 
 def _check_path(call: Call, client: ClientRules, pool: Pool, path: str, model: str) -> None:

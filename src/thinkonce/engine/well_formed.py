@@ -8,9 +8,9 @@ from typing import Any
 
 from thinkonce.engine.http import Head, HttpError
 from thinkonce.errors import RequestError
-from thinkonce.request.canonical import MalformedBody, Parsed, parse_body
+from thinkonce.request.canonical import MalformedBody, Parsed, TooManyMembers, parse_body
 
-__all__ = ("read_json",)
+__all__ = ("check_values", "read_json")
 
 # Members of the body that the gateway itself reads: name -> types, and what to say.
 _READ: Mapping[str, tuple[tuple[type, ...], str]] = {
@@ -33,7 +33,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 def read_json(call: Head, raw: bytes) -> Parsed:
     """The body of a request that may be served. Raises HttpError 400, 413 and 415."""
     _check_content_type(call)
-    _check_values(raw)
+    check_values(raw)
     parsed = _parse(raw)
     _check_members(parsed.body)
     return parsed
@@ -56,11 +56,13 @@ def _parse(raw: bytes) -> Parsed:
             code="invalid_json",
             param="body",
         ) from error
+    except TooManyMembers as error:
+        raise HttpError(413, str(error), code="body_too_large", param="body") from error
     except RequestError as error:
         raise HttpError(400, str(error), param="body") from error
 
 
-def _check_values(raw: bytes) -> None:
+def check_values(raw: bytes) -> None:
     """Raises HttpError 413 for a body of more values than anybody means. No cost to small ones."""
     if len(raw) <= MAX_VALUES or _marks(raw) <= MAX_VALUES:
         return

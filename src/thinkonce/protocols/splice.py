@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from math import inf
 from typing import NamedTuple
 
 __all__ = ("Member", "add", "members", "put", "without")
@@ -31,10 +32,11 @@ class Member(NamedTuple):
     end: int
 
 
-def members(raw: bytes, only: Collection[str] = ()) -> list[Member]:
+def members(raw: bytes, only: Collection[str] = (), most: float = inf) -> list[Member]:
     """The members of the outermost object, in order, repeated names included.
 
-    With `only`, the search ends as soon as each of these names was found.
+    With `only`, the search ends as soon as each of these names was found; with `most`, as soon as
+    so many members were.
     """
     found: list[Member] = []
     missing = set(only)
@@ -49,7 +51,7 @@ def members(raw: bytes, only: Collection[str] = ()) -> list[Member]:
             if open_member is not None:
                 # Between a value and the next name there is one comma and white space.
                 _close(raw, found, open_member, raw.rindex(b",", open_member[2], start))
-                if only and not missing:
+                if (only and not missing) or len(found) >= most:
                     return found
             open_member = (_name(raw[start : token.start(1)]), start, token.end())
             missing.discard(open_member[0])

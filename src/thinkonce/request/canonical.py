@@ -27,9 +27,20 @@ from thinkonce.errors import RequestError
 from thinkonce.protocols.splice import members
 from thinkonce.request.arguments import canonical_args
 
-__all__ = ("MAX_DEPTH", "MalformedBody", "Parsed", "canonical", "canonical_args", "parse_body")
+__all__ = (
+    "MAX_DEPTH",
+    "MAX_MEMBERS",
+    "MalformedBody",
+    "Parsed",
+    "TooManyMembers",
+    "canonical",
+    "canonical_args",
+    "parse_body",
+)
 
 MAX_DEPTH = 200
+# Of the outermost object, whose members are cut out and put back one by one. An API has fifty.
+MAX_MEMBERS = 1000
 _EXACT = 2**53  # below, every integer has a double of its own
 _DIGITS = 17  # significant digits a double can hold apart
 
@@ -46,6 +57,13 @@ class MalformedBody(RequestError):
             "body", f"{problem} at line {line} column {column}", "a JSON object in UTF-8"
         )
         self.problem, self.line, self.column = problem, line, column
+
+
+class TooManyMembers(RequestError):
+    """The outermost object has more members than anybody means."""
+
+    def __init__(self) -> None:
+        super().__init__("body", f"more than {MAX_MEMBERS} members", f"at most {MAX_MEMBERS}")
 
 
 class Parsed(msgspec.Struct, frozen=True, gc=False):
@@ -65,11 +83,17 @@ def canonical(value: Any) -> bytes:
 
 
 def parse_body(raw: bytes) -> Parsed:
-    """Raises MalformedBody for what is not JSON, RequestError for JSON that is no object."""
+    """Raises MalformedBody for what is not JSON, RequestError for JSON that is no object,
+
+    TooManyMembers.
+    """
     try:
         body = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _check_members(raw)
         return _parse_slowly(raw)
+    if len(body) > MAX_MEMBERS:
+        raise TooManyMembers
     return Parsed(body, _flaw(body) or _repeated_name(raw, body))
 
 
@@ -132,9 +156,17 @@ def _repeated_name(raw: bytes, body: dict[str, Any]) -> str:
     again = _encode_json(body)
     if again == raw or (b"\\u003" not in raw and again.count(b":") == raw.count(b":")):
         return ""
+    _check_members(raw)
     repeated: list[str] = []
     json.loads(raw, object_pairs_hook=lambda pairs: _note_repeated(pairs, repeated))
     return f"{repeated[0]!r} occurs twice in one object" if repeated else ""
+
+
+def _check_members(raw: bytes) -> None:
+    """Raises TooManyMembers, and counts no further. For what may repeat names."""
+    with suppress(ValueError):  # it may be no JSON
+        if len(raw) > MAX_MEMBERS and len(members(raw, most=MAX_MEMBERS + 1)) > MAX_MEMBERS:
+            raise TooManyMembers
 
 
 def _note_repeated(pairs: list[tuple[str, Any]], repeated: list[str]) -> None:
