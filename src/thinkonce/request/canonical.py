@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from thinkonce.errors import RequestError
-from thinkonce.protocols.splice import members
+from thinkonce.protocols.splice import Member, members
 from thinkonce.request.arguments import canonical_args
 
 __all__ = (
@@ -164,9 +164,13 @@ def _repeated_name(raw: bytes, body: dict[str, Any]) -> str:
 
 def _check_members(raw: bytes) -> None:
     """Raises TooManyMembers, and counts no further. For what may repeat names."""
+    if len(raw) <= MAX_MEMBERS:
+        return
+    found: list[Member] = []
     with suppress(ValueError):  # it may be no JSON
-        if len(raw) > MAX_MEMBERS and len(members(raw, most=MAX_MEMBERS + 1)) > MAX_MEMBERS:
-            raise TooManyMembers
+        found = members(raw, most=MAX_MEMBERS + 1)
+    if len(found) > MAX_MEMBERS:
+        raise TooManyMembers
 
 
 def _note_repeated(pairs: list[tuple[str, Any]], repeated: list[str]) -> None:
