@@ -44,7 +44,10 @@ def _scaled(value: object, units: dict[str, float] | dict[str, int]) -> float | 
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return float(value) if abs(value) != inf or value > 0 else None
+        try:
+            return float(value) if abs(value) != inf or value > 0 else None
+        except OverflowError:  # JSON knows no largest integer
+            return None
     match = _NUMBER_UNIT.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2].lower() not in units:
         return None

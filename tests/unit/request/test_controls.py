@@ -221,6 +221,7 @@ def test_no_store_wins_from_any_source(cache: Any, headers: dict[str, str]) -> N
         ({"key_mode": "override"}, "key_mode"),
         ({"key_mode": "override", "cache_key": "a", "batch_mode": True}, "key_mode"),
         ({"ttl": -1}, "kv_cache.ttl"),
+        ({"ttl": 10**400}, "kv_cache.ttl"),
         ({"ttl": True}, "kv_cache.ttl"),
         ({"ttl": "soon"}, "kv_cache.ttl"),
         ({"ttl": [1]}, "kv_cache.ttl"),
