@@ -10,7 +10,8 @@ import pytest
 
 from gateway.conftest import CHAT, Running, Stage, settings_of
 from gateway.test_servers import saying
-from gateway.upstream import Upstream
+from gateway.upstream import Out, Seen, Upstream, completion
+from gateway.upstream import saying as answered
 from thinkonce import settings as known
 from thinkonce.errors import ConfigError
 from thinkonce.gateway.assembly import assemble
@@ -141,3 +142,37 @@ async def test_a_reload_without_the_key_changes_nothing(
     assert gateway.assembly.shelf.setting.rules.ttl == 3600
     await gateway.post(CHAT, ASKED)
     assert stage.upstream.seen[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+LONG = "sk-own-7f3a-0123456789"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_200_that_repeats_it_is_passed_on_without_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setenv("PROVIDER_KEY", LONG)
+    error = {"error": {"message": f"Incorrect API key provided: {LONG}"}}
+
+    async def echo(seen: Seen, out: Out) -> None:
+        if stream:
+            await out.begin_stream(x_ratelimit_key=LONG)
+            await out.event(error)
+            await out.end()
+        else:
+            await out.json(error, x_ratelimit_key=LONG)
+
+    stage.upstream.script = echo
+    gateway = await stage.gateway(upstreams=paid(stage.upstream))
+    got = await gateway.chat(stream=stream)
+    assert "Incorrect API key provided: ***" in got.body.decode()
+    assert LONG not in got.body.decode() + str(got.headers)
+
+
+async def test_a_key_that_is_a_word_stays_a_word_in_answers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVIDER_KEY", "EMPTY")
+    stage.upstream.script = answered(completion("the list is EMPTY"))
+    gateway = await stage.gateway(upstreams=paid(stage.upstream))
+    assert (await gateway.chat()).text == "the list is EMPTY"

@@ -200,7 +200,7 @@ class Client:
 
         raw = raw and not pool.credential  # or a key could not be found in it
         exchange = Received(response, self.timeouts.read, raw, done)
-        if pool.credential and exchange.status != 200:
+        if pool.credential:
             exchange.hide(pool.credential[0][1].removeprefix(b"Bearer "))
         if exchange.status >= 500:
             server.failed(now())

@@ -15,6 +15,7 @@ from thinkonce.upstream.unpacking import unpacker_for
 __all__ = ("Exchange", "say")
 
 HIDDEN = b"***"
+LEAST_SECRET = 16  # characters; providers' keys have more
 # Where aiohttp's messages go over from saying to quoting.
 _QUOTED = re.compile(r"""[:'"\n]""")
 
@@ -42,8 +43,12 @@ class Exchange(ABC):
         self._hidden = self._kept_back = b""
 
     def hide(self, secret: bytes) -> None:
-        """Put *** in place of `secret`: what an upstream repeats of our key is not for clients."""
-        self._hidden = secret
+        """Put *** in place of `secret`: what an upstream repeats of our key is not for clients.
+
+        In the body of a 200 only where it cannot be a word of an answer: some keys are "EMPTY".
+        """
+        if self.status != 200 or len(secret) >= LEAST_SECRET:
+            self._hidden = secret
         self.headers = tuple((name, value.replace(secret, HIDDEN)) for name, value in self.headers)
 
     async def read(self) -> bytes:
@@ -51,15 +56,15 @@ class Exchange(ABC):
         return await (self._read_hiding() if self._hidden else self._read_plain())
 
     async def _read_hiding(self) -> bytes:
-        """The end of a piece is kept back for as long as the secret may go on in the next."""
+        """The end of a piece is kept back where the secret may go on in the next."""
         secret = self._hidden
         while True:
             piece = await self._read_plain()
             text = (self._kept_back + piece).replace(secret, HIDDEN)
-            cut = len(text) - len(secret) + 1 if piece else len(text)
-            self._kept_back = text[max(cut, 0) :]
+            cut = _beginning(text, secret) if piece else len(text)
+            self._kept_back = text[cut:]
             if cut > 0 or not piece:
-                return text[: max(cut, 0)]
+                return text[:cut]
 
     async def _read_plain(self) -> bytes:
         unpacker = self._unpacker
@@ -100,6 +105,14 @@ class Exchange(ABC):
 
     def _first(self, name: bytes) -> str:
         return next((value.decode("latin-1") for each, value in self.headers if each == name), "")
+
+
+def _beginning(text: bytes, secret: bytes) -> int:
+    """Where the end of `text` begins like `secret`; the length of `text` where it does not."""
+    at = text.find(secret[:1], max(len(text) - len(secret) + 1, 0))
+    while at >= 0 and not secret.startswith(text[at:]):
+        at = text.find(secret[:1], at + 1)
+    return at if at >= 0 else len(text)
 
 
 def _end_to_end(headers: Iterable[Header]) -> tuple[Header, ...]:

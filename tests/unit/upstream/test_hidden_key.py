@@ -50,6 +50,16 @@ def test_the_key_is_gone_and_nothing_else(words: list[bytes], places: list[int])
     assert read(exchange) == text.replace(KEY, b"***")
 
 
+def test_nothing_is_kept_back_that_cannot_become_the_key() -> None:
+    exchange = Pieces([b"data: sk-other\n\n", b"ends in sk-o", b"wn-key"])
+    exchange.hide(KEY)
+
+    async def pieces() -> list[bytes]:
+        return [await exchange.read() for _ in range(4)]
+
+    assert asyncio.run(pieces()) == [b"data: sk-other\n\n", b"ends in ", b"***", b""]
+
+
 def test_in_compressed_answers_and_headers_too() -> None:
     headers = ((b"content-encoding", b"gzip"), (b"x-told", b"not " + KEY))
     exchange = Pieces(cut(gzip.compress(b"wrong: " + KEY), [5, 20]), headers)
