@@ -14,7 +14,6 @@ on this machine, and does not start on an address that others can reach.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
@@ -34,6 +33,8 @@ from thinkonce.upstream.failure import Header
 
 __all__ = ("Clients", "KnownClient", "check_guarded")
 
+
+MAX_SECRETS = len(SECRETS)  # a credential in each header that may have one
 
 # A server in Go knows a member of a body by its name in any case
 # (https://pkg.go.dev/encoding/json#Unmarshal), and routers read two more
@@ -115,13 +116,12 @@ class Clients:
         own_key: bool = False,
         place: Place | None = None,
     ) -> None:
-        self._known = [
-            (
-                row.key_sha256.encode(),
-                KnownClient(name, row, tenants.of_digest(row.key_sha256), clock, measure, place),
+        self._known = {  # by the digest of its key
+            row.key_sha256: KnownClient(
+                name, row, tenants.of_digest(row.key_sha256), clock, measure, place
             )
             for name, row in rows.items()
-        ]
+        }
         self.only_known = bool(rows)
         self.only_local = own_key and not rows
 
@@ -130,25 +130,25 @@ class Clients:
 
     def keeping(self, former: Clients) -> Clients:
         """These clients; one as it was goes on with what it has left of its allowance."""
-        kept = {client.name: client for _, client in former._known}
-        for place, (digest, client) in enumerate(self._known):
-            old = kept.get(client.name)
-            if old is not None and (old.row, old.tenant) == (client.row, client.tenant):
-                self._known[place] = digest, old
+        for digest, client in self._known.items():
+            old = former._known.get(digest)
+            is_same = old is not None and old.name == client.name and old.tenant == client.tenant
+            if old is not None and is_same and old.row == client.row:
+                self._known[digest] = old
         return self
 
     def find(self, headers: Iterable[Header]) -> KnownClient | None:
-        """The client whose key is among `headers`. Takes as long for a wrong key as for a right."""
+        """The client whose key is among `headers`; None where there are too many to be keys.
+
+        What the time tells of a digest is of no use: nobody can make a key for a digest.
+        """
         if not self._known:
             return None
-        found: KnownClient | None = None
-        for name, value in headers:
-            if name in SECRETS:
-                digest = digest_of(value).encode()
-                for known, client in self._known:
-                    if hmac.compare_digest(known, digest) and found is None:
-                        found = client
-        return found
+        secrets = [value for name, value in headers if name in SECRETS]
+        if len(secrets) > MAX_SECRETS:
+            return None
+        found = (self._known.get(digest_of(value)) for value in secrets)
+        return next((client for client in found if client is not None), None)
 
     def admit(self, call: Call) -> None:
         """Let a request in and note whose it is. Raises HttpError 401, 403, 429."""
@@ -163,7 +163,7 @@ class Clients:
             return
         client = self.find(call.headers)
         if client is None:
-            raise _unknown()
+            raise _unknown(sum(name in SECRETS for name, _ in call.headers))
         call.client = client
         if client.allowance is not None and not client.allowance.take():
             raise _too_many(client.allowance)
@@ -191,7 +191,10 @@ def _not_allowed(name: str, why: str, patterns: Iterable[str]) -> HttpError:
     )
 
 
-def _unknown() -> HttpError:
+def _unknown(secrets: int) -> HttpError:
+    if secrets > MAX_SECRETS:
+        said = f"the request has {secrets} credentials; it may have {MAX_SECRETS}, one in a header"
+        return HttpError(400, said, code="too_many_credentials")
     error = HttpError(
         401,
         "the API key is missing or unknown to this gateway; ask whoever runs it for one",
