@@ -166,3 +166,25 @@ def unpriced(event: dict[str, Any]) -> dict[str, Any]:
         for name, value in event.items()
         if name != "usage"
     }
+
+
+HEADS = {
+    "a status below 100": b"HTTP/1.1 099 Odd\r\n",
+    "a status beyond 599": b"HTTP/1.1 999 Odd\r\n",
+    "another protocol": b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n",
+    "a control character in its type": b"HTTP/1.1 200 OK\r\ncontent-type: a\x01b\r\n",
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/moderations"])
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+async def test_a_head_that_cannot_be_passed_on_is_a_502(
+    gateway: Running, upstream: Upstream, head: bytes, path: str
+) -> None:
+    async def script(seen: Seen, out: Out) -> None:
+        await out.raw(head + b"content-length: 2\r\n\r\n{}")
+
+    upstream.script = script
+    got = await gateway.post(path, {"model": "m", "messages": []})
+    assert got.status == 502
+    assert "not HTTP" in got.json["error"]["message"]

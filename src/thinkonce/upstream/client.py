@@ -200,6 +200,10 @@ class Client:
 
         raw = raw and not pool.credential  # or a key could not be found in it
         exchange = Received(response, self.timeouts.read, raw, done)
+        if not _can_be_passed_on(exchange):
+            exchange.close()
+            server.failed(now())
+            raise Unreachable("the upstream's answer is not HTTP: its status or its content type")
         if pool.credential:
             exchange.hide(pool.credential[0][1].removeprefix(b"Bearer "))
         if exchange.status >= 500:
@@ -265,6 +269,11 @@ class Client:
 def _is_keys_own(pool: Pool, request: Request) -> bool:
     """Whether a limit met by `request` is its client's own: another key may have quota left."""
     return not pool.credential and bool(request.credential)
+
+
+def _can_be_passed_on(exchange: Exchange) -> bool:
+    """Whether its head is one of an answer (RFC 9110, 15 and 5.5), and the last one."""
+    return 200 <= exchange.status < 600 and exchange.content_type.replace("\t", "").isprintable()
 
 
 def _close(exchange: Exchange | None) -> None:
