@@ -70,7 +70,7 @@ class Draw(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """Numbers to publish, of the bands served (in shadow: of the strictest).
+    """Numbers to publish, of the bands served (in shadow: of the strictest that was audited).
 
     `bound` holds at every moment with chance 1 - eta; `interval` is Clopper and Pearson's and
     holds for a number of audits fixed beforehand, where all were drawn at one rate.
@@ -222,7 +222,7 @@ class Budget(msgspec.Struct):
     # -- what is shown ------------------------------------------------------------------------
 
     def shown(self) -> Shown:
-        step = max(self.step, 0)
+        step = self._shown_step()
         audits = self._counts(step)
         right = sum(right for _, right, _ in audits)
         wrong = sum(wrong for _, _, wrong in audits)
@@ -235,6 +235,12 @@ class Budget(msgspec.Struct):
             wrong,
             clopper_pearson(wrong, right + wrong, self.eta),
         )
+
+    def _shown_step(self) -> int:
+        """In shadow the strictest that audits say anything of."""
+        if self.step >= 0:
+            return self.step
+        return next((step for step in range(self.steps) if self._counts(step)), 0)
 
     def _counts(self, step: int) -> list[tuple[float, int, int]]:
         return counts(self.stretches, step)

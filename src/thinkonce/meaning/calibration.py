@@ -43,6 +43,7 @@ __all__ = (
 
 KNOTS = 200  # of an isotonic curve; more tell apart what no calibration set can
 RUNGS = (0.5, 1.0, 1.4, 2.0, 2.8, 4.0, 6.0)
+LEAST = 20  # pairs that an unpromised ladder lies about; about fewer it would meet no traffic
 STEPS = 200  # cuts that are counted
 STARTS = 4  # cuts that testing may begin from, each with its share of eta
 _NEWTON_STEPS = 50
@@ -222,11 +223,12 @@ def ladder(
 
     One rung is the cut that `cut_among` promises; the others accept a half to six times as many
     pairs. Without such a cut the rungs lie about the loosest one of which no more than
-    `max_error` was wrong, and the one to begin with is -1: nothing is promised.
+    `max_error` was wrong, LEAST pairs at least, and the one to begin with is -1: nothing is
+    promised.
     """
     cut = cut_among(tallies, max_error, eta)
     good = [tally.accepted for tally in tallies if tally.wrong <= max_error * tally.accepted]
-    accepted = cut.accepted if cut else max(good, default=1)
+    accepted = cut.accepted if cut else max([*good, LEAST])
     rungs = {_reaching(tallies, accepted * rung) for rung in RUNGS}
     cuts = tuple(sorted(rungs | ({cut.score} if cut else set()), reverse=True))
     return cuts, cuts.index(cut.score) if cut else -1

@@ -193,6 +193,14 @@ def test_the_shown_bound_lies_above_what_was_seen_and_falls() -> None:
     assert shown.interval[1] < shown.bound, "looking often has its price"
 
 
+def test_in_shadow_the_strictest_band_that_was_audited_is_shown() -> None:
+    state = budget(Mode.CERTIFIED)
+    audits(state, 1, [False] * 10 + [True])
+    shown = state.shown()
+    assert (shown.audits, shown.wrong, shown.certified) == (11, 1, False)
+    assert shown.bound < 1.0
+
+
 def test_a_mistaken_judge_makes_certifying_harder_and_alarms_later() -> None:
     judge = measured(right_pairs=500, called_wrong=5, wrong_pairs=200, called_right=20)
     assert judge.certify_at(0.05) < 0.05 < judge.alarm_at(0.05)

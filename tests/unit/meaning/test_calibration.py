@@ -139,7 +139,15 @@ def test_a_ladder_has_the_promised_cut_on_it_and_looser_ones_below() -> None:
 def test_a_ladder_promises_nothing_where_no_cut_is_sure() -> None:
     cuts, first = ladder(tallied([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1]), 0.02)
     assert first == -1
-    assert cuts[0] == 0.9
+    assert cuts == (0.6,), "so few are all accepted, or none"
+
+
+def test_a_ladder_reaches_down_to_traffic_where_the_top_is_noisy() -> None:
+    scores = [1 - at / 500 for at in range(500)]
+    cuts, first = ladder(tallied(scores, [0] + [1] * 300 + [0] * 199), 0.002)
+    assert first == -1
+    assert cuts[0] < 0.99, "the strictest accepts ten pairs"
+    assert len(cuts) == 7
 
 
 def test_logit_and_sigmoid_undo_each_other_and_stay_finite() -> None:
