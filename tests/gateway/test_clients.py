@@ -400,3 +400,16 @@ async def test_a_key_is_found_among_those_of_three_headers(stage: Stage) -> None
     gateway = await guarded(stage, alice=client("tk-a"))
     sent = {"authorization": "Bearer other", "x-api-key": "tk-a", "api-key": "another"}
     assert (await gateway.chat(headers=sent)).status == 200
+
+
+async def test_a_limited_client_is_not_told_which_models_others_may_use(stage: Stage) -> None:
+    limited = client("tk-a", models=["mine-*"])
+    pool = {"models": ["secret-project", "mine-1"]}
+    gateway = await guarded(stage, pool, alice=limited, bob=client("tk-b"))
+    for model, status in (("mine-2", 404), ("other", 403)):
+        got = await gateway.chat(headers=bearer("tk-a"), model=model)
+        assert got.status == status
+        assert "secret-project" not in got.body.decode()
+    told = await gateway.chat(headers=bearer("tk-b"), model="other")
+    assert told.status == 404
+    assert "secret-project" in told.body.decode()

@@ -167,10 +167,13 @@ class Reader:
         )
         self._check_controls(controls)
         taken = take_headers(call.headers, self.forward_headers)
+        client = call.client
         pool = self._pools.for_model(asked.model)
         if pool is None:
-            raise _unknown_model(asked.model, self._pools)
-        client = call.client
+            if client is not None:
+                client.check_model(asked.model)
+            is_limited = client is not None and client.is_limited
+            raise _unknown_model(asked.model, () if is_limited else self._pools.patterns())
         tenant = call.tenant or (client.tenant if client else self._tenants.of(taken.credential))
         if client is not None:
             client.check_model(asked.model)
@@ -362,11 +365,11 @@ def _could_name_another() -> HttpError:
     )
 
 
-def _unknown_model(model: str, pools: Pools) -> HttpError:
-    known = ", ".join(pools.patterns())
+def _unknown_model(model: str, patterns: Sequence[str]) -> HttpError:
+    known = f"; the configured patterns are {', '.join(patterns)}" if patterns else ""
     return HttpError(
         404,
-        f"model: no upstream serves {model!r:.80}; the configured patterns are {known}",
+        f"model: no upstream serves {model!r:.80}{known}",
         code="model_not_found",
         param="model",
     )
