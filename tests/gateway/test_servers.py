@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -333,3 +334,16 @@ async def test_a_server_that_fails_its_health_check_gets_no_requests(stage: Stag
     await until(lambda: not server.down)
     assert (await two.gateway.chat("b")).text == "first"
     assert "authorization" not in two.first.seen[0].headers
+
+
+async def test_a_client_is_not_told_where_an_upstream_lies_and_the_log_is(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    pool = Pool(urls=[f"http://127.0.0.1:{port}"])
+    gateway = await stage.gateway(upstreams={"main": pool}, gateway={"retries": 0})
+    got = await gateway.chat()
+    assert got.status == 502
+    assert str(port) not in got.body.decode()
+    assert str(port) in caplog.text

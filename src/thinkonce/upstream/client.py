@@ -241,7 +241,9 @@ class Client:
             return TimedOut(
                 f"no connection to upstream {pool.name!r} in {self.timeouts.connect:g} s"
             )
-        return Unreachable(f"upstream {pool.name!r} cannot be reached: {say(failure)}")
+        # Addresses within are for whoever reads the log.
+        log.warning("upstream %s cannot be reached: %s", pool.name, say(failure))
+        return Unreachable(f"upstream {pool.name!r} cannot be reached; the gateway's log says why")
 
     def _open(self) -> Connections:
         if self._connections is None:
