@@ -44,11 +44,15 @@ async def nothing_is_left(gateway: Running) -> None:
     for pool in assembly.pools.all:
         for server in pool.servers:
             assert server.busy == 0
-    connections = assembly.client._connections
-    for session in () if connections is None else (connections._kept, connections._single):
-        connector = session.connector
-        assert isinstance(connector, aiohttp.TCPConnector)
-        await until(lambda connector=connector: not connector._acquired)
+    for connections in assembly.client._connections.values():
+        await all_given_back(connections._kept)
+        await all_given_back(connections._single)
+
+
+async def all_given_back(session: aiohttp.ClientSession) -> None:
+    connector = session.connector
+    assert isinstance(connector, aiohttp.TCPConnector)
+    await until(lambda: not connector._acquired)
 
 
 async def limited(seen: Seen, out: Out) -> None:

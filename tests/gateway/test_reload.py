@@ -85,10 +85,10 @@ async def test_connections_of_former_timeouts_end_with_their_last_request(
         adopt(gateway, stage.upstream.url, gateway={"read_timeout": seconds})
         assert (await gateway.chat(f"{seconds}")).status == 200
         used.append(gateway.assembly.client)
-    assert [client._connections is None for client in used] == [False, True, True, False]
+    assert [not client._connections for client in used] == [False, True, True, False]
     gate.set()
     assert (await asking).text == "from the old one"
-    await until(lambda: used[0]._connections is None)
+    await until(lambda: not used[0]._connections)
 
 
 async def test_timeouts_of_calls_that_begin_afterwards_are_the_new_ones(

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.conftest import Running, Stage
-from gateway.upstream import Out, Seen, Upstream, completion
+from gateway.upstream import Out, Seen, Upstream, completion, once
 from thinkonce.settings import Upstream as Declared
+from thinkonce.upstream import client
 
 CHAT = b"POST /v1/chat/completions "
 STOLEN = json.dumps({"model": "priced", "messages": [{"role": "user", "content": "stolen"}]})
@@ -188,3 +189,22 @@ async def nobody_is_mixed_up_after(
     writers[0].write(later)
     await turns()
     assert (await gateway.chat("second")).text == "to second"
+
+
+async def test_a_pool_whose_connections_are_all_taken_leaves_the_others_theirs(
+    stage: Stage, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_CONNECTIONS", 2)
+    slow, gate = await stage.another_upstream(), asyncio.Event()
+    slow.script = once(gate, slow.script)
+    pools = {
+        "slow": Declared(urls=[slow.url], models=["slow"]),
+        "main": Declared(urls=[upstream.url]),
+    }
+    gateway = await stage.gateway(upstreams=pools)
+    calls = [asyncio.create_task(gateway.chat(f"{n}", model="slow")) for n in range(4)]
+    await slow.called(2)
+    async with asyncio.timeout(10):
+        assert (await gateway.chat()).status == 200
+    gate.set()
+    assert [got.status for got in await asyncio.gather(*calls)] == [200] * 4

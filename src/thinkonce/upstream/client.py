@@ -1,4 +1,4 @@
-"""Asks an upstream: over connections that all pools share.
+"""Asks an upstream: over connections that the clients of a pool share.
 
     send ──► connect ──► first byte ──► read ──► read ──► end
       other servers of the    │             │ no total timeout, only a gap between two pieces
@@ -33,7 +33,8 @@ __all__ = ("Client", "Timeouts")
 
 log = logging.getLogger("thinkonce")
 
-# Connections to all upstreams together. A model's server is slow: each call holds one for seconds.
+# Connections to each pool: where one is slow, the others have theirs. A model's server is slow in
+# any case: each call holds one for seconds.
 MAX_CONNECTIONS = 1024
 # Asked for on behalf of a client of another dialect, which names none.
 ANTHROPIC_VERSION = (b"anthropic-version", b"2023-06-01")
@@ -67,7 +68,7 @@ class Client:
         self.watching: Watching | None = None  # told of each attempt
         self._clock = clock
         self._checks = Checks(self._is_well, pause)
-        self._connections: Connections | None = None
+        self._connections: dict[str, Connections] = {}  # by pool
         self._under_way, self._is_retired = 0, False
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -126,20 +127,21 @@ class Client:
 
     async def close(self) -> None:
         await self._checks.close()
-        if self._connections is not None:
-            connections, self._connections = self._connections, None
-            await connections.close()
+        await _close_all(self._given_up())
         await asyncio.gather(*self._closings, return_exceptions=True)
+
+    def _given_up(self) -> list[Connections]:
+        """All connections, to close: whoever comes late opens others."""
+        connections, self._connections = self._connections, {}
+        return list(connections.values())
 
     def _done(self) -> None:
         self._under_way -= 1
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
-        if self._is_retired and not self._under_way and self._connections is not None:
-            # Whoever comes late opens others.
-            connections, self._connections = self._connections, None
-            closing = asyncio.ensure_future(connections.close())
+        if self._is_retired and not self._under_way and self._connections:
+            closing = asyncio.ensure_future(_close_all(self._given_up()))
             self._closings.add(closing)
             closing.add_done_callback(self._closings.discard)
 
@@ -156,7 +158,7 @@ class Client:
         patience = min(self.timeouts.connect, self.timeouts.first_byte)
         try:
             async with asyncio.timeout(patience):
-                return 200 <= await self._open().status_of(url) < 300
+                return 200 <= await self._open(pool).status_of(url) < 300
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
             return False
 
@@ -182,7 +184,7 @@ class Client:
             headers += added.items()
         self._under_way += 1
         try:
-            response = await self._send(server, request, headers, seconds)
+            response = await self._send(pool, server, request, headers, seconds)
         except BaseException as error:
             self._done()
             if isinstance(error, Exception):
@@ -217,13 +219,13 @@ class Client:
         return exchange
 
     async def _send(
-        self, server: Server, request: Request, headers: list[Header], seconds: float
+        self, pool: Pool, server: Server, request: Request, headers: list[Header], seconds: float
     ) -> Answer | aiohttp.ClientResponse:
         patience = min(self.timeouts.first_byte, seconds)
         try:
             async with asyncio.timeout(patience):
                 url = server.base.url(request.path, request.query)
-                return await self._open().ask(
+                return await self._open(pool).ask(
                     request.method, request.path, url, headers, request.body
                 )
         except aiohttp.ConnectionTimeoutError:
@@ -245,10 +247,12 @@ class Client:
         log.warning("upstream %s cannot be reached: %s", pool.name, say(failure))
         return Unreachable(f"upstream {pool.name!r} cannot be reached; the gateway's log says why")
 
-    def _open(self) -> Connections:
-        if self._connections is None:
-            self._connections = Connections(MAX_CONNECTIONS, self.timeouts.connect)
-        return self._connections
+    def _open(self, pool: Pool) -> Connections:
+        found = self._connections.get(pool.name)
+        if found is None:
+            found = Connections(MAX_CONNECTIONS, self.timeouts.connect)
+            self._connections[pool.name] = found
+        return found
 
     def _headers(self, pool: Pool, request: Request, raw: bool) -> list[Header]:
         raw = raw and not pool.credential
@@ -271,6 +275,11 @@ class Client:
 def _is_keys_own(pool: Pool, request: Request) -> bool:
     """Whether a limit met by `request` is its client's own: another key may have quota left."""
     return not pool.credential and bool(request.credential)
+
+
+async def _close_all(connections: Iterable[Connections]) -> None:
+    for each in connections:
+        await each.close()
 
 
 def _can_be_passed_on(exchange: Exchange) -> bool:
