@@ -22,9 +22,12 @@ Pair = tuple[str, str]
 
 
 class Verification(InTime[Pair, float | None]):
-    """See `InTime`."""
+    """See `InTime`. `timeout` in seconds, None: the verifier's patience."""
 
-    def __init__(self, verifier: Verifier, *, timeout: float = 0.2, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self, verifier: Verifier, *, timeout: float | None = None, clock: Clock = SYSTEM
+    ) -> None:
+        timeout = verifier.patience if timeout is None else timeout
         maker = Maker("verifier", verifier.name, VerifierError, verifier.concurrency)
         super().__init__(maker, timeout, MOST_WAITING, clock)
         self.verifier = verifier

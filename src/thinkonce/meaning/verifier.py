@@ -78,11 +78,13 @@ class Verifier(Protocol):
     """Thread-safe. `logit` blocks and may raise VerifierError, or anything else once broken.
 
     `name` tells models and versions apart: what was learned of one says nothing of another.
-    `concurrency`: how many calls at a time are of use.
+    `concurrency`: how many calls at a time are of use. `patience`: seconds that a request may
+    wait for it before it goes on to the model.
     """
 
     name: str
     concurrency: int
+    patience: float
     scales: Scales
 
     def logit(self, asked: str, stored: str) -> float | None:

@@ -19,7 +19,7 @@ LONG = 20.0
 class Lengths:
     """The difference in length. Waits or fails when a test says so."""
 
-    name, concurrency = "lengths", 1
+    name, concurrency, patience = "lengths", 1, 0.0
 
     def __init__(self) -> None:
         self.scales: Scales = {}
@@ -140,6 +140,15 @@ def test_a_verifier_that_keeps_failing_is_left_alone_and_tried_again(
     lengths.fails = False
     clock.advance(PAUSE_SECONDS)
     assert verification.logit("again", "x") == 4.0
+
+
+def test_the_verifier_says_how_long_it_is_worth_waiting_for(lengths: Lengths) -> None:
+    lengths.go.clear()
+    verification = Verification(lengths)
+    assert verification.logit("hello", "you") is None, "no patience at all"
+    assert verification.late == 1
+    lengths.go.set()
+    verification.close()
 
 
 def test_what_is_remembered_is_bounded(verification: Verification, lengths: Lengths) -> None:

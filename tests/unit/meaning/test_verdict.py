@@ -32,7 +32,7 @@ SAME = "What is the way to change a forgotten password?"
 class Said:
     """A verifier that gives what a test says, and remembers what it was asked."""
 
-    name, concurrency = "said", 1
+    name, concurrency, patience = "said", 1, 1.0
 
     def __init__(self, **by_text: float | None) -> None:
         self.by_text, self.asked = by_text, list[str]()

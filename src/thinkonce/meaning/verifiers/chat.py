@@ -26,6 +26,7 @@ class ChatVerifier:
     """A `Verifier`."""
 
     concurrency = 8  # it waits, others work
+    patience = 3.0  # less than a model's answer takes, or nothing is gained
 
     def __init__(self, chat: Chat) -> None:
         self._chat, self.name = chat, chat.name

@@ -65,7 +65,7 @@ def verifier(folder: Path) -> Exported:
 class Exported:
     """A `Verifier`. One output is a logit, two are those of no and yes."""
 
-    concurrency = 1
+    concurrency, patience = 1, 0.2
 
     def __init__(
         self, session: InferenceSession, tokenizer: Tokenizer, name: str, scales: Scales

@@ -43,7 +43,7 @@ def verifier(folder: Path) -> Transformer:
 class Transformer:
     """A `Verifier`. One output is a logit, two are those of no and yes."""
 
-    concurrency = 1
+    concurrency, patience = 1, 0.5
 
     def __init__(self, model: Any, tokenizer: Any, name: str, scales: Scales) -> None:
         self._model, self._tokenizer = model, tokenizer
