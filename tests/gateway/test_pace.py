@@ -172,6 +172,43 @@ def test_one_who_takes_nothing_for_long_holds_up_nobody_but_himself(
     assert not waits(pace)
 
 
+def test_one_who_stalls_is_not_waited_for_while_another_has_taken_all_there_is(
+    pace: Pace, now: list[float]
+) -> None:
+    pace.took("stalled", 0)
+    pace.took("other", 0)
+    for _ in range(3):
+        pace.published(WINDOW)
+        pace.took("other", WINDOW)
+        now[0] += STALL_SECONDS + 1
+        assert not waits(pace), "whoever has taken all is ready for more"
+    pace.left("other")
+    assert waits(pace), "there is nobody else to hold up"
+
+
+def test_who_had_nothing_to_take_for_long_does_not_stall(pace: Pace, now: list[float]) -> None:
+    pace.took("patient", 0)
+    pace.took("other", 0)
+    now[0] += STALL_SECONDS + 1
+    pace.published(WINDOW + 1)
+    pace.took("other", WINDOW + 1)
+    assert waits(pace)
+
+
+async def test_a_client_that_takes_nothing_does_not_stop_the_others(
+    gateway: Running, upstream: Upstream, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thinkonce.engine.pace.STALL_SECONDS", 0.2)
+    async with line(gateway) as stalled, line(gateway) as good:
+        await begun(stalled)
+        await until(lambda: told.events > 0)
+        await begun(good)
+        async with asyncio.timeout(30):
+            assert await rest(good) == list(range(EVENTS))
+        stalled.writer.transport.abort()
+    assert upstream.calls == 1
+
+
 async def test_waiting_shows_life(now: list[float]) -> None:
     shown = asyncio.Event()
     pace = Pace(Clock(lambda: now[0], lambda: now[0]), shown.set, 0.001)

@@ -35,7 +35,10 @@ class Pace:
         self._moved = asyncio.Event()
 
     def published(self, size: int) -> None:
-        """So many bytes more can be taken."""
+        """So many bytes more can be taken: from now on, by who has taken all there was."""
+        for rider, taken in self._taken.items():
+            if taken == self._published:
+                self._moved_at[rider] = self._clock.monotonic()
         self._published += size
 
     def took(self, rider: object, size: int) -> None:
@@ -50,21 +53,25 @@ class Pace:
         self._moved.set()
 
     async def room(self) -> None:
-        """Wait until there is room to read on."""
+        """Wait until there is room to read on, be it that the slowest takes nothing for long."""
         while self._behind() > WINDOW:
             self._moved.clear()
             # Not wait_for: Python 3.11's loses a cancellation that comes with what it waits for.
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._renew_seconds):
+                async with asyncio.timeout(min(self._renew_seconds, STALL_SECONDS)):
                     await self._moved.wait()
             self._renew()
 
     def _behind(self) -> int:
         """Bytes that the slowest of those who are waited for has not taken."""
-        if not self._taken:
-            return 0
+        behind = self._published - min(self._taken.values(), default=self._published)
+        if behind <= WINDOW:
+            return behind
         latest = self._clock.monotonic() - STALL_SECONDS
         waited_for = [
-            taken for rider, taken in self._taken.items() if self._moved_at[rider] >= latest
+            taken
+            for rider, taken in self._taken.items()
+            if taken == self._published or self._moved_at[rider] >= latest
         ]
-        return self._published - min(waited_for or self._taken.values())
+        # Where all stall, the one who got farthest must not lose his stream.
+        return self._published - (min(waited_for) if waited_for else max(self._taken.values()))
