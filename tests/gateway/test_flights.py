@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections import Counter
 
 import aiohttp
 import pytest
 
-from gateway.conftest import CHAT, Running, Stage, all_ways, until
-from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion, once, saying
+from gateway.conftest import CHAT, Got, Running, Stage, all_ways, until
+from gateway.upstream import (
+    DONE,
+    Out,
+    Seen,
+    Upstream,
+    answer,
+    chunks,
+    completion,
+    once,
+    saying,
+)
 
 way = all_ways
 
@@ -231,3 +242,45 @@ async def test_who_waits_for_a_call_that_the_end_of_the_gateway_cut_off_makes_it
     got = await asyncio.gather(*tasks)
     assert {one.status for one in got} == {502}
     assert upstream.calls == 1
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "stream"])
+async def test_a_member_of_a_group_is_not_refused_because_anothers_key_is(
+    stage: Stage, streaming: bool
+) -> None:
+    keys = ("sk-bad", "sk-good", "sk-poor")
+    team = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+    gateway = await stage.gateway(groups={"team": team})
+    gates = {key: asyncio.Event() for key in keys}
+
+    async def script(seen: Seen, out: Out) -> None:
+        key = seen.headers["authorization"].removeprefix("Bearer ")
+        await gates[key].wait()
+        if key == "sk-good":
+            await answer(seen, out)
+        else:
+            await out.json({"error": {"message": f"not {key}"}}, 401 if key == "sk-bad" else 429)
+
+    stage.upstream.script = script
+
+    def ask(key: str) -> asyncio.Task[Got]:
+        headers = {"authorization": f"Bearer {key}"}
+        return asyncio.create_task(gateway.chat(headers=headers, stream=streaming))
+
+    leader = ask("sk-bad")
+    await stage.upstream.called(1)
+    world = gateway.assembly.world
+    rest = [ask(key) for key in ("sk-bad", "sk-poor", "sk-good", "sk-good", "sk-poor")]
+    await until(lambda: world.following == 1 + len(rest))
+    gates["sk-bad"].set()
+    await stage.upstream.called(2)
+    await until(lambda: world.following == len(rest) - 1)
+    for gate in gates.values():
+        gate.set()
+    got = await asyncio.gather(leader, *rest)
+    assert [each.status for each in got] == [401, 401, 429, 200, 200, 429]
+    for refused in (0, 1):
+        assert b"not sk-bad" in got[refused].body
+    assert b"not sk-poor" in got[2].body
+    asked = [seen.headers["authorization"][7:] for seen in stage.upstream.seen]
+    assert sorted(asked) == ["sk-bad", "sk-good", "sk-poor"], "one call for each key"

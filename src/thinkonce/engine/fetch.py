@@ -28,7 +28,7 @@ from thinkonce.protocols.sse import Event
 from thinkonce.request.headers import Taken
 from thinkonce.request.storable import StoreRules, refusal
 from thinkonce.upstream.exchange import Exchange
-from thinkonce.upstream.failure import Broken, Header, Refused
+from thinkonce.upstream.failure import Broken, Header, Refused, asker_of
 from thinkonce.upstream.pools import Pool
 from thinkonce.upstream.request import Request, Sender
 
@@ -98,7 +98,8 @@ async def asked_of(
     try:
         if exchange.status != 200 or exchange.opaque:
             body = await exchange.read_all(MAX_ERROR)
-            raise Refused(exchange.status, exchange.headers, body or b"")
+            whose = asker_of(exchange.status, () if pool.credential else request.credential)
+            raise Refused(exchange.status, exchange.headers, body or b"", whose)
         yield exchange
     finally:
         exchange.close()

@@ -28,14 +28,14 @@ from thinkonce.engine.pace import Pace
 from thinkonce.engine.refusals import Refusals
 from thinkonce.entry import Entry
 from thinkonce.flow import Ask, Live, Made, Setting
-from thinkonce.landing import ABANDONED
-from thinkonce.leading import leave
+from thinkonce.landing import ABANDONED, ELECTED, TOO_LATE
+from thinkonce.leading import FOLLOW, LEAD, leave
 from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
 from thinkonce.singleflight import Fate, Flight, Flights, Landing, Seat, Since
 from thinkonce.tiers.tier import Tier
-from thinkonce.upstream.failure import Broken, Header
+from thinkonce.upstream.failure import Broken, Header, Refused, asker_of
 
 __all__ = ("Fetching", "GatewayAsk", "GatewayWorld", "Ride")
 
@@ -190,7 +190,26 @@ class GatewayWorld(AsyncWorld):
 
     async def follow(self, ask: Ask, seat: Seat) -> Landing:
         cast(GatewayAsk, ask).fetch.follows()
-        return await self._wait_for(cast(GatewayAsk, ask), seat)
+        return await self._follow_own(cast(GatewayAsk, ask), seat)
+
+    async def _follow_own(self, ask: GatewayAsk, seat: Seat) -> Landing:
+        """Follow to the end, but not to a refusal that another's credential has met with.
+
+        Then a call is joined anew, or led: one for each credential, whoever asks with the same
+        follows it. Members of a group share answers, and have keys of their own upstream.
+        """
+        while True:
+            try:
+                landing = await self._wait_for(ask, seat)
+            except Refused as error:
+                if not _is_anothers(error, ask):
+                    raise
+            else:
+                if not _is_anothers(landing.error, ask):
+                    return landing
+            self.flights.take_seat(seat)
+            if seat.role is not FOLLOW:
+                return ELECTED if seat.role is LEAD else TOO_LATE
 
     def calls_beside(self, ask: Ask) -> int:
         batch = cast(GatewayAsk, ask).fetch.batch
@@ -320,6 +339,13 @@ class GatewayWorld(AsyncWorld):
         del self._paces[flight]
         with suppress(asyncio.CancelledError):
             task.exception()  # every follower was told; nobody awaits the task itself
+
+
+def _is_anothers(error: BaseException | None, ask: GatewayAsk) -> bool:
+    """Whether `error` refuses a credential that is not the one `ask` would be made with."""
+    if not isinstance(error, Refused) or not error.whose:
+        return False
+    return error.whose != asker_of(error.status, ask.fetch.asking.taken.credential)
 
 
 class _Ending:

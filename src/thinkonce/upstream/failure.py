@@ -13,6 +13,7 @@ UpstreamError                (thinkonce.errors)
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 
 from thinkonce.errors import UpstreamError
 
@@ -25,11 +26,15 @@ __all__ = (
     "Stalled",
     "TimedOut",
     "Unreachable",
+    "asker_of",
     "may_others_do_better",
     "says_try_elsewhere",
 )
 
 Header = tuple[bytes, bytes]
+
+# An unknown key, an empty account, what one may not do or see (a model, too), too many requests.
+_OF_THE_ASKER = frozenset({401, 402, 403, 404, 429})
 
 
 class Unreachable(UpstreamError, crosses=True):
@@ -69,17 +74,30 @@ class Broken(UpstreamError, crosses=True):
 
 
 class Refused(UpstreamError, crosses=True):
-    """Not a 200. `headers` are the end-to-end ones, `Retry-After` among them."""
+    """Not a 200. `headers` are the end-to-end ones, `Retry-After` among them.
+
+    `whose` stands for the client's credential that was sent (`asker_of`), where it may be that
+    alone which was refused; b"" where any other would be told the same.
+    """
 
     code = "upstream_error"
 
-    def __init__(self, status: int, headers: Iterable[Sequence[bytes]], body: bytes) -> None:
-        self.status, self.body = status, body
+    def __init__(
+        self, status: int, headers: Iterable[Sequence[bytes]], body: bytes, whose: bytes = b""
+    ) -> None:
+        self.status, self.body, self.whose = status, body, whose
         self.headers: tuple[Header, ...] = tuple((name, value) for name, value in headers)
-        super().__init__(status, self.headers, body)
+        super().__init__(status, self.headers, body, whose)
 
     def __str__(self) -> str:
         return f"the upstream answered {self.status}"
+
+
+def asker_of(status: int, credential: Sequence[Header]) -> bytes:
+    """What `Refused.whose` is for an answer of this status to a request with this credential."""
+    if status not in _OF_THE_ASKER or not credential:
+        return b""
+    return blake2b(repr(tuple(credential)).encode(), digest_size=16).digest()
 
 
 def says_try_elsewhere(status: int) -> bool:
