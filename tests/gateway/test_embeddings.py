@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import random
 import struct
@@ -169,6 +170,31 @@ async def test_batches_at_once_share_what_they_have_in_common(
         assert vectors(got) == [vector(text) for text in batch]
     assert asked_for(upstream) == [["a", "b"], ["c"]]
     assert len(gateway.assembly.shelf.flights) == 0
+
+
+async def test_a_batch_whose_call_came_to_nothing_is_asked_for_in_one_call(stage: Stage) -> None:
+    keys = ("sk-bad", "sk-good")
+    team = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+    gateway, gate = await stage.gateway(groups={"team": team}), asyncio.Event()
+
+    async def script(seen: Seen, out: Out) -> None:
+        if seen.headers["authorization"].endswith("sk-good"):
+            await embed(seen, out)
+            return
+        await gate.wait()
+        await out.json({"error": {"message": "no such key"}}, 401)
+
+    stage.upstream.script = script
+    batch = [f"text {number}" for number in range(200)]
+    bad, good = ({"authorization": f"Bearer {key}"} for key in keys)
+    leader = asyncio.create_task(ask(gateway, batch, headers=bad))
+    await stage.upstream.called(1)
+    follower = asyncio.create_task(ask(gateway, batch, headers=good))
+    await until(lambda: gateway.assembly.world.following == 2 * len(batch))
+    gate.set()
+    assert (await leader).status == 401
+    assert vectors(await follower) == [vector(text) for text in batch]
+    assert [len(each) for each in asked_for(stage.upstream)] == [200, 200]
 
 
 async def test_a_client_that_leaves_takes_nothing_from_who_shares_its_call(

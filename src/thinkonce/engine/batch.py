@@ -24,6 +24,10 @@ __all__ = ("AT_ONCE", "ItemFetch", "Together")
 # Inputs that are gone on with in one turn of the event loop: others wait no longer than for these.
 AT_ONCE = 64
 
+# How long what is asked for late waits for more: inputs whose call by another process was lost are
+# told so one by one, and would each be a call.
+LATE_SECONDS = 0.02
+
 # Asks the upstream for the inputs at these places; one answer for each, in that order.
 AskFor = Callable[[Sequence[int]], Awaitable[Sequence[Fetched]]]
 
@@ -71,27 +75,39 @@ class Round:
         self._calls: set[asyncio.Task[None]] = set()
 
     def decided(self, place: int) -> None:
-        self._undecided.discard(place)
-        if not self._undecided and self._wanted:
-            wanted, self._wanted = self._wanted, {}
-            call = asyncio.get_running_loop().create_task(self._call(wanted))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-            left = len(wanted)
+        if place in self._undecided:
+            self._undecided.discard(place)
+            if not self._undecided:
+                self._begin()
 
-            def gone(future: asyncio.Future[Fetched]) -> None:
-                nonlocal left
-                left -= future.cancelled()
-                if not left:  # nobody wants any of it
-                    call.cancel()
+    def _begin(self) -> None:
+        """Ask for what is wanted by now."""
+        wanted = {place: each for place, each in self._wanted.items() if not each.done()}
+        self._wanted = {}
+        if not wanted:
+            return
+        call = asyncio.get_running_loop().create_task(self._call(wanted))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        left = len(wanted)
 
-            for future in wanted.values():
-                future.add_done_callback(gone)
+        def gone(future: asyncio.Future[Fetched]) -> None:
+            nonlocal left
+            left -= future.cancelled()
+            if not left:  # nobody wants any of it
+                call.cancel()
+
+        for future in wanted.values():
+            future.add_done_callback(gone)
 
     async def answer(self, place: int) -> Fetched:
+        loop = asyncio.get_running_loop()
+        if not self._undecided and not self._wanted:
+            # It has waited for a call that came to nothing, and others with it, as a rule.
+            loop.call_later(LATE_SECONDS, self._begin)
         future = self._wanted.get(place)
-        if future is None:
-            future = self._wanted[place] = asyncio.get_running_loop().create_future()
+        if future is None or future.done():
+            future = self._wanted[place] = loop.create_future()
         self.decided(place)
         return await future
 
