@@ -413,3 +413,18 @@ async def test_a_limited_client_is_not_told_which_models_others_may_use(stage: S
     told = await gateway.chat(headers=bearer("tk-b"), model="other")
     assert told.status == 404
     assert "secret-project" in told.body.decode()
+
+
+async def test_a_client_taken_away_while_its_body_comes_is_not_served(stage: Stage) -> None:
+    gateway = await guarded(stage, alice=client("tk-a"), bob=client("tk-b"))
+    assert (await gateway.chat(headers=bearer("tk-a"))).status == 200
+    sent = asked("x" * 1_000_000, more="authorization: Bearer tk-a")
+    async with line(gateway) as wire:
+        await wire.send(sent[:500_000])
+        await until(lambda: gateway.assembly.metrics.inflight == 1)
+        upstreams = {"main": Pool(urls=[stage.upstream.url], api_key_env="PROVIDER_KEY")}
+        settings = settings_of(upstreams, clients={"bob": client("tk-b")})
+        gateway.assembly.adopt(settings, Pools.of(upstreams))
+        assert await wire.ask(sent[500_000:]) == "401"
+    assert stage.upstream.calls == 1
+    assert (await gateway.chat(headers=bearer("tk-b"))).status == 200

@@ -44,6 +44,11 @@ class ClientRules(Protocol):
     def quota(self) -> Quota | None: ...
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the configuration does not know it any more."""
+        ...
+
+    @property
     def is_limited(self) -> bool:
         """Whether it may use some models only."""
         ...

@@ -103,7 +103,7 @@ class Call(Head):
 async def read_body(
     call: Call, limit: int, message: Message | None = None, *, decompress: bool = True
 ) -> bytes:
-    """The request's body. Raises HttpError 413, 415, 400; ClientGone.
+    """The request's body. Raises HttpError 413, 415, 400, 401; ClientGone.
 
     `message`: the first part of it, where that was received before.
     """
@@ -112,6 +112,9 @@ async def read_body(
     body = await read_whole(
         call.receive, limit, declared=declared, first=message, setting=_BODY_SETTING, state=state
     )
+    if call.client is not None and call.client.is_gone:
+        said = "the API key is not known to this gateway any more"
+        raise HttpError(401, said, code="invalid_api_key")
     coding = call.head.get(b"content-encoding") if decompress else None
     return body if coding is None else await _decompress(body, coding.lower(), limit)
 

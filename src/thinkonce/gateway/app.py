@@ -67,7 +67,7 @@ class Gateway:
         self.tracing: Tracing | None = None
         self._metrics, self._team, self._access_log = ground.metrics, ground.team, access_log
         self._id = ground.gateway_id.encode()
-        self.ids = ids
+        self.ids, self.clients = ids, service.clients
         self.adopt(service)
         self._pages: dict[str, Handler] = {
             "/healthz": self._health,
@@ -79,7 +79,11 @@ class Gateway:
         }
 
     def adopt(self, service: Service) -> None:
-        """Serve what comes from now on with it; what has begun ends as it began."""
+        """Serve what comes from now on with it; what has begun ends as it began.
+
+        But for requests whose bodies are on their way still: of a client that is gone, they end.
+        """
+        self.clients.followed_by(service.clients)
         self.cached, self.clients, self.cors = service.cached, service.clients, service.cors
         self.strict = service.strict  # who is served strictly, if anybody
         self._passing, self._admin = service.passing, service.admin

@@ -45,7 +45,7 @@ _CHOOSING = ("model", "models", "route")
 class KnownClient:
     """One of `[clients]`. Belongs to one event loop."""
 
-    __slots__ = ("allowance", "name", "quota", "row", "tenant")
+    __slots__ = ("allowance", "is_gone", "name", "quota", "row", "tenant")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class KnownClient:
         place: Place | None = None,
     ) -> None:
         self.name, self.row, self.tenant = name, row, tenant
+        self.is_gone = False
         limit, most = row.rate_limit, row.max_bytes
         alike = f"{name} {row.key_sha256} {limit}"  # whoever is declared otherwise begins anew
         self.allowance = None if limit is None else _allowance(alike, limit, clock, place)
@@ -136,6 +137,11 @@ class Clients:
             if old is not None and is_same and old.row == client.row:
                 self._known[digest] = old
         return self
+
+    def followed_by(self, clients: Clients) -> None:
+        """`clients` are known from now on: who is not among them is gone."""
+        for digest, client in self._known.items():
+            client.is_gone = digest not in clients._known
 
     def find(self, headers: Iterable[Header]) -> KnownClient | None:
         """The client whose key is among `headers`; None where there are too many to be keys.
