@@ -36,6 +36,8 @@ MOST_MISSING = 100_000  # digests remembered whose vector is still to be made
 OWN_BYTES = 1200  # of a space without rows
 WORDING_BYTES = 150  # of a fingerprint and its place
 SPARED_SECONDS = 10.0  # a store commits within one, or drops the write
+# After each row: a search that waits for the graph gets its turn, as it would not by itself.
+BREATH_SECONDS = 0.0002
 MOVED = 50  # rows moved into a graph at a time
 
 
@@ -215,6 +217,7 @@ class Space:
             vector = flat.get(name)
             if vector is not None:
                 graph.put(name, vector)
+                time.sleep(BREATH_SECONDS)
         with self._lock:
             self._graph = graph
             for name in names:
