@@ -49,6 +49,9 @@ __all__ = (
 _BODY_SETTING = "[gateway] body_limit"
 # Of a compressed body, what is unpacked on the event loop itself, bytes.
 AT_ONCE = 256 * 1024
+# What a compressed body may unfold to, in times its size, above that: conversations come to ten,
+# deflate's most is 1,032. What is unfolded is held for as long as the upstream is asked.
+MOST_TIMES = 100
 _CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
@@ -136,7 +139,8 @@ async def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
             "or identity",
             param="content-encoding",
         )
-    unpacker = zlib.decompressobj(wbits=_CODINGS[coding])
+    unpacker, most = zlib.decompressobj(wbits=_CODINGS[coding]), limit
+    limit = min(limit, max(AT_ONCE, MOST_TIMES * len(body)))
     try:
         plain = unpacker.decompress(body, min(limit + 1, AT_ONCE))
         if unpacker.unconsumed_tail and len(plain) <= limit:  # the loop has others to serve
@@ -144,8 +148,11 @@ async def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
             plain += await to_thread(unpacker.decompress, unpacker.unconsumed_tail, more)
     except zlib.error as error:
         raise HttpError(400, f"body: not {coding.decode()}: {error}", param="body") from error
+    if len(plain) > most:
+        raise too_large(most, _BODY_SETTING)
     if len(plain) > limit:
-        raise too_large(limit, _BODY_SETTING)
+        said = f"body: {len(body)} bytes unfold to more than {MOST_TIMES} times their size"
+        raise HttpError(413, said, code="body_too_large", param="body")
     if not unpacker.eof:
         raise HttpError(400, f"body: {coding.decode()} data is cut off", param="body")
     return plain
