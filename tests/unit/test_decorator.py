@@ -342,7 +342,7 @@ def test_a_dear_answer_is_renewed_early_whatever_the_policy(way, clock):
         ({"max_bytes": "lots"}, r"max_bytes='lots'"),
         ({"store": "mysql://x"}, r"store='mysql://x' .* sqlite:///"),
         ({"ignore": ["usr"]}, r"ignore=\['usr'\] .* parameters of .*ask: prompt"),
-        ({"semantic": True}, r"semantic=True .* not built yet"),
+        ({"semantic": "yes"}, r"semantic=.yes. .* a smallest similarity"),
         ({"stale_while_revalidate": "x"}, r"stale_while_revalidate='x'"),
         ({"cache": Cache(), "max_size": 3}, r"max_size=3 .* use it where the Cache is made"),
     ],
