@@ -188,3 +188,29 @@ async def test_a_head_that_cannot_be_passed_on_is_a_502(
     got = await gateway.post(path, {"model": "m", "messages": []})
     assert got.status == 502
     assert "not HTTP" in got.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", "null"),
+        ("id", "17"),
+        ("created", '"2026-11-22"'),
+        ("created", "null"),
+        ("model", "null"),
+    ],
+)
+async def test_an_answer_whose_id_or_time_is_of_another_type_is_kept(
+    gateway: Running, upstream: Upstream, name: str, value: str
+) -> None:
+    async def script(seen: Seen, out: Out) -> None:
+        await out.whole(written(completion(), name, value))
+
+    upstream.script = script
+    first, second = await gateway.chat(), await gateway.chat()
+    assert (second.status, second.cache, second.text) == (200, "HIT", first.text)
+    assert upstream.calls == 1
+    if name != "model":
+        assert type(second.json[name]) is (str if name == "id" else int), "a hit has its own"
+    streamed = await gateway.chat(stream=True)
+    assert (streamed.cache, streamed.streamed_text) == ("HIT", first.text)

@@ -39,11 +39,14 @@ class Choice(msgspec.Struct):
 
 
 class ChunkAnswer(msgspec.Struct, kw_only=True):
-    """What both have around their choices."""
+    """What both have around their choices.
 
-    id: str = ""
-    created: float | int = 0
-    model: str = ""
+    Some servers write null or a number for the id, and the time as text: a hit has new ones.
+    """
+
+    id: Any = ""
+    created: Any = 0
+    model: str | None = ""
     usage: dict[str, Any] | None = None
     error: Any = None
 
@@ -110,9 +113,9 @@ def _described(reply: Reply, whole: ChunkAnswer, asked: Asked, gist: Gist) -> Re
         usage=usage,
         usage_estimated=whole.usage is None,
         finishes=tuple(finish or "" for finish in gist.finishes),
-        model=whole.model,
-        source_id=whole.id,
-        created=bounded(whole.created),
+        model=whole.model or "",
+        source_id=whole.id if isinstance(whole.id, str) else "",
+        created=bounded(whole.created) if isinstance(whole.created, int | float) else 0,
         prompt_tokens=tokens.prompt_tokens,
         completion_tokens=tokens.completion_tokens,
     )

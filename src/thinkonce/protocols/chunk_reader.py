@@ -29,8 +29,8 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    id: str | None = None
-    created: float | int | None = None
+    id: Any = None  # see `chunk_answer.ChunkAnswer`
+    created: Any = None
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
@@ -74,8 +74,9 @@ class ChunkReader:
         if chunk.error is not None:
             self.failed = True
         if not self.id:
-            self.id, self.model = chunk.id or "", chunk.model or ""
-            self.created = chunk.created or 0
+            self.id = chunk.id if isinstance(chunk.id, str) else ""
+            self.model = chunk.model or ""
+            self.created = chunk.created if isinstance(chunk.created, int | float) else 0
         for choice in chunk.choices or ():
             if choice.delta:
                 self._note_delta(choice.index, choice.delta)
