@@ -88,6 +88,7 @@ class Call(Head):
     marks: tuple[Header, ...] = ()  # headers of its answer, whatever that will be
     cors: tuple[Header, ...] = ()  # of these, what a browser is told of other sites' pages
     whole_at = 0.0  # when all of it was there, for whoever waits as long as a new call takes
+    veiled = False  # `send` takes marks off: nothing may be written past it
     cuts = False  # an answer that breaks off is cut; else its last event says so
     endpoint = ""  # "" for pages of the gateway itself: they are not counted
     model = ""
@@ -173,7 +174,7 @@ async def send_whole(call: Call, status: int, headers: list[Header], body: bytes
     """Send an answer that is complete: in one write where the server offers it."""
     call.status, call.answered = status, True
     headers += (*call.marks, (b"content-length", b"%d" % len(body)))
-    if status == 200 and call.cycle is not None and call.method != "HEAD":
+    if status == 200 and call.cycle is not None and call.method != "HEAD" and not call.veiled:
         lines = lines_of(headers)
         if lines is not None and send_at_once(call.cycle, lines, body):
             return

@@ -206,7 +206,7 @@ def veil(call: Call, *, cached: bool) -> None:
             message = {**message, "headers": kept}
         await send(message)
 
-    call.send = strictly
+    call.send, call.veiled = strictly, True
 
 
 def plain(asking: Asking, dialect: Speech) -> Asking:
