@@ -30,7 +30,7 @@ def call_of(pieces: Sequence[bytes], *, leaves: bool = False) -> Call:
     async def send(_: Message) -> None:
         raise AssertionError("nothing is answered here")
 
-    scope = {"headers": [], "query_string": b"", "method": "POST", "path": "/"}
+    scope = {"headers": [], "query_string": b"", "method": "POST", "path": "/", "state": {}}
     return Call(scope, receive, send, 0.0)
 
 

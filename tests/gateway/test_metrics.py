@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.conftest import Running, Stage
 from gateway.upstream import Out, Seen
 from thinkonce import settings as known
+from thinkonce.entry import Meta
 from thinkonce.gateway.metrics import FAMILIES, PREFIX
+from thinkonce.likeness import Wording
+from thinkonce.meaning.eligible import Ineligible
+from thinkonce.meaning.verdict import Judged, Ruling
+from thinkonce.meaning.veto import Veto
 from thinkonce.version import __version__
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
@@ -22,7 +28,8 @@ Rows = dict[str, tuple[str, tuple[str, ...]]]  # name -> type and labels
 
 async def busy(stage: Stage, tmp_path: Path) -> Running:
     """A gateway in which every metric has something to tell."""
-    gateway = await stage.gateway(store={"url": f"sqlite:///{tmp_path / 'answers.db'}"})
+    store = {"url": f"sqlite:///{tmp_path / 'answers.db'}"}
+    gateway = await stage.gateway(store=store, semantic={"enabled": True})
     for content in ("one", "one", "two"):
         got = await gateway.chat(content)
     await gateway.send("POST", "/v1/chat/completions", b"{", {"content-type": "application/json"})
@@ -30,7 +37,18 @@ async def busy(stage: Stage, tmp_path: Path) -> Running:
     await gateway.post(f"/cache/entries/{key}/feedback", {"wrong": True})
     gateway.assembly.metrics.tier_failed("sqlite")
     gateway.assembly.metrics.counted.connections_ended["idle"] = 1
+    await asyncio.to_thread(compare, gateway)
     return gateway
+
+
+def compare(gateway: Running) -> None:
+    """A question that nothing answers, with a veto, and one that is never compared."""
+    meaning = gateway.assembly.shelf.meaning
+    assert meaning is not None
+    found = meaning.examine(Wording("How do I reset 2 passwords?", b"p" * 32), Meta(), None)
+    judged = Judged(b"k" * 32, "How do I reset 3 passwords?", 0.9, (Veto.NUMBER,))
+    meaning.counts.found(replace(found, why="guard", ruling=Ruling((judged,))))
+    meaning.counts.passed_over(Ineligible.CODE)
 
 
 def documented() -> Rows:

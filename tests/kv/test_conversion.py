@@ -183,6 +183,7 @@ print(msgspec.json.encode([ends, sorted(path.name for path in folder.iterdir())]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
 def test_a_conversion_killed_at_any_report_leaves_nothing_that_is_used(small: Packaged) -> None:
     encoded = msgspec.json.encode(small.model).decode()

@@ -25,7 +25,7 @@ __all__ = ("GraphIndex",)
 
 # Neighbours of a row, and how far is looked when adding and searching (Malkov and Yashunin,
 # 2018, section 4): with these, what a scan finds first is found in 99 of 100 cases at 100,000 rows.
-LINKS, LOOK_ADDING, LOOK_SEARCHING = 16, 64, 128
+LINKS, LOOK_ADDING, LOOK_SEARCHING = 16, 128, 128
 
 
 class GraphIndex:

@@ -209,7 +209,8 @@ class WriteBehind:
         except Exception as error:  # whatever it is: the thread must live, and waiters return
             self._failed(error)
             return False
-        self.circuit.succeeded()
+        if batch or doomed or removed.total():  # a transaction of nothing proves nothing
+            self.circuit.succeeded()
         self.removed.update(removed)
         self._settle(batch, doomed)
         return True

@@ -245,7 +245,10 @@ class Client:
             )
         # Addresses within are for whoever reads the log.
         log.warning("upstream %s cannot be reached: %s", pool.name, say(failure))
-        return Unreachable(f"upstream {pool.name!r} cannot be reached; the gateway's log says why")
+        what = "cannot be reached"
+        if isinstance(failure, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+            what = "has no certificate that is trusted here"
+        return Unreachable(f"upstream {pool.name!r} {what}; the gateway's log says why")
 
     def _open(self, pool: Pool) -> Connections:
         found = self._connections.get(pool.name)

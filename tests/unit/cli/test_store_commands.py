@@ -191,6 +191,9 @@ def test_looking_does_not_trim_a_store_to_the_looker_s_own_bound(store: str) -> 
         assert view.stats()["entries"] == 15
 
 
+END = "-- end of what was written --"
+
+
 @contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str]]:
     """A real one in place of stdout; the lines written to it, once it is closed."""
@@ -200,8 +203,11 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "stdout", stdout)
         yield lines
-        stdout.flush()
-        lines += re.sub(r"\x1b\[\d*m", "", screen.read(65536).decode()).splitlines()
+        print(END, file=stdout, flush=True)
+        read = b""
+        while END not in read.decode(errors="ignore"):  # it comes in as many pieces as it likes
+            read += screen.read(65536)
+        lines += re.sub(r"\x1b\[\d*m", "", read.decode().partition(END)[0]).splitlines()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal is a POSIX matter")

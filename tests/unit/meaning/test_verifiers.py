@@ -103,6 +103,7 @@ def test_verifier_and_graph_index_live_in_one_process_in_either_order(tmp_path: 
         assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_where_the_process_has_usearch_already_the_verifier_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("usearch")
     folder = str(write_folder(tmp_path / "verifier"))
