@@ -92,6 +92,7 @@ async def host(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Host]:
         yield Host(stack, tmp_path, upstream)
 
 
+@pytest.mark.slow
 async def test_a_killed_model_comes_back_and_a_killed_gateway_takes_it_along(
     host: Host, small_model: Path
 ) -> None:
@@ -110,8 +111,9 @@ async def test_a_killed_model_comes_back_and_a_killed_gateway_takes_it_along(
     assert (await gateway.chat("meanwhile", model="tiny", max_tokens=4)).status == 200
     again = the_model_of(gateway)
     gateway.child.kill()
-    gone, left = psutil.wait_procs([again], timeout=4)
-    assert (gone, left) == ([again], [])
+    _, left = psutil.wait_procs([again], timeout=4)
+    # Where nobody has taken it in yet it is a zombie: it runs no more.
+    assert [model for model in left if model.status() != psutil.STATUS_ZOMBIE] == []
 
 
 @pytest.mark.slow

@@ -345,6 +345,7 @@ async def test_the_command_names_lines_that_fail_and_exits_1(
     assert "30 stored" in said.out
 
 
+@pytest.mark.slow
 async def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(
     gateway: Running, stage: Stage, batch: Path, capsys: Out
 ) -> None:

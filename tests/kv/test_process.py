@@ -36,6 +36,7 @@ def process(model_folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to send there")
 def test_a_stop_signal_lets_the_running_answer_finish(process: subprocess.Popen[str]) -> None:
     assert process.stdout
