@@ -29,7 +29,16 @@ def shown_by(example: Path) -> list[str]:
     return [line.strip() for line in promised.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda file: file.stem)
+# Those that wait longest for the model; what they show others show too.
+LONG = ("batch_duplicates", "documentation", "layered_ttl", "with_and_without")
+
+
+def marked(example: Path) -> object:
+    marks = (pytest.mark.slow,) if example.stem in LONG else ()
+    return pytest.param(example, marks=marks, id=example.stem)
+
+
+@pytest.mark.parametrize("example", [marked(example) for example in EXAMPLES])
 def test_the_example_runs_and_shows_what_it_says(
     example: Path, user_environment: dict[str, str], tmp_path: Path
 ) -> None:

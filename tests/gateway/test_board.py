@@ -27,8 +27,9 @@ from thinkonce.upstream.server import Server, base_url
 
 ADDER = """
 import sys
-from thinkonce.gateway.workers.board import Board
-cell = Board(int(sys.argv[1])).cell("sum")
+from thinkonce.gateway.workers import board
+board.PATIENCE = 1_000_000  # none is to give up, however busy the machine
+cell = board.Board(int(sys.argv[1])).cell("sum")
 for _ in range(2000):
     with cell.held():
         first, second = cell.read()

