@@ -30,7 +30,15 @@ def shown_by(example: Path) -> list[str]:
 
 
 # Those that wait longest for the model; what they show others show too.
-LONG = ("batch_duplicates", "documentation", "layered_ttl", "with_and_without")
+LONG = (
+    "batch_duplicates",
+    "code_templates",
+    "context_aware",
+    "documentation",
+    "faq_zh",
+    "layered_ttl",
+    "with_and_without",
+)
 
 
 def marked(example: Path) -> object:
