@@ -43,6 +43,8 @@ bench-tools: .venv/ready  ## what benchmarks compare with; absent ones are skipp
 	$(PIP) -c constraints.txt -r benchmarks/requirements.txt
 	test -x .venv/litellm/bin/python || $(PYTHON) -m venv .venv/litellm
 	.venv/litellm/bin/pip --disable-pip-version-check --quiet install -r benchmarks/litellm.txt
+	test -x .venv/gptcache/bin/python || $(PYTHON) -m venv .venv/gptcache
+	.venv/gptcache/bin/pip --disable-pip-version-check --quiet install -r benchmarks/gptcache.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

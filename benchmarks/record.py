@@ -20,7 +20,17 @@ from statistics import median, quantiles
 
 import msgspec
 
-__all__ = ("RESULTS", "Goal", "Result", "Spread", "Table", "interleaved", "record", "spread")
+__all__ = (
+    "RESULTS",
+    "Goal",
+    "Plot",
+    "Result",
+    "Spread",
+    "Table",
+    "interleaved",
+    "record",
+    "spread",
+)
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,6 +47,15 @@ class Table(msgspec.Struct, frozen=True):
     unit: str = ""
     chart: str = ""
     log: bool = False
+
+
+class Plot(msgspec.Struct, frozen=True):
+    """Lines over one another: by name, points (x, y) from left to right; both axes begin at 0."""
+
+    title: str
+    x: str
+    y: str
+    lines: dict[str, list[tuple[float, float]]]
 
 
 class Goal(msgspec.Struct, frozen=True):
@@ -59,6 +78,7 @@ class Result(msgspec.Struct, frozen=True):
     tables: list[Table]
     goals: list[Goal]
     notes: list[str]
+    plots: list[Plot] = []
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -98,6 +118,7 @@ def record(
     notes: Sequence[str] = (),
     *,
     packages: Sequence[str] = (),
+    plots: Sequence[Plot] = (),
 ) -> Path:
     """Write results/NAME.json and return its path. `packages`: distributions whose versions
     matter here, besides this one.
@@ -113,6 +134,7 @@ def record(
         tables=list(tables),
         goals=list(goals),
         notes=list(notes),
+        plots=list(plots),
     )
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"

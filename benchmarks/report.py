@@ -7,7 +7,8 @@ from html import escape
 from math import log10
 
 import msgspec
-from record import RESULTS, Goal, Result, Table
+from plot import drawing
+from record import RESULTS, Goal, Plot, Result, Table
 
 __all__ = ("benchmark_pages",)
 
@@ -28,11 +29,16 @@ def benchmark_pages(head: str) -> dict[str, str]:
         for number, table in enumerate(result.tables):
             if table.chart:
                 pages[chart_name(result, number)] = chart(table)
+        pages |= {plot_name(result, plot): drawing(plot) for plot in result.plots}
     return pages
 
 
 def chart_name(result: Result, number: int) -> str:
     return f"charts/{result.name}-{number}.svg"
+
+
+def plot_name(result: Result, plot: Plot) -> str:
+    return f"charts/{result.name}-{plot.title}.svg"
 
 
 def section(result: Result) -> str:
@@ -41,6 +47,7 @@ def section(result: Result) -> str:
             f"\n## {result.name}\n\n{result.claim}\n",
             *goals(result.goals),
             *(part for number in range(len(result.tables)) for part in shown(result, number)),
+            *(f"\n![{plot.title}]({plot_name(result, plot)})\n" for plot in result.plots),
             *(f"\n{note}\n" for note in result.notes),
             f"\n<sub>{provenance(result)}</sub>\n",
         )
