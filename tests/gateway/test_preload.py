@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -343,36 +341,6 @@ async def test_the_command_names_lines_that_fail_and_exits_1(
     said = capsys.readouterr()
     assert "line 31" in said.err
     assert "30 stored" in said.out
-
-
-@pytest.mark.slow
-async def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(
-    gateway: Running, stage: Stage, batch: Path, capsys: Out
-) -> None:
-    stuck = asyncio.Event()
-
-    async def script(seen: Seen, out: ScriptOut) -> None:
-        if stage.upstream.calls == 3:
-            stuck.set()
-            await asyncio.Event().wait()
-        await answer(seen, out)
-
-    stage.upstream.script = script
-    arguments = ("preload", str(batch), "--url", gateway.url, "--tenant", "anonymous")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "thinkonce", *arguments, "--concurrency", "1"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    await asyncio.wait_for(stuck.wait(), 30)
-    process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 30)
-    assert (process.returncode, b"goes on with" in err) == (1, True), err
-    # What it had been told of by then; the second line's result may be on its way.
-    assert out.startswith((b"2 lines: 2 stored", b"1 line: 1 stored")), out
-    stage.upstream.script = answer
-    assert await run(*arguments) == 0
-    assert "28 stored, 2 there already" in capsys.readouterr().out
 
 
 async def test_the_command_asks_whose_entries_they_shall_be(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
+from thinkonce.cli.interrupts import heeded
 from thinkonce.cli.view import Chosen
 from thinkonce.cli.whose import WHOSE
 from thinkonce.errors import MISSING, ConfigError, ThinkOnceError
@@ -76,6 +78,7 @@ class GatewayView:
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self.place = f"{parts.scheme}://{parts.netloc}"
         self._connection = kind(str(parts.hostname), parts.port, timeout=TIMEOUT_SECONDS)
+        self._heeded = ExitStack()
         self._token = token or os.environ.get("THINKONCE_ADMIN_TOKEN", "")
 
     def stats(self) -> dict[str, Any]:
@@ -158,6 +161,7 @@ class GatewayView:
         raise GatewayError(f"{self.place}{path} answered {status}: {message}")
 
     def __enter__(self) -> Self:
+        self._heeded.enter_context(heeded())
         return self
 
     def __exit__(
@@ -167,3 +171,4 @@ class GatewayView:
         trace: TracebackType | None,
     ) -> None:
         self._connection.close()
+        self._heeded.close()
