@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ("Generator", "Prefilled", "Sampling", "Token")
+__all__ = ("NOBODY", "Generator", "Owner", "Prefilled", "Sampling", "Token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,23 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a prompt is: attention state is never shared between two owners.
+
+    `tenant` stands for a credential and comes from whoever checked it. `namespace` and
+    `cache_key` are the tenant's own words; they keep apart and never bring together.
+    """
+
+    tenant: str = ""
+    namespace: str = ""
+    cache_key: str = ""
+
+
+NOBODY = Owner()
+"""Of callers without a credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +76,16 @@ class Generator(Protocol):
     """Makes the tokens of one answer. Called from one thread at a time."""
 
     def generate(
-        self, prompt: Sequence[int], sampling: Sampling, cancelled: Callable[[], bool]
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+        owner: Owner = NOBODY,
     ) -> Iterator[Prefilled | Token]:
         """One Prefilled, then at most `sampling.max_tokens` tokens, the last may be an end.
 
         `cancelled` is asked between steps; once true the iterator ends early. `prompt` is not
-        empty and leaves room for the answer in the model's context.
+        empty and leaves room for the answer in the model's context. State of an earlier prompt
+        is used for this one only if both have one `owner`.
         """
         ...

@@ -1,0 +1,52 @@
+"""Which block of the prefix tree is forgotten first.
+
+Only leaves may go: a block is of no use without all blocks before it. A policy orders them; the
+index keeps them in a heap by `key` and asks again when one comes up, so a key may rise at any
+time and costs nothing until then. A new policy is a new file with a class of this shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+__all__ = ("LeafLru", "Ranked", "TreePolicy")
+
+
+class Ranked(Protocol):
+    """What a policy sees of a block. `start` is the number of tokens before it, `rank` its own."""
+
+    rank: float
+
+    @property
+    def start(self) -> int: ...
+
+
+class TreePolicy(Protocol):
+    """Called under the index's lock."""
+
+    name: ClassVar[str]
+
+    def touch(self, path: Sequence[Ranked], now: float) -> None:
+        """A request used `path`, from the root on; `now` in seconds of a monotonic clock."""
+        ...
+
+    def key(self, block: Ranked) -> tuple[float, ...]:
+        """The leaf with the smallest key goes first."""
+        ...
+
+
+class LeafLru:
+    """The leaf that nobody used for the longest goes first, of equals the deepest.
+
+    A request uses its whole path, so a parent is never older than its child.
+    """
+
+    name: ClassVar[str] = "lru"
+
+    def touch(self, path: Sequence[Ranked], now: float) -> None:
+        for block in path:
+            block.rank = now
+
+    def key(self, block: Ranked) -> tuple[float, ...]:
+        return (block.rank, -block.start)
