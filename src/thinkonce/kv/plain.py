@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from thinkonce.kv.generate import Prefilled, Sampling, Token
-from thinkonce.kv.sampler import Sampler
+from thinkonce.kv.decode import decoded, forward
+from thinkonce.kv.generate import NOBODY, Owner, Prefilled, Sampling, Token
 
 __all__ = ("PlainGenerator",)
 
@@ -29,21 +29,22 @@ class PlainGenerator:
         self._end_ids = end_ids
 
     def generate(
-        self, prompt: Sequence[int], sampling: Sampling, cancelled: Callable[[], bool]
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+        owner: Owner = NOBODY,
     ) -> Iterator[Prefilled | Token]:
         past = DynamicCache(config=self._network.config)
         logits = self._read(prompt, past, cancelled)
         if logits is None:
             return
         yield Prefilled(prompt_tokens=len(prompt), cached_tokens=0)
-        sampler = Sampler(sampling, vocabulary=logits.numel())
-        end = len(prompt) + sampling.max_tokens
-        for position in range(len(prompt), end):
-            token = self._chosen(sampler, sampling, logits)
-            yield token
-            if token.ends or position + 1 == end or cancelled():
-                return
-            logits = self._forward([token.id], position, past)
+
+        def step(token: int, position: int) -> torch.Tensor:
+            return forward(self._network, [token], position, past)
+
+        yield from decoded(logits, len(prompt), sampling, self._end_ids, step, cancelled)
 
     def _read(
         self, prompt: Sequence[int], past: Any, cancelled: Callable[[], bool]
@@ -53,30 +54,5 @@ class PlainGenerator:
         for start in range(0, len(prompt), _PIECE_TOKENS):
             if cancelled():
                 return None
-            logits = self._forward(prompt[start : start + _PIECE_TOKENS], start, past)
+            logits = forward(self._network, prompt[start : start + _PIECE_TOKENS], start, past)
         return logits
-
-    def _forward(self, tokens: Sequence[int], position: int, past: Any) -> torch.Tensor:
-        """The fp32 logits after the last of `tokens`, the first being at `position`."""
-        # Entered for each call: a generator that yields inside the mode leaks it to its caller.
-        with torch.inference_mode():
-            output = self._network(
-                input_ids=torch.tensor([list(tokens)]),
-                position_ids=torch.arange(position, position + len(tokens)).unsqueeze(0),
-                past_key_values=past,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            row: torch.Tensor = output.logits[0, -1].float()
-        return row
-
-    def _chosen(self, sampler: Sampler, sampling: Sampling, logits: torch.Tensor) -> Token:
-        with torch.inference_mode():
-            token = sampler.choose(logits)
-            ends = token in self._end_ids
-            if sampling.logprobs is None:
-                return Token(token, ends)
-            row = logits.log_softmax(-1)
-            values, ids = row.topk(min(sampling.logprobs, row.numel()))
-            top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-            return Token(token, ends, float(row[token]), top)

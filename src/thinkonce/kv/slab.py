@@ -1,0 +1,147 @@
+"""Keys and values of the one sequence that is being worked on, in one preallocated tensor.
+
+    slab    [layers, 2, kv_heads, capacity, head_dim]      0: keys, 1: values
+    block   [layers, 2, kv_heads, chunk,    head_dim]      what is kept of it, contiguous
+
+A forward pass writes its tokens behind those that are there and attends to a view of all of
+them; a block goes in, and out, with one strided copy. Nothing is ever concatenated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
+
+__all__ = ("KvShape", "Slab", "SlabLayer")
+
+# Capacity comes in steps of so many tokens, so that every head's first value is aligned alike:
+# matrix kernels may choose their path, hence their last bits, by alignment.
+_STEP_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class KvShape:
+    """What one token's keys and values take: `layers` layers of `kv_heads` heads of `head_dim`."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def bytes_a_token(self) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+    def empty(self, tokens: int) -> torch.Tensor:
+        """Room for so many tokens, not cleared."""
+        size = (self.layers, 2, self.kv_heads, tokens, self.head_dim)
+        return torch.empty(size, dtype=self.dtype, device=self.device)
+
+
+class Slab:
+    """Holds one sequence at a time; `cache` is what a transformers model takes for it.
+
+    Not thread-safe. Call its methods in inference mode: what is made there cannot be written
+    elsewhere.
+    """
+
+    def __init__(self, shape: KvShape) -> None:
+        self.shape = shape
+        self.tensor = shape.empty(0)
+        self._layers = [SlabLayer(self, number) for number in range(shape.layers)]
+        self.cache = Cache(layers=list(self._layers))
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit."""
+        return self.tensor.shape[3]
+
+    @property
+    def bytes(self) -> int:
+        return self.capacity * self.shape.bytes_a_token
+
+    @property
+    def length(self) -> int:
+        """Tokens of the sequence so far."""
+        return self._layers[0].length
+
+    def begin(self) -> None:
+        """Forget the sequence; what lies there is written over."""
+        self._set_length(0)
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for a sequence of so many tokens; it keeps what it has."""
+        if tokens <= self.capacity:
+            return
+        steps = -(-max(tokens, 2 * self.capacity) // _STEP_TOKENS)
+        grown = self.shape.empty(steps * _STEP_TOKENS)
+        kept = self.length
+        grown[:, :, :, :kept] = self.tensor[:, :, :, :kept]
+        self.tensor = grown
+
+    def load(self, block: torch.Tensor) -> None:
+        """Append a block's keys and values. There is room for them."""
+        start = self.length
+        end = start + block.shape[3]
+        self.tensor[:, :, :, start:end] = block
+        self._set_length(end)
+
+    def copy(self, start: int, end: int) -> torch.Tensor:
+        """The block of the tokens [start, end), contiguous and on its own."""
+        block = self.shape.empty(end - start)
+        block.copy_(self.tensor[:, :, :, start:end])
+        return block
+
+    def _set_length(self, tokens: int) -> None:
+        for layer in self._layers:
+            layer.length = tokens
+
+
+class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
+    """What one layer of a model sees of a slab. `length` is where the next write begins."""
+
+    def __init__(self, slab: Slab, number: int) -> None:
+        super().__init__()
+        self._slab, self._number = slab, number
+        self.length = 0
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing to do: the slab is there."""
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def _rooms(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """This layer's keys and values, over the whole capacity, as [1, heads, capacity, dim]."""
+        layer = self._slab.tensor[self._number]
+        if like.dtype != layer.dtype or like.shape[0] != 1:
+            found = f"{like.dtype} of shape {tuple(like.shape)}"
+            raise TypeError(f"this slab holds one sequence of {layer.dtype}, not {found}")
+        return layer[0:1], layer[1:2]
+
+
+class SlabLayer(_Layer):
+    """Appends: the prefix is exact and whole, as causal attention wants it."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write behind what is there; views of all of it. The slab has room (`reserve`)."""
+        keys, values = self._rooms(key_states)
+        start, end = self.length, self.length + key_states.shape[2]
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        self.length = end
+        return keys[:, :, :end], values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
