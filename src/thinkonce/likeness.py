@@ -28,6 +28,7 @@ class Hint(msgspec.Struct, frozen=True, gc=False):
     `partition` is a keyed digest (32 bytes) of all of a request that must be equal; `text` the
     question as it was asked. `vector` is packed (`meaning.packed`) and made by `embedder`; b""
     where it was not there in time. `fingerprint` is the lexical matcher's (`meaning.lexical`).
+    `member`: a keyed digest of who asked (`Wording`).
     """
 
     partition: bytes
@@ -35,6 +36,7 @@ class Hint(msgspec.Struct, frozen=True, gc=False):
     embedder: str = ""
     vector: bytes = b""
     fingerprint: bytes = b""
+    member: bytes = b""
 
     @property
     def size(self) -> int:
@@ -45,12 +47,15 @@ class Hint(msgspec.Struct, frozen=True, gc=False):
 class Wording(msgspec.Struct, frozen=True, gc=False):
     """The question of a request, and `partition`: a keyed digest (32 bytes) of all else of it.
 
-    `tools`: tools are offered, or have answered.
+    `tools`: tools are offered, or have answered. `member`: where several clients are one tenant,
+    a keyed digest of the one who asks, told by its key; b"" where there is but one, or none has
+    shown a key.
     """
 
     text: str
     partition: bytes
     tools: bool = False
+    member: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Asking:
     bypass: Reason | None
     fallback: bool = False  # the pool is asked in another's place
     client: ClientRules | None = None
+    member: bytes = b""  # see `Wording`
     draw: Draw | None = None
     sample: int = 0
     # What printed its last plain hit, where that is still there.
@@ -180,6 +181,7 @@ class Reader:
             client.check_body(body)
             if client.is_limited and parsed.unkeyable:
                 raise _could_name_another()
+        member = self._member(call, client, taken) if self._compares else b""
         if client is not None or self._tenants.knows(taken.credential):
             # A key of this gateway's is nobody else's business.
             taken = msgspec.structs.replace(taken, credential=())
@@ -187,11 +189,19 @@ class Reader:
         if bypass is None and asked.remote_media:
             controls = self._cap_life(controls)
         asking = Asking(raw, body, asked, controls, taken, tenant, pool, None, bypass)
-        asking.client = client
+        asking.client, asking.member = client, member
         if bypass is None:
             asking.key = self._keyer.key_of(self._parts(asking, call.query))
             asking.draw = self._draw(asking, call.query)
         return asking
+
+    def _member(self, call: Head, client: ClientRules | None, taken: Taken) -> bytes:
+        """By the key that made the tenant. Several may be shown; the others tell nothing."""
+        if call.tenant:
+            return self._tenants.somebody(call.tenant)
+        if client is not None:
+            return self._tenants.client_member(client.name)
+        return self._tenants.member(taken.credential)
 
     def _draw(self, asking: Asking, query: bytes) -> Draw | None:
         most = self._samples.most
@@ -256,7 +266,7 @@ class Reader:
             return None
         parts = self._parts_of(asking, question.rest, query)
         partition = self._keyer.partition_of(parts)
-        return Wording(question.text, partition, question.tools)
+        return Wording(question.text, partition, question.tools, asking.member)
 
     def _parts(self, asking: Asking, query: bytes, sample: int = 0) -> bytes:
         return self._parts_of(asking, self._identity(asking), query, sample)

@@ -40,15 +40,44 @@ class Tenants:
         self._rows = clients
         self._group_of = {digest: name for name, digests in groups.items() for digest in digests}
         self._group_of |= {row.key_sha256: row.group for row in clients.values() if row.group}
+        self._name_of = {row.key_sha256: name for name, row in clients.items()}
 
     def of(self, credential: Credential) -> str:
         """The tenant of a request's credential headers; "anonymous" without any."""
+        digest = self._known(credential)
+        return self.of_digest(digest) if digest else self._tenant(credential)
+
+    def _known(self, credential: Credential) -> str:
+        """Of the first key that is a client's or a group member's; "" where none is."""
         if self._group_of or self._clients:
             for name, value in credential:
                 digest = digest_of(value) if name in SECRETS else ""
                 if digest in self._group_of or digest in self._clients:
-                    return self.of_digest(digest)
-        return self._tenant(credential)
+                    return digest
+        return ""
+
+    def member(self, credential: Credential) -> bytes:
+        """Who of a group asks: a keyed digest, 16 bytes; b"" where no group's key is shown."""
+        digest = self._known(credential) if self._group_of else ""
+        if digest not in self._group_of:
+            return b""
+        name = self._name_of.get(digest)
+        return self._member(b"key", digest) if name is None else self.client_member(name)
+
+    def client_member(self, name: str) -> bytes:
+        """The same of a known client: by its name, so that a new key makes nobody of it twice."""
+        row = self._rows.get(name)
+        if row is None or row.key_sha256 not in self._group_of:
+            return b""
+        return self._member(b"client", name)
+
+    def somebody(self, tenant: str) -> bytes:
+        """Of a tenant that is a group: a member who has asked nothing yet; b"" of any other."""
+        shared = {self._tenant(((b"group", name.encode()),)) for name in self._group_of.values()}
+        return self._member(b"nobody", tenant) if tenant in shared else b""
+
+    def _member(self, kind: bytes, name: str) -> bytes:
+        return bytes.fromhex(self._tenant(((b"member", kind), (b"named", name.encode()))))
 
     def knows(self, credential: Credential) -> bool:
         """Whether a known client's key is among these headers."""

@@ -114,8 +114,8 @@ def read_line(line: bytes) -> Carried:
     return item
 
 
-def entry_from(item: Carried, digest: bytes, tenant: str | None = None) -> Entry:
-    """`tenant`: another one than before, in whose partitions no hint of the old one's belongs.
+def entry_from(item: Carried, digest: bytes, hint: Hint | None, tenant: str | None = None) -> Entry:
+    """`tenant`: another one than before. `hint`: of the partition it then belongs to.
 
     Raises CorruptEntry for a payload that is no answer.
     """
@@ -145,7 +145,7 @@ def entry_from(item: Carried, digest: bytes, tenant: str | None = None) -> Entry
         stale_while_revalidate=item.stale_while_revalidate,
         stale_if_error=item.stale_if_error,
         request=b"" if request is None else pack(request.parts()),
-        hint=None if item.hint is UNSET or tenant is not None else item.hint,
+        hint=hint,
     )
 
 

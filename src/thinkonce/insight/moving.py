@@ -20,6 +20,7 @@ import msgspec
 from thinkonce.entry import Entry
 from thinkonce.errors import CorruptEntry, RequestError, ThinkOnceError, TierError
 from thinkonce.insight.carried import Carried, carried, entry_from, line_of, read_line
+from thinkonce.insight.carried_hint import hint_for
 from thinkonce.likeness import Hint
 from thinkonce.selector import Selector
 from thinkonce.shelf import Shelf
@@ -113,7 +114,8 @@ def _whole_hint(shelf: Shelf, entry: Entry) -> Hint | None:
     kept = shelf.store.questions.of(entry.digest)
     if kept is None:
         return hint
-    return Hint(hint.partition, hint.text, kept.embedder, kept.vector, kept.fingerprint)
+    parts = (kept.embedder, kept.vector, kept.fingerprint)
+    return Hint(hint.partition, hint.text, *parts, hint.member)
 
 
 def _exported(shelf: Shelf, entry: Entry, now: float) -> tuple[bytes, str]:
@@ -220,7 +222,8 @@ class Importer:
         if self._has(key, item.created_at):
             return "present"
         tenant = None if self._into is None else self._into(item.meta.scope)
-        self._put(key, entry_from(item, key.digest, tenant))
+        hint = hint_for(item, self._shelf.keyer, tenant)
+        self._put(key, entry_from(item, key.digest, hint, tenant))
         self._batch.keys.append((number, key))
         self._batch.bytes += len(item.payload)
         return "imported"
@@ -268,3 +271,5 @@ class Importer:
                 raise RequestError("payload", f"{entry.size} bytes", "what memory has room for")
         if store is not None:  # memory is for what is asked, not for what was brought
             store.put(key, entry)
+        elif entry.hint is not None and self._shelf.meaning is not None:
+            self._shelf.meaning.spaces.add(key, entry.hint)

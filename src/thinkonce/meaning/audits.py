@@ -22,6 +22,7 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import TierError
 from thinkonce.host.fork import on_fork
 from thinkonce.meaning.account import HEAD, RESET, Account, Happened, Result
+from thinkonce.meaning.agreement import Agreement, Vouching, adds_no_address
 from thinkonce.meaning.budget import Budget, Draw, Event, Mode, Shown
 from thinkonce.meaning.grounds import SAME_WORDS, Grounds
 from thinkonce.meaning.judge import Judge
@@ -46,6 +47,7 @@ class Comparison(NamedTuple):
     judged: Judged
     stored: str
     fresh: str
+    vouching: Vouching | None
 
 
 class Tallied(NamedTuple):
@@ -88,6 +90,7 @@ class Audits:
     ) -> None:
         self.judge, self._ledger, self._clock, self._dice = judge, ledger, clock, dice
         self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self.agreement = Agreement(ledger, clock=clock)
         self._queue: deque[Comparison] = deque()
         self._looking: set[Account] = set()  # at what others found
         self._unsaved: set[Account] = set()
@@ -127,13 +130,20 @@ class Audits:
         return account.draw(found.band, self._dice())
 
     def compare(
-        self, account: Account, draw: Draw | None, judged: Judged, stored: str, fresh: str
+        self,
+        account: Account,
+        draw: Draw | None,
+        judged: Judged,
+        stored: str,
+        fresh: str,
+        vouching: Vouching | None = None,
     ) -> None:
         """The model has answered: `fresh`. Judged later; returns at once."""
         if len(self._queue) >= MOST_WAITING:
             self._left_out += 1
             return
-        self._do(lambda: self._queue.append(Comparison(account, draw, judged, stored, fresh)))
+        asked = Comparison(account, draw, judged, stored, fresh, vouching)
+        self._do(lambda: self._queue.append(asked))
 
     def wrong(self, namespace: str, entry: bytes) -> bool:
         """Somebody says that `entry` was served wrongly. No random sample: it teaches the entry's
@@ -246,6 +256,9 @@ class Audits:
         if same is None:
             self._undecided += 1
             return
+        if asked.vouching is not None:
+            alike = same and adds_no_address(asked.stored, asked.fresh)
+            self.agreement.compared(asked.vouching, alike)
         score = asked.judged.score
         entry = b"" if score is None else asked.judged.entry
         self._enter(asked.account, Result(asked.draw, entry, score or 0.0, not same))

@@ -49,10 +49,15 @@ class Comparison:
         return await loop.run_in_executor(self._meaning.threads, self.find)
 
     def hint(self) -> Hint | None:
-        return None if self._ineligible is not None else self._meaning.hint(self._wording)
+        if self._ineligible is not None:
+            return None
+        if self._finding is not None and self._finding.is_crowded:
+            self._meaning.counts.crowded()
+            return None
+        return self._meaning.hint(self._wording)
 
     def made(self, entry: Entry) -> None:
         if entry.hint is not None:
             self._meaning.spaces.add(self._key, entry.hint)
         if self._finding is not None:
-            self._meaning.answered(self._finding, entry)
+            self._meaning.answered(self._finding, entry, self._place)

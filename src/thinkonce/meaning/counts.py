@@ -10,7 +10,9 @@ from thinkonce.meaning.compared import Compared
 from thinkonce.meaning.eligible import Ineligible
 from thinkonce.meaning.finding import Finding
 
-__all__ = ("Counts",)
+__all__ = ("CROWDED", "Counts")
+
+CROWDED = "crowded"
 
 
 class Counts:
@@ -25,6 +27,11 @@ class Counts:
     def passed_over(self, why: Ineligible) -> None:
         with self._lock:
             self._passed_over[why.value] += 1
+
+    def crowded(self) -> None:
+        """A question that is not compared with later ones, see `Stored.crowds`."""
+        with self._lock:
+            self._passed_over[CROWDED] += 1
 
     def found(self, finding: Finding) -> None:
         judged = () if finding.ruling is None else finding.ruling.judged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,17 @@ __all__ = ("Finding", "Place")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Under which rules a question is compared: its namespace's, or stricter ones of its own."""
+    """Under which rules a question is compared: its namespace's, or stricter ones of its own.
+
+    `agreement`: of how many members of `tenant`; `member` asks.
+    """
 
     namespace: str
     model: str
     similarity: float  # the smallest acceptable one
+    tenant: str = ""
+    member: bytes = b""
+    agreement: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,9 @@ class Finding:
     """`why`: in a word, why nothing was found; "" where something was.
 
     `words` are those of the answer of `judged`, where it is to be compared with the model's; `draw`
-    where that is an audit of `account`.
+    where that is an audit of `account`. `is_crowded`: its member has so many questions around this
+    one that no more are compared with others'. `vouch` counts the members behind an entry, where
+    several have to stand there.
     """
 
     why: str
@@ -37,6 +46,8 @@ class Finding:
     draw: Draw | None = None
     judged: Judged | None = None
     words: str | None = None
+    is_crowded: bool = False
+    vouch: Callable[[Judged], int] | None = None
 
     def told(self) -> dict[str, Any]:
         """For people and programs; what is not known is left out."""
@@ -44,7 +55,10 @@ class Finding:
         if self.matched is not None:
             found |= {"match": self.matched.match, "matched": self.matched.question}
         if self.ruling is not None:
-            found["candidates"] = [_candidate(each) for each in self.ruling.judged]
+            found["candidates"] = [
+                _candidate(each) | ({} if self.vouch is None else {"vouch": self.vouch(each)})
+                for each in self.ruling.judged
+            ]
         if self.account is not None:
             shown = self.account.shown()
             found["budget"] = {

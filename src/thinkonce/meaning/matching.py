@@ -19,6 +19,7 @@ from thinkonce.entry import Entry, Meta
 from thinkonce.host.fork import on_fork
 from thinkonce.likeness import Hint, Matched, Wording
 from thinkonce.meaning.account import Account
+from thinkonce.meaning.agreement import Origin, Vouching
 from thinkonce.meaning.audits import Audits
 from thinkonce.meaning.compared import Promise
 from thinkonce.meaning.comparison import Comparison
@@ -35,7 +36,15 @@ from thinkonce.meaning.space import Space
 from thinkonce.meaning.stored import Stored
 from thinkonce.meaning.told import told_of
 from thinkonce.meaning.unanswered import Unanswered
-from thinkonce.meaning.verdict import Judged, Question, Refusal, Ruling, rule
+from thinkonce.meaning.verdict import (
+    Candidate,
+    Judged,
+    Permits,
+    Question,
+    Refusal,
+    Ruling,
+    rule,
+)
 from thinkonce.meaning.verification import Verification
 from thinkonce.outcome import Match
 from thinkonce.tiers.tier import Key
@@ -95,19 +104,26 @@ class Meaning:
     def hint(self, wording: Wording) -> Hint:
         """What the next question is compared with; without a vector where there is none yet."""
         vector, mark = self.embeddings.known(wording.text), fingerprint(wording.text)
+        named = Hint(wording.partition, wording.text, fingerprint=mark, member=wording.member)
         if vector is None:
-            return Hint(wording.partition, wording.text, fingerprint=mark)
+            return named
         name, packed = self.embeddings.embedder.name, packed_bytes(vector)
-        return Hint(wording.partition, wording.text, name, packed, mark)
+        return msgspec.structs.replace(named, embedder=name, vector=packed)
 
-    def answered(self, finding: Finding, entry: Entry) -> None:
+    def answered(self, finding: Finding, entry: Entry, place: Place) -> None:
         """The model has answered what was looked for. Judged later; returns at once."""
         account, judged, words = finding.account, finding.judged, finding.words
         if account is None or judged is None or words is None:
             return
         fresh = self._words(entry)
         if fresh is not None:
-            self.audits.compare(account, finding.draw, judged, words, fresh)
+            held_back = judged.refusal is Refusal.AGREEMENT and place.member
+            vouching = (
+                Vouching(place.tenant, place.member, judged.entry, judged.origin)
+                if held_back
+                else None
+            )
+            self.audits.compare(account, finding.draw, judged, words, fresh, vouching)
 
     def wrong(self, namespace: str, digest: bytes) -> bool:
         """Somebody was served a wrong answer from this entry, which is removed.
@@ -150,26 +166,66 @@ class Meaning:
         account = self.rulebook.account(asked, place)
         if account.is_off:
             return Finding("off", account=account)
-        found = self._by_words(asked, space, account)
-        if found is None:
-            found = self._by_meaning(asked, space, account, place, audited=audited)
+        found = self._by_words(asked, space, account, place)
+        if found is None or found.why == Refusal.AGREEMENT:
+            by_meaning = self._by_meaning(asked, space, account, place, audited=audited)
+            # What is held back in the same words is as good to be vouched for as any.
+            if found is None or by_meaning.matched is not None:
+                found = by_meaning
+        if place.member and place.agreement > 1:
+            found = replace(found, vouch=self._vouch(place))
         return self._audited(found) if audited else found
 
-    def _by_words(self, asked: Question, space: Space, account: Account) -> Finding | None:
+    def _permits(self, place: Place) -> Permits:
+        def permits(entry: bytes, origin: Origin) -> bool:
+            return self.audits.agreement.permits(
+                place.tenant, place.member, place.agreement, entry, origin
+            )
+
+        return permits
+
+    def _vouch(self, place: Place) -> Callable[[Judged], int]:
+        agreement = self.audits.agreement
+        return lambda judged: agreement.members(place.tenant, judged.entry, judged.origin)
+
+    def _by_words(
+        self, asked: Question, space: Space, account: Account, place: Place
+    ) -> Finding | None:
         """An entry in the same plain words to which no guard objects."""
+        held_back: Finding | None = None
+        permits = self._permits(place)
+        for candidate in self.stored.in_the_same_words(space, asked.text):
+            if not self._says_the_same(asked, candidate.question):
+                continue
+            found = self._in_the_same_words(candidate, account, permits)
+            if found.why != Refusal.AGREEMENT:
+                return found
+            held_back = held_back or found
+        return held_back
+
+    def _says_the_same(self, asked: Question, stored: Question) -> bool:
         same_script = self.rulebook.options.same_script
-        for digest, stored in self.stored.in_the_same_words(space, asked.text):
-            if plain_form(stored.text) != plain_form(asked.text):
-                continue
-            if examine(asked.analysed, stored.analysed, same_script=same_script):
-                continue
-            band = 0 if account.grounds.cuts else None
-            refusal = Refusal.BAND if band is not None and account.step < band else None
-            judged = Judged(digest, stored.text, SAME, band=band, refusal=refusal)
-            ruling, why = Ruling((judged,), 0), refusal or ""
-            matched = None if refusal else self._matched(judged, Match.LEXICAL)
-            return Finding(why, matched, ruling, account, judged=judged)
-        return None
+        return plain_form(stored.text) == plain_form(asked.text) and not examine(
+            asked.analysed, stored.analysed, same_script=same_script
+        )
+
+    def _in_the_same_words(
+        self, candidate: Candidate, account: Account, permits: Permits
+    ) -> Finding:
+        band = 0 if account.grounds.cuts else None
+        refusal = Refusal.BAND if band is not None and account.step < band else None
+        if refusal is None and not permits(candidate.entry, candidate.origin):
+            refusal = Refusal.AGREEMENT
+        judged = Judged(
+            candidate.entry,
+            candidate.question.text,
+            SAME,
+            band=band,
+            refusal=refusal,
+            origin=candidate.origin,
+        )
+        matched = None if refusal else self._matched(judged, Match.LEXICAL)
+        return Finding(refusal or "", matched, Ruling((judged,), 0), account, judged=judged)
 
     def _by_meaning(
         self, asked: Question, space: Space, account: Account, place: Place, *, audited: bool
@@ -192,11 +248,19 @@ class Meaning:
         grounds = msgspec.structs.replace(account.grounds, least_similarity=place.similarity)
         verify = None if self.verification is None else self.verification.logit
         ruling = rule(
-            asked, candidates, grounds, step=account.step, sure=account.sure, verify=verify
+            asked,
+            candidates,
+            grounds,
+            step=account.step,
+            sure=account.sure,
+            verify=verify,
+            permits=self._permits(place),
         )
         served = ruling.served
         if served is None:
-            return Finding(_why(ruling), None, ruling, account, judged=ruling.comparable)
+            crowded = self.stored.crowds(space, vector, place.member)
+            found = Finding(_why(ruling), None, ruling, account, judged=ruling.comparable)
+            return replace(found, is_crowded=crowded)
         return Finding("", self._matched(served, Match.SEMANTIC), ruling, account, judged=served)
 
     def _matched(self, judged: Judged, match: Match) -> Matched:
@@ -208,9 +272,13 @@ class Meaning:
     def _audited(self, found: Finding) -> Finding:
         """With what is needed to compare its answer with the model's, where that is of use."""
         account, judged, ruling = found.account, found.judged, found.ruling
-        if account is None or judged is None or ruling is None or not account.grounds.cuts:
+        if account is None or judged is None or ruling is None:
             return found
-        draw = self.audits.draw(account, ruling)
+        held_back = judged.refusal is Refusal.AGREEMENT
+        if not account.grounds.cuts and not held_back:
+            return found
+        # What is held back is no hit: it says nothing of the error among hits.
+        draw = None if held_back else self.audits.draw(account, ruling)
         if found.matched is not None and draw is None:
             return found
         entry = self.stored.entry(judged.entry)

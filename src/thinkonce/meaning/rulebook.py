@@ -55,7 +55,9 @@ class Rulebook:
         similarity = options.similarity if own.similarity is None else own.similarity
         if wanted is not None and not isinstance(wanted, bool):
             similarity = max(similarity, float(wanted))
-        return Place(meta.namespace, meta.model, similarity)
+        agreement = options.agreement if own.agreement is None else own.agreement
+        whose = (meta.tenant, wording.member, agreement)
+        return Place(meta.namespace, meta.model, similarity, *whose)
 
     def account(self, asked: Question, place: Place) -> Account:
         """What audits have said there, and what hits of that kind go by."""

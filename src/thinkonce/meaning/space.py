@@ -2,7 +2,8 @@
 
     rows of the store ──► take ──┐
     puts of this process ──► add ┴──► vectors: FlatIndex ──► many: moved on into a GraphIndex
-                                      wordings: fingerprint ──► newest digest
+                                      wordings: fingerprint ──► newest digests (`wordings`)
+                                      holdings: whose rows, where a group shares the partition
 
 Made of rows and thrown away at will. What it gives are candidates: an entry may have gone since,
 and whoever finds that out says so (`forget`). Texts are not held; they lie with the entries.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import ceil
 
@@ -22,7 +24,9 @@ from numpy.typing import NDArray
 from thinkonce.likeness import Hint
 from thinkonce.meaning.flat_index import FlatIndex, Near
 from thinkonce.meaning.graph_index import GraphIndex
+from thinkonce.meaning.holdings import Holdings
 from thinkonce.meaning.packed import Packed, unpack, unpack_all
+from thinkonce.meaning.wordings import Wordings
 from thinkonce.tiers.tier import Question
 
 __all__ = ("FIRST", "GRAPH_FROM", "Space")
@@ -34,7 +38,7 @@ MOVE_FROM = 4_000  # the same where there is a graph already
 FIRST = 2**62  # a number later than any row's
 MOST_MISSING = 100_000  # digests remembered whose vector is still to be made
 OWN_BYTES = 1200  # of a space without rows
-WORDING_BYTES = 150  # of a fingerprint and its place
+MISSING_BYTES = 150  # of a digest whose vector is still to be made
 SPARED_SECONDS = 10.0  # a store commits within one, or drops the write
 # After each row: a search that waits for the graph gets its turn, as it would not by itself.
 BREATH_SECONDS = 0.0002
@@ -53,6 +57,7 @@ class Space:
         "_fed",
         "_flat",
         "_graph",
+        "_holdings",
         "_lock",
         "_wordings",
         "added",
@@ -65,6 +70,7 @@ class Space:
         "newest",
         "oldest",
         "partition",
+        "read",
     )
 
     def __init__(self, partition: bytes, embedder: str, dimensions: int) -> None:
@@ -74,9 +80,10 @@ class Space:
         self.added = 0  # rows since what is gone was last swept out
         self.epoch = 0  # purges up to this one are known here
         self.counted = 0  # bytes, as its owner last counted them
+        self.read = 0  # rows of the store that were looked at
         self._flat: FlatIndex | None = None
         self._graph: GraphIndex | None = None
-        self._wordings: dict[bytes, bytes] = {}
+        self._wordings, self._holdings = Wordings(), Holdings()
         self._fed: dict[bytes, float] = {}  # on their way to the store, and since when
         self._lock = threading.Lock()
 
@@ -91,7 +98,18 @@ class Space:
     @property
     def nbytes(self) -> int:
         held = sum(index.nbytes for index in self._indexes())
-        return OWN_BYTES + held + WORDING_BYTES * (len(self._wordings) + len(self.missing))
+        held += self._wordings.nbytes + self._holdings.nbytes
+        return OWN_BYTES + held + MISSING_BYTES * len(self.missing)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be lost with it."""
+        return not (len(self) or self._wordings or self.missing)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether members of a group have rows here."""
+        return len(self._holdings) > 0
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -109,9 +127,21 @@ class Space:
         return sorted(found.values(), key=lambda near: -near.similarity)[:count]
 
     def alike(self, fingerprint: bytes) -> list[bytes]:
-        """The newest entry with this fingerprint, by its digest."""
-        found = self._wordings.get(fingerprint) if fingerprint else None
-        return [] if found is None else [found]
+        """The newest entries with this fingerprint, by their digests: one a member."""
+        return self._wordings.alike(fingerprint)
+
+    def spread(self, near: Sequence[Near], most: int) -> list[Near]:
+        """`near` without what is one member's beyond `most`, in its order."""
+        seen, found = Counter[bytes](), []
+        for each in near:
+            member = self._holdings.member_of(each.name)
+            seen[member] += 1
+            if seen[member] <= most:
+                found.append(each)
+        return found
+
+    def of_member(self, near: Sequence[Near], member: bytes) -> list[Near]:
+        return [each for each in near if self._holdings.member_of(each.name) == member]
 
     # -- what comes and goes -----------------------------------------------------------------
 
@@ -121,8 +151,8 @@ class Space:
             if awaited:
                 self._fed[digest] = time.monotonic()
             self.added += 1
-            if hint.fingerprint:
-                self._wordings[hint.fingerprint] = digest
+            self._wordings.add(hint.fingerprint, digest, hint.member, newer=True)
+            self._holdings.add(hint.member, digest, hint.fingerprint, newer=True)
             vector = self._readable(hint.embedder, hint.vector)
             if vector is not None:
                 self._put(digest, vector)
@@ -138,8 +168,9 @@ class Space:
             new: list[Question] = []
             for row in rows:
                 self._fed.pop(row.digest, None)
-                if row.fingerprint and (forwards or row.fingerprint not in self._wordings):
-                    self._wordings[row.fingerprint] = row.digest
+                self._wordings.add(row.fingerprint, row.digest, row.member, newer=forwards)
+                if row.member:
+                    self._holdings.add(row.member, row.digest, row.fingerprint, newer=forwards)
                 if row.embedder != self.embedder or len(row.vector) != 4 + self.dimensions:
                     self._miss(row.digest)
                 elif row.digest not in self:
@@ -149,6 +180,7 @@ class Space:
             if new:
                 self._extend(new)
             self.added += len(new) if forwards else 0
+            self.read += len(rows)
             numbers = [row.row for row in rows]
             self.newest = max(self.newest, *numbers, 0)
             self.oldest = min(self.oldest, *numbers, FIRST)
@@ -157,8 +189,7 @@ class Space:
         """The entry is gone; `fingerprint`: by which `alike` gave it."""
         with self._lock:
             self._drop(digest)
-            if self._wordings.get(fingerprint) == digest:
-                del self._wordings[fingerprint]
+            self._wordings.drop(fingerprint, digest)
 
     def sweep(self, is_alive: Callable[[bytes], bool]) -> int:
         """Forget what is gone; how many vectors. What may be on its way to the store stays."""
@@ -169,22 +200,23 @@ class Space:
             gone = [name for name in self._names() if name not in fed and not is_alive(name)]
             for digest in gone:
                 self._drop(digest)
-            self._wordings = {
-                mark: digest
-                for mark, digest in self._wordings.items()
-                if digest in fed or is_alive(digest)
-            }
+            self._wordings.keep(lambda digest: digest in fed or is_alive(digest))
+            for digest in self._holdings.names():
+                if digest not in fed and not is_alive(digest):
+                    self._holdings.drop(digest)
             self.added = 0
             return len(gone)
 
     def shrink(self, share: float) -> None:
-        """Forget this share of what is held, what came first first."""
+        """Forget this share of what is held: of whoever has most, and what came first first."""
         with self._lock:
-            names, marks = self._names(), list(self._wordings)
-            for digest in names[: ceil(len(names) * share)]:
+            names = self._names()
+            count = ceil(max(len(names), len(self._holdings)) * share)
+            goes = self._holdings.to_go(count)
+            for digest in [*goes, *names[: count - len(goes)]]:
                 self._drop(digest)
-            for mark in marks[: ceil(len(marks) * share)]:
-                del self._wordings[mark]
+            if not goes:
+                self._wordings.shrink(ceil(len(self._wordings) * share))
             for digest in list(self.missing)[: ceil(len(self.missing) * share)]:
                 del self.missing[digest]
 
@@ -267,6 +299,8 @@ class Space:
     def _drop(self, digest: bytes) -> None:
         self.missing.pop(digest, None)
         self._fed.pop(digest, None)
+        if fingerprint := self._holdings.drop(digest):
+            self._wordings.drop(fingerprint, digest)
         for index in self._indexes():
             index.remove(digest)
 

@@ -36,7 +36,8 @@ MAX_BYTES = 256 * 2**20
 AT_ONCE = 500  # rows read while somebody waits: 2 ms
 PAGE = 500  # rows read in the background at a time
 ROOM_LEFT = 0.8  # of the bound that one partition is read into; it will grow
-SHRINKING = 0.2  # of a partition, where no store has its rows
+SHRINKING = 0.2  # of a partition, where no store has its rows or members share it
+MOST_READ = 4  # times what has room: how far back the rows of a shared partition are looked at
 STALE_FROM = 1000  # rows that came since what is gone was swept out, at least
 LATELY = 1000  # puts whose rows may not be in the store yet: it commits within a second
 LOCALS_FROM = 10_000  # keys remembered before those that memory no longer has are forgotten
@@ -84,7 +85,10 @@ class Spaces:
             if space is not None:
                 self._spaces.move_to_end(partition)
         if space is None:
-            space = self._admitted(self._new(partition))
+            space = self._new(partition)
+            if space.complete and space.is_empty:
+                return space  # asking fills no memory; what is stored there later is read then
+            space = self._admitted(space)
         self._read_on(space)
         self._keep_in_shape(space)
         return space
@@ -267,8 +271,8 @@ class Spaces:
             self._make_smaller(space)
         elif not space.complete:
             self._read_back(space, PAGE)
-            # What does not fit is older than all that does.
-            space.complete |= space.nbytes > self.max_bytes * ROOM_LEFT
+            if space.nbytes > self.max_bytes * ROOM_LEFT:
+                self._read_enough(space)
         elif _is_stale(space):
             self._sweep(space)
         elif space.is_to_be_moved:
@@ -276,8 +280,15 @@ class Spaces:
         elif self._renewal is not None:
             self._renewal.some(space)
 
+    def _read_enough(self, space: Space) -> None:
+        """What does not fit is older than all that does; of members, who has most has less."""
+        if space.is_shared and space.read < MOST_READ * len(space):
+            space.shrink(PAGE / max(len(space), PAGE))
+        else:
+            space.complete = True
+
     def _make_smaller(self, space: Space) -> None:
-        if self._questions is None and len(space):
+        if (self._questions is None or space.is_shared) and len(space):
             space.shrink(SHRINKING)
             return
         with self._lock:  # read again, the newest first, when it is asked for

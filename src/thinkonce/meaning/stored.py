@@ -12,20 +12,26 @@ from functools import lru_cache
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.errors import TierError
+from thinkonce.meaning.agreement import Origin
 from thinkonce.meaning.embeddings import Vector
+from thinkonce.meaning.flat_index import Near
 from thinkonce.meaning.lexical import fingerprint
-from thinkonce.meaning.score import arounds
+from thinkonce.meaning.score import Around, arounds
 from thinkonce.meaning.space import Space
 from thinkonce.meaning.spaces import Spaces
-from thinkonce.meaning.verdict import CONSIDERED, Candidate, Question, read_question
+from thinkonce.meaning.verdict import CONSIDERED, Candidate, read_question
 from thinkonce.tiers.tier import Tier
 
 __all__ = ("Stored",)
 
 NEIGHBOURS = 8  # rows of the index: how crowded it is around a question says something too
-SAME_WORDS = 3  # entries in the same plain words that are looked at
+WIDELY = 64  # the same where members of a group share the partition
+MOST_OF_MEMBER = 2  # of its neighbours there: one less than are considered
+MOST_OF_CROWD = 16  # rows of one member around a question; beyond that no more are added
+CROWDED_FROM = 0.8  # similarity: paraphrases of a question mostly lie above it
 LOOKS = 3  # at an index in which dead rows may hide live ones
 REMEMBERED = 4096  # questions, read
+SAME = Around(1.0)  # of a question in the same plain words
 
 
 class Stored:
@@ -35,42 +41,56 @@ class Stored:
         self.spaces, self._tiers, self._clock = spaces, tiers, clock
         self.read = lru_cache(maxsize=REMEMBERED)(read_question)
 
-    def in_the_same_words(self, space: Space, text: str) -> list[tuple[bytes, Question]]:
-        """By digest; whether one answers `text` guards still have to say."""
+    def in_the_same_words(self, space: Space, text: str) -> list[Candidate]:
+        """The newest first; whether one answers `text` guards still have to say."""
         mark = fingerprint(text)
         found = []
-        for digest in space.alike(mark)[:SAME_WORDS] if mark else ():
+        for digest in space.alike(mark):
             try:
-                question = self._question(digest, space.partition)
+                candidate = self._candidate(digest, space.partition, SAME)
             except TierError:
                 continue
-            if question is None:
+            if candidate is None:
                 self.spaces.forget(space.partition, digest, mark)
             else:
-                found.append((digest, question))
+                found.append(candidate)
         return found
 
     def nearest(self, space: Space, vector: Vector) -> list[Candidate]:
         """As many as are considered, the nearest first."""
         for _ in range(LOOKS):
-            near = space.nearest(vector, NEIGHBOURS)
+            near = self._near(space, vector)
             places = arounds([each.similarity for each in near])
             found, has_gone = [], False
             for each, around in zip(near, places, strict=True):
                 try:
-                    question = self._question(each.name, space.partition)
+                    candidate = self._candidate(each.name, space.partition, around)
                 except TierError:
                     continue
-                if question is None:
+                if candidate is None:
                     self.spaces.forget(space.partition, each.name)
                     has_gone = True
                 else:
-                    found.append(Candidate(each.name, question, around))
+                    found.append(candidate)
                 if len(found) == CONSIDERED:
                     return found
             if not has_gone:
                 break
         return found
+
+    def crowds(self, space: Space, vector: Vector, member: bytes) -> bool:
+        """Whether `member` of a group has so much around `vector` that more would only push out
+        what others asked. It costs a search."""
+        if not member or not space.is_shared:
+            return False
+        own = space.of_member(space.nearest(vector, WIDELY), member)
+        return sum(each.similarity >= CROWDED_FROM for each in own) >= MOST_OF_CROWD
+
+    def _near(self, space: Space, vector: Vector) -> list[Near]:
+        """Of a group's partition so few of each member that none can hide what others asked."""
+        if not space.is_shared:
+            return space.nearest(vector, NEIGHBOURS)
+        return space.spread(space.nearest(vector, WIDELY), MOST_OF_MEMBER)[:NEIGHBOURS]
 
     def entry(self, digest: bytes) -> Entry | None:
         try:
@@ -93,11 +113,12 @@ class Stored:
             raise failure
         return None
 
-    def _question(self, digest: bytes, partition: bytes) -> Question | None:
+    def _candidate(self, digest: bytes, partition: bytes, around: Around) -> Candidate | None:
         """None where the entry is no more, or is another partition's, whatever an index says."""
         entry = self._peeked(digest)
         if entry is None or entry.expires_at <= self._clock.wall():
             return None
         if entry.hint is None or entry.hint.partition != partition:
             return None
-        return self.read(entry.hint.text)
+        origin = Origin(entry.hint.member, entry.created_at)
+        return Candidate(digest, self.read(entry.hint.text), around, origin)

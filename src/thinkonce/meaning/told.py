@@ -33,6 +33,10 @@ def told_of(meaning: Meaning) -> dict[str, Any]:
             "left_out": numbers.left_out,
             "lost": numbers.lost,
         },
+        "agreement": {
+            "vouched": meaning.audits.agreement.vouched,
+            "unlike": meaning.audits.agreement.unlike,
+        },
         "namespaces": [_of_namespace(each) for each in numbers.accounts],
         "crowded": [_of_entry(each) for each in meaning.diversity.crowded()],
         "unanswered": {

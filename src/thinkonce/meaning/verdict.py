@@ -21,6 +21,7 @@ from enum import StrEnum
 
 import msgspec
 
+from thinkonce.meaning.agreement import Origin
 from thinkonce.meaning.analysis import Analysed, analyse
 from thinkonce.meaning.budget import band_of
 from thinkonce.meaning.calibration import logit, sigmoid
@@ -57,6 +58,7 @@ class Refusal(StrEnum):
     PASSED_OVER = "passed-over"  # others stood a better chance
     CHANCE = "chance"  # not sure enough for any cut
     BAND = "band"  # sure enough for a cut that audits have not allowed
+    AGREEMENT = "agreement"  # another member's of the group, for which too few vouch
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -73,6 +75,7 @@ class Candidate(msgspec.Struct, frozen=True):
     entry: bytes
     question: Question
     around: Around
+    origin: Origin = Origin()
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -91,6 +94,7 @@ class Judged(msgspec.Struct, frozen=True):
     chance: float | None = None
     band: int | None = None
     refusal: Refusal | None = None
+    origin: Origin = Origin()
 
 
 class Ruling(msgspec.Struct, frozen=True):
@@ -121,6 +125,8 @@ class Ruling(msgspec.Struct, frozen=True):
 Verify = Callable[[str, str], float | None]
 # What an entry's history makes of a score: a logit.
 Sure = Callable[[bytes, float], float]
+# Whether who asks may have this entry's answer in other words (`agreement`).
+Permits = Callable[[bytes, Origin], bool]
 
 
 def read_question(text: str) -> Question:
@@ -136,20 +142,27 @@ def rule(
     step: int,
     sure: Sure,
     verify: Verify | None = None,
+    permits: Permits = lambda _entry, _origin: True,
 ) -> Ruling:
-    """`candidates` fall by similarity; `step` is the loosest band that is served, -1: none."""
+    """`candidates` fall by similarity; `step` is the loosest band that is served, -1: none.
+
+    What `permits` lets nobody have is asked about last, and said to be refused for that alone.
+    """
     judged = [
         _first_stage(asked, candidate, grounds, at < CONSIDERED)
         for at, candidate in enumerate(candidates)
     ]
     open_ones = [at for at, one in enumerate(judged) if one.refusal is None]
-    open_ones.sort(key=lambda at: -_promise(judged[at]))
+    held_back = {at for at in open_ones if not permits(judged[at].entry, judged[at].origin)}
+    open_ones.sort(key=lambda at: (at in held_back, -_promise(judged[at])))
     best, settled = None, False
     for turn, at in enumerate(open_ones):
         if settled or turn >= VERIFIED:
             judged[at] = _refused(judged[at], Refusal.PASSED_OVER)
             continue
-        judged[at] = _second_stage(asked, judged[at], grounds, step, sure, verify)
+        found = _second_stage(asked, judged[at], grounds, step, sure, verify)
+        is_kept = at in held_back and found.refusal is None
+        judged[at] = _refused(found, Refusal.AGREEMENT) if is_kept else found
         if best is None or _chance(judged[at]) > _chance(judged[best]):
             best = at
         settled = judged[at].refusal is None
@@ -160,7 +173,7 @@ def rule(
 
 def _first_stage(asked: Question, candidate: Candidate, grounds: Grounds, scored: bool) -> Judged:
     stored, around = candidate.question, candidate.around
-    found = Judged(candidate.entry, stored.text, around.cosine)
+    found = Judged(candidate.entry, stored.text, around.cosine, origin=candidate.origin)
     if around.cosine < grounds.least_similarity:
         return _refused(found, Refusal.SIMILARITY)
     if not scored:

@@ -53,6 +53,17 @@ class Semantic(Section, frozen=True):
             most=1.0,
         ),
     ] = 0.0
+    agreement: Annotated[
+        int,
+        about(
+            "How many clients of one group must have had the same answer, each to its own "
+            "question, before it is given to others of the group in other words; 1: at once. "
+            "Clients outside groups share nothing.",
+            "1 to 32",
+            least=1,
+            most=32,
+        ),
+    ] = 2
     tools: Annotated[bool, about("Also where tools are offered or have answered.", YES_NO)] = False
     same_script: Annotated[
         bool,
@@ -127,18 +138,23 @@ class Namespace(Section, frozen=True):
         float | None,
         about("In place of [semantic] similarity.", "0 to 1", least=0.0, most=1.0),
     ] = None
+    agreement: Annotated[
+        int | None,
+        about("In place of [semantic] agreement.", "1 to 32", least=1, most=32),
+    ] = None
 
 
 def semantic_of(value: object, beside: Collection[str] = ()) -> tuple[Semantic, dict[str, object]]:
     """What code wrote as `semantic=`: True, False, a smallest similarity, or a table of fields.
 
-    Members named in `beside` are given back as they are. Raises ConfigError.
+    Members named in `beside` are given back as they are. Raises ConfigError: for `agreement` too,
+    since code asks for itself and no group has members there.
     """
     if value is None or isinstance(value, bool):
         return Semantic(enabled=bool(value)), {}
     if isinstance(value, int | float) and 0 <= value <= 1:
         return Semantic(enabled=True, similarity=float(value)), {}
-    fields = fields_of(Semantic)
+    fields = {name: row for name, row in fields_of(Semantic).items() if name != "agreement"}
     if not isinstance(value, Mapping):
         accepts = f"True, False, a smallest similarity 0 to 1, or a dict of {', '.join(fields)}"
         raise ConfigError("semantic", value, accepts)

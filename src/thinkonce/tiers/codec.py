@@ -66,6 +66,7 @@ class _Header(msgspec.Struct, array_like=True, gc=False, frozen=True):
     epoch: int
     request: bytes = b""
     question: bytes = b""  # partition and text of the hint
+    member: bytes = b""  # of the hint
 
 
 class _Meta(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -131,7 +132,7 @@ class Codec:
             header.stale_if_error,
             header.epoch,
             header.request,
-            _hint_in(header.question) if header.question else None,
+            _hint_in(header) if header.question else None,
         )
 
     def again(self, digest: bytes, stored: bytes) -> tuple[Meta, bytes]:
@@ -210,6 +211,7 @@ def _header_of(entry: Entry, meta: bytes) -> _Header:
         entry.epoch,
         entry.request,
         b"" if entry.hint is None else _question_of(entry.hint),
+        b"" if entry.hint is None else entry.hint.member,
     )
 
 
@@ -217,10 +219,10 @@ def _question_of(hint: Hint) -> bytes:
     return hint.partition + hint.text.encode("utf-8", "surrogatepass")
 
 
-def _hint_in(question: bytes) -> Hint:
+def _hint_in(header: _Header) -> Hint:
     """Without vector and fingerprint: those lie beside the answers, where they are searched."""
-    text = question[PARTITION_BYTES:].decode("utf-8", "surrogatepass")
-    return Hint(question[:PARTITION_BYTES], text)
+    text = header.question[PARTITION_BYTES:].decode("utf-8", "surrogatepass")
+    return Hint(header.question[:PARTITION_BYTES], text, member=header.member)
 
 
 def _meta_of(meta: Meta) -> _Meta:

@@ -8,8 +8,9 @@ process wrote. `id` is the answer's; what removes the answer removes the row in 
 (`rows`). Texts are not here but in the answer's value, which whoever finds a row reads anyway.
 
     0         1               2+n
-    | version | n | embedder | m | fingerprint | vector |        plain
-    | version | sealed: the same from 1                 |        encrypted, under the digest
+    | version | n | embedder | m | fingerprint | vector |                 plain
+    | version | n | embedder | m | fingerprint | k | member | vector |    plain, of a group
+    | version | sealed: the same from 1 |                                 under the digest
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ SELECT partition, id, value FROM questions
 WHERE id = (SELECT id FROM answers WHERE digest = ?) AND digest = ?
 """
 PLAIN, SEALED = b"\x01", b"\x02"
+PLAIN_OF_MEMBER, SEALED_OF_MEMBER = b"\x03", b"\x04"
 PURPOSE = "question"
-LONGEST = 255  # bytes of an embedder's name, and of a fingerprint
+LONGEST = 255  # bytes of an embedder's name, of a fingerprint, and of a member
 PATIENCE = 0.5  # seconds for another process's write; vectors made anew can be made once more
 
 
@@ -99,7 +101,8 @@ def put_question(
     connection: apsw.Connection, number: int, digest: bytes, hint: Hint, aliases: Aliases
 ) -> None:
     """Write the row of the answer `number`, in the caller's transaction."""
-    value = _sealed(digest, hint.embedder, hint.fingerprint, hint.vector, aliases)
+    found = Question(0, digest, hint.embedder, hint.vector, hint.fingerprint, hint.member)
+    value = _sealed(found, aliases)
     _put(connection, (hint.partition, number, digest, value))
 
 
@@ -109,8 +112,7 @@ def seal_question_again(connection: apsw.Connection, number: int, aliases: Alias
     for digest, value in rows:
         held = _opened(0, digest, value, aliases)
         if held is not None:
-            anew = _sealed(digest, held.embedder, held.fingerprint, held.vector, aliases)
-            connection.execute(UPDATE, (anew, number))
+            connection.execute(UPDATE, (_sealed(held, aliases), number))
         else:
             connection.execute(REMOVE, (number,))
 
@@ -121,9 +123,9 @@ def _renew(
     """False where the entry has gone meanwhile. A new number tells the other processes."""
     rows: list[Any] = connection.execute(BY_DIGEST, (digest, digest)).fetchall()
     for partition, number, value in rows:
-        held = _opened(0, digest, value, aliases)
-        anew = _sealed(digest, embedder, held.fingerprint if held else b"", vector, aliases)
-        _put(connection, (partition, number, digest, anew))
+        held = _opened(0, digest, value, aliases) or Question(0, digest, "", b"", b"")
+        anew = held._replace(embedder=embedder, vector=vector)
+        _put(connection, (partition, number, digest, _sealed(anew, aliases)))
         return True
     return False
 
@@ -134,30 +136,38 @@ def _put(connection: apsw.Connection, found: tuple[bytes, int, bytes, bytes]) ->
     connection.execute(PUT, (partition, row, number, digest, value))
 
 
-def _sealed(
-    digest: bytes, embedder: str, fingerprint: bytes, vector: bytes, aliases: Aliases
-) -> bytes:
-    name = embedder.encode("utf-8", "replace")
+def _sealed(found: Question, aliases: Aliases) -> bytes:
+    name, fingerprint = found.embedder.encode("utf-8", "replace"), found.fingerprint
+    vector, member = found.vector, found.member[:LONGEST]
     if len(name) > LONGEST or len(fingerprint) > LONGEST:  # a vector nobody would find again
         name, vector, fingerprint = b"", b"", fingerprint[:LONGEST]
-    parts = (bytes([len(name)]), name, bytes([len(fingerprint)]), fingerprint, vector)
-    plain, cipher = b"".join(parts), aliases.cipher
+    named = (name, fingerprint, member) if member else (name, fingerprint)
+    plain = b"".join((*(bytes([len(part)]) + part for part in named), vector))
+    cipher = aliases.cipher
     if cipher is None or not cipher.seals:
-        return PLAIN + plain
-    return SEALED + cipher.seal(PURPOSE, digest, plain)
+        return (PLAIN_OF_MEMBER if member else PLAIN) + plain
+    sealed = cipher.seal(PURPOSE, found.digest, plain)
+    return (SEALED_OF_MEMBER if member else SEALED) + sealed
 
 
 def _opened(row: int, digest: bytes, value: bytes, aliases: Aliases) -> Question | None:
     """None for what another key sealed, and for what is damaged."""
     try:
-        if value[:1] == SEALED and aliases.cipher is not None:
-            value = PLAIN + aliases.cipher.open(PURPOSE, digest, value[1:])
-        if value[:1] == PLAIN:
-            name_end = 2 + value[1]
-            marks_end = name_end + 1 + value[name_end]
-            embedder = value[2:name_end].decode()
-            marks = value[name_end + 1 : marks_end]
-            return Question(row, digest, embedder, value[marks_end:], marks)
+        version = value[:1]
+        if version in (SEALED, SEALED_OF_MEMBER) and aliases.cipher is not None:
+            value = version + aliases.cipher.open(PURPOSE, digest, value[1:])
+            version = PLAIN if version == SEALED else PLAIN_OF_MEMBER
+        if version in (PLAIN, PLAIN_OF_MEMBER):
+            name, at = _part(value, 1)
+            marks, at = _part(value, at)
+            member, at = _part(value, at) if version == PLAIN_OF_MEMBER else (b"", at)
+            return Question(row, digest, name.decode(), value[at:], marks, member)
     except (CorruptEntry, IndexError, UnicodeDecodeError):
         pass
     return None
+
+
+def _part(value: bytes, at: int) -> tuple[bytes, int]:
+    """What its length stands before at `at`, and where it ends."""
+    end = at + 1 + value[at]
+    return value[at + 1 : end], end

@@ -130,6 +130,7 @@ class Question(NamedTuple):
     embedder: str
     vector: bytes
     fingerprint: bytes
+    member: bytes = b""
 
 
 class Questions(Protocol):

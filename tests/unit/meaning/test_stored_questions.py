@@ -26,7 +26,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def found(stored: Stored, text: str) -> set[str]:
     space = stored.spaces.space(PARTITION)
     near = {candidate.question.text for candidate in stored.nearest(space, vector_of(text))}
-    return near | {question.text for _, question in stored.in_the_same_words(space, text)}
+    return near | {found.question.text for found in stored.in_the_same_words(space, text)}
 
 
 def test_what_a_failing_store_cannot_show_now_is_there_when_it_works_again(desk: Desk) -> None:

@@ -156,7 +156,7 @@ def test_a_damaged_row_is_one_whose_vector_is_still_to_be_made(path, clock, valu
             "UPDATE questions SET value = ? WHERE digest = ?", (value, key_of("0").digest)
         )
         damaged, sound = asked(tier)
-        assert damaged[1:] == (key_of("0").digest, "", b"", b"")
+        assert damaged[1:] == (key_of("0").digest, "", b"", b"", b"")
         assert sound.vector == b"MarkedVector"
 
 
