@@ -124,7 +124,7 @@ class Durability:
         rows = self.asked(tier, "even")
         assert [row.digest for row in rows] == [key_of(name).digest for name in "024"]
         assert [row.row for row in rows] == sorted({row.row for row in rows})
-        assert rows[0][2:] == ("e", b"vector", b"print of question ")
+        assert rows[0][2:] == ("e", b"vector", b"print of question ", b"")
         assert self.asked(tier, "neither") == []
 
     def test_questions_are_read_on_from_where_one_was_in_both_directions(
@@ -180,7 +180,8 @@ class Durability:
     ) -> None:
         self.only_if_persistent(tier)
         for name in "ab":
-            tier.put(key_of(name), entry_of(clock, hint=hint_of(name, embedder="", vector=b"")))
+            hint = hint_of(name, embedder="", vector=b"", member=b"of " + name.encode())
+            tier.put(key_of(name), entry_of(clock, hint=hint))
         assert tier.flush(FLUSHING)
         other = self.reopened(tier)
         try:
@@ -189,7 +190,7 @@ class Durability:
             made = [(key_of(name).digest, name.encode()) for name in "ab"]
             assert tier.questions.renew("new", made) == 1
             (row,) = self.asked(other)
-            assert row[1:] == (key_of("a").digest, "new", b"a", b"print of a")
+            assert row[1:] == (key_of("a").digest, "new", b"a", b"print of a", b"of a")
             assert row.row > seen
         finally:
             other.close()

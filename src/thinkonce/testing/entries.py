@@ -59,11 +59,16 @@ def entry_of(
 
 
 def hint_of(
-    text: str, partition: str = "p", *, embedder: str = "e", vector: bytes = b"vector"
+    text: str,
+    partition: str = "p",
+    *,
+    embedder: str = "e",
+    vector: bytes = b"vector",
+    member: bytes = b"",
 ) -> Hint:
     """What an entry answers that answers `text`, in a partition of that name."""
     kept = blake2b(partition.encode(), digest_size=32).digest()
-    return Hint(kept, text, embedder, vector, b"print of " + text.encode()[:9])
+    return Hint(kept, text, embedder, vector, b"print of " + text.encode()[:9], member)
 
 
 def answer_of(entry: Entry | None) -> Any:
