@@ -7,6 +7,9 @@ TESTS ?= tests
 # A test runs in one of these processes; tests that share a server share a process (loadgroup).
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
 
+# Tests start some hundred processes; without kept bytecode each compiles the package anew.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: run test test-all lint format types docs bench bench-tools check clean
 .DELETE_ON_ERROR:
 

@@ -25,6 +25,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 GRACE_SECONDS = 5.0
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: a worker often waits for processes that a test began."""
+    return (os.cpu_count() or 1) + 1
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 nobody listens on now."""
     with socket.socket() as probe:

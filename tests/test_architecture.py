@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+# Every file is parsed once, and by one worker.
+pytestmark = pytest.mark.xdist_group("architecture")
 
 SRC = Path(__file__).parent.parent / "src" / "thinkonce"
 
@@ -102,14 +105,18 @@ def part_of(module: str) -> str:
     return ".".join(names[:2]) if names[:2] == ["tiers", "tier"] else names[0]
 
 
-def modules() -> Iterator[tuple[str, Path]]:
+@cache
+def modules() -> tuple[tuple[str, Path], ...]:
+    found = []
     for file in sorted(SRC.rglob("*.py")):
         names = file.relative_to(SRC.parent).with_suffix("").parts
         if names[1:] != ("__init__",):
-            yield ".".join(name for name in names if name != "__init__"), file
+            found.append((".".join(name for name in names if name != "__init__"), file))
+    return tuple(found)
 
 
-def imported(file: Path) -> set[str]:
+@cache
+def imported(file: Path) -> frozenset[str]:
     """Modules that running `file` may import: what only a type checker reads does not count."""
     found: set[str] = set()
     for node in ast.walk(RunTime().visit(ast.parse(file.read_text(encoding="utf-8")))):
@@ -118,7 +125,7 @@ def imported(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return found
+    return frozenset(found)
 
 
 class RunTime(ast.NodeTransformer):

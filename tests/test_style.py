@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 
 import pytest
+
+# Every file is parsed once, and by one worker.
+pytestmark = pytest.mark.xdist_group("style")
 
 SRC = Path(__file__).parent.parent / "src" / "thinkonce"
 FILES = sorted(SRC.rglob("*.py"))
@@ -34,12 +37,15 @@ class Function:
     unannotated: tuple[str, ...]
 
 
-def functions() -> Iterator[Function]:
-    for file in FILES:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield measured(file, node)
+@cache
+def read(file: Path) -> tuple[tuple[Function, ...], frozenset[int]]:
+    """Its functions, and the numbers of lines that docstrings take. Trees are large: none stays."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return (
+        tuple(measured(file, node) for node in nodes if isinstance(node, functions)),
+        frozenset(number for node in nodes for number in docstring_range(node)),
+    )
 
 
 def measured(file: Path, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Function:
@@ -75,7 +81,7 @@ def worst(functions: list[Function]) -> str:
 
 @pytest.fixture(scope="module")
 def all_functions() -> list[Function]:
-    return list(functions())
+    return [function for file in FILES for function in read(file)[0]]
 
 
 def test_functions_are_short(all_functions: list[Function]) -> None:
@@ -133,7 +139,7 @@ class Lines:
 
 def counted(file: Path) -> Lines:
     text = file.read_text(encoding="utf-8")
-    documented = {number for node in ast.walk(ast.parse(text)) for number in docstring_range(node)}
+    _, documented = read(file)
     comments = sum(
         token.type == tokenize.COMMENT
         for token in tokenize.generate_tokens(io.StringIO(text).readline)
