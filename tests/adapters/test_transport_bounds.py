@@ -21,12 +21,7 @@ MOST = {"max_bytes": 8 * LEAST, "max_entry_bytes": 2 * MIB}
 
 def parts_in(benches: Iterable[Bench]) -> list[Parts]:
     """Every table of ready answers, once."""
-    found = {}
-    for bench in benches:
-        for served in bench._bases.values():
-            parts = served["chat/completions"]._teller.parts  # type: ignore[attr-defined]
-            found[id(parts)] = parts
-    return list(found.values())
+    return list({id(bench.beside.parts): bench.beside.parts for bench in benches}.values())
 
 
 async def test_ready_answers_of_many_base_urls_have_one_bound(stage: Stage) -> None:

@@ -28,7 +28,9 @@ from thinkonce.upstream.server import Server, base_url
 ADDER = """
 import sys
 from thinkonce.gateway.workers import board
-board.PATIENCE = 1_000_000  # none is to give up, however busy the machine
+# Whoever waits some 20 ms gives up, at the price of a miscount. On a busy machine a holder may
+# stand still for longer; that the lock loses nothing shows where nobody gives up.
+board.PATIENCE = 1_000_000
 cell = board.Board(int(sys.argv[1])).cell("sum")
 for _ in range(2000):
     with cell.held():

@@ -273,14 +273,10 @@ async def test_a_reload_takes_clients_up_and_drops_them(stage: Stage) -> None:
 
 async def test_a_stranger_is_told_before_the_body_is_read(stage: Stage) -> None:
     gateway = await guarded(stage, alice=client("tk-a"))
-    host, _, port = gateway.url.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n"
-    writer.write(head.encode())
-    async with asyncio.timeout(10):
-        assert b" 401 " in await reader.readline()
-    writer.close()
-    await writer.wait_closed()
+    async with line(gateway) as caller:
+        await caller.send(head.encode())
+        assert await caller.status() == 401
     await until(lambda: gateway.assembly.metrics.inflight == 0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.conftest import Running, Stage, settings_of
-from gateway.upstream import Out, Seen, chunks, completion, stream
+from gateway.upstream import Seen, telling
 from thinkonce.settings import Namespace, Upstream
 from thinkonce.upstream.pools import Pools
 
@@ -21,13 +21,10 @@ GEFRAGT, ANDERS = "我的密码怎么重置？", "您好，请问我的密碼怎
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {}}}
 
 
-async def answering(seen: Seen, out: Out) -> None:
+@telling
+def answering(seen: Seen) -> str:
     """Says what it was asked, so that one can see whose answer it is."""
-    text = f"An answer to: {seen.json['messages'][-1]['content']}"
-    if seen.json.get("stream"):
-        await stream(out, chunks(text))
-    else:
-        await out.json(completion(text))
+    return f"An answer to: {seen.json['messages'][-1]['content']}"
 
 
 async def semantic(stage: Stage, **sections: Any) -> Running:
@@ -40,6 +37,13 @@ async def ask(gateway: Running, text: str, **fields: Any) -> str:
     got = await gateway.chat(text, **fields)
     assert got.status == 200, got.body
     return got.headers.get("x-cache-match", got.cache)
+
+
+async def settled(gateway: Running) -> None:
+    """Wait for vectors, which come later than entries."""
+    meaning = gateway.assembly.shelf.meaning
+    assert meaning is not None
+    assert await asyncio.to_thread(meaning.spaces.settle, 20)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +174,7 @@ async def test_explain_shows_the_nearest_question_and_what_refused_it(stage: Sta
         body["messages"] = [{"role": "user", "content": text}]
         return (await gateway.post("/cache/explain", body)).json["in_other_words"]
 
-    meaning = gateway.assembly.shelf.meaning
-    assert meaning is not None
-    assert await asyncio.to_thread(meaning.spaces.settle, 20), "vectors come later"
+    await settled(gateway)
     near_miss = await explained("How do I disable the alarm in my car?")
     (candidate,) = near_miss["candidates"]
     assert near_miss["why"] == candidate["refused"] == "guard"
@@ -267,7 +269,7 @@ async def test_an_encrypted_store_holds_no_question_that_can_be_read(
     store = {"url": f"sqlite:///{tmp_path}/answers.db", "encryption_key": "ab" * 32}
     gateway = await semantic(stage, store=store)
     assert [await ask(gateway, each) for each in (ASKED, REPHRASED)] == ["MISS", "lexical"]
-    assert await asyncio.to_thread(gateway.assembly.shelf.meaning.spaces.settle, 20)  # type: ignore[union-attr]
+    await settled(gateway)
     assert gateway.assembly.shelf.flush(10)
     held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"reset my" not in held

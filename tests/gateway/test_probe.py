@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import json
 import re
 import tracemalloc
 
 import pytest
 
+from gateway.asking import asking_of
 from gateway.conftest import CHAT, Got, Running, Stage
 from gateway.upstream import Upstream
-from thinkonce.engine.asking import Asking
+from gateway.wire import asked, line
 from thinkonce.engine.memo import MAX_BODY, MAX_KNOWN, OVERHEAD, Memo
-from thinkonce.protocols.dialect import Asked
-from thinkonce.request.controls import DEFAULTS
 from thinkonce.request.headers import Taken
 from thinkonce.tiers.tier import Key
 
@@ -82,7 +79,7 @@ async def test_the_probe_obeys_purge_expiry_and_controls(stage: Stage) -> None:
 
 async def test_the_memo_is_bounded_and_keeps_no_bodies_apart_from_its_keys() -> None:
     memo = Memo(frozenset(), max_bytes=10 * (OVERHEAD + 100))
-    asking = Asking(b"", {"a": 1}, Asked(), None, None, "", None, None, None)  # type: ignore[arg-type]
+    asking = asking_of(body={"a": 1})
     known = memo.known(b"", [(b"authorization", b"Bearer one")])
     for n in range(50):
         memo.put(known, b"%0100d" % n, asking)
@@ -95,7 +92,7 @@ async def test_the_memo_is_bounded_and_keeps_no_bodies_apart_from_its_keys() -> 
 
 async def test_requests_that_are_never_asked_again_do_not_take_the_place_of_others() -> None:
     memo = Memo(frozenset(), max_bytes=10 * (OVERHEAD + 100))
-    asking = Asking(b"", {}, Asked(), None, None, "", None, None, None)  # type: ignore[arg-type]
+    asking = asking_of()
     known = memo.known(b"", [])
     memo.put(known, b"asked again", asking)
     for n in range(50):
@@ -144,9 +141,7 @@ async def test_what_the_memo_holds_is_what_it_counts() -> None:
         for n in range(500):
             headers = ((b"anthropic-x", bytes(20_000)),)
             local = b"%08000d" % n
-            asking = Asking(
-                b"", {}, Asked(), DEFAULTS, Taken(headers), "", None, Key(local, bytes(32)), None
-            )  # type: ignore[arg-type]
+            asking = asking_of(taken=Taken(headers), key=Key(local, bytes(32)))
             memo.put(known, b"%01000d" % n, asking)
             del headers, asking, local
         taken, _ = tracemalloc.get_traced_memory()
@@ -163,76 +158,41 @@ async def test_pipelined_requests_are_answered_in_order(
     await gateway.chat("known")
     await gateway.chat("known")
 
-    def asked(content: str) -> bytes:
-        message = {"model": "priced", "messages": [{"role": "user", "content": content}]}
-        body = json.dumps(message).encode() if content else b"{"
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
-
-    wanted = ["known", "new", "known", "", "known"]
-    host, port = gateway.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"".join(map(asked, wanted)))
-    seen = []
-    for _ in wanted:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = re.search(r"content-length: (\d+)", head)
-        assert length is not None
-        await reader.readexactly(int(length[1]))
-        cache = re.search(r"x-cache: (\w+)", head)
-        status = head.split(" ")[1]
-        seen.append(cache[1] if cache and status == "200" else status)
+    known, new, broken = asked("known"), asked("new"), asked("x").replace(b"{", b"[", 1)
+    async with line(gateway) as client:
+        await client.send(known + new + known + broken + known)
+        seen = [(await client.answer())[0] for _ in range(5)]
     assert seen == ["HIT", "MISS", "HIT", "400", "HIT"]
-    writer.close()
-    await writer.wait_closed()
 
 
 async def test_a_head_without_end_is_cut_off(stage: Stage) -> None:
     gateway = await stage.gateway(gateway={"header_limit": 4096})
-    host, port = gateway.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nx-long: ")
-    for _ in range(5):
-        writer.write(b"y" * 1000)
-        await writer.drain()
-    assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
-    writer.close()
-    await writer.wait_closed()
+    async with line(gateway) as client:
+        await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nx-long: ")
+        for _ in range(5):
+            await client.send(b"y" * 1000)
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 431 ")
 
 
 async def test_a_head_that_begins_behind_a_large_body_is_no_large_head(stage: Stage) -> None:
     gateway = await stage.gateway(gateway={"header_limit": 4096})
-    host, port = gateway.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    message = {"model": "priced", "messages": [{"role": "user", "content": "long " * 2000}]}
-    body = json.dumps(message).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-    writer.write(head + body + head[:20])
-    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-    writer.write(head[20:] + body)
-    await reader.readuntil(b"HTTP/1.1 200 ")
-    writer.close()
-    await writer.wait_closed()
+    whole = asked("long " * 2000)
+    async with line(gateway) as client:
+        client.writer.write(whole + whole[:20])
+        assert (await client.answer())[0] == "MISS"
+        client.writer.write(whole[20:])
+        assert (await client.answer())[0] == "HIT"
 
 
 async def test_old_and_closing_connections_are_answered_too(gateway: Running) -> None:
     await gateway.chat()
     await gateway.chat()
-    message = {"model": "priced", "messages": [{"role": "user", "content": "hi"}]}
-    body = json.dumps(message).encode()
-    host, port = gateway.url.removeprefix("http://").split(":")
-    for version, more in [("1.0", ""), ("1.1", "connection: close\r\n")]:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(
-            f"POST {CHAT} HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n{more}"
-            f"content-length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
-        answer = await reader.read()
+    for version, more in [(b"HTTP/1.0", ""), (b"HTTP/1.1", "connection: close")]:
+        async with line(gateway) as client:
+            await client.send(asked(more=more).replace(b"HTTP/1.1", version))
+            answer = await client.reader.read()
         assert b"x-cache: HIT" in answer
         assert answer.endswith(b"}")
-        writer.close()
-        await writer.wait_closed()
 
 
 def memo_of(gateway: Running) -> Memo:

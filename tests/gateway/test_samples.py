@@ -13,7 +13,7 @@ import pytest
 from gateway.conftest import Running, Stage, all_ways
 from gateway.test_fallback import named
 from gateway.test_preload import line, send
-from gateway.upstream import Out, Seen, chunks, completion, stream
+from gateway.upstream import saying, telling
 from thinkonce.engine.samples import MOST_REMEMBERED, Samples
 from thinkonce.settings import Upstream as Pool
 
@@ -22,17 +22,8 @@ way = all_ways
 
 async def dice(stage: Stage, samples: int = 3, **sections: Any) -> Running:
     """A model that never says the same twice."""
-
     numbers = itertools.count(1)
-
-    async def script(seen: Seen, out: Out) -> None:
-        text = f"answer {next(numbers)}"
-        if seen.json.get("stream"):
-            await stream(out, chunks(text))
-        else:
-            await out.json(completion(text))
-
-    stage.upstream.script = script
+    stage.upstream.script = telling(lambda seen: f"answer {next(numbers)}")
     cache = {"ttl": 60.0, "samples": samples} | sections.pop("cache", {})
     return await stage.gateway(cache=cache, clock=stage.moving.clock, **sections)
 
@@ -111,11 +102,7 @@ async def test_only_if_cached_takes_whichever_sample_there_is(stage: Stage) -> N
 async def test_another_sample_stands_in_for_a_model_that_fails(stage: Stage) -> None:
     gateway = await dice(stage, 2)
     await ask(gateway, 1)
-
-    async def fails(seen: Seen, out: Out) -> None:
-        await out.json({"error": {"message": "overloaded"}}, 503)
-
-    stage.upstream.script = fails
+    stage.upstream.script = saying({"error": {"message": "overloaded"}}, 503)
     got = await gateway.chat()
     assert (got.status, got.cache, got.text) == (200, "HIT", "answer 1")
 
@@ -123,22 +110,14 @@ async def test_another_sample_stands_in_for_a_model_that_fails(stage: Stage) -> 
 async def test_a_wrong_request_is_told_so_whatever_lies_in_other_samples(stage: Stage) -> None:
     gateway = await dice(stage, 2)
     await ask(gateway, 1)
-
-    async def refuses(seen: Seen, out: Out) -> None:
-        await out.json({"error": {"message": "bad"}}, 400)
-
-    stage.upstream.script = refuses
+    stage.upstream.script = saying({"error": {"message": "bad"}}, 400)
     assert (await gateway.chat()).status == 400
 
 
 async def test_a_fallback_keeps_its_samples_apart(stage: Stage) -> None:
     spare = await stage.another_upstream()
     spare.script = named("spare")
-
-    async def fails(seen: Seen, out: Out) -> None:
-        await out.json({"error": {"message": "overloaded"}}, 503)
-
-    stage.upstream.script = fails
+    stage.upstream.script = saying({"error": {"message": "overloaded"}}, 503)
     pools = {
         "main": Pool(urls=[stage.upstream.url], fallback=["spare"]),
         "spare": Pool(urls=[spare.url]),

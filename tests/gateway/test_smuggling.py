@@ -107,16 +107,14 @@ async def test_chunk_extensions_without_end_are_refused(gateway: Running) -> Non
     async with line(gateway) as client:
         await client.send(GOOD + CHUNKED)
         client.writer.write(b"2;" + b"x" * 2_000_000)
-        async with asyncio.timeout(10):
-            assert (await client.reader.readline()).startswith(b"HTTP/1.1 400 ")
+        assert await client.status() == 400
 
 
 async def test_trailers_without_end_are_refused(gateway: Running) -> None:
     async with line(gateway) as client:
         await client.send(GOOD + CHUNKED + b"2\r\n{}\r\n0\r\n")
         client.writer.write(b"x-trailer: y\r\n" * 100_000)
-        async with asyncio.timeout(10):
-            assert (await client.reader.readline()).startswith(b"HTTP/1.1 400 ")
+        assert await client.status() == 400
 
 
 async def test_a_chunk_may_announce_more_than_a_body_may_hold_and_is_refused_when_it_does(
@@ -125,8 +123,7 @@ async def test_a_chunk_may_announce_more_than_a_body_may_hold_and_is_refused_whe
     gateway = await stage.gateway(gateway={"body_limit": 1024})
     async with line(gateway) as client:
         client.writer.write(GOOD + CHUNKED + b"7fffffffffffffff\r\n" + b"x" * 5000)
-        async with asyncio.timeout(10):
-            assert (await client.reader.readline()).startswith(b"HTTP/1.1 413 ")
+        assert await client.status() == 413
 
 
 # -- what becomes a header or a line of the log ------------------------------------------
@@ -186,8 +183,7 @@ async def test_control_characters_in_a_forwarded_header_never_reach_the_upstream
     data = asked(more="openai-beta: a\x01b")
     async with line(gateway) as client:
         await client.send(data)
-        status = int((await client.reader.readline()).split()[1])
-    assert status == 400
+        assert await client.status() == 400
     assert upstream.calls == 0
 
 

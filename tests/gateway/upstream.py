@@ -249,6 +249,19 @@ def saying(body: Any, status: int = 200, **more: str) -> Script:
     return say
 
 
+def telling(say: Callable[[Seen], str]) -> Script:
+    """A chat answer, in the shape asked for, that `say` puts into words."""
+
+    async def tell(seen: Seen, out: Out) -> None:
+        text = say(seen)
+        if seen.json.get("stream"):
+            await stream(out, chunks(text))
+        else:
+            await out.json(completion(text))
+
+    return tell
+
+
 def once(gate: asyncio.Event, script: Script) -> Script:
     """`script`, once `gate` is set."""
 

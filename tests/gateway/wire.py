@@ -34,6 +34,11 @@ class Line:
         status = head.split(" ")[1]
         return (cache[1] if cache and status == "200" else status), body
 
+    async def status(self) -> int:
+        """That of the next answer, of which the rest stays unread."""
+        async with asyncio.timeout(10):
+            return int((await self.reader.readline()).split()[1])
+
     async def ask(self, data: bytes) -> str:
         await self.send(data)
         return (await self.answer())[0]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from random import Random
+from typing import Protocol
 
 import pytest
 
@@ -43,14 +44,14 @@ class Shelf:
     def update(
         self,
         group: str,
-        names: object,
+        names: Collection[bytes],
         change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]],
     ) -> None:
         self._check()
         with self._lock:
             self.updates += 1
             held = self.rows.setdefault(group, {})
-            held.update(change({name: held[name] for name in names if name in held}))  # type: ignore[attr-defined]
+            held.update(change({name: held[name] for name in names if name in held}))
 
     def _check(self) -> None:
         if self.fails:
@@ -76,6 +77,10 @@ class Equal(Judge):
         self.closed = True
 
 
+class Make(Protocol):
+    def __call__(self, ledger: bool = True) -> Audits: ...
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -92,7 +97,7 @@ def judge() -> Equal:
 
 
 @pytest.fixture
-def make(clock: FakeClock, shelf: Shelf, judge: Equal) -> Iterator[Callable[[], Audits]]:
+def make(clock: FakeClock, shelf: Shelf, judge: Equal) -> Iterator[Make]:
     """As many processes as a test likes, on one shelf; dice always fall for an audit."""
     made = []
 
@@ -130,7 +135,7 @@ def audited(audits: Audits, account: Account, *fresh: str) -> None:
         assert audits.flush(LONG)
 
 
-def test_an_audit_is_judged_counted_and_stored(make: Callable[[], Audits], shelf: Shelf) -> None:
+def test_an_audit_is_judged_counted_and_stored(make: Make, shelf: Shelf) -> None:
     audits = make()
     account = account_of(audits)
     for fresh in ("same", "same", "other"):
@@ -162,7 +167,7 @@ def test_dice_and_bands_decide_what_is_audited(shelf: Shelf, judge: Equal) -> No
 
 
 def test_an_alarm_is_heeded_at_once_by_the_process_and_told_once(
-    make: Callable[[], Audits], clock: FakeClock, caplog: pytest.LogCaptureFixture
+    make: Make, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = make(), make()
     mine, other = account_of(one), account_of(two)
@@ -182,7 +187,7 @@ def test_an_alarm_is_heeded_at_once_by_the_process_and_told_once(
 
 
 def test_certificates_are_told_and_offered_for_metrics(
-    make: Callable[[], Audits], caplog: pytest.LogCaptureFixture
+    make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     audits = make()
     account = account_of(audits, Mode.CERTIFIED)
@@ -204,7 +209,7 @@ def test_certificates_are_told_and_offered_for_metrics(
 
 
 def test_off_after_alarms_means_nothing_is_drawn_until_a_reset(
-    make: Callable[[], Audits], caplog: pytest.LogCaptureFixture
+    make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     audits = make()
     account = account_of(audits)
@@ -221,7 +226,7 @@ def test_off_after_alarms_means_nothing_is_drawn_until_a_reset(
 
 
 def test_what_somebody_calls_wrong_teaches_the_entry_and_stays_out_of_the_bound(
-    make: Callable[[], Audits],
+    make: Make,
 ) -> None:
     audits = make()
     account = account_of(audits)
@@ -234,7 +239,7 @@ def test_what_somebody_calls_wrong_teaches_the_entry_and_stays_out_of_the_bound(
 
 
 def test_what_no_judge_can_tell_counts_neither_way(
-    make: Callable[[], Audits], caplog: pytest.LogCaptureFixture
+    make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     audits = make()
     account = account_of(audits)
@@ -246,9 +251,7 @@ def test_what_no_judge_can_tell_counts_neither_way(
     assert "the judge failed: broken" in caplog.text
 
 
-def test_a_judge_that_cannot_keep_up_is_not_waited_for(
-    make: Callable[[], Audits], judge: Equal
-) -> None:
+def test_a_judge_that_cannot_keep_up_is_not_waited_for(make: Make, judge: Equal) -> None:
     audits = make()
     account = account_of(audits)
     judge.go.clear()
@@ -264,7 +267,7 @@ def test_a_judge_that_cannot_keep_up_is_not_waited_for(
 
 
 def test_while_the_store_refuses_audits_count_here_and_are_stored_later(
-    make: Callable[[], Audits], shelf: Shelf, clock: FakeClock
+    make: Make, shelf: Shelf, clock: FakeClock
 ) -> None:
     audits = make()
     account = account_of(audits)
@@ -285,7 +288,7 @@ def test_while_the_store_refuses_audits_count_here_and_are_stored_later(
 
 
 def test_results_that_wait_for_the_store_are_bounded(
-    make: Callable[[], Audits], shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    make: Make, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(account_module, "MOST_PENDING", 4)
     audits = make()
@@ -298,7 +301,7 @@ def test_results_that_wait_for_the_store_are_bounded(
 
 
 def test_a_store_that_cannot_be_read_at_first_is_read_again(
-    make: Callable[[], Audits], shelf: Shelf, clock: FakeClock
+    make: Make, shelf: Shelf, clock: FakeClock
 ) -> None:
     audited(one := make(), account_of(one), "other", "same")
     shelf.fails = True
@@ -311,7 +314,7 @@ def test_a_store_that_cannot_be_read_at_first_is_read_again(
     assert account.shown().audits == 2
 
 
-def test_without_a_store_all_works_and_is_forgotten(make: Callable[..., Audits]) -> None:
+def test_without_a_store_all_works_and_is_forgotten(make: Make) -> None:
     audits = make(ledger=False)
     account = account_of(audits)
     audit(audits, account)
@@ -321,7 +324,7 @@ def test_without_a_store_all_works_and_is_forgotten(make: Callable[..., Audits])
 
 
 def test_another_basis_or_mode_has_an_account_of_its_own_and_finds_it_again(
-    make: Callable[[], Audits],
+    make: Make,
 ) -> None:
     audits = make()
     account = account_of(audits)
@@ -336,7 +339,7 @@ def as_dict(grounds: Grounds) -> dict[str, object]:
     return {name: getattr(grounds, name) for name in grounds.__struct_fields__}
 
 
-def test_a_state_that_cannot_be_read_begins_anew(make: Callable[[], Audits], shelf: Shelf) -> None:
+def test_a_state_that_cannot_be_read_begins_anew(make: Make, shelf: Shelf) -> None:
     audited(one := make(), account_of(one), "same")
     held = next(iter(shelf.rows.values()))
     held[HEAD], held[b"entry"] = b"\xff", b"\xff"
@@ -346,11 +349,9 @@ def test_a_state_that_cannot_be_read_begins_anew(make: Callable[[], Audits], she
     assert account_of(make()).shown().audits == 1
 
 
-def test_entries_with_a_history_are_bounded(
-    make: Callable[[], Audits], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entries_with_a_history_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(account_module, "MOST_ENTRIES", 5)
-    audits = make(ledger=False)  # type: ignore[call-arg]
+    audits = make(ledger=False)
     account = account_of(audits)
     for number in range(9):
         account.enter(Result(None, b"%d" % number, 3.0, True))
@@ -359,8 +360,8 @@ def test_entries_with_a_history_are_bounded(
     assert account.sure(b"8", 3.0) < account.sure(b"unknown", 3.0)
 
 
-def test_the_prior_follows_the_entries_of_the_namespace(make: Callable[[], Audits]) -> None:
-    audits = make(ledger=False)  # type: ignore[call-arg]
+def test_the_prior_follows_the_entries_of_the_namespace(make: Make) -> None:
+    audits = make(ledger=False)
     account = account_of(audits)
     before = account.sure(b"unknown", 2.0)
     rng = Random(1)
@@ -371,9 +372,7 @@ def test_the_prior_follows_the_entries_of_the_namespace(make: Callable[[], Audit
     assert not account.refit(), "not before as many observations again"
 
 
-def test_closing_ends_the_thread_and_stores_what_there_is(
-    make: Callable[[], Audits], judge: Equal
-) -> None:
+def test_closing_ends_the_thread_and_stores_what_there_is(make: Make, judge: Equal) -> None:
     audits = make()
     account = account_of(audits)
     for _ in range(20):
@@ -385,7 +384,7 @@ def test_closing_ends_the_thread_and_stores_what_there_is(
     assert audits.numbers().compared == 20, "nothing is done after it"
 
 
-def test_a_draw_of_an_older_term_changes_nothing(make: Callable[[], Audits]) -> None:
+def test_a_draw_of_an_older_term_changes_nothing(make: Make) -> None:
     audits = make()
     account = account_of(audits)
     late = account.draw(0, 0.0)
@@ -396,7 +395,7 @@ def test_a_draw_of_an_older_term_changes_nothing(make: Callable[[], Audits]) -> 
     assert account.shown().audits == 0
 
 
-def test_a_reset_in_another_process_is_no_event_here(make: Callable[[], Audits]) -> None:
+def test_a_reset_in_another_process_is_no_event_here(make: Make) -> None:
     one, two = make(), make()
     mine, other = account_of(one), account_of(two)
     audited(one, mine, "other", "same")

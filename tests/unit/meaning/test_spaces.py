@@ -25,6 +25,7 @@ from thinkonce.testing.entries import hint_of, key_of
 from unit.meaning.question_desk import WIDTH, Desk, Fixed, vector_of
 
 SETTLING = 20.0  # seconds; far more than any of it takes
+RECALL = 0.99  # what a graph is set up for; its vectors are the same in every run
 Make = Callable[..., Desk]
 
 
@@ -379,19 +380,19 @@ def test_keys_that_memory_no_longer_has_are_forgotten(
 # -- many rows -----------------------------------------------------------------------------------
 
 
-def test_many_rows_move_into_a_graph_and_are_found_at_every_moment(
+def test_of_rows_that_move_into_a_graph_99_in_100_are_found_at_every_moment(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(space_module, "GRAPH_FROM", 100)
     monkeypatch.setattr(space_module, "MOVE_FROM", 40)
     monkeypatch.setattr(space_module, "MOVED", 7)
     desk = make(stored=False)
-    missed = 0
+    found = []
     for number in range(300):
         desk.put(f"question {number}")
-        for asked in (0, number // 2, number):
-            missed += desk.found(f"question {asked}", count=1) != [f"question {asked}"]
-    assert missed <= 9, "a graph passes over one in a hundred"
+        for asked in (f"question {each}" for each in (0, number // 2, number)):
+            found.append(desk.found(asked, count=1) == [asked])
+    assert sum(found) / len(found) >= RECALL
     settled(desk)
     space = desk.spaces.space(hint_of("").partition)
     assert len(space) == 300

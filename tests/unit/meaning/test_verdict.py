@@ -25,6 +25,7 @@ from thinkonce.meaning.verifier import Scale, Scales
 from thinkonce.meaning.veto import Veto
 
 CUTS = (3.0, 2.0, 1.0)
+PLAIN = Scale(Platt(1.0, 0.0))
 ASKED = "How do I reset my password?"
 SAME = "What is the way to change a forgotten password?"
 
@@ -45,10 +46,7 @@ class Said:
     def close(self) -> None: ...
 
 
-def grounds(
-    scale: Scale | None = Scale(Platt(1.0, 0.0)),  # noqa: B008
-    least: float = 0.0,
-) -> Grounds:
+def grounds(scale: Scale | None = PLAIN, least: float = 0.0) -> Grounds:
     return Grounds("en", None, scale, CUTS, 0, "test", least)
 
 

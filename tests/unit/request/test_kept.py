@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkonce.errors import CorruptEntry
-from thinkonce.request.controls import Controls
+from thinkonce.request.controls import DEFAULTS, Controls
 from thinkonce.request.kept import (
     MOST_PACKED,
     KeptRequest,
@@ -36,7 +36,7 @@ values = st.recursive(
 
 
 def parts_of(
-    controls: Controls = Controls(),  # noqa: B008 - frozen
+    controls: Controls = DEFAULTS,
     body: dict[str, Any] = BODY,
     headers: tuple[tuple[bytes, bytes], ...] = (),
     query: bytes = b"",
