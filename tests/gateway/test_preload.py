@@ -15,6 +15,7 @@ from gateway.test_embeddings import embed
 from gateway.upstream import Out as ScriptOut
 from gateway.upstream import Seen, answer
 from thinkonce.cli import main
+from thinkonce.engine.endpoint import Endpoint
 from thinkonce.gateway.admin.preload import Pace
 
 LINES = {"content-type": "application/jsonl"}
@@ -286,6 +287,36 @@ async def test_a_batch_of_embeddings_is_stored_input_by_input(
     assert told.json["nearest"]["differences"][0]["field"] == "input"
     told = await gateway.post("/cache/explain", json.loads(inputs("a", "b")), ANONYMOUS)
     assert told.json["would"] == "hit"
+
+
+@pytest.mark.parametrize(
+    "whose",
+    [
+        {"x-thinkonce-tenant": "anonymous"},
+        {"x-thinkonce-client-authorization": "Bearer sk-a"},
+        {"x-thinkonce-client-api-key": "sk-a"},
+    ],
+    ids=lambda named: next(iter(named)),
+)
+async def test_a_preload_saves_nothing_and_is_not_remembered_whoever_is_named(
+    gateway: Running, stage: Stage, whose: dict[str, str]
+) -> None:
+    stage.upstream.script = embed
+
+    def inputs(*given: str) -> str:
+        body = {"model": "priced", "input": list(given)}
+        return json.dumps({"method": "POST", "url": "/v1/embeddings", "body": body})
+
+    rows, _ = await send(gateway, [inputs("a"), inputs("a", "b")], LINES | whose, "?concurrency=1")
+    assert [row["stored"] for row in rows] == [True, True]
+    stage.upstream.script = answer
+    rows, _ = await send(gateway, [line("one")], LINES | whose)
+    assert rows[0]["stored"]
+    assert (await gateway.get("/cache/stats")).json["savings"]["totals"]["calls"] == 0
+    assert await gateway.metric("thinkonce_saved_tokens_total") == 0, "a vector was there already"
+    chat = gateway.assembly.service.cached["/v1/chat/completions"]
+    assert isinstance(chat, Endpoint)
+    assert len(chat.memo) == 0, "what it asked is no client's question"
 
 
 async def test_an_organisation_and_a_project_are_part_of_whose_they_are(

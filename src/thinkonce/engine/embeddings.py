@@ -242,7 +242,7 @@ class EmbeddingsEndpoint(CachedPath):
     def _save(self, request: _Request, found: Sequence[Answer], told: BatchSum) -> None:
         """Count what the request saved; what is made anew for it costs what it saves."""
         items = [each for each in found if not each.value_is_own]
-        if request.call.tenant or not items:
+        if not (request.call.counts and items):
             return
         paid = [each for each in items if any(each is other for other in request.renewed)]
         tokens = told.tokens - sum(each.entry.tokens for each in paid if each.entry is not None)

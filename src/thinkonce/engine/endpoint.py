@@ -159,8 +159,9 @@ class Endpoint(CachedPath):
         """False if what was found cannot take the shape asked for."""
         call.outcome, call.reason = found.outcome, found.reason or ""
         call.tier = found.tier or ""
-        plain = asking.controls is DEFAULTS and not (call.tenant or asking.fallback)
-        if found.refused is None and plain and self._inline:
+        plain = asking.controls is DEFAULTS and not asking.fallback
+        own = call.counts and not call.tenant  # whose it is follows from what was sent
+        if found.refused is None and plain and own and self._inline:
             known = self.memo.known(call.query, call.headers)
             self.memo.put(known, asking.raw, asking)
         if isinstance(found.raw, Live):

@@ -60,6 +60,7 @@ class Head:
 
     __slots__ = ("client", "head", "headers", "query")
     tenant = ""  # named by an administrator, in place of the credential's
+    counts = True  # False: no client asked, so it saves nothing and is not remembered
     sample: int | None = None  # named by an administrator, in place of whose turn it is
 
     def __init__(

@@ -47,7 +47,7 @@ class Teller:
 
     async def entry(self, call: Call, asking: Asking, found: Answer, entry: Entry) -> bool:
         """A HIT or STALE answer; False if the entry cannot take the shape asked for."""
-        if _is_plain_hit(found) and not (asking.controls.label or call.tenant or call.renews):
+        if _is_plain_hit(found) and call.counts and not (asking.controls.label or call.renews):
             return await self._plain_hit(call, asking, entry)
         asked = asking.asked
         ready = self.parts.serving(entry, self.dialect, asked)
@@ -219,7 +219,7 @@ class Teller:
 
     def _save(self, call: Call, kind: Saved, ready: marks.Ready, entry: Entry, micros: int) -> None:
         """Count what `call` saved. A preload saves nothing; a hit that is renewed only time."""
-        if call.tenant:
+        if not call.counts:
             return
         account = self._account(kind, ready, entry)
         if call.renews:

@@ -266,7 +266,7 @@ def call_for(
         "state": {},
     }
     inner = Call(scope, _stays, Capture(), outer.started)
-    inner.id, inner.tenant = outer.id, whose.tenant
+    inner.id, inner.tenant, inner.counts = outer.id, whose.tenant, False
     return inner
 
 
