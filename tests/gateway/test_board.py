@@ -16,13 +16,15 @@ from thinkonce.gateway.workers.lines import CUT, WholeLines, pieces
 from thinkonce.gateway.workers.shares import (
     SharedAllowance,
     SharedQuota,
+    bounded_clients,
     bounded_servers,
     give_back_all,
     shared_room,
 )
-from thinkonce.settings import Upstream
+from thinkonce.settings import Client, Upstream
 from thinkonce.testing import FakeClock
 from thinkonce.upstream.line import Line
+from thinkonce.upstream.room import CLIENTS
 from thinkonce.upstream.server import Server, base_url
 
 ADDER = """
@@ -125,6 +127,24 @@ async def test_a_server_gets_no_more_requests_from_two_workers_than_from_one(boa
     upstreams = {"p": Upstream(urls=["http://h"], max_concurrent=2)}
     give_back_all(board, bounded_servers(upstreams), 1)  # it was killed
     assert here.take([one]) is one
+
+
+async def test_a_client_has_no_more_under_way_at_two_workers_than_at_one(board):
+    alice = Client(key_sha256="a" * 64, max_concurrent=2)
+    name = f"alice {alice.key_sha256}"
+    one, two = (shared_room(board, CLIENTS, name, 2, place, 2) for place in range(2))
+    assert one.take()
+    assert two.take()
+    for room in (one, two):
+        assert not room.has_one()
+        assert not room.take()
+    one.give_back()
+    assert two.has_one()
+    assert one.take()
+    give_back_all(board, bounded_clients({"alice": alice}), 1)  # it was killed
+    assert one.take()
+    assert not two.has_one()
+    assert bounded_clients({"bob": Client(key_sha256="b" * 64)}) == set()
 
 
 HOLDER = """

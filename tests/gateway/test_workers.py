@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from gateway.conftest import CHAT, Got
 from gateway.test_processes import Halfway, Host, Process, flushed, joined
-from gateway.upstream import Out, Seen, Upstream, completion, once, saying
+from gateway.upstream import Out, Seen, Upstream, answer, completion, once, saying
 from thinkonce.host.process import is_pid_taken
 
 TWO = ("--workers", "2")
@@ -234,6 +235,37 @@ async def test_limits_settings_and_allowances_hold_for_all_workers_together(host
     file.write_text('[cache]\nmax_bytes = "many"\n')
     gateway.child.send_signal(signal.SIGHUP)
     assert "max_bytes" in await said(gateway, "stays as it was")
+
+
+@pytest.mark.slow
+async def test_a_client_s_places_are_of_all_workers_and_a_killed_one_gives_them_back(
+    host: Host,
+) -> None:
+    async def script(seen: Seen, out: Out) -> None:
+        if seen.json["messages"][0]["content"] == "stuck":
+            await asyncio.Event().wait()
+        await answer(seen, out)
+
+    host.upstream.script = script
+    digest = hashlib.sha256(b"test").hexdigest()
+    (host.folder / "thinkonce.toml").write_text(
+        f'[clients.alice]\nkey_sha256 = "{digest}"\nmax_concurrent = 1\n'
+    )
+    gateway = await host.gateway(*TWO)
+    one, two = await crew(host, gateway)
+    stuck = asyncio.create_task(one.chat("stuck", key="test"))
+    await host.upstream.called()
+    for worker in (two, *await crew(host, gateway)):
+        assert (await worker.chat(key="test")).status == 429
+    assert await two.metric("thinkonce_limited_total") == 3
+    for pid in children(gateway):  # the one that serves it among them
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(aiohttp.ClientError):
+        await stuck
+    for _ in range(2):
+        await said(gateway, "serves again")
+    for worker in await crew(host, gateway):
+        assert (await worker.chat(key="test")).status == 200
 
 
 @pytest.mark.slow

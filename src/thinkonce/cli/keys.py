@@ -55,6 +55,9 @@ def add(
         list[str] | None, typer.Option(help="A pattern it may ask for; may be repeated.")
     ] = None,
     rate_limit: Annotated[int | None, typer.Option(help="Requests a minute.")] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(help="Requests under way at a time.")
+    ] = None,
     max_bytes: Annotated[
         str | None, typer.Option(help="What its answers may take, such as 256MiB.")
     ] = None,
@@ -72,6 +75,7 @@ def add(
         "group": group,
         "models": models,
         "rate_limit": rate_limit,
+        "max_concurrent": max_concurrent,
         "max_bytes": max_bytes,
     }
     _append(document, name, {field: value for field, value in row.items() if value is not None})
@@ -95,13 +99,14 @@ def list_clients(config: Config = None, as_json: AsJson = False) -> None:
         )
         return
     print_table(
-        ("NAME", "GROUP", "MODELS", "RATE", "BYTES", "DIGEST", "TENANT"),
+        ("NAME", "GROUP", "MODELS", "RATE", "AT ONCE", "BYTES", "DIGEST", "TENANT"),
         [
             (
                 name,
                 client.group or "-",
                 ", ".join(client.models) or "all",
                 "-" if client.rate_limit is None else f"{client.rate_limit}/min",
+                "-" if client.max_concurrent is None else str(client.max_concurrent),
                 show_bytes(client.max_bytes),
                 client.key_sha256[:8],
                 tenants.get(name, "-"),

@@ -28,6 +28,12 @@ class Quota(Protocol):
     async def refresh(self) -> bool: ...
 
 
+class Room(Protocol):
+    """How many requests it may have under way. See `upstream.room`."""
+
+    def has_one(self) -> bool: ...
+
+
 class ClientRules(Protocol):
     """Belongs to one event loop."""
 
@@ -42,6 +48,13 @@ class ClientRules(Protocol):
 
     @property
     def quota(self) -> Quota | None: ...
+
+    @property
+    def room(self) -> Room | None: ...
+
+    def may_ask(self) -> bool:
+        """Whether a request would be let in now."""
+        ...
 
     @property
     def is_gone(self) -> bool:

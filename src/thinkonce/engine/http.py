@@ -13,6 +13,7 @@ from thinkonce.web.exchange import (
     ClientGone,
     Header,
     HttpError,
+    Limited,
     Message,
     Receive,
     Scope,
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
     from thinkonce.engine.client_rules import ClientRules
     from thinkonce.engine.marks import Ready
     from thinkonce.tiers.tier import Key
+    from thinkonce.upstream.room import Room
+    from thinkonce.web.bodies import Bodies
 
 __all__ = (
     "Call",
     "ClientGone",
     "Head",
     "HttpError",
+    "Limited",
     "Message",
     "Receive",
     "Scope",
@@ -49,6 +53,8 @@ __all__ = (
 _BODY_SETTING = "[gateway] body_limit"
 # Of a compressed body, what is unpacked on the event loop itself, bytes.
 AT_ONCE = 256 * 1024
+# And what is unpacked elsewhere before it is counted.
+STEP = 4 * 2**20
 # What a compressed body may unfold to, in times its size, above that: conversations come to ten,
 # deflate's most is 1,032. What is unfolded is held for as long as the upstream is asked.
 MOST_TIMES = 100
@@ -93,6 +99,9 @@ class Call(Head):
     cuts = False  # an answer that breaks off is cut; else its last event says so
     endpoint = ""  # "" for pages of the gateway itself: they are not counted
     model = ""
+    room: Room | None = None  # in which it has a place until it ends: its client's
+    bodies: Bodies | None = None  # in which `held` bytes of its body count until it ends
+    held = 0
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
         super().__init__(scope["headers"], scope["query_string"])
@@ -104,34 +113,75 @@ class Call(Head):
         self.cycle: RequestResponseCycle | None = scope["state"].pop(CYCLE, None)
         self.read: object | None = scope["state"].pop(READ, None)
 
+    def hold(self, size: int) -> None:
+        """Count `size` bytes more of its body. Raises Limited where there is no room for them."""
+        if self.bodies is not None:
+            if not self.bodies.take(size, self.held):
+                raise _no_room()
+            self.held += size
+
+    def let_go(self) -> None:
+        """It has ended: what it held is others'."""
+        if self.bodies is not None:
+            self.bodies.give_back(self.held)
+            self.held = 0
+        if self.room is not None:
+            self.room.give_back()
+            self.room = None
+
 
 async def read_body(
     call: Call, limit: int, message: Message | None = None, *, decompress: bool = True
 ) -> bytes:
-    """The request's body. Raises HttpError 413, 415, 400, 401; ClientGone.
+    """The request's body. Raises HttpError 413, 415, 400, 401, 503; ClientGone.
 
     `message`: the first part of it, where that was received before.
     """
+    if message is None:
+        check_length(call, limit)
     declared = call.head.get(b"content-length")
     state = call.scope["state"]
     body = await read_whole(
-        call.receive, limit, declared=declared, first=message, setting=_BODY_SETTING, state=state
+        call.receive,
+        limit,
+        declared=declared,
+        first=message,
+        setting=_BODY_SETTING,
+        state=state,
+        count=call.hold,
     )
     if call.client is not None and call.client.is_gone:
         said = "the API key is not known to this gateway any more"
         raise HttpError(401, said, code="invalid_api_key")
     coding = call.head.get(b"content-encoding") if decompress else None
-    return body if coding is None else await _decompress(body, coding.lower(), limit)
+    return body if coding is None else await _decompress(call, body, coding.lower(), limit)
 
 
 def check_length(call: Call, limit: int) -> None:
-    """Raises HttpError 413 for a body that is announced as larger, before it is asked for."""
+    """Look at what is announced of a body, before it is asked for.
+
+    Raises HttpError 413 for one that is larger than `limit`, Limited where there is no room now.
+    """
     declared = call.head.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > limit:
+    if not declared.isdigit():
+        return
+    if int(declared) > limit:
         raise too_large(limit, _BODY_SETTING)
+    if call.bodies is not None and not call.bodies.has_room(int(declared), call.held):
+        raise _no_room()
 
 
-async def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
+def _no_room() -> Limited:
+    return Limited(
+        503,
+        "bodies_limit",
+        "the bodies of requests under way take all the room there is for them "
+        "([gateway] bodies_limit)",
+        code="bodies_limit_exceeded",
+    )
+
+
+async def _decompress(call: Call, body: bytes, coding: bytes, limit: int) -> bytes:
     if coding in (b"", b"identity"):
         return body
     if coding not in _CODINGS:
@@ -141,23 +191,27 @@ async def _decompress(body: bytes, coding: bytes, limit: int) -> bytes:
             "or identity",
             param="content-encoding",
         )
-    unpacker, most = zlib.decompressobj(wbits=_CODINGS[coding]), limit
+    unpacker, allowed = zlib.decompressobj(wbits=_CODINGS[coding]), limit
     limit = min(limit, max(AT_ONCE, MOST_TIMES * len(body)))
     try:
-        plain = unpacker.decompress(body, min(limit + 1, AT_ONCE))
-        if unpacker.unconsumed_tail and len(plain) <= limit:  # the loop has others to serve
-            more = limit + 1 - len(plain)
-            plain += await to_thread(unpacker.decompress, unpacker.unconsumed_tail, more)
+        pieces = [unpacker.decompress(body, min(limit + 1, AT_ONCE))]
+        call.hold(size := len(pieces[0]))
+        while unpacker.unconsumed_tail and size <= limit:  # the loop has others to serve
+            most = min(limit + 1 - size, STEP)
+            more = await to_thread(unpacker.decompress, unpacker.unconsumed_tail, most)
+            call.hold(len(more))
+            pieces.append(more)
+            size += len(more)
     except zlib.error as error:
         raise HttpError(400, f"body: not {coding.decode()}: {error}", param="body") from error
-    if len(plain) > most:
-        raise too_large(most, _BODY_SETTING)
-    if len(plain) > limit:
+    if size > allowed:
+        raise too_large(allowed, _BODY_SETTING)
+    if size > limit:
         said = f"body: {len(body)} bytes unfold to more than {MOST_TIMES} times their size"
         raise HttpError(413, said, code="body_too_large", param="body")
     if not unpacker.eof:
         raise HttpError(400, f"body: {coding.decode()} data is cut off", param="body")
-    return plain
+    return b"".join(pieces)
 
 
 async def send_ready(call: Call, lines: bytes, body: bytes) -> None:

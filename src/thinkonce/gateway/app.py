@@ -18,6 +18,7 @@ from thinkonce.engine.http import (
     Call,
     ClientGone,
     HttpError,
+    Limited,
     Receive,
     Scope,
     Send,
@@ -32,7 +33,7 @@ from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.access_log import AccessLog, Told
 from thinkonce.gateway.cors import Cors, asks_first, is_open_to_pages
 from thinkonce.gateway.counts import Counts
-from thinkonce.gateway.edge import guarded
+from thinkonce.gateway.edge import bodies_of, guarded
 from thinkonce.gateway.front_page import front_page
 from thinkonce.gateway.metrics import exposition
 from thinkonce.gateway.service import Ground, Service
@@ -67,7 +68,7 @@ class Gateway:
         self.tracing: Tracing | None = None
         self._metrics, self._team, self._access_log = ground.metrics, ground.team, access_log
         self._id = ground.gateway_id.encode()
-        self.ids, self.clients = ids, service.clients
+        self.ids, self.clients, self._bodies = ids, service.clients, ground.metrics.bodies
         self.adopt(service)
         self._pages: dict[str, Handler] = {
             "/healthz": self._health,
@@ -89,21 +90,25 @@ class Gateway:
         self._passing, self._admin = service.passing, service.admin
         self._describe = service.describe
         self._body_limit = service.settings.gateway.body_limit
+        self._bodies.most = bodies_of(service.settings.gateway)
 
     def guard(self, edge: Edge) -> None:
         """Answer for what `edge` refuses, and count its connections."""
         guarded(edge, self.ids, self._access_log, self._metrics)
+        edge.bodies = self._bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         call = Call(scope, receive, send, perf_counter())
+        call.bodies = self._bodies
         self._metrics.inflight += 1
         serving = None if self.tracing is None else self.tracing.begin(call)
         try:
             await self._serve(call)
         finally:
             self._metrics.inflight -= 1
+            call.let_go()
             self._note(call)
             if serving is not None:
                 known = call.path in self.cached or call.path in self._pages
@@ -123,8 +128,7 @@ class Gateway:
                 await self._other(call)
                 return
             self.clients.admit(call)
-            if b"expect" in call.head:
-                check_length(call, self._body_limit)
+            check_length(call, self._body_limit)
             if self.strict is not None and self.strict.concerns(call):
                 await self.strict.answer(call, self._body_limit)
                 return
@@ -135,6 +139,8 @@ class Gateway:
                 return
             await send_ready(call, *plain)
         except HttpError as error:
+            if isinstance(error, Limited):
+                self._metrics.limited(error.limit)
             await send_error(call, error)
         except RequestError as error:
             await send_error(call, HttpError.of(error))

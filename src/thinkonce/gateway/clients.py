@@ -3,6 +3,9 @@
     request ──► whose key is it? ──► nobody's: 401
                      │
                      ▼
+             place among its requests under way ──► none free: 429
+                     │
+                     ▼
                 allowance ──► used up: 429
                      │
                      ▼
@@ -20,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from thinkonce.clock import Clock
-from thinkonce.engine.http import Call, HttpError
+from thinkonce.engine.http import Call, HttpError, Limited
 from thinkonce.engine.tenants import Tenants, digest_of
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.admin.access import is_loopback, why_not_local
@@ -30,6 +33,7 @@ from thinkonce.gateway.team import Place
 from thinkonce.request.headers import SECRETS
 from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
+from thinkonce.upstream.room import CLIENTS, Room
 
 __all__ = ("Clients", "KnownClient", "check_guarded")
 
@@ -45,7 +49,7 @@ _CHOOSING = ("model", "models", "route")
 class KnownClient:
     """One of `[clients]`. Belongs to one event loop."""
 
-    __slots__ = ("allowance", "is_gone", "name", "quota", "row", "tenant")
+    __slots__ = ("allowance", "is_gone", "name", "quota", "room", "row", "tenant")
 
     def __init__(
         self,
@@ -63,9 +67,21 @@ class KnownClient:
         self.allowance = None if limit is None else _allowance(alike, limit, clock, place)
         used = partial(measure, tenant)
         self.quota = None if most is None else _quota(tenant, most, used, clock, place)
+        self.room = None if row.max_concurrent is None else _room(name, row, place)
 
     def __repr__(self) -> str:
         return f"KnownClient({self.name!r})"
+
+    def may_ask(self) -> bool:
+        """Whether `Clients.admit` would let a request in now; nothing is taken."""
+        allowance, room = self.allowance, self.room
+        return (allowance is None or allowance.has_one()) and (room is None or room.has_one())
+
+    def take_over(self, former: KnownClient) -> None:
+        """From now on it stands in for `former`, whose requests under way count on."""
+        if self.room is not None and former.room is not None:
+            former.room.most = self.room.most
+            self.room = former.room
 
     @property
     def is_limited(self) -> bool:
@@ -141,7 +157,10 @@ class Clients:
     def followed_by(self, clients: Clients) -> None:
         """`clients` are known from now on: who is not among them is gone."""
         for digest, client in self._known.items():
-            client.is_gone = digest not in clients._known
+            heir = clients._known.get(digest)
+            client.is_gone = heir is None
+            if heir is not None and heir.name == client.name:
+                heir.take_over(client)
 
     def find(self, headers: Iterable[Header]) -> KnownClient | None:
         """The client whose key is among `headers`; None where there are too many to be keys.
@@ -157,7 +176,10 @@ class Clients:
         return next((client for client in found if client is not None), None)
 
     def admit(self, call: Call) -> None:
-        """Let a request in and note whose it is. Raises HttpError 401, 403, 429."""
+        """Let a request in and note whose it is. Raises HttpError 401, 403, 429.
+
+        A place that it takes is noted in `call.room`, also where it is refused then.
+        """
         if self.only_local and (why := why_not_local(call)):
             raise HttpError(
                 403,
@@ -171,6 +193,10 @@ class Clients:
         if client is None:
             raise _unknown(sum(name in SECRETS for name, _ in call.headers))
         call.client = client
+        if client.room is not None:
+            if not client.room.take():
+                raise _too_many_at_once(client.room)
+            call.room = client.room
         if client.allowance is not None and not client.allowance.take():
             raise _too_many(client.allowance)
 
@@ -210,18 +236,33 @@ def _unknown(secrets: int) -> HttpError:
     return error
 
 
-def _too_many(allowance: Allowance) -> HttpError:
-    error = HttpError(
+def _too_many(allowance: Allowance) -> Limited:
+    return Limited(
         429,
+        "rate_limit",
         f"this client may make {allowance.per_minute} requests a minute",
         code="rate_limit_exceeded",
+        seconds=allowance.seconds_to_one(),
     )
-    error.headers = ((b"retry-after", b"%d" % allowance.seconds_to_one()),)
-    return error
+
+
+def _too_many_at_once(room: Room) -> Limited:
+    return Limited(
+        429,
+        "max_concurrent",
+        f"this client may have {room.most:g} requests under way at a time",
+        code="concurrency_limit_exceeded",
+    )
 
 
 def _allowance(client: str, limit: int, clock: Clock, place: Place | None) -> Allowance:
     return Allowance(limit, clock) if place is None else place.allowance(client, limit, clock)
+
+
+def _room(name: str, row: Client, place: Place | None) -> Room:
+    assert row.max_concurrent is not None
+    most = row.max_concurrent
+    return Room(most) if place is None else place.room(CLIENTS, f"{name} {row.key_sha256}", most)
 
 
 def _quota(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from thinkonce.gateway.numbers import BOUNDS, Counted, Labels, ServerNumbers, Timings
 from thinkonce.gateway.saving import Keeper
 from thinkonce.insight.savings import Savings
+from thinkonce.web.bodies import Bodies
 
 __all__ = ("OTHER", "Counts")
 
@@ -38,6 +39,7 @@ class Counts:
         self._requests, self._seconds = self.counted.requests, self.counted.seconds
         self._models: set[str] = set()
         self.inflight = 0
+        self.bodies = Bodies()  # of requests being answered now
         self.connections: Callable[[], int] = int  # how many clients hold now
         self.servers: Callable[[], dict[tuple[str, str], ServerNumbers]] = dict
         if self.keeper.is_alone:
@@ -63,6 +65,11 @@ class Counts:
         """An answer of status 400 or more; `by_us`: no upstream chose it."""
         refused, labels = self.counted.refused, (str(status), "gateway" if by_us else "upstream")
         refused[labels] = refused.get(labels, 0) + 1
+
+    def limited(self, limit: str) -> None:
+        """A request was beyond this limit."""
+        limited = self.counted.limited
+        limited[limit] = limited.get(limit, 0) + 1
 
     def tier_failed(self, tier: str) -> None:
         failed = self.counted.tier_errors

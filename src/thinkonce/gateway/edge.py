@@ -6,7 +6,7 @@ import logging
 import ssl
 from dataclasses import replace
 from functools import partial
-from math import ceil
+from math import ceil, inf
 
 from thinkonce.engine.request_ids import RequestIds
 from thinkonce.gateway.access_log import AccessLog
@@ -15,7 +15,7 @@ from thinkonce.settings import Gateway
 from thinkonce.web.edge import Edge, EdgeLimits, descriptors_for
 from thinkonce.web.tls import context_of
 
-__all__ = ("attainable", "guarded", "limits_of", "tls_of")
+__all__ = ("attainable", "bodies_of", "guarded", "limits_of", "tls_of")
 
 log = logging.getLogger("thinkonce")
 
@@ -32,6 +32,12 @@ def limits_of(gateway: Gateway) -> EdgeLimits:
         max_connections=part(gateway.max_connections),
         per_peer=part(gateway.max_connections_per_peer),
     )
+
+
+def bodies_of(gateway: Gateway) -> float:
+    """Bytes of request bodies that a worker may hold."""
+    part = _part_of(gateway.workers, gateway.bodies_limit)
+    return inf if part is None else part
 
 
 def _part_of(workers: int, most: int | None) -> int | None:

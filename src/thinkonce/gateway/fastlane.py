@@ -154,7 +154,7 @@ class FastLane:
 
     def _understood(self, door: Door, body: bytes) -> Asking | None:
         client = door.head.client
-        if client is not None and client.allowance is not None and not client.allowance.has_one():
+        if client is not None and not client.may_ask():
             return None
         try:
             return door.endpoint.understood(door.head, body)
@@ -166,9 +166,12 @@ class FastLane:
         endpoint, client = door.endpoint, door.head.client
         monotonic, wall = endpoint.clock.monotonic, endpoint.clock.wall
         now = monotonic()
-        allowance = None if client is None else client.allowance
-        if allowance is not None and not allowance.has_one():
-            return None
+        allowance = None
+        if client is not None:
+            allowance = client.allowance
+            # A hit takes no time, so it takes no place either; but there has to be one.
+            if (allowance is not None or client.room is not None) and not client.may_ask():
+                return None
         try:
             plate = endpoint.plate(asking, now)
             if plate is None:

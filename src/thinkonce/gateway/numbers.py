@@ -76,6 +76,7 @@ class Counted(msgspec.Struct):
     savings: dict[str, dict[str, list[int]]] = msgspec.field(default_factory=dict)
     feedback: dict[str, int] = msgspec.field(default_factory=lambda: {"wrong": 0, "right": 0})
     connections_ended: dict[str, int] = msgspec.field(default_factory=dict)  # by reason
+    limited: dict[str, int] = msgspec.field(default_factory=dict)  # refused requests, by limit
 
     def summary(self) -> dict[str, Any]:
         """Requests by outcome, and the share that the cache answered.
@@ -97,8 +98,9 @@ class Numbers(msgspec.Struct):
     """All of one gateway, or of one of its workers. `tiers` by name.
 
     `inflight` are requests being answered now, `following` those of them that wait for a call;
-    `connections` are those of clients; `servers` are told by their pool's name and their own;
-    `compared` are questions, `promises` what audits say of a namespace's hits in other words.
+    `connections` are those of clients, `body_bytes` what is held of their requests' bodies;
+    `servers` are told by their pool's name and their own; `compared` are questions, `promises`
+    what audits say of a namespace's hits in other words.
     """
 
     counted: Counted
@@ -109,6 +111,7 @@ class Numbers(msgspec.Struct):
     servers: dict[tuple[str, str], ServerNumbers] = msgspec.field(default_factory=dict)
     compared: Compared = msgspec.field(default_factory=Compared)
     promises: dict[str, Promise] = msgspec.field(default_factory=dict)
+    body_bytes: int = 0
 
 
 def total(numbers: Iterable[Numbers]) -> Numbers:

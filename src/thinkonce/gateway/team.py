@@ -94,6 +94,7 @@ class Alone:
             metrics.connections(),
             metrics.servers(),
             *self._meaning(),
+            body_bytes=metrics.bodies.held,
         )
 
     def _meaning(self) -> tuple[Compared, dict[str, Promise]]:

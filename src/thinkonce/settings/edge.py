@@ -13,6 +13,16 @@ class EdgeSettings(Section, frozen=True):
     """Limits of connections and requests, and what HTTPS is served with."""
 
     body_limit: Annotated[int, size("Larger request bodies get a 413.", least=1024)] = 32 * MIB
+    bodies_limit: Annotated[
+        int | None,
+        size(
+            "Bytes of all request bodies under way; beyond it a 503. A body counts as long as its "
+            "request takes; one alone is served whatever its size. Each of several workers allows "
+            "its part, rounded up.",
+            NONE,
+            least=1024,
+        ),
+    ] = 512 * MIB
     header_limit: Annotated[
         int, size("Larger request heads get a 431.", least=1024, fixed=True)
     ] = 64 * 2**10

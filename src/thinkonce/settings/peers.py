@@ -155,6 +155,14 @@ class Client(Section, frozen=True):
             least=1,
         ),
     ] = None
+    max_concurrent: Annotated[
+        int | None,
+        about(
+            "Requests under way at a time, streams until their end; beyond it 429.",
+            "a whole number >= 1" + NONE,
+            least=1,
+        ),
+    ] = None
     strict: Annotated[bool, about("Serve this client as `gateway.strict` serves all.", YES_NO)] = (
         False
     )

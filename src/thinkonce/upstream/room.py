@@ -1,11 +1,13 @@
-"""How many requests a server gets at a time."""
+"""How many requests a server gets at a time, or a client may have under way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
 
-__all__ = ("Room", "Rooms")
+__all__ = ("CLIENTS", "Room", "Rooms")
+
+CLIENTS = "[clients]"
 
 
 class Room:
@@ -24,6 +26,10 @@ class Room:
         """Places taken here."""
         return self._busy
 
+    def has_one(self) -> bool:
+        """Whether `take` would get a place."""
+        return self._busy < self.most
+
     def take(self) -> bool:
         """Whether there was a place; it is taken."""
         if self._busy >= self.most:
@@ -35,5 +41,6 @@ class Room:
         self._busy -= 1
 
 
-# The room of a pool's server: the pool's name, the server's URL, the most requests.
+# The room of a pool's server: the pool's name, the server's URL, the most requests. A client's:
+# CLIENTS, the client's name and key's digest, the most requests.
 Rooms = Callable[[str, str, int], Room]

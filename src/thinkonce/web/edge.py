@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from thinkonce.web.bodies import Bodies
 from thinkonce.web.exchange import HttpError, error_body
 
 __all__ = ("Edge", "EdgeLimits", "descriptors_for")
@@ -48,7 +49,8 @@ class Edge:
     """Belongs to one event loop. `limits` may be replaced; they hold for what begins then.
 
     `note` is told of each answer that no application gave. `ended` counts, by cause, the
-    connections that were refused or cut off.
+    connections that were refused or cut off. In `bodies` counts what is held of bodies on their
+    way.
     """
 
     def __init__(self, limits: EdgeLimits | None = None) -> None:
@@ -56,6 +58,7 @@ class Edge:
         self.note: Note = _no_id
         self.ended: dict[str, int] = dict.fromkeys(("connections", "peer", "request", "write"), 0)
         self.open = 0
+        self.bodies = Bodies()
         self._peers: dict[str, int] = {}
 
     def enter(self, peer: str) -> HttpError | None:

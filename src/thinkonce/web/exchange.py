@@ -17,6 +17,7 @@ __all__ = (
     "ClientGone",
     "Header",
     "HttpError",
+    "Limited",
     "Message",
     "Receive",
     "Scope",
@@ -69,6 +70,18 @@ class HttpError(ThinkOnceError):
         return cls(400, str(wrong), param=wrong.field)
 
 
+class Limited(HttpError):
+    """A request beyond a limit that it may meet later. `limit`: the setting's name, as counted."""
+
+    def __init__(
+        self, status: int, limit: str, message: str, *, code: str, seconds: int = 1
+    ) -> None:
+        """`seconds` until it is worth while to ask again."""
+        retry = ((b"retry-after", b"%d" % seconds),)
+        super().__init__(status, message, code=code, param=limit, headers=retry)
+        self.limit = limit
+
+
 class ClientGone(ThinkOnceError):
     """The client closed its connection before it had its answer."""
 
@@ -110,12 +123,14 @@ async def read_whole(
     first: Message | None = None,
     setting: str = "",
     state: Mapping[str, Any] = MappingProxyType({}),
+    count: Callable[[int], None] | None = None,
 ) -> bytes:
     """The request's body as it was sent.
 
     `declared` is its Content-Length, `first` its first part where that was received before,
-    `state` the scope's. Raises ClientGone, and HttpError 413 beyond `limit` bytes, 408 when its
-    time is up and 400 when its chunks are none, as soon as that is known.
+    `state` the scope's; `count` is told the bytes of each part and may raise. Raises ClientGone,
+    and HttpError 413 beyond `limit` bytes, 408 when its time is up and 400 when its chunks are
+    none, as soon as that is known.
     """
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise too_large(limit, setting)
@@ -129,6 +144,8 @@ async def read_whole(
         size += len(pieces[-1])
         if size > limit:
             raise too_large(limit, setting)
+        if count is not None:
+            count(len(pieces[-1]))
         if not message.get("more_body"):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if BROKEN in state:

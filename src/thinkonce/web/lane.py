@@ -74,7 +74,7 @@ class LaneProtocol(LimitedProtocol):
     lane: Lane
     _door: Door | None = None  # of a request whose body is on its way
     _pieces: list[bytes]
-    _missing = 0
+    _missing = _held = 0  # bytes
     _used_at = 0.0  # loop time of the last answer out of the lane
     _learnable = b""  # the head that the parser is about to take
     _read: object | None = (
@@ -85,7 +85,8 @@ class LaneProtocol(LimitedProtocol):
         if self._door is not None:
             self._pieces.append(data)
             self._missing -= len(data)
-            if self._missing > 0:
+            if self._missing > 0 and self.edge.bodies.take(len(data), self._held):
+                self._held += len(data)
                 return
             data = self._let_go()
             self._began = 0.0
@@ -102,6 +103,8 @@ class LaneProtocol(LimitedProtocol):
                 break
             rest = end + door.length
             if rest > len(data):
+                if not self.edge.bodies.take(len(data)):
+                    break  # the application says that there is no room
                 self._wait_for_body(door, data, rest - len(data))
                 return
             body = data[end:rest]
@@ -144,6 +147,7 @@ class LaneProtocol(LimitedProtocol):
     def _wait_for_body(self, door: Door, data: bytes, missing: int) -> None:
         self._unset_keepalive_if_required()
         self._door, self._pieces, self._missing = door, [data], missing
+        self._held = len(data)
         self._began, self._came = 0.0, 0
         self._await_rest()
 
@@ -151,6 +155,8 @@ class LaneProtocol(LimitedProtocol):
         """What came of the request so far."""
         data = b"".join(self._pieces)
         self._door, self._pieces = None, []
+        self.edge.bodies.give_back(self._held)
+        self._held = 0
         return data
 
     def _end_late(self) -> None:

@@ -39,7 +39,7 @@ def test_a_key_is_shown_once_and_only_its_digest_is_written(
 ) -> None:
     file.write_text(FILE)
     options = ["--group", "team", "--models", "gpt-*", "--models", "o3"]
-    options += ["--rate-limit", "60", "--max-bytes", "256MiB"]
+    options += ["--rate-limit", "60", "--max-concurrent", "4", "--max-bytes", "256MiB"]
     code, out, _ = run(capsys, "add", "alice", *options)
     key = out.split()[0]
     assert (code, key[:3], len(key) > 40) == (0, "tk-", True)
@@ -49,7 +49,7 @@ def test_a_key_is_shown_once_and_only_its_digest_is_written(
     (client,) = Sources(environ={}).load().clients.values()
     assert client.key_sha256 == hashlib.sha256(key.encode()).hexdigest()
     assert (client.group, client.models, client.rate_limit) == ("team", ["gpt-*", "o3"], 60)
-    assert client.max_bytes == 256 * 2**20
+    assert (client.max_concurrent, client.max_bytes) == (4, 256 * 2**20)
     for arguments in (["list"], ["list", "--json"]):
         _, out, _ = run(capsys, *arguments)
         assert "alice" in out

@@ -42,7 +42,7 @@ from thinkonce.gateway.workers.messages import (
     Sum,
     WhyNot,
 )
-from thinkonce.gateway.workers.shares import bounded_servers, give_back_all
+from thinkonce.gateway.workers.shares import bounded_clients, bounded_servers, give_back_all
 from thinkonce.gateway.workers.slot import Slot
 from thinkonce.settings import Settings
 from thinkonce.upstream.pools import Pools
@@ -116,7 +116,7 @@ class _Parent:
         self._run, self._serials = secrets.token_hex(8), count(1)
         self._board = Board.new()
         # All that ever were: a call of a pool that a reload removed may hold a place there.
-        self._servers = bounded_servers(settings.upstreams)
+        self._rooms = _rooms_of(settings)
         self._bounds: Bounds = {}  # those changed since the configuration was read
         self._slots = [Slot(place, self._hear) for place in range(settings.gateway.workers)]
         self._keepers: list[asyncio.Task[None]] = []
@@ -243,7 +243,7 @@ class _Parent:
             left = of_the_gone(slot.numbers)
             self._gone = left if self._gone is None else total((self._gone, left))
             slot.numbers = None
-        give_back_all(self._board, self._servers, slot.place)
+        give_back_all(self._board, self._rooms, slot.place)
         self._arrange()
         self._say_draining()
 
@@ -330,7 +330,7 @@ class _Parent:
         """Raises ConfigError; then nothing has changed."""
         Pools.of(settings.upstreams).take_keys(os.environ)
         tls_of(settings.gateway)
-        self._servers |= bounded_servers(settings.upstreams)
+        self._rooms |= _rooms_of(settings)
         self._run_errand(self._reload(settings))
 
     async def _reload(self, settings: Settings) -> None:
@@ -361,6 +361,10 @@ class _Parent:
         task = asyncio.ensure_future(work)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
+
+
+def _rooms_of(settings: Settings) -> set[tuple[str, str]]:
+    return bounded_servers(settings.upstreams) | bounded_clients(settings.clients)
 
 
 def _wrong(said: Answers) -> str:

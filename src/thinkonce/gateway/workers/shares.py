@@ -8,13 +8,14 @@ from thinkonce.clock import Clock
 from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.quota import Quota
 from thinkonce.gateway.workers.board import Board, Cell
-from thinkonce.settings import Upstream
-from thinkonce.upstream.room import Room
+from thinkonce.settings import Client, Upstream
+from thinkonce.upstream.room import CLIENTS, Room
 
 __all__ = (
     "SharedAllowance",
     "SharedQuota",
     "SharedRoom",
+    "bounded_clients",
     "bounded_servers",
     "give_back_all",
     "shared_room",
@@ -89,9 +90,12 @@ class SharedRoom(Room):
     def busy(self) -> int:
         return int(self._own.read()[0])
 
+    def has_one(self) -> bool:
+        return sum(cell.read()[0] for cell in self._cells) < self.most
+
     def take(self) -> bool:
         with self._gate.held():
-            if sum(cell.read()[0] for cell in self._cells) >= self.most:
+            if not self.has_one():
                 return False
             self._own.write(self._own.read()[0] + 1, 0.0)
             return True
@@ -121,9 +125,18 @@ def bounded_servers(upstreams: Mapping[str, Upstream]) -> set[tuple[str, str]]:
     }
 
 
-def give_back_all(board: Board, servers: Iterable[tuple[str, str]], place: int) -> None:
-    """Free what a worker that is not there any more had taken of these servers' room."""
-    for pool, url in servers:
+def bounded_clients(clients: Mapping[str, Client]) -> set[tuple[str, str]]:
+    """As `bounded_servers`, the clients whose requests are counted."""
+    return {
+        (CLIENTS, f"{name} {row.key_sha256}")
+        for name, row in clients.items()
+        if row.max_concurrent is not None
+    }
+
+
+def give_back_all(board: Board, rooms: Iterable[tuple[str, str]], place: int) -> None:
+    """Free what a worker that is not there any more had taken of these rooms."""
+    for pool, url in rooms:
         cell = _busy_cell(board, pool, url, place)
         if cell is not None:
             cell.write(0.0, 0.0)
