@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from openai import OpenAI
@@ -13,11 +13,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from thinkonce.kv.app import ModelApp, ModelLimits
-from thinkonce.kv.generate import Generator, Prefilled, Sampling, Token
+from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.generate import NOBODY, Generator, Owner, Prefilled, Sampling, Token
 from thinkonce.kv.model import Model
-from thinkonce.kv.plain import PlainGenerator
+from thinkonce.kv.owner import Owners
 from thinkonce.kv.scheduler import Scheduler
 from thinkonce.kv.server import ModelServer
+from thinkonce.settings import Kv
 from thinkonce.web.listener import bind
 
 CONTEXT = 2048
@@ -92,10 +94,14 @@ class GatedGenerator:
     made: int = 0
 
     def generate(
-        self, prompt: Sequence[int], sampling: Sampling, cancelled: Callable[[], bool]
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+        owner: Owner = NOBODY,
     ) -> Iterator[Prefilled | Token]:
         self.begun.append(tuple(prompt))
-        for step in self.inner.generate(prompt, sampling, cancelled):
+        for step in self.inner.generate(prompt, sampling, cancelled, owner):
             if isinstance(step, Token):
                 assert self.gate.wait(60), "the test forgot to open the gate"
                 self.made += 1
@@ -110,6 +116,7 @@ class Served:
     scheduler: Scheduler
     generator: GatedGenerator
     server: ModelServer
+    engine: KvEngine
 
 
 Serve = Callable[..., Served]
@@ -117,12 +124,19 @@ Serve = Callable[..., Served]
 
 @contextmanager
 def serving(
-    model: Model, *, max_waiting: int = 4, limits: ModelLimits | None = None
+    model: Model,
+    *,
+    max_waiting: int = 4,
+    kv: Kv | None = None,
+    secret: str = "",
+    limits: ModelLimits | None = None,
 ) -> Iterator[Served]:
-    generator = GatedGenerator(PlainGenerator(model.network, model.end_ids))
+    engine = open_engine(model, kv or Kv(chunk=64))
+    generator = GatedGenerator(engine.generator)
     generator.gate.set()
-    scheduler = Scheduler(max_waiting)
-    app = ModelApp(model, generator, scheduler, limits=limits)
+    scheduler, owners = Scheduler(max_waiting), Owners(secret)
+    gated = replace(engine, generator=generator)
+    app = ModelApp(model, gated, scheduler, owners=owners, limits=limits)
     ready = threading.Event()
     server = ModelServer(app, bind("127.0.0.1", 0), 30, lambda line: ready.set())
     url = server.url
@@ -130,7 +144,7 @@ def serving(
     thread.start()
     try:
         assert ready.wait(30), "the server did not come up"
-        yield Served(url, scheduler, generator, server)
+        yield Served(url, scheduler, generator, server, engine)
     finally:
         generator.gate.set()
         server.stop()

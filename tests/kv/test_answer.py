@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from small_model import make_tokenizer
 
 from thinkonce.kv.answer import Begun, Ended, Event, Said, Spent, Work, answer
-from thinkonce.kv.generate import Prefilled, Sampling, Token
+from thinkonce.kv.generate import NOBODY, Owner, Prefilled, Sampling, Token
 from thinkonce.kv.reply import ChatDialect
 
 TOKENIZER = make_tokenizer()
@@ -26,7 +26,11 @@ class Remembering:
         self.seeds: list[int] = []
 
     def generate(
-        self, prompt: Sequence[int], sampling: Sampling, cancelled: Callable[[], bool]
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+        owner: Owner = NOBODY,
     ) -> Iterator[Prefilled | Token]:
         self.seeds.append(sampling.seed)
         known = tuple(prompt) in self._known

@@ -101,6 +101,10 @@ def serve_model(
     queue: Annotated[
         int | None, typer.Option(help="Requests that may wait.  [default: 16]")
     ] = None,
+    kv_memory: Annotated[
+        str | None,
+        typer.Option(help="Most memory for attention state of prompts.  [default: 1GiB]"),
+    ] = None,
     kv_store: Annotated[
         Path | None, typer.Option(help="Folder for attention state. Not built yet.")
     ] = None,
@@ -112,10 +116,15 @@ def serve_model(
     """An OpenAI-compatible server for one local model."""
     if kv_store is not None:
         raise NotBuilt("`--kv-store` is not built yet in this version")
-    flags = {"local.model": model, "local.threads": threads, "local.queue": queue}
+    flags = {
+        "local.model": model,
+        "local.threads": threads,
+        "local.queue": queue,
+        "kv.memory": kv_memory,
+    }
     settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)
-    from thinkonce.web.lifeline import end_with_parent
+    from thinkonce.web.lifeline import ENGINE_SECRET, end_with_parent
 
     end_with_parent(ORPHAN_SECONDS)
     from thinkonce.kv.server import run
@@ -136,6 +145,8 @@ def serve_model(
             port=MODEL_PORT if port is None else port,
             threads=settings.local.threads,
             max_waiting=settings.local.queue,
+            kv=settings.kv,
+            gateway_secret=os.environ.pop(ENGINE_SECRET, ""),
             access_log=not quiet,
             progress=report,
             say=say,

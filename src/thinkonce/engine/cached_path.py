@@ -142,7 +142,8 @@ class CachedPath(ABC):
     def _request(self, call: Call, asking: Asking, body: bytes) -> Request:
         query, more = asked_query(call, asking), tuple(hops(call))
         taken = with_one_type(asking.taken, stream=asking.asked.stream)
-        return upstream_request("POST", self._name, query, taken, body, more)
+        path, tenant = self._name, asking.tenant
+        return upstream_request("POST", path, query, taken, body, more, tenant=tenant)
 
     # -- around the cache ----------------------------------------------------------------
 

@@ -251,8 +251,15 @@ def is_event_stream(content_type: str) -> bool:
 
 
 def upstream_request(
-    method: str, path: str, query: bytes, taken: Taken, body: bytes, more: tuple[Header, ...] = ()
+    method: str,
+    path: str,
+    query: bytes,
+    taken: Taken,
+    body: bytes,
+    more: tuple[Header, ...] = (),
+    *,
+    tenant: str = "",
 ) -> Request:
     """`path` without /v1; `more`: headers besides those that a client may send on."""
-    headers = (*taken.forward, *more)
-    return Request(method, path, query.decode("latin-1"), headers, body, taken.credential)
+    headers, asked = (*taken.forward, *more), query.decode("latin-1")
+    return Request(method, path, asked, headers, body, taken.credential, tenant=tenant)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from types import MappingProxyType
 
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Local, Settings
-from thinkonce.web.lifeline import held
+from thinkonce.web.lifeline import ENGINE_SECRET, held
 
 __all__ = ("END_SECONDS", "LocalModel", "command_of", "local_model")
 
@@ -54,6 +55,7 @@ class LocalModel:
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.url = ""
+        self.secret = secrets.token_hex(32)  # the model takes the tenant's name from us alone
         self.restarts = 0
         self.restarting = False  # from its death until it answers again
         self.changed: Callable[[], object] = lambda: None  # told when `restarting` changes
@@ -89,7 +91,13 @@ class LocalModel:
             *self._command(port),
             stdin=asyncio.subprocess.PIPE,  # held open: its end is ours
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._environ, **held(), "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                **self._environ,
+                **held(),
+                ENGINE_SECRET: self.secret,
+                "PYTHONUNBUFFERED": "1",
+            },
             # Ctrl-C reaches the gateway alone, which ends the model when answers are out.
             start_new_session=True,
         )
@@ -136,5 +144,11 @@ class LocalModel:
 
 def local_model(settings: Settings, say: Callable[[str], None]) -> LocalModel:
     """The one that `settings` name, whose lines are written as the gateway's."""
-    environ = {"THINKONCE_LOG_FORMAT": settings.log.format}
+    kv = settings.kv
+    environ = {
+        "THINKONCE_LOG_FORMAT": settings.log.format,
+        "THINKONCE_KV_REUSE": str(kv.reuse).lower(),
+        "THINKONCE_KV_MEMORY": str(kv.memory),
+        "THINKONCE_KV_CHUNK": str(kv.chunk),
+    }
     return LocalModel(partial(command_of, settings.local), say, environ=environ)

@@ -133,7 +133,12 @@ def with_local(model: LocalModel | None, settings: Settings) -> Settings:
     if model is None:
         return settings
     # Our own server counts its tokens when asked; an estimate would be worse and no cheaper.
-    local = Upstream(urls=[f"{model.url}/v1"], ask_usage=True, fallback_model=settings.local.model)
+    local = Upstream(
+        urls=[f"{model.url}/v1"],
+        ask_usage=True,
+        fallback_model=settings.local.model,
+        engine_secret=model.secret,
+    )
     upstreams = {**settings.upstreams, LOCAL_POOL: local}
     return msgspec.structs.replace(settings, upstreams=upstreams)
 

@@ -7,5 +7,8 @@ A request meets the files in this order:
     delivery    from the worker to the client
     scheduler   one worker, a bounded line
     answer      prompts and choices into events      detokenise  transcript
-    generate    tokens from the model: the seam      sampling  sampler
+    generate    tokens from the model: the seam      sampler
+    engine       reused where the model allows it     support  fingerprint
+    exact        each prefix read once                slab  decode; or plain, read anew
+    index        what is in memory, and what goes     blocks  eviction
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from thinkonce.kv.detokenise import Detokeniser
-from thinkonce.kv.generate import Generator, Prefilled, Sampling, Token
+from thinkonce.kv.generate import NOBODY, Generator, Owner, Prefilled, Sampling, Token
 from thinkonce.kv.transcript import Piece, Transcript
 
 __all__ = ("Begun", "Ended", "Event", "Said", "Spent", "Work", "answer")
@@ -17,12 +17,16 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one request asks of the model: `choices` answers to each prompt (token ids)."""
+    """What one request asks of the model: `choices` answers to each prompt (token ids).
+
+    `owner` is whose attention state may be used, and whose it becomes.
+    """
 
     prompts: tuple[tuple[int, ...], ...]
     choices: int
     sampling: Sampling
     stops: tuple[str, ...] = ()
+    owner: Owner = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def answer(
         place, repetition = divmod(choice, work.choices)
         sampling = replace(work.sampling, seed=work.sampling.seed + choice)
         tally = _Tally()
-        tokens = generator.generate(work.prompts[place], sampling, cancelled)
+        tokens = generator.generate(work.prompts[place], sampling, cancelled, work.owner)
         transcript = Transcript(Detokeniser(tokenizer), work.stops)
         yield from _choice(choice, tokens, transcript, tally, cancelled)
         if cancelled():

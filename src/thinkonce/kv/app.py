@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -16,9 +16,11 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.answer import Work, answer
 from thinkonce.kv.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
 from thinkonce.kv.delivery import deliver
-from thinkonce.kv.generate import Generator
+from thinkonce.kv.engine import KvEngine
+from thinkonce.kv.generate import Owner
 from thinkonce.kv.http import Reply, read_body
 from thinkonce.kv.model import Model
+from thinkonce.kv.owner import Owners
 from thinkonce.kv.prompt import called_tools, chat_tokens, text_tokens
 from thinkonce.kv.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.scheduler import Scheduler
@@ -29,7 +31,10 @@ __all__ = ("ModelApp", "ModelLimits")
 _logger = logging.getLogger("thinkonce.kv")
 _access = logging.getLogger("thinkonce.kv.access")
 
-_NOT_YET = ("/embeddings", "/responses", "/messages", "/metrics", "/openapi.json", "/dashboard")
+_NOT_YET = (
+    *("/embeddings", "/responses", "/messages", "/metrics", "/openapi.json", "/dashboard"),
+    *("/kv/purge", "/kv/preload", "/kv/explain"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +49,29 @@ class ModelLimits:
     default_max_tokens: int = 1024
 
 
-_Handler = Callable[[bytes, Receive, Reply], Awaitable[None]]
+_Handler = Callable[[bytes, Owner, Receive, Reply], Awaitable[None]]
 
 
 class ModelApp:
     """Serves one loaded model in OpenAI's protocol. Runs on one event loop.
 
-    The generator is called on the scheduler's thread only; templates and tokenising run on a
-    thread of their own, so that a long prompt does not hold up other requests.
+    The engine's generator is called on the scheduler's thread only; templates and tokenising run
+    on a thread of their own, so that a long prompt does not hold up other requests.
     """
 
     def __init__(
         self,
         model: Model,
-        generator: Generator,
+        engine: KvEngine,
         scheduler: Scheduler,
         *,
+        owners: Owners | None = None,
         limits: ModelLimits | None = None,
         access_log: bool = False,
     ) -> None:
         self.scheduler = scheduler
-        self._model, self._generator = model, generator
+        self._model, self._engine = model, engine
+        self._owners = owners or Owners()
         self._limits = limits or ModelLimits()
         self._access_log = access_log
         self._created = int(time.time())
@@ -114,10 +121,10 @@ class ModelApp:
         method, path = scope["method"], scope["path"].removeprefix("/v1") or "/"
         if handler := self._posts.get(path):
             _allow(method, "POST")
-            await handler(
-                await read_body(scope, receive, self._limits.max_body_bytes), receive, reply
-            )
-        elif path in _NOT_YET or path.startswith("/kv/"):
+            owner = self._owners.of(scope)
+            body = await read_body(scope, receive, self._limits.max_body_bytes)
+            await handler(body, owner, receive, reply)
+        elif path in _NOT_YET:
             raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")
         else:
             page = self._page(path)
@@ -131,6 +138,8 @@ class ModelApp:
             return {"status": "ok"}
         if path == "/readyz":
             return {"status": "ok" if self.scheduler.alive else "shutting down"}
+        if path == "/kv/stats":
+            return self._engine.stats()
         if path == "/models":
             return {"object": "list", "data": [self._card()]}
         if path.startswith("/models/"):
@@ -152,7 +161,7 @@ class ModelApp:
             message = f"the model {name!r} does not exist here; this server has {self._model.name}"
             raise HttpError(404, message, param="model", code="model_not_found")
 
-    async def _chat(self, body: bytes, receive: Receive, reply: Reply) -> None:
+    async def _chat(self, body: bytes, owner: Owner, receive: Receive, reply: Reply) -> None:
         ask: ChatAsk = await self._off_loop(read_chat, body, self._defaults)
         self._check_model(ask.model)
         tokens = await self._off_loop(chat_tokens, self._model.tokenizer, ask)
@@ -163,9 +172,10 @@ class ModelApp:
             logprobs=bool(ask.logprobs),
             include_usage=ask.include_usage,
         )
-        await self._answer(ask, self._work(ask, [tokens], "messages"), dialect, receive, reply)
+        work = replace(self._work(ask, [tokens], "messages"), owner=owner)
+        await self._answer(ask, work, dialect, receive, reply)
 
-    async def _text(self, body: bytes, receive: Receive, reply: Reply) -> None:
+    async def _text(self, body: bytes, owner: Owner, receive: Receive, reply: Reply) -> None:
         ask: TextAsk = await self._off_loop(read_text, body, self._defaults)
         self._check_model(ask.model)
         tokenizer, vocabulary = self._model.tokenizer, self._model.vocabulary
@@ -180,7 +190,8 @@ class ModelApp:
             logprobs=ask.logprobs is not None,
             include_usage=ask.include_usage,
         )
-        await self._answer(ask, self._work(ask, prompts, "prompt"), dialect, receive, reply)
+        work = replace(self._work(ask, prompts, "prompt"), owner=owner)
+        await self._answer(ask, work, dialect, receive, reply)
 
     def _echoes(self, ask: TextAsk) -> list[str]:
         """What to repeat before each choice."""
@@ -211,7 +222,9 @@ class ModelApp:
         self, ask: ChatAsk | TextAsk, work: Work, dialect: Dialect, receive: Receive, reply: Reply
     ) -> None:
         await deliver(
-            lambda cancelled: answer(self._generator, self._model.tokenizer, work, cancelled),
+            lambda cancelled: answer(
+                self._engine.generator, self._model.tokenizer, work, cancelled
+            ),
             self.scheduler,
             dialect,
             receive,

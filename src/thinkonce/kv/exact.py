@@ -69,7 +69,7 @@ class ExactGenerator:
         kept: PrefixIndex[torch.Tensor] | None,
     ) -> None:
         self._network, self._end_ids = network, end_ids
-        self._chunk, self._fingerprint, self._kept = chunk_tokens, fingerprint, kept
+        self.chunk_tokens, self.fingerprint, self._kept = chunk_tokens, fingerprint, kept
         self.slab = Slab(shape_of(network))
         self.stats = ReadingStats()
         self._answers = 0
@@ -104,9 +104,9 @@ class ExactGenerator:
         self._answers += 1
         if self._kept is None:
             return self._read(prompt, cancelled, [], None)
-        blocks = list(blocks_of(prompt, self._chunk, self._fingerprint, owner))
+        blocks = list(blocks_of(prompt, self.chunk_tokens, self.fingerprint, owner))
         # The last token is always computed, together with what is in a piece with it.
-        usable = blocks[: (len(prompt) - 1) // self._chunk]
+        usable = blocks[: (len(prompt) - 1) // self.chunk_tokens]
         with self._kept.hold(usable) as hold:
             return self._read(prompt, cancelled, blocks, hold)
 
@@ -118,7 +118,7 @@ class ExactGenerator:
         hold: Hold[torch.Tensor] | None,
     ) -> Reading | None:
         known = hold.nodes if hold is not None else []
-        cached = len(known) * self._chunk
+        cached = len(known) * self.chunk_tokens
         self._count(prompts=1, prompt_tokens=len(prompt), cached_tokens=cached)
         with torch.inference_mode():
             self.slab.begin()
@@ -126,11 +126,11 @@ class ExactGenerator:
             for node in known:
                 self.slab.load(node.state)
         logits = None
-        for start in range(cached, len(prompt), self._chunk):
+        for start in range(cached, len(prompt), self.chunk_tokens):
             if cancelled():
                 return None
-            logits = self._forward(prompt[start : start + self._chunk], start)
-            place = start // self._chunk
+            logits = self._forward(prompt[start : start + self.chunk_tokens], start)
+            place = start // self.chunk_tokens
             # Without the block before it, a block could never be found.
             if hold is not None and place == len(hold.nodes) < len(blocks):
                 self._keep(hold, blocks[place], start)
@@ -146,7 +146,7 @@ class ExactGenerator:
         """Store one chunk's keys and values; memory that is not there costs the answer nothing."""
         try:
             with torch.inference_mode():
-                state = self.slab.copy(start, start + self._chunk)
+                state = self.slab.copy(start, start + self.chunk_tokens)
         except (MemoryError, RuntimeError) as failed:  # torch has both for memory that ran out
             _logger.warning("attention state is not kept: %s", failed)
             self._count(not_kept=1)

@@ -253,9 +253,14 @@ def _reason(ended: Ended, calls: Collection[Any]) -> str:
 
 
 def _usage(spent: Spent) -> dict[str, Any]:
+    """`prompt_tokens` is the full count; what was known of it is told as OpenAI's and DeepSeek's
+    clients read it.
+    """
     return {
         "prompt_tokens": spent.prompt_tokens,
         "completion_tokens": spent.completion_tokens,
         "total_tokens": spent.prompt_tokens + spent.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": spent.cached_tokens},
+        "prompt_cache_hit_tokens": spent.cached_tokens,
+        "prompt_cache_miss_tokens": spent.prompt_tokens - spent.cached_tokens,
     }

@@ -11,10 +11,12 @@ import torch
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.app import ModelApp, ModelLimits
-from thinkonce.kv.model import load
+from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.model import Model, load
+from thinkonce.kv.owner import Owners
 from thinkonce.kv.packaged import Progress
-from thinkonce.kv.plain import PlainGenerator
 from thinkonce.kv.scheduler import Scheduler
+from thinkonce.settings import Kv
 from thinkonce.web.listener import bind
 from thinkonce.web.server import Say, Server, Terms, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
@@ -34,6 +36,8 @@ def run(
     dtype: str = "auto",
     threads: int = 0,
     max_waiting: int = 16,
+    kv: Kv | None = None,
+    gateway_secret: str = "",
     limits: ModelLimits | None = None,
     drain_seconds: int = 30,
     access_log: bool = False,
@@ -44,8 +48,9 @@ def run(
 
     `model` is a packaged model's name, a directory, or None for the packaged default; `port` 0
     takes a free one. `threads` are torch's, 0 leaves its choice, which is all cores.
-    `max_waiting` requests may wait besides the one that is answered. The first signal lets
-    running and waiting answers finish, at most `drain_seconds`; a second one gives them up.
+    `max_waiting` requests may wait besides the one that is answered. `kv` says what is kept of
+    prompts; `gateway_secret` is that of the gateway which started this server. The first signal
+    lets running and waiting answers finish, at most `drain_seconds`; a second one gives them up.
     `say` gets the lines for whoever started it: the first says that requests are accepted, one
     that the end was asked for, and the last what came of it. By default they are printed.
 
@@ -59,20 +64,26 @@ def run(
     listener = bind(host, port)
     try:
         with handling(stopping(_stop)):
-            loaded = load(model, dtype=dtype, progress=progress)
+            loaded, engine = _opened(model, dtype, threads, kv or Kv(), progress)
     except BaseException as ended:
         listener.close()
         if isinstance(ended, _Stopped):
             say("stopped before it was ready")
             return 0
         raise
-    if threads:
-        torch.set_num_threads(threads)
-    scheduler = Scheduler(max_waiting)
-    generator = PlainGenerator(loaded.network, loaded.end_ids)
-    app = ModelApp(loaded, generator, scheduler, limits=limits, access_log=access_log)
+    scheduler, owners = Scheduler(max_waiting), Owners(gateway_secret)
+    app = ModelApp(loaded, engine, scheduler, owners=owners, limits=limits, access_log=access_log)
     ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
     return 0
+
+
+def _opened(
+    name: str | None, dtype: str, threads: int, kv: Kv, progress: Progress | None
+) -> tuple[Model, KvEngine]:
+    model = load(name, dtype=dtype, progress=progress)
+    if threads:
+        torch.set_num_threads(threads)
+    return model, open_engine(model, kv)
 
 
 class ModelServer(Server):

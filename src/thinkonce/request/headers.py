@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable
 import msgspec
 
 __all__ = (
+    "ENGINE_HEADERS",
     "EVERY",
     "HARMLESS",
     "SECRETS",
@@ -27,6 +28,8 @@ _TYPES = (b"accept", b"content-type")
 _FORWARDED_PREFIXES = (b"anthropic-", b"openai-")
 # In these a client shows a key; the others beside them tell clients of one key apart.
 SECRETS = (b"authorization", b"x-api-key", b"api-key")
+# From a gateway to the engine that it started: that it is the one, and whose the request is.
+ENGINE_HEADERS = (b"x-thinkonce-engine-secret", b"x-thinkonce-tenant")
 _CREDENTIAL = frozenset({*SECRETS, b"openai-organization", b"openai-project"})
 HARMLESS = frozenset(
     {

@@ -51,7 +51,12 @@ TABLES: dict[str, type[Section]] = {
 }
 
 # Flags that are not called as their setting is.
-FLAGS = {"store.url": "--store", "local.model": "--local", "local.enabled": "--local"}
+FLAGS = {
+    "store.url": "--store",
+    "local.model": "--local",
+    "local.enabled": "--local",
+    "kv.memory": "--kv-memory",
+}
 
 # In place of the value of what nobody knows: a misspelt setting may hold a key.
 HIDDEN = "***"

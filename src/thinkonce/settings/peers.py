@@ -132,6 +132,9 @@ class Upstream(Section, frozen=True):
     ] = ""
     health_interval: Annotated[float, seconds("Between two of these.", least=0.01)] = 10.0
 
+    # Of our own engine, which is told whose a request is; never written by a person.
+    engine_secret: str = ""
+
 
 class Client(Section, frozen=True):
     """Somebody who may use this gateway; `thinkonce keys add` writes these. All others get 401."""

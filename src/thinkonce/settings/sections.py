@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from thinkonce.settings.edge import EdgeSettings
+from thinkonce.settings.kv import Kv
 from thinkonce.settings.peers import Client, Upstream
 from thinkonce.settings.rates import Rates
 from thinkonce.settings.section import (
@@ -36,6 +37,7 @@ __all__ = (
     "Client",
     "Data",
     "Gateway",
+    "Kv",
     "Local",
     "Log",
     "Namespace",
@@ -357,6 +359,7 @@ class Settings(Section, frozen=True):
     store: Store = Store()
     gateway: Gateway = Gateway()
     local: Local = Local()
+    kv: Kv = Kv()
     log: Log = Log()
     tracing: Tracing = Tracing()
     semantic: Semantic = Semantic()

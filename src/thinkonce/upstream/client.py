@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import aiohttp
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import UpstreamError
+from thinkonce.request.headers import ENGINE_HEADERS
 from thinkonce.upstream.checks import Checks, Pause
 from thinkonce.upstream.connections import Connections
 from thinkonce.upstream.exchange import Exchange, say
@@ -269,10 +270,19 @@ class Client:
         if not raw:
             headers.append((b"accept-encoding", b"identity"))
         headers.append((HOPS, hops))
+        if pool.declared.engine_secret:
+            headers = [each for each in headers if each[0] not in ENGINE_HEADERS]
+            headers += _whose(pool, request)
         needs_version = pool.credential and pool.declared.dialect == "anthropic"
         if needs_version and all(name != ANTHROPIC_VERSION[0] for name, _ in headers):
             headers.append(ANTHROPIC_VERSION)
         return headers
+
+
+def _whose(pool: Pool, request: Request) -> Iterator[Header]:
+    """What our own engine is told: that it is we who ask, and whose the request is."""
+    told = (pool.declared.engine_secret.encode(), request.tenant.encode())
+    return zip(ENGINE_HEADERS, told, strict=True)
 
 
 def _is_keys_own(pool: Pool, request: Request) -> bool:

@@ -21,7 +21,8 @@ HOPS = b"cdn-loop"
 class Request:
     """What to send. `path` is relative to a pool's base URLs, without /v1.
 
-    `repeatable`: asking twice does nothing that asking once does not.
+    `repeatable`: asking twice does nothing that asking once does not. `tenant` is told to our
+    own engine alone.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Request:
     body: bytes
     credential: tuple[Header, ...] = ()
     repeatable: bool = True
+    tenant: str = ""
 
 
 class Attempt(Protocol):

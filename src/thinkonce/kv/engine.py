@@ -1,0 +1,95 @@
+"""Chooses how a loaded model reads prompts, and tells what came of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from thinkonce.errors import ConfigError
+from thinkonce.kv.exact import ExactGenerator
+from thinkonce.kv.generate import Generator
+from thinkonce.kv.index import PrefixIndex
+from thinkonce.kv.model import Model
+from thinkonce.kv.plain import PlainGenerator
+from thinkonce.kv.support import fingerprint_of, shape_of, unsupported
+from thinkonce.settings import Kv
+
+__all__ = ("KvEngine", "open_engine")
+
+_logger = logging.getLogger("thinkonce.kv")
+
+
+@dataclass(frozen=True, slots=True)
+class KvEngine:
+    """What makes a model's tokens. `exact` is None where nothing is kept, for the reason `why`.
+
+    The generator belongs to one thread; `stats` may be called from any.
+    """
+
+    generator: Generator
+    exact: ExactGenerator | None = None
+    index: PrefixIndex[torch.Tensor] | None = None
+    why: str = ""
+
+    def stats(self) -> dict[str, Any]:
+        """What `GET /kv/stats` answers: counts since the start, and what is in memory now.
+
+        Of nobody in particular: no text, no tenant.
+        """
+        if self.index is None or self.exact is None:
+            return {"reuse": False, "why": self.why}
+        held, read, slab = self.index.stats(), self.exact.stats, self.exact.slab
+        return {
+            "reuse": True,
+            "exact": True,
+            "fingerprint": self.exact.fingerprint.hex(),
+            "chunk_tokens": self.exact.chunk_tokens,
+            "bytes_a_token": slab.shape.bytes_a_token,
+            "prompts": read.prompts,
+            "prompt_tokens": read.prompt_tokens,
+            "cached_tokens": read.cached_tokens,
+            "memory": {
+                "blocks": held.blocks,
+                "tokens": held.blocks * self.exact.chunk_tokens,
+                "bytes": held.bytes,
+                "max_bytes": held.max_bytes,
+            },
+            "blocks_added": held.added,
+            "blocks_evicted": held.evicted,
+            "blocks_refused": held.refused + read.not_kept,
+            "collisions": held.collisions,
+            "slab_bytes": slab.bytes,
+        }
+
+
+def open_engine(model: Model, kv: Kv) -> KvEngine:
+    """Reuse attention state where the settings ask for it and the model's family allows it.
+
+    A model that does not is served all the same, each prompt read in full, with one line in the
+    log that says why. Raises ConfigError for a budget that holds not even one block.
+    """
+    why = unsupported(model.network) if kv.reuse else "`kv.reuse` is false"
+    if why is not None:
+        if kv.reuse:
+            _logger.warning("attention state of %s is not reused: %s", model.name, why)
+        return KvEngine(PlainGenerator(model.network, model.end_ids), why=why)
+    _check_budget(model, kv)
+    index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory)
+    exact = ExactGenerator(
+        model.network,
+        model.end_ids,
+        chunk_tokens=kv.chunk,
+        fingerprint=fingerprint_of(model.network, model.tokenizer, kv.chunk).digest(),
+        kept=index,
+    )
+    return KvEngine(exact, exact, index)
+
+
+def _check_budget(model: Model, kv: Kv) -> None:
+    block = shape_of(model.network).bytes_a_token * kv.chunk
+    if kv.memory < block:
+        accepts = f"{block} bytes or more, one block of {kv.chunk} tokens of {model.name}"
+        raise ConfigError("[kv] memory", kv.memory, f"{accepts}; or [kv] reuse = false")

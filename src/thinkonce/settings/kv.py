@@ -1,0 +1,43 @@
+"""What the local model remembers of prompts: the table [kv]."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from thinkonce.settings.section import MIB, YES_NO, Section, about, size
+
+__all__ = ("Kv",)
+
+
+class Kv(Section, frozen=True):
+    """Attention state of prompts that the local model has read."""
+
+    reuse: Annotated[
+        bool,
+        about(
+            "Keep it, so that a prompt's beginning that was read before is not read again. "
+            "Answers are the same to the bit.",
+            YES_NO,
+            fixed=True,
+        ),
+    ] = True
+    memory: Annotated[
+        int,
+        size(
+            "Most bytes of it in memory; what was not used for the longest goes. What the prompt "
+            "under way takes comes on top.",
+            least=1,
+            fixed=True,
+        ),
+    ] = 1024 * MIB
+    chunk: Annotated[
+        int,
+        about(
+            "Tokens in a block. Prompts are read in pieces of it, and reused by whole pieces; "
+            "512 gives what reading in one piece gives, to the bit.",
+            "64 to 2048",
+            least=64,
+            most=2048,
+            fixed=True,
+        ),
+    ] = 128
