@@ -209,11 +209,11 @@ def test_one_changed_token_in_a_block_shows(dtype: torch.dtype) -> None:
 def test_blocks_of_other_pieces_would_show() -> None:
     """The control for the chunks: keys and values computed in other company differ."""
     model = network("llama", torch.float32)
-    whole = ExactGenerator(model, frozenset(), chunk_tokens=4 * CHUNK, fingerprint=MODEL, kept=None)
+    tiny = ExactGenerator(model, frozenset(), chunk_tokens=4, fingerprint=MODEL, kept=None)
     prompt = random_tokens(4 * CHUNK)
-    pieces, one = read(generator(model, None), prompt), read(whole, prompt)
-    assert torch.allclose(pieces.logits, one.logits, atol=1e-2)
-    assert not torch.equal(pieces.state, one.state), "then chunks would not matter; see the docs"
+    found, other = read(generator(model, None), prompt, tokens=0), read(tiny, prompt, tokens=0)
+    assert torch.allclose(found.state, other.state, atol=1e-3)
+    assert not torch.equal(found.state, other.state)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

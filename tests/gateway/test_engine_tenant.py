@@ -1,0 +1,105 @@
+"""Our own engine is told whose a request is, and by the gateway alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from gateway.conftest import Stage
+from gateway.test_processes import Host
+from gateway.upstream import Upstream
+from kv.small_model import make_network, make_tokenizer
+from thinkonce.settings import Upstream as Pool
+
+SECRET = "0123456789abcdef" * 4
+NAMES = ("x-thinkonce-engine-secret", "x-thinkonce-tenant")
+FORGED = {NAMES[0]: "guess", NAMES[1]: "somebody else"}
+
+
+def engine(stage: Stage, secret: str = SECRET) -> dict[str, Pool]:
+    return {"local": Pool(urls=[stage.upstream.url], engine_secret=secret)}
+
+
+def told(stage: Stage) -> list[tuple[str | None, ...]]:
+    return [tuple(seen.headers.get(name) for name in NAMES) for seen in stage.upstream.seen]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+async def test_the_engine_is_told_the_tenant_with_the_secret_it_was_started_with(
+    stage: Stage,
+) -> None:
+    digests = [hashlib.sha256(key).hexdigest() for key in (b"sk-a", b"sk-b")]
+    gateway = await stage.gateway(upstreams=engine(stage), groups={"team": digests})
+    for question, key in enumerate(("sk-a", "sk-b", "sk-c", "sk-c")):
+        await gateway.chat(f"{question}", headers=bearer(key))
+    secrets, tenants = zip(*told(stage), strict=True)
+    assert set(secrets) == {SECRET}
+    assert all(tenants)
+    assert [tenant == tenants[0] for tenant in tenants] == [True, True, False, False]
+    assert tenants[2] == tenants[3]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("controls", [{}, {"cache-control": "no-store"}])
+async def test_a_client_cannot_name_another_tenant(
+    stage: Stage, stream: bool, controls: dict[str, str]
+) -> None:
+    """Not even where every header is sent on, nor around the cache."""
+    gateway = await stage.gateway(upstreams=engine(stage), gateway={"forward_headers": ["*"]})
+    await gateway.chat("a", stream=stream, headers={**controls, **FORGED})
+    await gateway.chat("b", stream=stream, headers={**controls, **FORGED, **bearer("sk-a")})
+    (first_secret, first), (second_secret, second) = told(stage)
+    assert first_secret == second_secret == SECRET
+    assert first
+    assert second
+    assert "somebody else" not in (first, second)
+    assert first != second
+
+
+async def test_a_provider_is_told_neither(stage: Stage) -> None:
+    gateway = await stage.gateway(upstreams=engine(stage, secret=""))
+    await gateway.chat("a", headers=bearer("sk-a"))
+    assert told(stage) == [(None, None)]
+
+
+# -- the whole of it, in processes of their own --------------------------------------------------
+
+
+@pytest.fixture
+async def host(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Host]:
+    async with AsyncExitStack() as stack:
+        yield Host(stack, tmp_path, upstream)
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    tokenizer = make_tokenizer()
+    make_network(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+async def test_tenants_of_a_gateway_stay_apart_in_its_engine(host: Host, small_model: Path) -> None:
+    gateway = await host.local_gateway(small_model)
+    document = "The quick brown fox jumps over the lazy dog. " * 30
+
+    async def cached(question: str, key: str) -> int:
+        messages = [{"role": "user", "content": document + question}]
+        body = {"model": "tiny", "max_tokens": 2, "messages": messages}
+        url = f"{gateway.url}/v1/chat/completions"
+        async with gateway.session.post(url, json=body, headers=bearer(key)) as got:
+            usage = (await got.json())["usage"]
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    assert await cached("Who?", "sk-a") == 0
+    assert await cached("Why?", "sk-a") >= 128
+    assert await cached("Who?", "sk-b") == 0
