@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import NoReturn
 import pytest
 
 from gateway.conftest import Running, Stage
+from gateway.wire import line
 from thinkonce import Cache, TierError
+from thinkonce.cli.gateway_view import GatewayView
+from thinkonce.cli.view import Chosen
 from thinkonce.entry import Entry, Meta
 from thinkonce.tiers.breaker import StoreBreaker
 from thinkonce.tiers.tier import Key, TierStats
@@ -43,6 +47,37 @@ from thinkonce.tiers.tier import Key, TierStats
         {"x-forwarded-host": "127.0.0.1"},
         {"x-forwarded-prefix": "/"},
         {"X-Forwarded-Anything-New": "1"},
+        {"connection": "close"},
+        {"connection": "Keep-Alive, Close"},
+        {"true-client-ip": "127.0.0.1"},
+        {"x-client-ip": "127.0.0.1"},
+        {"fly-client-ip": "127.0.0.1"},
+        {"cf-ray": "1"},
+        {"cdn-loop": "other"},
+        {"x-original-forwarded-for": "127.0.0.1"},
+        {"x-cluster-client-ip": "127.0.0.1"},
+        {"x-azure-clientip": "127.0.0.1"},
+        {"x-envoy-external-address": "127.0.0.1"},
+        {"x-varnish": "1"},
+        {"x-scheme": "https"},
+        {"forwarded-for": "127.0.0.1"},
+        {"x-proxyuser-ip": "127.0.0.1"},
+        {"wl-proxy-client-ip": "127.0.0.1"},
+        {"proxy-connection": "keep-alive"},
+        {"tailscale-user-login": "somebody"},
+        {"x-nf-client-connection-ip": "127.0.0.1"},
+        {"remote-addr": "127.0.0.1"},
+        {"host": "evil@127.0.0.1"},
+        {"host": "user:pass@localhost:8000"},
+        {"host": "[::1%25evil]"},
+        {"host": "[::1%evil]:8000"},
+        {"host": "localhost:8000/path"},
+        {"host": "localhost, evil.example"},
+        {"origin": "http://localhost:3000"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": ""},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": ""},
     ],
 )
 async def test_without_a_token_only_callers_on_this_machine_may(
@@ -61,6 +96,59 @@ async def test_every_loopback_name_counts_as_this_machine(gateway: Running, host
     assert (await gateway.get("/cache/stats", {"host": host})).status == 200
 
 
+async def test_what_browsers_curl_and_our_commands_send_counts_as_this_machine(
+    gateway: Running,
+) -> None:
+    own = {"sec-fetch-site": "same-origin", "origin": gateway.url}
+    typed = {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-ch-ua-platform": "Linux"}
+    for headers in (own, typed, {"connection": "keep-alive"}, {"accept": "*/*"}):
+        assert (await gateway.get("/cache/stats", headers)).status == 200
+        assert (await gateway.post("/cache/purge", {"all": True}, headers)).status == 200
+    with GatewayView(gateway.url) as view:
+        assert await asyncio.to_thread(view.stats)
+        assert await asyncio.to_thread(view.purge, Chosen(all=True)) == 0
+
+
+async def test_an_origin_is_the_gateways_own_by_its_scheme_name_and_port(gateway: Running) -> None:
+    port = gateway.url.rpartition(":")[2]
+    for host, origin, status in (
+        (f"localhost:{port}", f"http://LOCALHOST:{port}", 200),
+        ("localhost", "http://localhost:80", 200),
+        ("localhost:80", "http://localhost", 200),
+        ("[::1]:9", "http://[::1]:9", 200),
+        (f"localhost:{port}", f"https://localhost:{port}", 403),
+        (f"localhost:{port}", f"http://127.0.0.1:{port}", 403),
+        (f"localhost:{port}", "http://localhost", 403),
+        (f"localhost:{port}", f"http://localhost:{port}/", 403),
+        (f"localhost:{port}", f"http://somebody@localhost:{port}", 403),
+    ):
+        got = await gateway.get("/cache/stats", {"host": host, "origin": origin})
+        assert got.status == status, (host, origin)
+
+
+async def test_a_request_as_nginx_sends_it_on_by_default_is_not_local(gateway: Running) -> None:
+    host = gateway.url.removeprefix("http://")
+    for version, more in (("1.0", "Connection: close\r\n"), ("1.0", ""), ("1.1", "")):
+        async with line(gateway) as to:
+            head = f"GET /cache/export HTTP/{version}\r\nHost: {host}\r\n{more}\r\n"
+            await to.send(head.encode())
+            first = (await to.reader.readuntil(b"\r\n")).split()[1]
+            assert first == (b"200" if version == "1.1" else b"403")
+
+
+async def test_a_target_with_a_name_of_its_own_stands_for_host(gateway: Running) -> None:
+    ending = b" HTTP/1.1\r\nHost: %b\r\n\r\n"
+    for target, host, status in (
+        (b"http://evil.example/cache/stats", b"127.0.0.1", 403),
+        (b"http://evil@127.0.0.1/cache/stats", b"127.0.0.1", 403),
+        (b"http://127.0.0.1/cache/stats", b"evil.example", 200),
+        (b"http://localhost:1/cache/stats", b"localhost:1", 200),
+    ):
+        async with line(gateway) as to:
+            await to.send(b"GET " + target + ending % host)
+            assert (await to.status()) == status, target
+
+
 async def test_with_a_token_it_alone_decides(stage: Stage) -> None:
     gateway = await stage.gateway(admin={"token": "a-long-token"})
     assert (await gateway.get("/cache/stats")).status == 403
@@ -71,9 +159,28 @@ async def test_with_a_token_it_alone_decides(stage: Stage) -> None:
 
 
 async def test_a_form_is_no_way_to_change_anything(gateway: Running) -> None:
-    form = {"content-type": "text/plain"}
-    got = await gateway.send("POST", "/cache/purge", b'{"all":true}', form)
-    assert got.status == 415
+    for kind in (
+        "text/plain",
+        "text/plain; application/json",
+        "text/plain;x=json",
+        "multipart/form-data; boundary=json",
+        "application/x-www-form-urlencoded;json",
+        "application/jsonp",
+        "",
+    ):
+        got = await gateway.send("POST", "/cache/purge", b'{"all":true}', {"content-type": kind})
+        assert got.status == 415, kind
+    async with line(gateway) as to:
+        body = b'{"all":true}'
+        head = b"POST /cache/purge HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+        await to.send(head % len(body) + body)
+        assert (await to.status()) == 415, "a body says what it is"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON ; charset=utf-8"])
+async def test_json_may_say_more_of_itself(gateway: Running, kind: str) -> None:
+    got = await gateway.send("POST", "/cache/purge", b'{"all":true}', {"content-type": kind})
+    assert got.status == 200
 
 
 async def test_entries_are_listed_in_pages_and_by_what_they_carry(gateway: Running) -> None:

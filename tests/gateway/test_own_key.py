@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from thinkonce import settings as known
 from thinkonce.errors import ConfigError
 from thinkonce.gateway.assembly import assemble
 from thinkonce.gateway.clients import check_guarded
+from thinkonce.gateway.readiness import open_to_proxies
 from thinkonce.settings import Upstream as Pool
 from thinkonce.upstream.pools import Pools
 
@@ -116,6 +118,39 @@ async def test_without_known_clients_only_this_machine_is_served(stage: Stage) -
     assert (await gateway.chat()).status == 200
     got = await gateway.chat(headers={"host": "rebound.example"})
     assert got.status == 403, "a hit is not for strangers either"
+    for headers in ({"connection": "close"}, {"cdn-loop": "other"}, {"x-varnish": "7"}):
+        assert (await gateway.chat(headers=headers)).status == 403
+
+
+async def test_a_page_of_this_machine_uses_it_where_it_is_named_and_others_do_not(
+    stage: Stage,
+) -> None:
+    page = "http://localhost:3000"
+    for origins, status in (([], 403), (["http://localhost:4000"], 403), ([page], 200)):
+        gateway = await stage.gateway(
+            upstreams=paid(stage.upstream), gateway={"cors_origins": origins}
+        )
+        headers = {"origin": page, "sec-fetch-site": "same-site"}
+        assert (await gateway.chat(headers=headers)).status == status
+        assert (await gateway.get("/cache/stats", headers)).status == 403, "never /cache"
+
+
+async def test_a_page_elsewhere_does_not_use_its_key_be_it_named(stage: Stage) -> None:
+    page = "https://chat.example"
+    gateway = await stage.gateway(upstreams=paid(stage.upstream), gateway={"cors_origins": [page]})
+    assert (await gateway.chat(headers={"origin": page})).status == 403
+
+
+def test_what_a_proxy_could_lay_open_is_said(stage: Stage, tmp_path: Path) -> None:
+    own, free = paid(stage.upstream), {"main": Pool(urls=["http://h"])}
+    store = {"url": f"sqlite:///{tmp_path}/a.db"}
+    assert open_to_proxies(settings_of(free)) == ""
+    assert open_to_proxies(settings_of(free, store=store)) == ""
+    assert "[admin] token" in open_to_proxies(settings_of(own))
+    assert "[clients]" in open_to_proxies(settings_of(own))
+    (tmp_path / "a.db").touch()
+    assert "[admin] token" in open_to_proxies(settings_of(free, store=store))
+    assert open_to_proxies(settings_of(own, store=store, admin={"token": "a-long-token"})) == ""
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "gateway.example", "10.0.0.1", ""])

@@ -68,7 +68,7 @@ def _examined(settings: Settings, config: Path | None, compare: str | None) -> l
 
 def _ready(settings: Settings) -> Iterator[Finding]:
     """What `serve` asks before it begins, and what works other than its writer may think."""
-    from thinkonce.gateway.readiness import complaints, unreachable
+    from thinkonce.gateway.readiness import complaints, open_to_proxies, unreachable
 
     for name, wrong in complaints(settings, os.environ):
         if wrong is not None:
@@ -77,6 +77,8 @@ def _ready(settings: Settings) -> Iterator[Finding]:
         says = f"no model leads to it: {other} before it takes all models"
         todo = f"declare {name} first, or name its models in [upstreams.{name}] models"
         yield Finding(f"models of {name}", Grade.NOTE, says, todo)
+    if line := open_to_proxies(settings):
+        yield Finding("admin", Grade.NOTE, line, "THINKONCE_ADMIN_TOKEN, or [admin] token")
     yield from _verifier(settings)
     keyless = [name for name, pool in settings.upstreams.items() if not pool.api_key_env]
     for name in keyless if settings.clients else ():

@@ -8,11 +8,13 @@ from functools import partial
 from thinkonce.errors import ConfigError
 from thinkonce.gateway.clients import check_guarded
 from thinkonce.settings import Settings, Upstream
+from thinkonce.stores import kind_of
 from thinkonce.tiers.keyring import cipher_of, keys_of
+from thinkonce.tiers.store import store_path
 from thinkonce.upstream.pools import Pool
 from thinkonce.web.tls import context_of
 
-__all__ = ("LOCAL_POOL", "check_tracing", "complaints", "unreachable")
+__all__ = ("LOCAL_POOL", "check_tracing", "complaints", "open_to_proxies", "unreachable")
 
 LOCAL_POOL = "local"
 
@@ -75,6 +77,25 @@ def unreachable(settings: Settings) -> Iterator[tuple[str, str]]:
         named |= own
         if "*" in pool.models:
             takes_all = takes_all or name
+
+
+def open_to_proxies(settings: Settings) -> str:
+    """What a proxy on this machine could lay open, as a line that says what to do; "": nothing.
+
+    One that adds no header and keeps its connections is not to be told from a local program.
+    """
+    paid = any(pool.api_key_env for pool in settings.upstreams.values())
+    if settings.admin.token or not (paid or _has_entries(settings.store.url)):
+        return ""
+    line = "[admin] token is not set, so programs on this machine may use /cache: set it"
+    if paid and not settings.clients:
+        line += ", and [clients],"
+    return f"{line} behind any proxy on this machine, which could be taken for one of them"
+
+
+def _has_entries(url: str) -> bool:
+    kind = kind_of(url)
+    return kind.is_shared and (bool(kind.place) or store_path(url).exists())
 
 
 def _wrong(check: Callable[[], object]) -> ConfigError | None:

@@ -17,7 +17,7 @@ import msgspec
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.clients import check_guarded
 from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
-from thinkonce.gateway.readiness import LOCAL_POOL, complaints, unreachable
+from thinkonce.gateway.readiness import LOCAL_POOL, complaints, open_to_proxies, unreachable
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
 from thinkonce.stores import kind_of
@@ -118,6 +118,8 @@ def _check_ready(settings: Settings) -> None:
             raise wrong
     for name, other in unreachable(settings):
         log.warning("no model leads to upstream %r: %r before it takes all models", name, other)
+    if line := open_to_proxies(settings):
+        log.warning("%s", line)
 
 
 def check_models(settings: Settings) -> None:

@@ -8,6 +8,7 @@ and use the usual one where it is not there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any, cast
@@ -136,6 +137,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._suspect and _size(self.headers) > self.edge.limits.header_limit:
             state[OVERSIZED] = self._refusal
         _check_coding(self.headers)
+        if not self.url.startswith(b"/"):
+            self.headers[:] = _with_authority(self.url, self.headers)
         super().on_headers_complete()
         state[CYCLE] = self.cycle
         if self._draining:
@@ -292,6 +295,16 @@ def _check_coding(headers: list[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
         if name == b"transfer-encoding" and value.lower() != b"chunked":
             raise HttpParserError("a transfer coding besides chunked")
+
+
+def _with_authority(target: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """A target that names where it goes does so in place of Host (RFC 9112, 3.2.2)."""
+    scheme, found, rest = target.partition(b"://")
+    if not found or not scheme.isalpha():
+        return headers
+    authority = re.split(b"[/?#]", rest, maxsplit=1)[0]
+    others = [header for header in headers if header[0] != b"host"]
+    return [(b"host", authority), *others]
 
 
 def _length_of(headers: list[tuple[bytes, bytes]]) -> int:

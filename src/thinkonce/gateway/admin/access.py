@@ -1,25 +1,33 @@
 """Who may use /cache: whoever holds the token; without one, callers on this machine only.
 
 A loopback peer that asks for a loopback name (a web page elsewhere cannot, by DNS rebinding), with
-no sign of a proxy in between and no foreign Origin, whose bodies are JSON (a form cannot be).
+no sign of a proxy in between and no Origin but the gateway's own, whose bodies are JSON: a page
+cannot send it to another origin, be it another port of this machine, without asking first.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from thinkonce.engine.http import Call, HttpError
+from thinkonce.gateway.admin.proxied import sign_of_proxy
 
 __all__ = ("authorise", "is_loopback", "why_not_local")
 
-_FORWARDING = (b"forwarded", b"via", b"x-real-ip", b"cf-connecting-ip")  # and x-forwarded-*
-_NAMED_TWICE = (b"host", b"origin", b"x-thinkonce-admin-token")
+_NAMED_TWICE = (b"host", b"origin", b"sec-fetch-site", b"x-thinkonce-admin-token")
+# Types that no page sends elsewhere unasked (Fetch standard, 2.2.2): JSON, and lines of it.
+_TYPES = (b"application/json", b"application/jsonl", b"application/x-ndjson")
+_ALLOWED = b"access-control-allow-origin"
+_PORTS = {"http": 80, "https": 443}
+# A name or an address and a port (RFC 9110, 7.2): nobody's name, and no zone, in front or within.
+_host = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.IGNORECASE).fullmatch
 
 
 def authorise(call: Call, token: str) -> None:
-    """`token` "": callers on this machine. Raises HttpError 403, 415 for a POST that is no JSON."""
+    """`token` "": callers on this machine. Raises HttpError 403, 415 for a body that is no JSON."""
     if token:
         given = call.head.get(b"x-thinkonce-admin-token", b"")
         if not hmac.compare_digest(given, token.encode()):
@@ -29,9 +37,14 @@ def authorise(call: Call, token: str) -> None:
         raise _forbidden(
             f"{why}; without [admin] token only callers on this machine may use {what}"
         )
-    kind = call.head.get(b"content-type", b"application/json").lower()
-    if call.method == "POST" and b"json" not in kind:
+    kind = call.head.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind not in _TYPES and _has_body(call):
         raise HttpError(415, "content-type: /cache accepts application/json", code="not_json")
+
+
+def _has_body(call: Call) -> bool:
+    """RFC 9112, 6.3."""
+    return b"transfer-encoding" in call.head or call.head.get(b"content-length", b"0") != b"0"
 
 
 def _forbidden(why: str) -> HttpError:
@@ -46,25 +59,45 @@ def why_not_local(call: Call) -> str:
     names = [name for name, _ in call.headers]
     if twice := next((name for name in _NAMED_TWICE if names.count(name) > 1), None):
         return f"{twice.decode()}: it was sent twice"
-    host = _hostname("//" + call.head.get(b"host", b"").decode("latin-1"))
-    if not is_loopback(host):
+    host = call.head.get(b"host", b"").decode("latin-1")
+    parsed = _host(host)
+    if parsed is None or not is_loopback(parsed[1]):
         return f"Host: {host!r:.80} is no loopback name"
-    if any(name in _FORWARDING or name.startswith(b"x-forwarded-") for name in names):
-        return "the request came through a proxy"
-    origin = call.head.get(b"origin")
-    if origin is not None and not is_loopback(_hostname(origin.decode("latin-1"))):
-        return f"Origin: {origin.decode('latin-1')!r:.80} is another site"
-    if call.head.get(b"sec-fetch-site") == b"cross-site":
+    return sign_of_proxy(call, names) or _why_foreign(call, host)
+
+
+def _why_foreign(call: Call, host: str) -> str:
+    """Whether a page asks that is not the gateway's own; `host` is this machine."""
+    origin = call.head.get(b"origin", b"").decode("latin-1")
+    is_let_in = _is_let_in(call, origin)
+    if b"origin" in call.head and not is_let_in:
+        own = f"{call.scope['scheme']}://{host}"
+        asking = _place_of(origin)
+        if asking is None or asking != _place_of(own):
+            return f"Origin: {origin!r:.80} is another site than {own}"
+    site = call.head.get(b"sec-fetch-site", b"none")
+    if site not in (b"same-origin", b"none") and not (is_let_in and site == b"same-site"):
         return "the request comes from a page of another site"
     return ""
 
 
-def _hostname(url: str) -> str:
-    """The empty text where it names no host."""
+def _is_let_in(call: Call, origin: str) -> bool:
+    """Whether `[gateway] cors_origins` names this page of this machine; never for /cache."""
+    place = _place_of(origin) if any(name == _ALLOWED for name, _ in call.cors) else None
+    return place is not None and is_loopback(place[1])
+
+
+def _place_of(origin: str) -> tuple[str, str, int] | None:
+    """Scheme, name and port (RFC 6454, 4); None for what is no origin of the web."""
     try:
-        return urlsplit(url).hostname or ""
+        parts = urlsplit(origin)
+        port = parts.port
     except ValueError:
-        return ""
+        return None
+    parsed = _host(parts.netloc)
+    if parsed is None or parts.scheme not in _PORTS or parts.path or parts.query or parts.fragment:
+        return None
+    return parts.scheme, parsed[1].lower(), port or _PORTS[parts.scheme]
 
 
 def is_loopback(host: str) -> bool:
