@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkonce.engine.http import Call, ClientGone, Message
-from thinkonce.gateway.admin.lines import Ahead, Line, lines_of
+from thinkonce.gateway.admin.lines import Line, lines_of, reading_ahead
 
 
 def call_of(pieces: Sequence[bytes], *, leaves: bool = False) -> Call:
@@ -70,7 +70,7 @@ async def test_a_client_that_leaves_in_the_middle_is_no_end() -> None:
 
 
 async def test_who_reads_ahead_notices_a_client_that_leaves_before_its_lines_are_taken() -> None:
-    async with Ahead(call_of([b"one\n", b"two\n"], leaves=True)) as ahead:
+    async with reading_ahead(call_of([b"one\n", b"two\n"], leaves=True)) as ahead:
         await asyncio.wait_for(ahead.gone, 10)
         assert (await ahead.receive())["body"] == b"one\n"
         assert (await ahead.receive())["body"] == b"two\n"
@@ -88,7 +88,7 @@ async def test_who_reads_ahead_reads_a_bounded_way_ahead() -> None:
 
     call = call_of([])
     call.receive = receive
-    async with Ahead(call, 25) as ahead:
+    async with reading_ahead(call, 25) as ahead:
         await ahead.receive()
         await asyncio.wait({ahead.gone}, timeout=0)
         assert taken <= 4

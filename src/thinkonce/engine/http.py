@@ -37,7 +37,6 @@ __all__ = (
     "ClientGone",
     "Head",
     "HttpError",
-    "Limited",
     "Message",
     "Receive",
     "Scope",

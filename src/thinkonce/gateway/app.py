@@ -18,7 +18,6 @@ from thinkonce.engine.http import (
     Call,
     ClientGone,
     HttpError,
-    Limited,
     Receive,
     Scope,
     Send,
@@ -41,7 +40,7 @@ from thinkonce.outcome import Reason
 from thinkonce.upstream.failure import Refused
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.edge import Edge
-from thinkonce.web.exchange import OVERSIZED, is_request_id
+from thinkonce.web.exchange import OVERSIZED, Limited, is_request_id
 from thinkonce.web.log_lines import printable
 
 if TYPE_CHECKING:

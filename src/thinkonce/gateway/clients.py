@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from thinkonce.clock import Clock
-from thinkonce.engine.http import Call, HttpError, Limited
+from thinkonce.engine.http import Call, HttpError
 from thinkonce.engine.tenants import Tenants, digest_of
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.admin.access import is_loopback, why_not_local
@@ -34,6 +34,7 @@ from thinkonce.request.headers import SECRETS
 from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.room import CLIENTS, Room
+from thinkonce.web.exchange import Limited
 
 __all__ = ("Clients", "KnownClient", "check_guarded")
 
@@ -195,10 +196,13 @@ class Clients:
         call.client = client
         if client.room is not None:
             if not client.room.take():
-                raise _too_many_at_once(client.room)
+                may = f"have {client.room.most:g} requests under way at a time"
+                raise _beyond("max_concurrent", may, "concurrency_limit_exceeded")
             call.room = client.room
         if client.allowance is not None and not client.allowance.take():
-            raise _too_many(client.allowance)
+            seconds = client.allowance.seconds_to_one()
+            may = f"make {client.allowance.per_minute} requests a minute"
+            raise _beyond("rate_limit", may, "rate_limit_exceeded", seconds)
 
 
 def check_guarded(settings: Settings) -> None:
@@ -236,23 +240,8 @@ def _unknown(secrets: int) -> HttpError:
     return error
 
 
-def _too_many(allowance: Allowance) -> Limited:
-    return Limited(
-        429,
-        "rate_limit",
-        f"this client may make {allowance.per_minute} requests a minute",
-        code="rate_limit_exceeded",
-        seconds=allowance.seconds_to_one(),
-    )
-
-
-def _too_many_at_once(room: Room) -> Limited:
-    return Limited(
-        429,
-        "max_concurrent",
-        f"this client may have {room.most:g} requests under way at a time",
-        code="concurrency_limit_exceeded",
-    )
+def _beyond(limit: str, may: str, code: str, seconds: int = 1) -> Limited:
+    return Limited(429, limit, f"this client may {may}", code=code, seconds=seconds)
 
 
 def _allowance(client: str, limit: int, clock: Clock, place: Place | None) -> Allowance:

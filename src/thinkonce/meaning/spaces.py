@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from thinkonce.errors import TierError
 from thinkonce.host.fork import on_fork
@@ -26,11 +26,14 @@ from thinkonce.meaning.renewal import Renewal
 from thinkonce.meaning.space import Space
 from thinkonce.selector import Selector
 from thinkonce.tiers.memory import MemoryTier
-from thinkonce.tiers.tier import Key, Questions, StoreTier
+from thinkonce.tiers.tier import Key, Question, Questions, StoreTier
 
 __all__ = ("MAX_BYTES", "Spaces")
 
 log = logging.getLogger("thinkonce.semantic")
+
+# Partition, row, how many rows at most.
+Read = Callable[[bytes, int, int], list[Question]]
 
 MAX_BYTES = 256 * 2**20
 AT_ONCE = 500  # rows read while somebody waits: 2 ms
@@ -169,26 +172,26 @@ class Spaces:
         questions = self._questions
         if questions is None or space.complete:
             return
-        try:
-            rows = questions.older(space.partition, space.oldest, limit)
-        except TierError as error:
-            self._failed(error)
-            return
-        space.take(rows, forwards=False)
-        space.complete = len(rows) < limit
+        rows = self._rows(questions.older, space.partition, space.oldest, limit)
+        if rows is not None:
+            space.take(rows, forwards=False)
+            space.complete = len(rows) < limit
 
     def _read_on(self, space: Space) -> None:
         """What any process wrote since."""
         questions = self._questions
         if questions is None:
             return
+        if rows := self._rows(questions.newer, space.partition, space.newest, AT_ONCE):
+            space.take(rows, forwards=True)
+
+    def _rows(self, read: Read, partition: bytes, row: int, limit: int) -> list[Question] | None:
+        """None where the store fails, which is counted."""
         try:
-            rows = questions.newer(space.partition, space.newest, AT_ONCE)
+            return read(partition, row, limit)
         except TierError as error:
             self._failed(error)
-            return
-        if rows:
-            space.take(rows, forwards=True)
+            return None
 
     def _failed(self, error: TierError) -> None:
         self.failures += 1

@@ -30,6 +30,7 @@ from thinkonce.protocols.messages_request import (
     stateful_field,
     wants_json,
 )
+from thinkonce.protocols.openai_request import number_or_none
 from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.protocols.splice import add
 from thinkonce.protocols.usage import estimate_usage, usage_text
@@ -101,14 +102,13 @@ class AnthropicMessages:
     # -- request -----------------------------------------------------------------------------
 
     def asks(self, body: dict[str, Any]) -> Asked:
-        temperature = body.get("temperature")
         model = body.get("model")
         return Asked(
             model=model if isinstance(model, str) else "",
             stream=body.get("stream") is True,
             include_usage=True,
             wants_json=wants_json(body),
-            temperature=temperature if type(temperature) in (int, float) else None,
+            temperature=number_or_none(body.get("temperature")),
             stateful=stateful_field(body),
             remote_media=has_remote_media(body.get("messages")),
             body=body,

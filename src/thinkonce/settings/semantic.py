@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
+from msgspec import Meta
+
 from thinkonce.errors import ConfigError
 from thinkonce.settings.read import fields_of, read_value
 from thinkonce.settings.section import MIB, YES_NO, Section, about, seconds, size
@@ -13,6 +15,10 @@ __all__ = ("Namespace", "Semantic", "semantic_of")
 
 _MODES = "calibrated | certified"
 _JUDGES = 'the URL of an OpenAI-compatible API and a model: "http://HOST/v1#MODEL"'
+
+
+def _key_for(whom: str) -> Meta:
+    return about(f"API key for {whom}.", "a text", secret=True, fixed=True)
 
 
 class Semantic(Section, frozen=True):
@@ -81,9 +87,7 @@ class Semantic(Section, frozen=True):
             fixed=True,
         ),
     ] = "use"
-    embedder_key: Annotated[
-        str, about("API key for an embedder behind a URL.", "a text", secret=True, fixed=True)
-    ] = ""
+    embedder_key: Annotated[str, _key_for("an embedder behind a URL")] = ""
     embedder_timeout: Annotated[
         float,
         seconds("Longest wait for a vector; then the request goes on as a miss.", least=0.001),
@@ -96,9 +100,7 @@ class Semantic(Section, frozen=True):
             fixed=True,
         ),
     ] = "shipped"
-    verifier_key: Annotated[
-        str, about("API key for a verifier behind a URL.", "a text", secret=True, fixed=True)
-    ] = ""
+    verifier_key: Annotated[str, _key_for("a verifier behind a URL")] = ""
     judge: Annotated[
         str,
         about(
@@ -107,9 +109,7 @@ class Semantic(Section, frozen=True):
             fixed=True,
         ),
     ] = ""
-    judge_key: Annotated[
-        str, about("API key for the judge.", "a text", secret=True, fixed=True)
-    ] = ""
+    judge_key: Annotated[str, _key_for("the judge")] = ""
     max_bytes: Annotated[
         int,
         size(

@@ -5,42 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
-from typing import Self
+from contextlib import asynccontextmanager
 
 from thinkonce.engine.http import Call, ClientGone, HttpError, Message, Receive
 from thinkonce.web.exchange import BROKEN
 
-__all__ = ("Ahead", "Line", "lines_of")
+__all__ = ("Ahead", "Line", "lines_of", "reading_ahead")
 
 Line = tuple[int, bytes | None]  # number from 1; None: longer than the limit
 
 
 class Ahead:
-    """Reads a request a bounded way ahead of whoever takes its messages, so that a client that
-    leaves is noticed while nobody does.
-
-    `gone` is done once the client has left: at once if less than `most` bytes were waiting.
+    """Made by `reading_ahead`. `gone` is done once the client has left: at once if less than `most`
+    bytes were waiting.
     """
 
-    def __init__(self, call: Call, most: int = 8 * 2**20) -> None:
+    def __init__(self, call: Call, most: int) -> None:
         self._call, self._most = call, most
         self._waiting: deque[Message] = deque()
         self._bytes = 0
         self._changed = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
         self.gone: asyncio.Task[None] = asyncio.ensure_future(self._read())
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.gone.cancel()
-        await asyncio.gather(self.gone, return_exceptions=True)
 
     async def receive(self) -> Message:
         """In place of the call's own."""
@@ -64,6 +49,19 @@ class Ahead:
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+
+@asynccontextmanager
+async def reading_ahead(call: Call, most: int = 8 * 2**20) -> AsyncIterator[Ahead]:
+    """Read a request a bounded way ahead of whoever takes its messages, so that a client that
+    leaves is noticed while nobody does.
+    """
+    ahead = Ahead(call, most)
+    try:
+        yield ahead
+    finally:
+        ahead.gone.cancel()
+        await asyncio.gather(ahead.gone, return_exceptions=True)
 
 
 def lines_of(call: Call, limit: int, receive: Receive | None = None) -> AsyncIterator[Line]:

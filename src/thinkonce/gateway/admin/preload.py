@@ -23,7 +23,7 @@ from thinkonce.engine.asking import Asking, version_free
 from thinkonce.engine.http import Call, ClientGone, HttpError, Message, Scope
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.admin.lines import Ahead, Line, lines_of
+from thinkonce.gateway.admin.lines import Line, lines_of, reading_ahead
 from thinkonce.gateway.admin.questions import parts_of
 from thinkonce.gateway.admin.whose import Whose, whose
 from thinkonce.insight.explain import look
@@ -100,7 +100,7 @@ async def preload(desk: Desk, call: Call) -> None:
     limit = desk.settings.gateway.body_limit
     counts = dict.fromkeys(("lines", "stored", "already", "failed"), 0)
     try:
-        async with Ahead(call) as ahead:
+        async with reading_ahead(call) as ahead:
             lines = lines_of(call, limit, ahead.receive)
             results = batch.results(lines, concurrency, ahead.gone)
             await desk.begin_lines(call)
