@@ -31,13 +31,7 @@ from thinkonce.meaning.evidence import (
     Alarm,
     upper_limit,
 )
-from thinkonce.meaning.learning import (
-    SHIPPED,
-    History,
-    assurance,
-    posterior,
-    serves,
-)
+from thinkonce.meaning.learning import SHIPPED, History, chance, posterior
 
 SEED, ETA = 1, 0.05
 CLAIM = "What is certified is so at whatever moment one looks; a worse error raises an alarm."
@@ -188,8 +182,7 @@ def times() -> Table:
         history.add(float(at % 7) - 2, at % 3 > 0)
     seen, state = history.weighted(), Budget(0.01, 7, "simulation", first=1)
     cases = {
-        "decide by an entry's posterior (serves)": lambda: serves(entry, 3.0, 0.99),
-        "order by assurance": lambda: assurance(entry, 3.0),
+        "order by an entry's chance": lambda: chance(entry, 3.0),
         "learn: posterior of 32 observations": lambda: posterior(SHIPPED, seen),
         "draw an audit": lambda: state.draw(0, 0.99),
     }

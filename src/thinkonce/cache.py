@@ -19,7 +19,7 @@ from thinkonce.freshness import Rules
 from thinkonce.functions import Kind, describe
 from thinkonce.likeness import Wording
 from thinkonce.questions import askable, guessed, part
-from thinkonce.request.canonical import canonical_args
+from thinkonce.request.arguments import canonical_args
 from thinkonce.request.controls import Controls
 from thinkonce.selector import Selector, key_digits
 from thinkonce.settings.folder import data_folder

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,22 +40,6 @@ class Embeddings(InTime[str, Vector]):
     def get(self, text: str, timeout: float | None = None) -> Vector | None:
         """Blocks for `timeout` seconds at most, None: the usual. None if there is none by then."""
         return self._get(text, timeout)
-
-    async def aget(self, text: str, timeout: float | None = None) -> Vector | None:
-        """`get` on an event loop."""
-        found = self._ask(text)
-        if not isinstance(found, Future):
-            return found
-        made = asyncio.wrap_future(found)
-        try:
-            async with asyncio.timeout(self.timeout if timeout is None else timeout):
-                return await asyncio.shield(made)  # others wait for the same vector
-        except TimeoutError:
-            made.cancel()
-            self.late += 1
-            return None
-        except EmbedderError:
-            return None
 
     def begin(self, text: str) -> None:
         """Have a vector made that nobody waits for yet."""

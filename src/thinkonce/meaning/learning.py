@@ -10,28 +10,22 @@ is shipped with that mean and fitted again to the entries of the namespace (empi
 posterior is the normal distribution at the mode (Laplace), so an entry without any history has
 one too, and one whose history is all right or all wrong stays finite.
 
-An answer may be served where, for some e of a grid in (0, 1 - floor),
-
-    (1 - e) sigma(x'b - z(1-e) sqrt(x'Vx)) >= floor
-
-The left side never exceeds the chance that the answer is right, so the bound is kept hit by hit
-and nothing is served by lottery. The grid's quantiles are computed once per floor.
+What decides is the chance that the answer is right, what is not known of beta averaged over: the
+budget promises an average over hits, and orders them by it.
 
 This follows the published mathematics of per-entry decisions (arXiv 2502.03771) in what it
-models, and departs from it in the prior, in bounding the logit instead of a threshold, in
-promising for hits instead of requests, and in forgetting.
+models, and departs from it in the prior, in the logit in place of a threshold, in promising for
+hits instead of requests, and in forgetting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from math import exp, log, sqrt
-from statistics import NormalDist
 
 import msgspec
 
-from thinkonce.meaning.calibration import logit, sigmoid
+from thinkonce.meaning.calibration import sigmoid
 
 __all__ = (
     "SHIPPED",
@@ -39,18 +33,15 @@ __all__ = (
     "Observations",
     "Posterior",
     "Prior",
-    "assurance",
     "chance",
     "fit_prior",
     "held",
     "posterior",
-    "serves",
 )
 
 REMEMBERED = 32  # observations an entry keeps
 FORGETTING = 0.97  # weight of an observation when the next one comes
 LARGEST = 12.0  # scores beyond this, either way, are no surer
-_GRID = 16  # values of e
 _STEPS, _CLOSE = 25, 1e-8
 _EM_STEPS = 20
 # What the shipped prior weighs in a fit, as a number of entries.
@@ -162,21 +153,6 @@ def log_one_plus_exp(x: float) -> float:
     return x if x > 35 else log(1.0 + exp(x))
 
 
-def serves(entry: Prior | Posterior, score: float, floor: float) -> bool:
-    """Whether P(right) >= `floor` is sure enough to serve; an entry without history: its prior.
-
-    About 3 µs.
-    """
-    middle, deviation = _logit_of(entry, score)
-    return any(middle - z * deviation >= least for z, least in _grid(floor))
-
-
-def assurance(entry: Prior | Posterior, score: float) -> float:
-    """The largest `floor` that `serves` grants, to the grid's fineness: to order candidates by."""
-    middle, deviation = _logit_of(entry, score)
-    return max((1.0 - e) * sigmoid(middle - z * deviation) for e, z in _quantiles(1e-4, 0.5, _GRID))
-
-
 def chance(entry: Prior | Posterior, score: float) -> float:
     """P(right), the uncertainty of the entry's numbers averaged over (MacKay 1992)."""
     middle, deviation = _logit_of(entry, score)
@@ -187,23 +163,6 @@ def _logit_of(entry: Prior | Posterior, score: float) -> tuple[float, float]:
     score = held(score)
     variance = entry.var_offset + score * (2.0 * entry.covariance + score * entry.var_slope)
     return entry.offset + entry.slope * score, sqrt(max(variance, 0.0))
-
-
-@lru_cache(maxsize=64)
-def _grid(floor: float) -> tuple[tuple[float, float], ...]:
-    """(z of 1 - e, the logit that the lower end must reach), e below 1 - floor."""
-    error = 1.0 - floor
-    shares = _quantiles(error * 1e-3, error * 0.98, _GRID)
-    return tuple((z, logit(floor / (1.0 - e))) for e, z in shares)
-
-
-@lru_cache(maxsize=64)
-def _quantiles(least: float, most: float, count: int) -> tuple[tuple[float, float], ...]:
-    """(e, z of 1 - e), e in equal ratios from `most` down to `least`."""
-    normal = NormalDist()
-    ratio = (least / most) ** (1.0 / (count - 1))
-    shares = [most * ratio**at for at in range(count)]
-    return tuple((e, normal.inv_cdf(1.0 - e)) for e in shares)
 
 
 def fit_prior(histories: Iterable[Observations], shipped: Prior = SHIPPED) -> Prior:

@@ -17,15 +17,10 @@ import msgspec
 
 from thinkonce.meaning.tokens import HAN, Lexicon, Tokens, fold, table, tokenise
 
-__all__ = ("expanded", "normal_form", "normal_words")
+__all__ = ("expanded", "joined", "normal_words")
 
 _SIGNS = frozenset("%$€£¥₹+#@&=<>°/\\_*^|~-")
 _EDGE = frozenset("-~*/_|=<>^\\&")
-
-
-def normal_form(text: str) -> str:
-    """Of any string, in time linear in its length; "" where nothing is said."""
-    return joined(normal_words(tokenise(expanded(fold(text)))))
 
 
 def expanded(folded: str) -> str:

@@ -1,7 +1,8 @@
 """One canonical form for HTTP bodies: equal bytes exactly for equal requests.
 
-The bytes are MessagePack with sorted keys: several times faster than sorted JSON, because nothing
-is escaped. What they could not tell apart safely is *unkeyable*: forwarded, never cached.
+What `parse_body` gives is encoded for the key as MessagePack with sorted keys (`key.py`): several
+times faster than sorted JSON, because nothing is escaped. What those bytes could not tell apart
+safely is *unkeyable*: forwarded, never cached.
 
     0, 0.0, -0.0, 1e2 = 100              one number however spelled
     1e400, 0.12345678901234567890        two texts could become one number: unkeyable
@@ -25,7 +26,6 @@ import msgspec
 
 from thinkonce.errors import RequestError
 from thinkonce.protocols.splice import Member, members
-from thinkonce.request.arguments import canonical_args
 
 __all__ = (
     "MAX_DEPTH",
@@ -33,8 +33,6 @@ __all__ = (
     "MalformedBody",
     "Parsed",
     "TooManyMembers",
-    "canonical",
-    "canonical_args",
     "parse_body",
 )
 
@@ -77,11 +75,6 @@ class Parsed(msgspec.Struct, frozen=True, gc=False):
     unkeyable: str = ""
 
 
-def canonical(value: Any) -> bytes:
-    """The canonical bytes of what `parse_body` found keyable."""
-    return _encode(value)
-
-
 def parse_body(raw: bytes) -> Parsed:
     """Raises MalformedBody for what is not JSON, RequestError for JSON that is no object,
 
@@ -118,7 +111,6 @@ def _significant_digits(text: str) -> int:
     return len(_MANTISSA_ZEROS.sub("", mantissa).replace(".", ""))
 
 
-_encode = msgspec.msgpack.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(dict[str, Any], float_hook=_number).decode
 _encode_json = msgspec.json.Encoder().encode
 

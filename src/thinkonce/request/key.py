@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from thinkonce.request.controls import DEFAULTS, Controls
+from thinkonce.request.controls import Controls
 from thinkonce.tiers.tier import Key
 
 __all__ = (
@@ -66,27 +66,6 @@ class Keyer:
             self._tenants.clear()
         self._tenants[sent] = tenant
         return tenant
-
-    def request_key(
-        self,
-        endpoint: str,
-        pool: str,
-        tenant: str,
-        identity: dict[str, Any],
-        controls: Controls = DEFAULTS,
-        headers: Sequence[tuple[bytes, bytes]] = (),
-        query: bytes = b"",
-    ) -> Key:
-        """`identity` as the dialect gave it, `headers` the keyed ones, `query` the URL's, raw."""
-        return self.key_of(
-            request_parts(
-                (endpoint, pool, tenant, controls.namespace),
-                wanted_parts(controls),
-                identity,
-                headers,
-                query,
-            )
-        )
 
     def call_key(
         self,

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from thinkonce.meaning.analysis import Analysed, analyse
 from thinkonce.meaning.eligible import ineligible
 from thinkonce.meaning.examine import examine
-from thinkonce.meaning.normal import normal_form
 
 # Any code point, lone surrogates and NUL among them; and texts of pieces the rules look for.
 ANY = st.text(st.characters(exclude_categories=()), max_size=60)
@@ -53,8 +52,8 @@ def test_any_string_can_be_read_normalised_and_judged(text: str) -> None:
 @given(TEXTS)
 @settings(max_examples=200)
 def test_the_normal_form_of_a_normal_form_is_itself(text: str) -> None:
-    once = normal_form(text)
-    assert normal_form(once) == once
+    once = analyse(text).normal
+    assert analyse(once).normal == once
 
 
 @given(TEXTS, TEXTS)
@@ -115,5 +114,5 @@ def test_long_texts_take_linear_time(piece: str) -> None:
 
 def _seconds(text: str) -> float:
     began = time.process_time()
-    normal_form(analyse(text).normal)
+    analyse(analyse(text).normal)
     return time.process_time() - began

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from thinkonce.meaning.analysis import analyse
 from thinkonce.meaning.language import Language, language_of, same_language
-from thinkonce.meaning.normal import normal_form
 
 FORMS = [
     ("Hi! Could you tell me: what's the LIMIT??", "what is the limit"),
@@ -33,12 +33,13 @@ FORMS = [
 
 @pytest.mark.parametrize(("text", "form"), FORMS)
 def test_dress_is_taken_off_and_nothing_else(text: str, form: str) -> None:
-    assert normal_form(text) == form
+    assert analyse(text).normal == form
 
 
 @pytest.mark.parametrize("text", [text for text, _ in FORMS])
 def test_a_normal_form_is_its_own_normal_form(text: str) -> None:
-    assert normal_form(normal_form(text)) == normal_form(text)
+    once = analyse(text).normal
+    assert analyse(once).normal == once
 
 
 @pytest.mark.parametrize(

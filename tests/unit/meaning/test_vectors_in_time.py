@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
@@ -114,21 +113,6 @@ def test_who_cannot_have_it_in_time_goes_on_without_and_the_next_one_has_it(
     assert embeddings.late == 1
     letters.go.set()
     assert embeddings.get("slow") is not None
-    assert letters.calls == [["slow"]]
-
-
-async def test_on_an_event_loop_it_is_the_same(embeddings: Embeddings, letters: Letters) -> None:
-    letters.go.clear()
-    assert await embeddings.aget("slow", timeout=0.0) is None
-    one, two = (
-        asyncio.create_task(embeddings.aget("slow")),
-        asyncio.create_task(embeddings.aget("slow")),
-    )
-    await asyncio.sleep(0)
-    one.cancel()
-    letters.go.set()
-    assert (await two) is not None
-    assert await embeddings.aget("slow") is embeddings.get("slow")
     assert letters.calls == [["slow"]]
 
 

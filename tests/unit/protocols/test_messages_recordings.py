@@ -14,7 +14,8 @@ from thinkonce.protocols.anthropic_messages import AnthropicMessages
 from thinkonce.protocols.dialect import Asked, Stamp
 from thinkonce.protocols.reply import Gist, Reply
 from thinkonce.protocols.sse import EventParser
-from thinkonce.request.canonical import canonical, parse_body
+from thinkonce.request.canonical import parse_body
+from thinkonce.request.key import request_parts
 from thinkonce.request.storable import StoreRules, refusal
 
 pytestmark = needs_recordings
@@ -149,5 +150,6 @@ def test_every_recorded_request_has_a_key_and_different_requests_different_ones(
         parsed = parse_body(json.dumps(row["request_body"]).encode())
         assert parsed.unkeyable == ""
         identity = MESSAGES.identity(parsed.body)
-        assert seen.setdefault(canonical(identity), identity) == identity
+        key = request_parts(("messages", "p", "t", ""), ("", "", False), identity)
+        assert seen.setdefault(key, identity) == identity
     assert len(seen) > 20

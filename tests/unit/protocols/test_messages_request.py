@@ -11,8 +11,8 @@ from anthropic.types import ErrorResponse
 from thinkonce.protocols.anthropic_messages import AnthropicMessages
 from thinkonce.protocols.registry import DIALECTS, spoken_at
 from thinkonce.request.canonical import parse_body
-from thinkonce.request.controls import Controls
-from thinkonce.request.key import Keyer
+from thinkonce.request.controls import DEFAULTS, Controls
+from thinkonce.request.key import Keyer, request_parts, wanted_parts
 
 MESSAGES = AnthropicMessages()
 USER = {"role": "user", "content": "hi"}
@@ -137,10 +137,10 @@ def golden() -> dict[str, str]:
     keys = {}
     for name, (raw, context_aware) in bodies.items():
         identity = MESSAGES.identity(parse_body(raw).body, context_aware=context_aware)
-        controls = Controls(context_aware=context_aware)
+        wanted = wanted_parts(Controls(context_aware=context_aware))
         keyed = ((b"anthropic-version", b"2023-06-01"),)
-        made = keyer.request_key("messages", "p", "t", identity, controls, keyed)
-        keys[name] = made.digest.hex()
+        parts = request_parts(("messages", "p", "t", ""), wanted, identity, keyed)
+        keys[name] = keyer.key_of(parts).digest.hex()
     return keys
 
 
@@ -219,12 +219,11 @@ def test_pictures_count_by_their_bytes_and_files_by_their_id() -> None:
         {"type": "file", "file_id": "file_1"},
         {"type": "file", "file_id": "file_2"},
     ]
-    keyer = Keyer(bytes(32))
     keys = set()
     for source in sources:
         content = [{"type": "image", "source": source}]
         identity = MESSAGES.identity({**BODY, "messages": [{"role": "user", "content": content}]})
-        keys.add(keyer.request_key("messages", "p", "t", identity, Controls()).digest)
+        keys.add(request_parts(("messages", "p", "t", ""), wanted_parts(DEFAULTS), identity))
     assert len(keys) == 4
 
 

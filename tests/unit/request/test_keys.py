@@ -15,23 +15,32 @@ import thinkonce
 from thinkonce.protocols.registry import DIALECTS
 from thinkonce.request.arguments import canonical_args
 from thinkonce.request.canonical import parse_body
-from thinkonce.request.controls import Controls
-from thinkonce.request.key import ANONYMOUS, Keyer
+from thinkonce.request.controls import DEFAULTS, Controls
+from thinkonce.request.key import ANONYMOUS, Keyer, request_parts, wanted_parts
 
 SECRET = bytes(range(32))
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Was kostet es?"}]}
 
 
-def key(**changed: Any) -> bytes:
+def parts_of(
+    body: dict[str, Any] = BODY,
+    controls: Controls = DEFAULTS,
+    *,
+    endpoint: str = "chat/completions",
+    pool: str = "default",
+    tenant: str = "t1",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    query: bytes = b"",
+) -> bytes:
+    """What a request's key is made of, as `engine.asking.Reader` puts it together."""
+    where = (endpoint, pool, tenant, controls.namespace)
+    return request_parts(where, wanted_parts(controls), body, headers, query)
+
+
+def key(*, secret: bytes = SECRET, **changed: Any) -> bytes:
     """The digest of one request, with some of its parts changed."""
-    parts: dict[str, Any] = {
-        "endpoint": "chat/completions",
-        "pool": "default",
-        "tenant": "t1",
-        "identity": BODY,
-    }
-    return Keyer(changed.pop("secret", SECRET)).request_key(**{**parts, **changed}).digest
+    return Keyer(secret).key_of(parts_of(**changed)).digest
 
 
 DIFFERENT: dict[str, dict[str, Any]] = {
@@ -46,7 +55,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "override": {"controls": Controls(label="v2", override=True)},
     "header": {"headers": ((b"openai-beta", b"v2"),)},
     "header value": {"headers": ((b"openai-beta", b"v3"),)},
-    "body": {"identity": {**BODY, "seed": 1}},
+    "body": {"body": {**BODY, "seed": 1}},
     "query": {"query": b"api-version=1"},
     "query value": {"query": b"api-version=2"},
     "query, override": {"controls": Controls(label="v2", override=True), "query": b"key=A"},
@@ -83,8 +92,8 @@ def test_an_overriding_label_is_the_key_within_tenant_model_endpoint_pool_and_na
     controls = Controls(label="template:sort", override=True)
     other_prompt = {**BODY, "messages": [], "seed": 5}
     here = key(controls=controls)
-    assert key(controls=controls, identity=other_prompt, headers=((b"a", b"b"),)) == here
-    assert key(controls=controls, identity={**BODY, "model": "n"}) != here
+    assert key(controls=controls, body=other_prompt, headers=((b"a", b"b"),)) == here
+    assert key(controls=controls, body={**BODY, "model": "n"}) != here
     assert key(controls=controls, tenant="t2") != here
     assert key(controls=controls, endpoint="completions") != here
     assert key(controls=controls, pool="other") != here
@@ -99,11 +108,11 @@ def test_a_key_is_32_bytes_and_holds_nothing_of_the_prompt() -> None:
 
 def test_the_local_key_is_exact_for_small_requests_and_the_digest_for_large_ones() -> None:
     keyer = Keyer(SECRET)
-    small = keyer.request_key("e", "p", "t", BODY)
-    large = keyer.request_key("e", "p", "t", {**BODY, "picture": "x" * 20_000})
+    small = keyer.key_of(parts_of(BODY))
+    large = keyer.key_of(parts_of({**BODY, "picture": "x" * 20_000}))
     assert b"kostet" in small.local  # type: ignore[operator]
     assert large.local == large.digest
-    assert small.digest == Keyer(SECRET).request_key("e", "p", "t", BODY).digest
+    assert small.digest == key(body=BODY)
 
 
 # -- tenants -------------------------------------------------------------------------------------
@@ -160,8 +169,8 @@ def test_a_call_keeps_the_local_key_it_is_given() -> None:
 
 
 def test_a_call_is_never_a_request() -> None:
-    keyer = Keyer(SECRET)
-    assert keyer.call_digest("a", "b", "c", b"") != keyer.request_key("a", "b", "c", {}).digest
+    request = key(body={}, endpoint="a", pool="b", tenant="c")
+    assert Keyer(SECRET).call_digest("a", "b", "c", b"") != request
 
 
 # -- golden vectors --------------------------------------------------------------------------------
@@ -217,12 +226,12 @@ def golden() -> dict[str, str]:
     keyer = Keyer(SECRET)
     keys = {"tenant": keyer.tenant([(b"authorization", b"Bearer golden")])}
     for name, (raw, controls) in REQUESTS.items():
-        made = keyer.request_key("chat/completions", "p", "t", parse_body(raw).body, controls)
-        keys[f"request {name}"] = made.digest.hex()
+        made = key(body=parse_body(raw).body, controls=controls, pool="p", tenant="t")
+        keys[f"request {name}"] = made.hex()
     for name, (dialect, raw, context_aware) in IDENTITIES.items():
         body = DIALECTS[dialect].identity(parse_body(raw).body, context_aware=context_aware)
-        made = keyer.request_key(dialect, "p", "t", body)
-        keys[f"identity {name}"] = made.digest.hex()
+        made = key(body=body, endpoint=dialect, pool="p", tenant="t")
+        keys[f"identity {name}"] = made.hex()
     for name, values in CALLS.items():
         args = canonical_args([str(place) for place in range(len(values))], values)
         keys[f"call {name}"] = keyer.call_digest("module.ask", "v1", "n", args).hex()
