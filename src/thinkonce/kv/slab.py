@@ -16,7 +16,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-__all__ = ("KvShape", "Slab", "SlabLayer")
+__all__ = ("KvShape", "ScatterLayer", "Slab", "SlabLayer")
 
 # Capacity comes in steps of so many tokens, so that every head's first value is aligned alike:
 # matrix kernels may choose their path, hence their last bits, by alignment.
@@ -97,13 +97,25 @@ class Slab:
         block.copy_(self.tensor[:, :, :, start:end])
         return block
 
+    def scattered(self, slots: torch.Tensor) -> Cache:
+        """A cache through which a forward pass writes its tokens over those at `slots`.
+
+        `slots`: their places in the sequence, int64, on the slab's device. Give the model
+        `position_ids` of the same places and a mask [1, 1, slots, length], true where a token
+        may look: transformers would make both from the sequence's end.
+        """
+        return Cache(layers=[ScatterLayer(layer, slots) for layer in self._layers])
+
     def _set_length(self, tokens: int) -> None:
         for layer in self._layers:
             layer.length = tokens
 
 
-class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
-    """What one layer of a model sees of a slab. `length` is where the next write begins."""
+class SlabLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
+    """What one layer of a model sees of a slab: it appends, as causal attention wants it.
+
+    `length` is where the next write begins.
+    """
 
     def __init__(self, slab: Slab, number: int) -> None:
         super().__init__()
@@ -114,29 +126,11 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing to do: the slab is there."""
 
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def _rooms(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """This layer's keys and values, over the whole capacity, as [1, heads, capacity, dim]."""
-        layer = self._slab.tensor[self._number]
-        if like.dtype != layer.dtype or like.shape[0] != 1:
-            found = f"{like.dtype} of shape {tuple(like.shape)}"
-            raise TypeError(f"this slab holds one sequence of {layer.dtype}, not {found}")
-        return layer[0:1], layer[1:2]
-
-
-class SlabLayer(_Layer):
-    """Appends: the prefix is exact and whole, as causal attention wants it."""
-
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write behind what is there; views of all of it. The slab has room (`reserve`)."""
-        keys, values = self._rooms(key_states)
+        keys, values = self.rooms(key_states)
         start, end = self.length, self.length + key_states.shape[2]
         keys[:, :, start:end] = key_states
         values[:, :, start:end] = value_states
@@ -145,3 +139,50 @@ class SlabLayer(_Layer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def rooms(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """This layer's keys and values, over the whole capacity, as [1, heads, capacity, dim].
+
+        Raises TypeError for `like` of another number type, or of more than one sequence.
+        """
+        layer = self._slab.tensor[self._number]
+        if like.dtype != layer.dtype or like.shape[0] != 1:
+            found = f"{like.dtype} of shape {tuple(like.shape)}"
+            raise TypeError(f"this slab holds one sequence of {layer.dtype}, not {found}")
+        return layer[0:1], layer[1:2]
+
+
+class ScatterLayer(CacheLayerMixin):  # type: ignore[misc]  # the same
+    """Writes over chosen tokens of a sequence that is there, and leaves its length alone."""
+
+    def __init__(self, layer: SlabLayer, slots: torch.Tensor) -> None:
+        super().__init__()
+        self._layer, self._slots = layer, slots
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing to do: the slab is there."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write at the slots; views of the whole sequence."""
+        keys, values = self._layer.rooms(key_states)
+        keys[:, :, self._slots] = key_states
+        values[:, :, self._slots] = value_states
+        return keys[:, :, : self._layer.length], values[:, :, : self._layer.length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._layer.length, 0
+
+    def get_seq_length(self) -> int:
+        return self._layer.length
+
+    def get_max_length(self) -> int:
+        return -1
