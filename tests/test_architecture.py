@@ -48,23 +48,21 @@ LEVELS = (
 )
 # These two stand beside the levels, on the parts named here.
 BESIDE = {
-    "kv": {"errors", "outcome", "clock", "version", "units", "settings", "request", "protocols"}
-    | {"eviction", "web"},
+    "kv": {"errors", "clock", "settings", "request", "web"},
     "testing": set().union(*LEVELS[: LEVELS.index({"engine"})]),
 }
-# Who may stand on `kv`: the command line starts its server and installs its models, and the
-# gateway supervises that server.
-MAY_IMPORT_KV = {"cli", "gateway", "testing"}
+# Who may stand on `kv`: the command line starts its server and installs its models.
+MAY_IMPORT_KV = {"cli"}
 
 # Distributions outside the standard library -> the parts that may import them.
 OUTSIDE = {
     "msgspec": None,  # anywhere
     "apsw": {"tiers", "cli"},
     "cryptography": {"tiers"},
-    "blake3": {"request", "values", "tiers", "kv", "functions"},
-    "aiohttp": {"upstream", "gateway"},
-    "multidict": {"upstream", "gateway"},  # comes with aiohttp
-    "yarl": {"upstream", "gateway"},  # the same
+    "blake3": {"request", "tiers", "kv"},
+    "aiohttp": {"upstream"},
+    "multidict": {"upstream"},  # comes with aiohttp
+    "yarl": {"upstream"},  # the same
     "uvicorn": {"web"},
     "uvloop": {"web"},
     "httptools": {"web"},
@@ -91,8 +89,6 @@ OUTSIDE = {
     "httpx2": {"httpx2"},
     "langchain_core": {"langchain"},
     "pytest": {"testing"},
-    "hypothesis": {"testing"},
-    "pydantic": {"values"},
 }
 # What `import thinkonce` may load besides the standard library.
 # msgspec takes typing_extensions where it is there.
@@ -178,6 +174,35 @@ def test_each_outside_package_is_imported_only_where_it_belongs() -> None:
             assert where is None or part_of(module).split(".")[0] in where, (
                 f"{module} imports {name}; only {sorted(where or ())} may"
             )
+
+
+def outside_imports() -> dict[str, set[str]]:
+    """Of each outside package, the parts that import it."""
+    found: dict[str, set[str]] = {}
+    for module, file in modules():
+        for name in {name.split(".")[0] for name in imported(file)}:
+            if name not in sys.stdlib_module_names and name != "thinkonce":
+                found.setdefault(name, set()).add(part_of(module).split(".")[0])
+    return found
+
+
+def test_whoever_may_import_an_outside_package_does() -> None:
+    found = outside_imports()
+    for name, where in OUTSIDE.items():
+        assert name in found, f"nothing imports {name}: take it out of OUTSIDE"
+        idle = (where or set()) - found[name]
+        assert not idle, f"{sorted(idle)} do not import {name}: take them out of OUTSIDE"
+
+
+def test_whoever_may_stand_on_a_part_beside_the_levels_does() -> None:
+    stood_on, standing = set(), set()
+    for module, file in modules():
+        part = part_of(module)
+        ours = {part_of(name) for name in imported(file) if name.startswith("thinkonce.")} - {part}
+        stood_on |= ours if part == "kv" else set()
+        standing |= {part} if "kv" in ours else set()
+    assert stood_on == BESIDE["kv"], "take out what kv does not import"
+    assert standing == MAY_IMPORT_KV, "take out who does not import kv"
 
 
 WHAT_IT_LOADS = """

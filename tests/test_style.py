@@ -104,7 +104,7 @@ def test_every_function_is_annotated(all_functions: list[Function]) -> None:
     assert not [entry for entry in bare if entry[1]][:5]
 
 
-def test_files_hold_one_noun_each() -> None:
+def test_files_are_neither_long_nor_many_of_them_short() -> None:
     sizes = {
         str(file.relative_to(SRC)): len(file.read_text(encoding="utf-8").splitlines())
         for file in FILES
