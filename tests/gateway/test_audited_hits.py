@@ -51,13 +51,15 @@ async def gateway_of(stage: Stage, verifier: Path, model: Model, **semantic: Any
     return await stage.gateway(semantic=wanted, clock=stage.moving.clock)
 
 
-async def asked(gateway: Running, text: str, room: int = 0) -> str:
+async def asked(
+    gateway: Running, text: str, room: int = 0, headers: dict[str, str] | None = None
+) -> str:
     """How it was answered, once its vector is there and its audit is over.
 
     Rooms are partitions of one namespace: in each, the same two questions are new.
     """
     turns = [{"role": "system", "content": f"Room {room}."}, {"role": "user", "content": text}]
-    got = await gateway.chat(messages=turns)
+    got = await gateway.chat(messages=turns, headers=headers)
     assert got.status == 200, got.body
     meaning = gateway.assembly.shelf.meaning
     assert meaning is not None

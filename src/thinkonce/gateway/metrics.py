@@ -32,6 +32,7 @@ from thinkonce.insight.savings import (
     UNPRICED,
     Book,
 )
+from thinkonce.meaning.compared import worst
 from thinkonce.tiers.tier import TierStats
 from thinkonce.version import __version__
 
@@ -137,14 +138,15 @@ FAMILIES = (
     Family(
         "semantic_error_bound",
         "gauge",
-        "Share of wrong answers among hits in other words that audits have not excluded; 1 before "
-        "there is evidence. Namespaces that the settings do not name are `other`.",
+        "Share of wrong answers among hits in other words that audits have not excluded, of the "
+        "tenant where it is largest; 1 before there is evidence. Namespaces that the "
+        "settings do not name are `other`.",
         ("namespace",),
     ),
     Family(
         "semantic_audits",
         "gauge",
-        "Audits that this bound rests on. It begins anew after an alarm.",
+        "Audits that this bound rests on, of that tenant. It begins anew after an alarm.",
         ("namespace",),
     ),
     Family("build_info", "gauge", "Always 1; the labels say what runs.", ("version", "python")),
@@ -211,7 +213,7 @@ def _values(numbers: Numbers, saved: Book) -> dict[str, Values]:
 
 
 def _of_meaning(numbers: Numbers) -> dict[str, Values]:
-    compared, promises = numbers.compared, numbers.promises.items()
+    compared, promises = numbers.compared, worst(numbers.promises).items()
     return {
         "semantic_missed_total": _labelled(compared.missed),
         "semantic_vetoes_total": _labelled(compared.vetoes),

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from thinkonce.engine.counting import Labels
-from thinkonce.meaning.compared import Compared, Promise
+from thinkonce.meaning.compared import Compared, Promise, Promises
 from thinkonce.outcome import Outcome
 from thinkonce.sums import added
 from thinkonce.tiers.tier import TierStats
@@ -100,7 +100,7 @@ class Numbers(msgspec.Struct):
     `inflight` are requests being answered now, `following` those of them that wait for a call;
     `connections` are those of clients, `body_bytes` what is held of their requests' bodies;
     `servers` are told by their pool's name and their own; `compared` are questions, `promises`
-    what audits say of a namespace's hits in other words.
+    what audits say of hits in other words.
     """
 
     counted: Counted
@@ -110,7 +110,7 @@ class Numbers(msgspec.Struct):
     connections: int = 0
     servers: dict[tuple[str, str], ServerNumbers] = msgspec.field(default_factory=dict)
     compared: Compared = msgspec.field(default_factory=Compared)
-    promises: dict[str, Promise] = msgspec.field(default_factory=dict)
+    promises: Promises = msgspec.field(default_factory=dict)
     body_bytes: int = 0
 
 

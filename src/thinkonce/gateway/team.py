@@ -16,7 +16,7 @@ from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.numbers import Numbers
 from thinkonce.gateway.quota import Quota
-from thinkonce.meaning.compared import Compared, Promise
+from thinkonce.meaning.compared import Compared, Promises
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import TierStats
 from thinkonce.upstream.room import Room
@@ -97,7 +97,7 @@ class Alone:
             body_bytes=metrics.bodies.held,
         )
 
-    def _meaning(self) -> tuple[Compared, dict[str, Promise]]:
+    def _meaning(self) -> tuple[Compared, Promises]:
         meaning = self.shelf.meaning
         if meaning is None:
             return Compared(), {}

@@ -1,4 +1,4 @@
-"""What a namespace has learned of its hits in one language: its budget, and entries' histories.
+"""What a tenant's hits in one namespace and language have taught: a budget, entries' histories.
 
     draw ──► (the model answers, a judge compares) ──► Result ──► pending ──► settled ──► here
                                                                     in one transaction of the store
@@ -66,10 +66,16 @@ class Happened(NamedTuple):
 
 
 class Account:
-    """Thread-safe. `group` names it in the store; `untouched` is the budget before any audit."""
+    """Thread-safe. `group` names it in the store; `untouched` is the budget before any audit.
 
-    def __init__(self, group: str, untouched: Budget, namespace: str, grounds: Grounds) -> None:
+    `tenant`: the digest that its partitions are made from; "" where there is but one.
+    """
+
+    def __init__(
+        self, group: str, untouched: Budget, namespace: str, grounds: Grounds, tenant: str = ""
+    ) -> None:
         self.group, self.namespace, self.grounds = group, namespace, grounds
+        self.tenant = tenant
         self.looked_at = 0.0  # when the store was read last, on the monotonic clock
         self.lost = 0  # results that nobody could keep
         self._first = _encode(untouched)
@@ -113,6 +119,12 @@ class Account:
         return self._budget.alarms
 
     @property
+    def head(self) -> bytes:
+        """The budget, as the store keeps it under HEAD."""
+        with self._lock:
+            return _encode(self._budget)
+
+    @property
     def entries(self) -> int:
         """How many entries have a history."""
         return len(self._histories)
@@ -132,6 +144,12 @@ class Account:
     @property
     def waiting(self) -> int:
         return len(self._pending)
+
+    def keep_here(self) -> None:
+        """There is no store that results could wait for."""
+        with self._lock:
+            self._stored = _encode(self._budget)
+            self._pending.clear()
 
     def settling(self) -> tuple[list[Result | str], set[bytes]]:
         """What the store has not got yet, and the names that are written for it."""

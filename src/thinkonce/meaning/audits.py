@@ -14,7 +14,7 @@ import hashlib
 import logging
 import random
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import TierError
 from thinkonce.host.fork import on_fork
 from thinkonce.meaning.account import HEAD, RESET, Account, Happened, Result
+from thinkonce.meaning.accounts import Accounts
 from thinkonce.meaning.agreement import Agreement, Vouching, adds_no_address
 from thinkonce.meaning.budget import Budget, Draw, Event, Mode, Shown
 from thinkonce.meaning.grounds import SAME_WORDS, Grounds
@@ -34,9 +35,9 @@ __all__ = ("Audits", "Numbers", "Tallied")
 log = logging.getLogger("thinkonce.semantic")
 
 MOST_WAITING = 256  # comparisons in the queue
-MOST_ACCOUNTS = 1024  # namespaces may be as many as clients please
 REFRESH = 5.0  # seconds between two looks at what other processes found
 TRY_AGAIN = 5.0  # seconds after the store refused a write
+TENANT_DIGITS = 12  # of a tenant in a line of the log, as in the access log
 
 
 class Comparison(NamedTuple):
@@ -51,8 +52,11 @@ class Comparison(NamedTuple):
 
 
 class Tallied(NamedTuple):
-    """Of one namespace and language; `entries` have a history."""
+    """Of one tenant's hits in a namespace and language; `entries` have a history. `name` tells
+    it from all others."""
 
+    name: str
+    tenant: str
     namespace: str
     language: str
     shown: Shown
@@ -72,7 +76,8 @@ class Numbers(NamedTuple):
     accounts: tuple[Tallied, ...]
 
     def bound(self, namespace: str) -> float | None:
-        """The share of wrong hits that audits have not excluded, in its worst language."""
+        """The share of wrong hits that audits have not excluded: its worst tenant's, in the
+        worst language."""
         shown = [one.shown for one in self.accounts if one.namespace == namespace]
         return max((one.bound for one in shown if one.audits), default=None)
 
@@ -89,7 +94,7 @@ class Audits:
         dice: Callable[[], float] = random.random,
     ) -> None:
         self.judge, self._ledger, self._clock, self._dice = judge, ledger, clock, dice
-        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._accounts = Accounts(persistent=ledger is not None)
         self.agreement = Agreement(ledger, clock=clock)
         self._queue: deque[Comparison] = deque()
         self._looking: set[Account] = set()  # at what others found
@@ -103,9 +108,14 @@ class Audits:
 
     # -- what requests ask -------------------------------------------------------------------
 
-    def account(self, namespace: str, grounds: Grounds, max_error: float, mode: Mode) -> Account:
-        """Where rulings on these grounds are accounted for; read from the store at first use."""
-        group = _group(namespace, grounds, mode)
+    def account(
+        self, namespace: str, grounds: Grounds, max_error: float, mode: Mode, *, tenant: str = ""
+    ) -> Account:
+        """Where rulings on these grounds are accounted for; read from the store at first use.
+
+        What one tenant asks is no evidence for another's hits: `tenant` is a part of its name.
+        """
+        group = _group(tenant, namespace, grounds, mode)
         account = self._accounts.get(group)
         if account is None:
             budget = Budget(
@@ -116,7 +126,7 @@ class Audits:
                 first=grounds.first,
                 misjudgement=self.judge.misjudgement,
             )
-            account = self._opened(Account(group, budget, namespace, grounds))
+            account = self._opened(Account(group, budget, namespace, grounds, tenant))
         elif self._ledger is not None and account.looked_at + REFRESH < self._clock.monotonic():
             account.looked_at = self._clock.monotonic()
             self._do(lambda: self._looking.add(account))
@@ -145,24 +155,24 @@ class Audits:
         asked = Comparison(account, draw, judged, stored, fresh, vouching)
         self._do(lambda: self._queue.append(asked))
 
-    def wrong(self, namespace: str, entry: bytes) -> bool:
-        """Somebody says that `entry` was served wrongly. No random sample: it teaches the entry's
-        history and stays out of the bound. False where there is nobody to teach."""
-        taught = [one for one in self._of(namespace) if one.grounds.cuts]
+    def wrong(self, namespace: str, entry: bytes, *, tenant: str = "") -> bool:
+        """Somebody says that `entry`, of `tenant`, was served wrongly. No random sample: it teaches
+        the entry's history and stays out of the bound. False where there is nobody to teach."""
+        taught = [one for one in self._accounts.of(namespace, tenant) if one.grounds.cuts]
         for account in taught:  # as if the verdict had been as sure as it can be asked to be
             strictest = max(cut for cut in account.grounds.cuts if cut != SAME_WORDS)
             self._enter(account, Result(None, entry, strictest, True))
         return bool(taught)
 
-    def reset(self, namespace: str) -> int:
-        """Begin anew after alarms; how many accounts there were."""
-        found = self._of(namespace)
+    def reset(self, namespace: str, *, tenant: str | None = None) -> int:
+        """Begin anew after alarms, of `tenant` or of all; how many accounts there were."""
+        found = self._accounts.of(namespace, tenant)
         for account in found:
             self._enter(account, RESET)
         return len(found)
 
     def numbers(self) -> Numbers:
-        accounts = list(self._accounts.values())
+        accounts = self._accounts.all()
         return Numbers(
             self._compared,
             self._undecided,
@@ -188,9 +198,6 @@ class Audits:
             self._thread.join(timeout)
         self.judge.close()
 
-    def _of(self, namespace: str) -> list[Account]:
-        return [one for one in list(self._accounts.values()) if one.namespace == namespace]
-
     def _opened(self, account: Account) -> Account:
         if self._ledger is not None:
             account.looked_at = self._clock.monotonic()
@@ -199,12 +206,7 @@ class Audits:
             except TierError as error:
                 log.warning("semantic: the audits of %r are not read: %s", account.namespace, error)
                 account.looked_at = 0.0
-        with self._wake:
-            account = self._accounts.setdefault(account.group, account)
-            if len(self._accounts) > MOST_ACCOUNTS:
-                idle = (one for one in self._accounts.values() if not one.waiting)
-                self._accounts.pop(next(idle, account).group)
-        return account
+        return self._accounts.add(account)
 
     # -- the thread --------------------------------------------------------------------------
 
@@ -267,7 +269,9 @@ class Audits:
     def _enter(self, account: Account, result: Result | str) -> None:
         for happened in account.enter(result):
             _tell(account, happened)
-        if self._ledger is not None:
+        if self._ledger is None:
+            account.keep_here()
+        else:
             self._do(lambda: self._unsaved.add(account))
 
     def _look(self, account: Account) -> None:
@@ -315,16 +319,18 @@ class Audits:
         self._looking, self._unsaved = set(), set()
 
 
-def _group(namespace: str, grounds: Grounds, mode: Mode) -> str:
-    """Its name in the store: another basis or mode is another account."""
+def _group(tenant: str, namespace: str, grounds: Grounds, mode: Mode) -> str:
+    """Its name in the store: another basis or mode is another account. Only a namespace, which
+    comes last, may hold a blank, so no two have one name."""
     basis = hashlib.blake2b(f"{grounds.basis} {mode}".encode(), digest_size=8).hexdigest()
-    return f"semantic {grounds.language} {basis} {namespace}"
+    return f"audits {grounds.language} {basis} {tenant} {namespace}"
 
 
 def _tallied(account: Account) -> Tallied:
     language, steps = account.grounds.language, len(account.grounds.cuts)
     shown, alarms = account.shown(), account.alarms
-    return Tallied(account.namespace, language, shown, steps, alarms, account.entries)
+    whose = (account.group, account.tenant, account.namespace)
+    return Tallied(*whose, language, shown, steps, alarms, account.entries)
 
 
 def _tell(account: Account, happened: Happened) -> None:
@@ -332,6 +338,8 @@ def _tell(account: Account, happened: Happened) -> None:
     shown = happened.shown
     how = f"{shown.standing}, serving {shown.step + 1} of {len(account.grounds.cuts)} cuts"
     place = f"{account.namespace!r} ({account.grounds.language})"
+    if account.tenant:
+        place += f", tenant {account.tenant[:TENANT_DIGITS]}"
     if happened.event == Event.ALARM:
         log.warning("semantic: alarm in %s: too many hits are wrong; now %s", place, how)
     elif happened.event == Event.CERTIFIED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ("Compared", "Promise")
+__all__ = ("Compared", "Promise", "Promises", "worst")
 
 
 class Compared(msgspec.Struct):
@@ -18,8 +18,8 @@ class Compared(msgspec.Struct):
 
 
 class Promise(msgspec.Struct, frozen=True):
-    """Of one namespace: the share of wrong hits that audits have not excluded, and how many
-    there were. What several processes say of it, they know from one store."""
+    """Of one account: the share of wrong hits that audits have not excluded, and how many there
+    were. What several processes say of it, they know from one store."""
 
     bound: float
     audits: int
@@ -28,3 +28,17 @@ class Promise(msgspec.Struct, frozen=True):
     def joined(self, other: Promise) -> Promise:
         """Who has seen more audits knows better."""
         return max(self, other, key=lambda each: (each.audits, each.bound))
+
+
+# By namespace and by account: a namespace has one for each tenant and language.
+Promises = dict[tuple[str, str], Promise]
+
+
+def worst(promises: Promises) -> dict[str, Promise]:
+    """By namespace, that of the tenant for which audits exclude least. One without audits says
+    nothing, unless none has any."""
+    found: dict[str, Promise] = {}
+    for (namespace, _), each in promises.items():
+        held = found.setdefault(namespace, each)
+        found[namespace] = max(held, each, key=lambda one: (one.audits > 0, one.bound))
+    return found

@@ -21,7 +21,7 @@ from thinkonce.likeness import Hint, Matched, Wording
 from thinkonce.meaning.account import Account
 from thinkonce.meaning.agreement import Origin, Vouching
 from thinkonce.meaning.audits import Audits
-from thinkonce.meaning.compared import Promise
+from thinkonce.meaning.compared import Promise, Promises
 from thinkonce.meaning.comparison import Comparison
 from thinkonce.meaning.counts import Counts
 from thinkonce.meaning.diversity import Diversity
@@ -55,6 +55,7 @@ log = logging.getLogger("thinkonce.semantic")
 
 THREADS = 4  # requests that are compared at a time; more wait
 SAME = 1.0  # similarity of two questions in the same plain words
+OTHER = "other"  # stands for namespaces that clients made up
 
 
 class Meaning:
@@ -125,23 +126,20 @@ class Meaning:
             )
             self.audits.compare(account, finding.draw, judged, words, fresh, vouching)
 
-    def wrong(self, namespace: str, digest: bytes) -> bool:
+    def wrong(self, meta: Meta, digest: bytes) -> bool:
         """Somebody was served a wrong answer from this entry, which is removed.
 
         False where nothing is known that could learn from it.
         """
-        return self.audits.wrong(namespace, digest)
+        return self.audits.wrong(meta.namespace, digest, tenant=meta.tenant)
 
-    def promises(self) -> dict[str, Promise]:
-        """By namespace, in its worse language; those that the settings do not name are `other`."""
-        found: dict[str, Promise] = {}
+    def promises(self) -> Promises:
+        """By namespace and account; namespaces that the settings do not name are `other`."""
+        found: Promises = {}
         for each in self.audits.numbers().accounts:
-            is_known = self.rulebook.knows(each.namespace)
-            name, shown = each.namespace if is_known else "other", each.shown
-            mine = Promise(shown.bound, shown.audits, shown.wrong)
-            held = found.setdefault(name, mine)
-            if mine.audits and (mine.bound > held.bound or not held.audits):
-                found[name] = mine
+            name = each.namespace if self.rulebook.knows(each.namespace) else OTHER
+            shown = each.shown
+            found[name, each.name] = Promise(shown.bound, shown.audits, shown.wrong)
         return found
 
     def told(self) -> dict[str, Any]:

@@ -60,12 +60,12 @@ class Rulebook:
         return Place(meta.namespace, meta.model, similarity, *whose)
 
     def account(self, asked: Question, place: Place) -> Account:
-        """What audits have said there, and what hits of that kind go by."""
+        """What the tenant's audits have said there, and what its hits of that kind go by."""
         own = self._namespaces.get(place.namespace, _AS_EVERYWHERE)
         max_error = self.options.max_error if own.max_error is None else own.max_error
         mode = Mode(own.semantic_mode or self.options.mode)
         grounds = self._grounds(spoken(asked.analysed.language), place.model, max_error)
-        return self._audits.account(place.namespace, grounds, max_error, mode)
+        return self._audits.account(place.namespace, grounds, max_error, mode, tenant=place.tenant)
 
     def _new_grounds(self, language: str, model: str, max_error: float) -> Grounds:
         return grounds_of(

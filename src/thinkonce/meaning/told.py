@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from thinkonce.meaning.matching import Meaning
 
 __all__ = ("told_of",)
+
+MOST_SHOWN = 100  # accounts: a tenant has one for each namespace and language
 
 
 def told_of(meaning: Meaning) -> dict[str, Any]:
@@ -37,7 +40,8 @@ def told_of(meaning: Meaning) -> dict[str, Any]:
             "vouched": meaning.audits.agreement.vouched,
             "unlike": meaning.audits.agreement.unlike,
         },
-        "namespaces": [_of_namespace(each) for each in numbers.accounts],
+        "accounts": len(numbers.accounts),
+        "namespaces": [_of_account(each) for each in _worst_first(numbers.accounts)[:MOST_SHOWN]],
         "crowded": [_of_entry(each) for each in meaning.diversity.crowded()],
         "unanswered": {
             name: [msgspec.structs.asdict(group) for group in groups]
@@ -47,9 +51,17 @@ def told_of(meaning: Meaning) -> dict[str, Any]:
     }
 
 
-def _of_namespace(found: Tallied) -> dict[str, Any]:
+def _worst_first(accounts: Iterable[Tallied]) -> list[Tallied]:
+    return sorted(
+        accounts,
+        key=lambda one: (-one.alarms, -one.shown.wrong, -one.shown.audits, one.name),
+    )
+
+
+def _of_account(found: Tallied) -> dict[str, Any]:
     shown = found.shown
     return {
+        "tenant": found.tenant,
         "namespace": found.namespace,
         "language": found.language,
         "standing": shown.standing,

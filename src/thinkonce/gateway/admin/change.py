@@ -98,7 +98,7 @@ async def feedback(desk: Desk, call: Call, name: str) -> None:
         await asyncio.to_thread(desk.shelf.discard, Key(found.digest, found.digest))
     meaning, learned = desk.shelf.meaning, False
     if said.wrong and meaning is not None:
-        learned = await asyncio.to_thread(meaning.wrong, found.meta.namespace, found.digest)
+        learned = await asyncio.to_thread(meaning.wrong, found.meta, found.digest)
     key, verdict = found.digest.hex(), "wrong" if said.wrong else "right"
     desk.metrics.counted.feedback[verdict] += 1
     desk.audit(call, f"feedback on {key}: {verdict}{', removed' if said.wrong else ''}")

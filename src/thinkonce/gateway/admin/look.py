@@ -45,6 +45,9 @@ async def stats(desk: Desk, call: Call) -> None:
     for tenant, names in desk.tenants.names().items():
         if tenant in told["savings"]["by_tenant"]:
             told["savings"]["by_tenant"][tenant]["clients"] = names
+        for account in told.get("semantic", {}).get("namespaces", ()):
+            if account["tenant"] == tenant:
+                account["clients"] = names
     await desk.send(call, told)
 
 
