@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import certifi
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
@@ -42,6 +43,21 @@ def free_port() -> int:
 @pytest.fixture
 def port() -> int:
     return free_port()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clients read every certificate they may trust when they are made, 40 ms each time.
+
+    Here most speak plain HTTP, and tests of TLS bring certificates of their own.
+    """
+    whole = Path(certifi.where()).read_text(encoding="utf-8")
+    first, end, _ = whole.partition("-----END CERTIFICATE-----\n")
+    file = tmp_path_factory.mktemp("trusted") / "one.pem"
+    file.write_text(first + end, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(file))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,9 @@ from thinkonce.kv.ask import ChatAsk, Defaults, read_chat
 from thinkonce.kv.gguf import GgufFile
 from thinkonce.kv.prompt import chat_tokens
 
+# The packaged model's tokenizer takes seconds to read, for each process that does.
+pytestmark = pytest.mark.xdist_group("tokenizer")
+
 INSTALLED = packaged.locate(packaged.MODELS[0])
 needs_smollm2 = pytest.mark.skipif(
     INSTALLED is None, reason=f"{packaged.DEFAULT} is not installed: thinkonce model install"
