@@ -16,7 +16,8 @@ from gateway.test_workers import crew
 from gateway.upstream import Upstream
 from kv.small_model import make_network, make_tokenizer
 from thinkonce.errors import ConfigError
-from thinkonce.gateway.local import LocalModel
+from thinkonce.gateway.local import LocalModel, local_model
+from thinkonce.settings import Kv, Settings, Sources
 
 READY = "print('model ready on http://127.0.0.1:9', flush=True)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {READY}; signal.pause()"
@@ -66,6 +67,26 @@ async def test_a_model_that_cannot_start_is_named_with_its_exit_code() -> None:
     model = LocalModel(lambda _: running("raise SystemExit(3)"))
     with pytest.raises(ConfigError, match="3"):
         await model.start()
+
+
+async def test_a_model_is_told_what_it_may_keep_and_the_gateway_s_secret() -> None:
+    settings = Settings(kv=Kv(reuse=False, memory=2**28, chunk=256))
+    model = local_model(settings, print)
+    wanted = {
+        "REUSE": "false",
+        "MEMORY": str(2**28),
+        "CHUNK": "256",
+        "GATEWAY_SECRET": model.secret,
+    }
+    code = f"import os; assert {wanted}.items() <= dict((k[13:], v) for k, v in os.environ.items()"
+    code += f" if k.startswith('THINKONCE_KV_')).items(); {READY}"
+    model._command = lambda _: running(code)
+    await model.start()
+    await model.stop()
+    assert Sources(environ={f"THINKONCE_KV_{k}": v for k, v in wanted.items()}).load().kv == Kv(
+        reuse=False, memory=2**28, chunk=256, gateway_secret=model.secret
+    )
+    assert len({local_model(settings, print).secret for _ in range(9)}) == 9
 
 
 async def test_a_model_that_does_not_end_by_itself_is_killed() -> None:

@@ -124,7 +124,7 @@ def serve_model(
     }
     settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)
-    from thinkonce.web.lifeline import ENGINE_SECRET, end_with_parent
+    from thinkonce.web.lifeline import end_with_parent
 
     end_with_parent(ORPHAN_SECONDS)
     from thinkonce.kv.server import run
@@ -146,7 +146,7 @@ def serve_model(
             threads=settings.local.threads,
             max_waiting=settings.local.queue,
             kv=settings.kv,
-            gateway_secret=os.environ.pop(ENGINE_SECRET, ""),
+            gateway_secret=settings.kv.gateway_secret,
             access_log=not quiet,
             progress=report,
             say=say,

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Local, Settings
-from thinkonce.web.lifeline import ENGINE_SECRET, held
+from thinkonce.web.lifeline import held
 
 __all__ = ("END_SECONDS", "LocalModel", "command_of", "local_model")
 
@@ -95,7 +95,7 @@ class LocalModel:
                 **os.environ,
                 **self._environ,
                 **held(),
-                ENGINE_SECRET: self.secret,
+                "THINKONCE_KV_GATEWAY_SECRET": self.secret,
                 "PYTHONUNBUFFERED": "1",
             },
             # Ctrl-C reaches the gateway alone, which ends the model when answers are out.

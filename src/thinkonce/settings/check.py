@@ -37,6 +37,7 @@ def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
     _check_origins(settings.gateway)
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
     _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
+    _check_length("[kv] gateway_secret", settings.kv.gateway_secret, LEAST_SECRET)
     _check_groups(settings.groups)
     _check_clients(settings.clients)
 
@@ -96,6 +97,7 @@ def _check_length(written: str, secret: str, least: int) -> None:
 def _check_upstream(name: str, upstream: Upstream) -> None:
     if not upstream.urls:
         raise ConfigError(f"[upstreams.{name}] urls", [], "one URL or more")
+    _check_length(f"[upstreams.{name}] engine_secret", upstream.engine_secret, LEAST_SECRET)
     for url in upstream.urls:
         check_upstream_url(f"[upstreams.{name}] urls", url)
     if upstream.weights and (

@@ -41,3 +41,14 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = 128
+    gateway_secret: Annotated[
+        str,
+        about(
+            "With this a gateway shows that it may say whose a request is; then nobody else's "
+            "prompts are shared with anybody's. `serve --local` makes its own. Empty: clients "
+            "are told apart by their keys.",
+            "a text of 32 characters or more",
+            secret=True,
+            fixed=True,
+        ),
+    ] = ""

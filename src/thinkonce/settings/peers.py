@@ -132,8 +132,15 @@ class Upstream(Section, frozen=True):
     ] = ""
     health_interval: Annotated[float, seconds("Between two of these.", least=0.01)] = 10.0
 
-    # Of our own engine, which is told whose a request is; never written by a person.
-    engine_secret: str = ""
+    engine_secret: Annotated[
+        str,
+        about(
+            "Of servers that are `thinkonce serve-model`: their `[kv] gateway_secret`. They are "
+            "told whose a request is. Empty: these are other servers.",
+            "a text of 32 characters or more",
+            secret=True,
+        ),
+    ] = ""
 
 
 class Client(Section, frozen=True):

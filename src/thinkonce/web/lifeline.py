@@ -13,12 +13,10 @@ import sys
 import threading
 import time
 
-__all__ = ("ENGINE_SECRET", "LIFELINE", "end_with_parent", "held")
+__all__ = ("LIFELINE", "end_with_parent", "held")
 
 # Set for a child whose stdin is such a pipe.
 LIFELINE = "THINKONCE__LIFELINE"
-# Set for a model server: with this its gateway shows that it is the one that started it.
-ENGINE_SECRET = "THINKONCE__ENGINE_SECRET"
 
 
 def held() -> dict[str, str]:
