@@ -20,6 +20,7 @@ from thinkonce.cli import main
 from thinkonce.clock import SYSTEM
 from thinkonce.engine.tenants import Tenants
 from thinkonce.gateway import clients as module
+from thinkonce.gateway.team import OwnLimiters
 from thinkonce.request.key import Keyer
 from thinkonce.settings import Upstream as Pool
 from thinkonce.upstream.pools import Pools
@@ -296,7 +297,7 @@ async def test_a_client_of_a_group_is_found_by_its_group(stage: Stage) -> None:
 def test_a_key_is_told_from_many_by_all_of_it() -> None:
     rows = {str(number): client(f"tk-{number}") for number in range(5)}
     tenants = Tenants(Keyer(b"s" * 32), {}, rows)
-    found = module.Clients(rows, tenants, SYSTEM, lambda tenant: 0)
+    found = module.Clients(rows, tenants, SYSTEM, lambda tenant: 0, OwnLimiters())
     for key in ("tk-0", "tk-4", "tk-9", "tk-", "tk-00"):
         got = found.find([(b"authorization", b"Bearer " + key.encode())])
         assert (got and got.name) == (key[-1] if key in ("tk-0", "tk-4") else None)

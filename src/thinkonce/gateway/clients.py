@@ -27,13 +27,11 @@ from thinkonce.engine.http import Call, HttpError
 from thinkonce.engine.tenants import Tenants, digest_of
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.admin.access import is_loopback, why_not_local
-from thinkonce.gateway.allowance import Allowance
-from thinkonce.gateway.quota import Quota
-from thinkonce.gateway.team import Place
+from thinkonce.gateway.team import Limiters
 from thinkonce.request.headers import SECRETS
 from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
-from thinkonce.upstream.room import CLIENTS, Room
+from thinkonce.upstream.room import CLIENTS
 from thinkonce.web.exchange import Limited
 
 __all__ = ("Clients", "KnownClient", "check_guarded")
@@ -59,16 +57,17 @@ class KnownClient:
         tenant: str,
         clock: Clock,
         measure: Callable[[str], int],
-        place: Place | None = None,
+        limiters: Limiters,
     ) -> None:
         self.name, self.row, self.tenant = name, row, tenant
         self.is_gone = False
-        limit, most = row.rate_limit, row.max_bytes
-        alike = f"{name} {row.key_sha256} {limit}"  # whoever is declared otherwise begins anew
-        self.allowance = None if limit is None else _allowance(alike, limit, clock, place)
+        limit, most, at_once = row.rate_limit, row.max_bytes, row.max_concurrent
+        own = f"{name} {row.key_sha256}"
+        alike = f"{own} {limit}"  # whoever is declared otherwise begins anew
+        self.allowance = None if limit is None else limiters.allowance(alike, limit, clock)
         used = partial(measure, tenant)
-        self.quota = None if most is None else _quota(tenant, most, used, clock, place)
-        self.room = None if row.max_concurrent is None else _room(name, row, place)
+        self.quota = None if most is None else limiters.quota(tenant, most, used, clock)
+        self.room = None if at_once is None else limiters.room(CLIENTS, own, at_once)
 
     def __repr__(self) -> str:
         return f"KnownClient({self.name!r})"
@@ -130,13 +129,13 @@ class Clients:
         tenants: Tenants,
         clock: Clock,
         measure: Callable[[str], int],
+        limiters: Limiters,
         *,
         own_key: bool = False,
-        place: Place | None = None,
     ) -> None:
         self._known = {  # by the digest of its key
             row.key_sha256: KnownClient(
-                name, row, tenants.of_digest(row.key_sha256), clock, measure, place
+                name, row, tenants.of_digest(row.key_sha256), clock, measure, limiters
             )
             for name, row in rows.items()
         }
@@ -242,21 +241,3 @@ def _unknown(secrets: int) -> HttpError:
 
 def _beyond(limit: str, may: str, code: str, seconds: int = 1) -> Limited:
     return Limited(429, limit, f"this client may {may}", code=code, seconds=seconds)
-
-
-def _allowance(client: str, limit: int, clock: Clock, place: Place | None) -> Allowance:
-    return Allowance(limit, clock) if place is None else place.allowance(client, limit, clock)
-
-
-def _room(name: str, row: Client, place: Place | None) -> Room:
-    assert row.max_concurrent is not None
-    most = row.max_concurrent
-    return Room(most) if place is None else place.room(CLIENTS, f"{name} {row.key_sha256}", most)
-
-
-def _quota(
-    tenant: str, most: int, used: Callable[[], int], clock: Clock, place: Place | None
-) -> Quota:
-    if place is None:
-        return Quota(most, used, clock)
-    return place.quota(tenant, most, used, clock)

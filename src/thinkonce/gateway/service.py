@@ -27,7 +27,7 @@ from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.description import description_of
 from thinkonce.gateway.quota import held_by
 from thinkonce.gateway.strict import Strict, strict_of
-from thinkonce.gateway.team import Place, Team
+from thinkonce.gateway.team import OwnLimiters, Place, Team
 from thinkonce.insight.prices import Prices
 from thinkonce.protocols.registry import by_path
 from thinkonce.request.headers import headers_named
@@ -138,9 +138,8 @@ def _clients(
     shelf = ground.shelf
     own_key = any(row.api_key_env for row in settings.upstreams.values())
     measure = partial(held_by, shelf)
-    made = Clients(
-        settings.clients, tenants, shelf.clock, measure, own_key=own_key, place=ground.place
-    )
+    limiters = ground.place or OwnLimiters()
+    made = Clients(settings.clients, tenants, shelf.clock, measure, limiters, own_key=own_key)
     return made if former is None else made.keeping(former.clients)
 
 

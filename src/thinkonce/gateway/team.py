@@ -21,13 +21,36 @@ from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import TierStats
 from thinkonce.upstream.room import Room
 
-__all__ = ("Alone", "Bounds", "Place", "Team")
+__all__ = ("Alone", "Bounds", "Limiters", "OwnLimiters", "Place", "Team")
 
 Bounds = dict[str, int | None]  # max_size, max_bytes, store_max_bytes
 
 
-class Place(Protocol):
-    """What makes a gateway one of several workers.
+class Limiters(Protocol):
+    """Makes what holds a client, or a server, to a limit."""
+
+    def allowance(self, client: str, per_minute: int, clock: Clock) -> Allowance: ...
+
+    def quota(self, tenant: str, most: int, measure: Callable[[], int], clock: Clock) -> Quota: ...
+
+    def room(self, pool: str, url: str, most: int) -> Room: ...
+
+
+class OwnLimiters:
+    """Nobody else counts in them."""
+
+    def allowance(self, client: str, per_minute: int, clock: Clock) -> Allowance:
+        return Allowance(per_minute, clock)
+
+    def quota(self, tenant: str, most: int, measure: Callable[[], int], clock: Clock) -> Quota:
+        return Quota(most, measure, clock)
+
+    def room(self, pool: str, url: str, most: int) -> Room:
+        return Room(most)
+
+
+class Place(Limiters, Protocol):
+    """What makes a gateway one of several workers; all of them count in its limiters.
 
     `run` names the gateway, the same in all of them; `serial` this worker's start.
     """
@@ -38,12 +61,6 @@ class Place(Protocol):
     def join(self, alone: Alone) -> Team:
         """Called once, with what the worker knows by itself."""
         ...
-
-    def allowance(self, client: str, per_minute: int, clock: Clock) -> Allowance: ...
-
-    def quota(self, tenant: str, most: int, measure: Callable[[], int], clock: Clock) -> Quota: ...
-
-    def room(self, pool: str, url: str, most: int) -> Room: ...
 
 
 class Team(Protocol):

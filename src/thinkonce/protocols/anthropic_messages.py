@@ -14,7 +14,7 @@ from thinkonce.protocols.annotation import unmarked
 from thinkonce.protocols.bounds import all_keepable
 from thinkonce.protocols.context import without_context
 from thinkonce.protocols.dialect import Asked, Received
-from thinkonce.protocols.facts import HELLO, OBJECTS, Facts, Schema
+from thinkonce.protocols.facts import ANTHROPIC_VERSION, HELLO, OBJECTS, Facts, Schema
 from thinkonce.protocols.merging import parse_chunk
 from thinkonce.protocols.messages_prepared import MessagesPrepared
 from thinkonce.protocols.messages_reader import (
@@ -81,7 +81,7 @@ class AnthropicMessages:
         field="messages",
         header_prefix=b"anthropic-",
         key_header=b"x-api-key",
-        sent=((b"anthropic-version", b"2023-06-01"),),
+        sent=(ANTHROPIC_VERSION,),
         adds_version=True,
         at_root=True,  # `POST /v1/threads/ID/messages` is another thing
         can_be_strict=True,

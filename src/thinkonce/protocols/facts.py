@@ -11,9 +11,23 @@ from typing import Any
 
 import msgspec
 
-__all__ = ("FLAG", "HELLO", "NUMBER", "OBJECTS", "QUESTION", "TEXT", "TEXTS", "Facts", "Schema")
+__all__ = (
+    "ANTHROPIC_VERSION",
+    "FLAG",
+    "HELLO",
+    "NUMBER",
+    "OBJECTS",
+    "QUESTION",
+    "TEXT",
+    "TEXTS",
+    "Facts",
+    "Schema",
+)
 
 Json = dict[str, Any]
+
+# What Anthropic's API wants of each request; its SDKs send it, others do not.
+ANTHROPIC_VERSION = (b"anthropic-version", b"2023-06-01")
 
 TEXT: Json = {"type": "string"}
 OBJECTS: Json = {"type": "array", "items": {"type": "object"}}

@@ -18,6 +18,7 @@ import aiohttp
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import UpstreamError
+from thinkonce.protocols.facts import ANTHROPIC_VERSION
 from thinkonce.request.headers import ENGINE_HEADERS
 from thinkonce.upstream.checks import Checks, Pause
 from thinkonce.upstream.connections import Connections
@@ -37,8 +38,6 @@ log = logging.getLogger("thinkonce")
 # Connections to each pool: where one is slow, the others have theirs. A model's server is slow in
 # any case: each call holds one for seconds.
 MAX_CONNECTIONS = 1024
-# Asked for on behalf of a client of another dialect, which names none.
-ANTHROPIC_VERSION = (b"anthropic-version", b"2023-06-01")
 
 
 @dataclass(frozen=True, slots=True)
