@@ -3,9 +3,9 @@
     python benchmarks/semantic/wordings.py                # the part that rules may be tuned on
     python benchmarks/semantic/wordings.py --part test
 
-By kind of likeness, and English and Chinese apart: the normal form is equal, the plain form is
-(`meaning.lexical`), or n-grams of the normal form overlap so much (2-grams in Chinese, 3-grams in
-English). A pair counts where it is most alike. Labels at the very top are noisy; read the wrong.
+By kind of likeness, and English and Chinese apart: the plain form is equal (`meaning.lexical`; such
+pairs are hits), the guards' normal form is, or n-grams overlap so much (2-grams in Chinese, 3-grams
+in English). A pair counts where it is most alike. Labels at the very top are noisy; read the wrong.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 
+from alone import ngrams
 from labelled import LANGUAGE, Pair, pairs
 
 from thinkonce.meaning.analysis import Analysed, analyse
@@ -35,15 +36,14 @@ def read(text: str) -> Analysed:
 def kind(pair: Pair) -> str:
     """How alike the two are; "" for less than is looked at, or where a guard objects."""
     a, b = read(pair.a), read(pair.b)
-    grams = (a.grams3, b.grams3) if language(pair) == "en" else (a.grams2, b.grams2)
-    overlap = len(grams[0] & grams[1]) / (len(grams[0] | grams[1]) or 1)
+    overlap = ngrams([pair])[0]
     plain = plain_form(pair.a) == plain_form(pair.b)
     if (overlap < STEPS[-1] and not plain) or examine(a, b):
         return ""
-    if a.normal == b.normal:
-        return "same normal form"
     if plain:
         return "same plain form"
+    if a.normal == b.normal:
+        return "same normal form"
     return f"n-grams >= {next(step for step in STEPS if overlap >= step):.2f}"
 
 

@@ -142,7 +142,7 @@ async def test_a_wrong_answer_that_is_reported_goes_and_is_learned_from(
 
 
 async def test_the_same_plain_words_have_a_band_of_their_own(stage: Stage, verifier: Path) -> None:
-    other = "please: when does the library OPEN on Sundays"
+    other = "please, when does the library open on Sundays"
     gateway = await gateway_of(stage, verifier, Model("At nine."), mode="certified", max_error=0.3)
     said: list[str] = []
     for room in range(60):

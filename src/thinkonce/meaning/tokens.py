@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
@@ -18,7 +19,17 @@ from typing import Any
 
 import msgspec
 
-__all__ = ("HAN", "Lexicon", "Tokens", "fold", "script_marks", "table", "tokenise")
+__all__ = (
+    "HAN",
+    "Lexicon",
+    "Tokens",
+    "fold",
+    "script_marks",
+    "simplified",
+    "sole_forms",
+    "table",
+    "tokenise",
+)
 
 HAN = "㐀-䶿一-鿿"
 _TOKEN = re.compile(
@@ -45,7 +56,7 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
 def fold(text: str) -> str:
     """NFKC, one script, plain quotes, no controls; case and spaces stay."""
     plain = _NO_TEXT.sub(" ", unicodedata.normalize("NFKC", _NO_TEXT.sub(" ", text)))
-    return plain.translate(_QUOTES).translate(_simplified())
+    return plain.translate(_QUOTES).translate(simplified())
 
 
 def tokenise(folded: str) -> Tokens:
@@ -72,8 +83,24 @@ def script_marks() -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(pairs.values()) - both, frozenset(pairs)
 
 
+def sole_forms() -> dict[str, str]:
+    """Traditional characters by which one simplified character and no other means the same.
+
+    Left out are those that share it (發 and 髮) and those whose simplified form is a traditional
+    character as well (後, 后): which one was meant, the simplified text does not say.
+    """
+    pairs, both = _characters()
+    shared = Counter(pairs.values())
+    return {
+        full: simple
+        for full, simple in pairs.items()
+        if shared[simple] == 1 and simple not in both and simple not in pairs
+    }
+
+
 @lru_cache(maxsize=1)
-def _simplified() -> dict[int, str]:
+def simplified() -> dict[int, str]:
+    """Of every traditional character, for `str.translate`."""
     return {ord(full): simple for full, simple in _characters()[0].items()}
 
 

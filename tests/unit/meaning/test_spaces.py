@@ -79,21 +79,21 @@ def test_the_key_is_the_one_that_memory_knows_it_by(desk: Desk) -> None:
     assert (unknown.local, unknown.digest) == (b"u" * 32, b"u" * 32)
 
 
-def test_nearly_the_same_words_are_found_without_a_vector(desk: Desk) -> None:
+def test_the_same_words_are_found_without_a_vector(desk: Desk) -> None:
     desk.put("How do I reset the router?", timely=False)
     desk.put("另一个问题怎么办")
-    assert desk.alike("how can i reset router") == ["How do I reset the router?"]
-    assert desk.alike("另一个问题咋办") == ["另一个问题怎么办"]
+    assert desk.alike("please, how do i reset the router") == ["How do I reset the router?"]
+    assert desk.alike("请问另一个问题怎么办？") == ["另一个问题怎么办"]
     assert desk.alike("how do i reset my phone") == []
 
 
 def test_of_equal_wordings_the_newest_answers(make: Make) -> None:
     desk = make()
     desk.put("How do I pay?")
-    desk.put("how can i pay")
-    assert desk.alike("how do i pay") == ["how can i pay"]
+    desk.put("how do i pay")
+    assert desk.alike("Hi, how do I pay") == ["how do i pay"]
     desk.flush()
-    assert make().alike("how do i pay") == ["how can i pay"], "in whatever order rows are read"
+    assert make().alike("Hi, how do I pay") == ["how do i pay"], "in whatever order rows are read"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_without_an_embedder_wordings_are_found_and_nothing_else(make: Make) -> 
     desk.flush()
     spaces = spaces_module.Spaces(desk.memory, desk.store, None)
     space = spaces.space(hint_of("").partition)
-    assert space.alike(desk.hint("how can i pay").fingerprint) == [key_of("p/how do I pay").digest]
+    assert space.alike(desk.hint("How do i pay?").fingerprint) == [key_of("p/how do I pay").digest]
     assert space.nearest(vector_of("how do I pay"), 3) == []
     spaces.close()
 

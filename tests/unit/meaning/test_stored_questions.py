@@ -35,9 +35,9 @@ def test_what_a_failing_store_cannot_show_now_is_there_when_it_works_again(desk:
     assert desk.store is not None
     flaky = FlakyTier(desk.store, "peek")
     stored = Stored(desk.spaces, lambda: (flaky,), desk.clock.clock)
-    assert found(stored, "how can i reset router") == set()
+    assert found(stored, "please how do i reset the router") == set()
     flaky.broken.clear()
-    assert found(stored, "how can i reset router") == {"How do I reset the router?"}
+    assert found(stored, "please how do i reset the router") == {"How do I reset the router?"}
 
 
 def test_what_is_gone_is_forgotten(desk: Desk) -> None:
@@ -45,9 +45,9 @@ def test_what_is_gone_is_forgotten(desk: Desk) -> None:
     desk.flush()
     assert desk.store is not None
     stored = Stored(desk.spaces, lambda: (desk.store,) if desk.store else (), desk.clock.clock)
-    assert found(stored, "how can i reset router")
+    assert found(stored, "please how do i reset the router")
     assert desk.store.delete(key)
-    assert found(stored, "how can i reset router") == set()
+    assert found(stored, "please how do i reset the router") == set()
     space = desk.spaces.space(PARTITION)
     assert len(space) == 0
-    assert space.alike(desk.hint("how can i reset router").fingerprint) == []
+    assert space.alike(desk.hint("please how do i reset the router").fingerprint) == []
