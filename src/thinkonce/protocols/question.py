@@ -1,6 +1,6 @@
 """The last question of a request, and all else of it: what other words may ask, and what may not.
 
-    identity ──► the text of the last user turn      compared by meaning
+    identity ──► the last text of the last user turn compared by meaning
              └─► the identity with that text blank   equal byte for byte, or nothing is compared
 
 Works on the identity as a dialect gives it, hence on kept requests as well.
@@ -56,17 +56,18 @@ def question_in(identity: dict[str, Any]) -> Question | None:
 def _without_text(content: Any) -> tuple[str, Any] | None:
     """The text of one turn, and the turn's content with a blank in its place.
 
-    Several texts of a turn are one question, told apart by where they stood.
+    Of several texts of a turn the last is the question. The others have to be equal and where they
+    are: beside pictures, which text stands where decides what it says.
     """
     if isinstance(content, str):
         return content, BLANK
     if not isinstance(content, list) or any(map(_is_of_tool, content)):
         return None
-    texts = [part["text"] for part in content if _is_text(part)]
-    if not texts:
+    last = next((at for at in reversed(range(len(content))) if _is_text(content[at])), None)
+    if last is None:
         return None
-    blank = [{**part, "text": BLANK} if _is_text(part) else part for part in content]
-    return "\n".join(texts), blank
+    part = content[last]
+    return part["text"], [*content[:last], {**part, "text": BLANK}, *content[last + 1 :]]
 
 
 def _is_text(part: Any) -> bool:

@@ -26,6 +26,9 @@ def partition(identity: dict[str, Any]) -> bytes:
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 TEXT = {"type": "text", "text": "what is this?"}
+OLD = {"type": "text", "text": "the first photo is old."}
+BOTH = {"type": "text", "text": "the first photo is old. what is this?"}
+EMPTY = {"type": "text", "text": " "}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,8 @@ TEXT = {"type": "text", "text": "what is this?"}
         ({"messages": [user("hi")]}, "hi"),
         ({"messages": [{"role": "system", "content": "be brief"}, user("hi")]}, "hi"),
         ({"messages": [user([TEXT, IMAGE])]}, "what is this?"),
-        ({"messages": [user([{"type": "text", "text": "a"}, TEXT])]}, "a\nwhat is this?"),
+        ({"messages": [user([{"type": "text", "text": "a"}, TEXT])]}, "what is this?"),
+        ({"messages": [user([TEXT, IMAGE, OLD, IMAGE])]}, "the first photo is old."),
         ({"input": "hi"}, "hi"),
         ({"input": [user([{"type": "input_text", "text": "hi"}])]}, "hi"),
         ({"prompt": "once upon"}, "once upon"),
@@ -83,6 +87,10 @@ HISTORY = [user("weather in Rome?"), {"role": "assistant", "content": "sunny"}]
         ({"messages": [user("hi")], "temperature": 0}, {"messages": [user("hi")]}),
         ({"messages": [user([TEXT, IMAGE])]}, {"messages": [user([TEXT])]}),
         ({"messages": [user([TEXT, IMAGE])]}, {"messages": [user([IMAGE, TEXT])]}),
+        ({"messages": [user([OLD, IMAGE, TEXT])]}, {"messages": [user([IMAGE, OLD, TEXT])]}),
+        ({"messages": [user([OLD, IMAGE, TEXT])]}, {"messages": [user([OLD, TEXT, IMAGE])]}),
+        ({"messages": [user([OLD, IMAGE, TEXT])]}, {"messages": [user([BOTH, IMAGE, EMPTY])]}),
+        ({"messages": [user([OLD, IMAGE, TEXT])]}, {"messages": [user([IMAGE, BOTH])]}),
         ({"messages": [user("hi")]}, {"messages": [user([TEXT])]}),
         ({"messages": [user("hi") | {"name": "bob"}]}, {"messages": [user("hi")]}),
         ({"messages": [user("hi")], "tools": [{"type": "function"}]}, {"messages": [user("hi")]}),
