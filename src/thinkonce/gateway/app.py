@@ -90,6 +90,7 @@ class Gateway:
         self._describe = service.describe
         self._body_limit = service.settings.gateway.body_limit
         self._bodies.most = bodies_of(service.settings.gateway)
+        self._roomy = self._bodies.most - self._body_limit
 
     def guard(self, edge: Edge) -> None:
         """Answer for what `edge` refuses, and count its connections."""
@@ -107,7 +108,8 @@ class Gateway:
             await self._serve(call)
         finally:
             self._metrics.inflight -= 1
-            call.let_go()
+            if call.held or call.room is not None:
+                call.let_go()
             self._note(call)
             if serving is not None:
                 known = call.path in self.cached or call.path in self._pages
@@ -127,7 +129,9 @@ class Gateway:
                 await self._other(call)
                 return
             self.clients.admit(call)
-            check_length(call, self._body_limit)
+            # Else there is room for any body that may come, and reading it counts.
+            if b"expect" in call.head or self._bodies.held > self._roomy:
+                check_length(call, self._body_limit)
             if self.strict is not None and self.strict.concerns(call):
                 await self.strict.answer(call, self._body_limit)
                 return
