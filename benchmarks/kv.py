@@ -20,6 +20,7 @@ import torch
 from record import Goal, Table, record
 from transformers import DynamicCache
 
+from thinkonce.kv import packaged
 from thinkonce.kv.decode import forward
 from thinkonce.kv.exact import ExactGenerator, Reading
 from thinkonce.kv.generate import Owner
@@ -45,6 +46,9 @@ def main(argv: list[str]) -> int:
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--json", action="store_true", help="print what was measured as JSON")
     given = options.parse_args(argv)
+    if packaged.locate(packaged.MODELS[0]) is None:
+        print(f"{packaged.DEFAULT} is not installed, left out: thinkonce model install")
+        return 0
     torch.set_num_threads(given.threads)
     bench = Bench(load())
     measured = {shared: bench.measure(shared, given.rounds) for shared in given.shared}
@@ -178,7 +182,7 @@ def write(measured: Mapping[int, Cases], differences: int, once: float, threads:
     goals.append(Goal(what, f"<= {SHARED_ONCE_GOAL}", round(once, 3), once <= SHARED_ONCE_GOAL))
     notes = [f"SmolLM2-135M-Instruct, fp32, chunks of {CHUNK} tokens, median of {ROUNDS} rounds."]
     name = "kv" if threads == 1 else f"kv_{threads}"
-    table = Table(title, columns, rows(measured), unit="ms", chart="cold/warm")
+    table = Table(title, columns, rows(measured), chart="cold/warm")
     record(name, CLAIM, [table], goals, notes, packages=["torch", "transformers"])
 
 

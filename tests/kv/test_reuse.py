@@ -221,6 +221,12 @@ def test_an_attention_nobody_measured_is_not_reused(model: Model, config: Any) -
     assert unsupported(model.network) == "attention 'flex_attention' is not one of sdpa, eager"
 
 
+def test_a_number_type_nobody_measured_is_not_reused(model: Model) -> None:
+    half = type(model.network)(model.network.config).half().eval()
+    assert unsupported(half) == "torch.float16 on cpu has not been shown to give equal bits"
+    assert unsupported(half.bfloat16()) is None
+
+
 def test_weights_changed_under_the_same_name_are_another_model(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ __all__ = ("FAMILIES", "fingerprint_of", "shape_of", "unsupported")
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
 
 _ATTENTION = ("sdpa", "eager")
+_DTYPES = (torch.float32, torch.bfloat16)
+_DEVICES = ("cpu",)
 # Rotations that depend on the position alone. "dynamic" and "longrope" turn by the length of
 # what was read last, so keys of one prefix differ from prompt to prompt.
 _ROPE = ("default", "linear", "llama3", "yarn")
@@ -37,6 +39,8 @@ def unsupported(network: Any) -> str | None:
         return f"architecture {config.model_type!r} is not one of {', '.join(FAMILIES)}"
     if (attention := config._attn_implementation) not in _ATTENTION:
         return f"attention {attention!r} is not one of {', '.join(_ATTENTION)}"
+    if network.dtype not in _DTYPES or network.device.type not in _DEVICES:
+        return f"{network.dtype} on {network.device.type} has not been shown to give equal bits"
     for kind in _rope_types(config):
         if kind not in _ROPE:
             return f"rotary embedding {kind!r} depends on the length of the prompt"
