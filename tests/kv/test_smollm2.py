@@ -5,6 +5,7 @@ Run by `make test-all`, once `thinkonce model install` (or `make`) has fetched i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,9 @@ from small_model import client_of, serving
 from transformers import AutoTokenizer
 
 from thinkonce.kv import packaged
+from thinkonce.kv.exact import ExactGenerator
 from thinkonce.kv.generate import Sampling, Token
+from thinkonce.kv.index import PrefixIndex
 from thinkonce.kv.model import Model, load
 from thinkonce.kv.plain import PlainGenerator
 
@@ -87,3 +90,30 @@ def test_chinese_text_survives_the_tokenizer(smollm2: Model) -> None:
     assert smollm2.tokenizer.decode(ids) == text
     again = AutoTokenizer.from_pretrained(smollm2.tokenizer.name_or_path)
     assert again(text)["input_ids"] == ids
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tail", [1, 3, 64, 128])
+def test_a_prefix_from_memory_gives_the_bits_of_reading_it_anew(
+    smollm2: Model, dtype: str, tail: int
+) -> None:
+    network = smollm2.network if dtype == "float32" else copy.deepcopy(smollm2.network).bfloat16()
+    index: PrefixIndex[torch.Tensor] = PrefixIndex(2**28)
+    kept, anew = (
+        ExactGenerator(network, smollm2.end_ids, chunk_tokens=128, fingerprint=bytes(32), kept=each)
+        for each in (index, None)
+    )
+    shared = smollm2.tokenizer("Once upon a time there was a model that read it all. " * 60)
+    shared = shared["input_ids"][: 4 * 128]
+    kept.read([*shared, 5, 6, 7], lambda: False)
+    prompt = [*shared, *range(100, 100 + tail)]
+    greedy = Sampling(max_tokens=16, temperature=0)
+    found, true = kept.read(prompt, lambda: False), anew.read(prompt, lambda: False)
+    assert found
+    assert true
+    assert found.cached_tokens == len(shared)
+    assert torch.equal(found.logits, true.logits)
+    with torch.inference_mode():
+        assert torch.equal(kept.slab.copy(0, len(prompt)), anew.slab.copy(0, len(prompt)))
+    made = [list(each.generate(prompt, greedy, lambda: False)) for each in (kept, anew)]
+    assert made[0][1:] == made[1][1:]
