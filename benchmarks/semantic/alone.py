@@ -37,7 +37,7 @@ class Alone:
     def grounds(self, language: str) -> Grounds:
         found = self._grounds.get(language)
         if found is None:
-            found = grounds_of(language, "use", self._verifier, self._budget)
+            found = grounds_of(language, "use", self._verifier, self._budget, family="use")
             self._grounds[language] = found
         return found
 

@@ -197,7 +197,7 @@ def contenders(
         yield f"thinkonce without verifier, {mode}", Ours(score(test), cuts, state)
     if verifier is None:
         return
-    grounds = grounds_of(mix.language, "use", verifier, budget)
+    grounds = grounds_of(mix.language, "use", verifier, budget, family="use")
     likeness = by_verdict(grounds, verify)(test)
     for mode in Mode:
         state = Budget(budget, len(grounds.cuts), "simulation", mode, first=grounds.first)

@@ -28,7 +28,7 @@ SETTLING = 20.0
 class Silent:
     """The embedder that made the vectors; nobody asks it for any."""
 
-    name, dimensions, concurrency = "an embedder", WIDTH, 1
+    name, family, dimensions, concurrency = "an embedder", "", WIDTH, 1
 
     def embed(self, texts: object) -> np.ndarray:
         raise AssertionError(f"{texts!r} had a vector")

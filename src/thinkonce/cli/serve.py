@@ -124,6 +124,10 @@ def serve_model(
     }
     settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)
+    return _run_model(settings, host or "127.0.0.1", MODEL_PORT if port is None else port, quiet)
+
+
+def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
     from thinkonce.web.lifeline import end_with_parent
 
     end_with_parent(ORPHAN_SECONDS)
@@ -141,8 +145,8 @@ def serve_model(
 
         return run(
             settings.local.model,
-            host=host or "127.0.0.1",
-            port=MODEL_PORT if port is None else port,
+            host=host,
+            port=port,
             threads=settings.local.threads,
             max_waiting=settings.local.queue,
             kv=settings.kv,

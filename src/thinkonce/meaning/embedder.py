@@ -32,11 +32,13 @@ class EmbedderError(ThinkOnceError):
 class Embedder(Protocol):
     """Thread-safe. `embed` blocks and may raise EmbedderError, or anything else once broken.
 
-    `name` tells models and versions apart: vectors of two names are never compared. `concurrency`:
-    how many calls at a time are of use.
+    `name` tells models and versions apart: vectors of two names are never compared. `family`: the
+    models that are calibrated alike, as the files of `scores/` are called; "" for one that nobody
+    calibrated. `concurrency`: how many calls at a time are of use.
     """
 
     name: str
+    family: str
     dimensions: int
     concurrency: int
 

@@ -56,17 +56,19 @@ def grounds_of(
     verifier: Verifier | None,
     max_error: float,
     *,
+    family: str = "",
     judge: str = "",
     model: str = "",
     least_similarity: float = 0.0,
     same_script: bool = False,
 ) -> Grounds:
-    """`language` as `spoken` gives it; the rest by name.
+    """`language` as `spoken` gives it, `embedder`, `judge` and `model` by name.
+
+    `family`: whose calibration is the embedder's, "" for none.
 
     Costs some milliseconds: to be kept.
     """
-    family = embedder.partition("-")[0]
-    score = shipped(family, language)
+    score = shipped(family, language) if family else None
     scale = _scale(verifier, family if score else "", language)
     cuts, first = _cuts(score, scale, max_error)
     if cuts:

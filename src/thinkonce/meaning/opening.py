@@ -66,6 +66,6 @@ def open_meaning(
         room = options.max_bytes - remembered
         spaces = Spaces(memory, store, embedder, max_bytes=room)
         opened.pop_all()
-    rulebook = Rulebook(options, namespaces, embedder.name, verifier, audits)
+    rulebook = Rulebook(options, namespaces, embedder, verifier, audits)
     stored = Stored(spaces, tiers, clock)
     return Meaning(rulebook, stored, embeddings, verification, audits, words)

@@ -10,6 +10,7 @@ from thinkonce.likeness import Wording
 from thinkonce.meaning.account import Account
 from thinkonce.meaning.audits import Audits
 from thinkonce.meaning.budget import Mode
+from thinkonce.meaning.embedder import Embedder
 from thinkonce.meaning.finding import Place
 from thinkonce.meaning.grounds import Grounds, grounds_of, spoken
 from thinkonce.meaning.verdict import Question
@@ -28,7 +29,7 @@ class Rulebook:
         self,
         options: Semantic,
         namespaces: Mapping[str, Namespace],
-        embedder: str,
+        embedder: Embedder,
         verifier: Verifier | None,
         audits: Audits,
     ) -> None:
@@ -70,9 +71,10 @@ class Rulebook:
     def _new_grounds(self, language: str, model: str, max_error: float) -> Grounds:
         return grounds_of(
             language,
-            self._embedder,
+            self._embedder.name,
             self._verifier,
             max_error,
+            family=self._embedder.family,
             judge=self._audits.judge.name,
             model=model,
             same_script=self.options.same_script,

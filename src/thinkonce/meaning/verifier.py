@@ -1,8 +1,8 @@
 """Whether one answer answers two questions: what every verifier promises, and how one is found.
 
 A verifier reads both questions together, which is dearer and surer than comparing vectors. It is
-asked about candidates that the score could not settle. One is a file in `verifiers/` and a line
-here.
+asked about candidates that the score could not settle. One is a file in `verifiers/` and a line of
+`KINDS`.
 
     shipped        a cross-encoder in eight bits: `weights/` in this package, or the
                    folder `verifier` in the data folder
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -26,9 +27,12 @@ import msgspec
 
 from thinkonce.errors import ConfigError, ThinkOnceError
 from thinkonce.meaning.calibration import Curve, Tally
+from thinkonce.settings.semantic import A_MODEL_BEHIND_A_URL
 
 __all__ = (
+    "ACCEPTS",
     "CALIBRATION",
+    "KINDS",
     "OFF",
     "SHIPPED",
     "Scale",
@@ -45,10 +49,6 @@ log = logging.getLogger("thinkonce.semantic")
 SHIPPED, OFF = "shipped", "off"
 MODEL, TOKENIZER, CALIBRATION = "model.onnx", "tokenizer.json", "calibration.json"
 WEIGHTS = Path(__file__).with_name("weights")  # of what ships, where a release holds it
-ACCEPTS = (
-    "shipped, off, the URL of an OpenAI-compatible API (http://HOST/v1#MODEL), or a directory "
-    f"that holds a cross-encoder ({MODEL} and {TOKENIZER}, or as transformers saves one)"
-)
 
 
 class VerifierError(ThinkOnceError):
@@ -102,17 +102,11 @@ def open_verifier(
     `data` is the data folder, `timeout` in seconds and for an API. Takes a second for a local
     model. Raises ConfigError for something else that is not there.
     """
-    if wanted == OFF:
-        return None
-    if wanted == SHIPPED:
-        return _shipped(data)
-    if wanted.startswith(("http://", "https://")):
-        return _made("chat")(wanted, api_key, timeout)
-    folder = Path(wanted).expanduser()
-    if not folder.is_dir():
-        raise ConfigError("semantic.verifier", wanted, ACCEPTS)
-    kind = "exported" if (folder / MODEL).is_file() else "transformer"
-    return _made(kind)(folder)
+    wish = Wish(wanted, data, api_key, timeout)
+    for kind in KINDS:
+        if kind.claims(wanted):
+            return kind.open(wish)
+    raise ConfigError("semantic.verifier", wanted, ACCEPTS)
 
 
 def read_scales(folder: Path) -> Scales:
@@ -150,3 +144,49 @@ def _shipped(data: Path | None) -> Verifier | None:
 
 def _made(name: str) -> Callable[..., Verifier]:
     return import_module(f"thinkonce.meaning.verifiers.{name}").verifier  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a verifier is opened with; see `open_verifier`."""
+
+    wanted: str
+    data: Path | None
+    api_key: str
+    timeout: float
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.wanted).expanduser()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`accepts` is what the setting says of it; `claims` tells whether the setting means it."""
+
+    accepts: str
+    claims: Callable[[str], bool]
+    open: Callable[[Wish], Verifier | None]
+
+
+# The first that claims what is wanted opens it.
+KINDS = (
+    Kind(SHIPPED, lambda wanted: wanted == SHIPPED, lambda wish: _shipped(wish.data)),
+    Kind(OFF, lambda wanted: wanted == OFF, lambda _: None),
+    Kind(
+        f"a directory with {MODEL} and {TOKENIZER}",
+        lambda wanted: (Path(wanted).expanduser() / MODEL).is_file(),
+        lambda wish: _made("exported")(wish.folder),
+    ),
+    Kind(
+        "a directory as transformers saves a cross-encoder",
+        lambda wanted: Path(wanted).expanduser().is_dir(),
+        lambda wish: _made("transformer")(wish.folder),
+    ),
+    Kind(
+        A_MODEL_BEHIND_A_URL,
+        lambda wanted: wanted.startswith(("http://", "https://")),
+        lambda wish: _made("chat")(wish.wanted, wish.api_key, wish.timeout),
+    ),
+)
+ACCEPTS = " | ".join(kind.accepts for kind in KINDS)

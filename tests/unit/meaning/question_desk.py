@@ -32,7 +32,7 @@ def vector_of(text: str) -> Any:
 class Fixed:
     """An embedder that gives each text its own vector."""
 
-    dimensions, concurrency = WIDTH, 1
+    family, dimensions, concurrency = "", WIDTH, 1
 
     def __init__(self, name: str = "fixed") -> None:
         self.name = name

@@ -22,7 +22,7 @@ LONG = 20.0
 class Letters:
     """Counts letters. Waits, fails or answers nonsense when a test says so."""
 
-    name, dimensions, concurrency = "letters", 26, 1
+    name, family, dimensions, concurrency = "letters", "", 26, 1
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import pytest
@@ -185,7 +186,7 @@ def test_no_candidates_make_no_ruling() -> None:
 def test_the_first_stage_rejects_and_its_share_counts() -> None:
     scale = Scale(Platt(1.0, 0.0), score=0.5)
     on = msgspec.structs.replace(
-        grounds_of("en", "use-0.2.1", Said(), 0.03), scale=scale, cuts=CUTS
+        grounds_of("en", "use-0.2.1", Said(), 0.03, family="use"), scale=scale, cuts=CUTS
     )
     assert on.score is not None
     asked, stored = read_question(ASKED), read_question(SAME)
@@ -214,6 +215,15 @@ def test_a_verifier_that_nobody_calibrated_promises_nothing() -> None:
     assert found.score is None
 
 
+def test_a_calibration_is_taken_by_family_and_never_guessed_from_a_name() -> None:
+    said = Said()
+    said.scales = {"use-en": Scale(Platt(2.0, 0.0)), "en": Scale(Platt(3.0, 0.0))}
+    shipped = grounds_of("en", "use-0.2.1", said, 0.01, family="use")
+    tuned = grounds_of("en", "use-tuned-by-me", said, 0.01)
+    assert (shipped.score is None, shipped.scale) == (False, said.scales["use-en"])
+    assert (tuned.score, tuned.scale) == (None, said.scales["en"])
+
+
 def test_calibration_gives_cuts_and_the_one_to_begin_with() -> None:
     said = Said()
     tallies = tuple(Tally(6 - at / 100, 10 * (at + 1), 0 if at < 300 else at) for at in range(400))
@@ -229,20 +239,22 @@ def test_calibration_gives_cuts_and_the_one_to_begin_with() -> None:
 
 
 def test_the_name_of_the_grounds_changes_with_all_that_makes_hits() -> None:
-    base = grounds_of("en", "use-1", Said(), 0.01)
-    assert base == grounds_of("en", "use-1", Said(), 0.01)
+    of = partial(grounds_of, family="use")
+    base = of("en", "use-1", Said(), 0.01)
+    assert base == of("en", "use-1", Said(), 0.01)
     other = Said()
     other.name = "other"
     changed = [
-        grounds_of("en", "use-2", Said(), 0.01),
-        grounds_of("en", "use-1", other, 0.01),
-        grounds_of("en", "use-1", None, 0.01),
-        grounds_of("en", "use-1", Said(), 0.03),
-        grounds_of("en", "use-1", Said(), 0.01, least_similarity=0.9),
-        grounds_of("en", "use-1", Said(), 0.01, judge="chat"),
-        grounds_of("en", "use-1", Said(), 0.01, model="m2"),
-        grounds_of("en", "use-1", Said(), 0.01, same_script=True),
-        grounds_of("zh", "use-1", Said(), 0.01),
+        of("en", "use-2", Said(), 0.01),
+        of("en", "use-1", other, 0.01),
+        of("en", "use-1", None, 0.01),
+        of("en", "use-1", Said(), 0.03),
+        of("en", "use-1", Said(), 0.01, least_similarity=0.9),
+        of("en", "use-1", Said(), 0.01, judge="chat"),
+        of("en", "use-1", Said(), 0.01, model="m2"),
+        of("en", "use-1", Said(), 0.01, same_script=True),
+        of("zh", "use-1", Said(), 0.01),
+        of("en", "use-1", Said(), 0.01, family=""),
     ]
     assert len({one.basis for one in [base, *changed]}) == 1 + len(changed)
 

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import isfinite
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import msgspec
 import pytest
@@ -19,7 +19,9 @@ import pytest
 from thinkonce.errors import ConfigError
 from thinkonce.meaning.calibration import Platt, Tally
 from thinkonce.meaning.verifier import (
+    ACCEPTS,
     CALIBRATION,
+    KINDS,
     MODEL,
     TOKENIZER,
     Scale,
@@ -27,6 +29,7 @@ from thinkonce.meaning.verifier import (
     open_verifier,
 )
 from thinkonce.meaning.verifiers.chat import NO, YES
+from thinkonce.settings.semantic import Semantic
 from tiny_verifier import WORDS, write_folder
 
 
@@ -113,6 +116,22 @@ def test_where_the_process_has_usearch_already_the_verifier_is_refused(tmp_path:
     assert "before usearch" in ended.stderr
     shipped = f"from pathlib import Path; print(open_verifier(data=Path({str(tmp_path)!r})))"
     assert ends(begins + shipped).stdout == "None\n"
+
+
+def test_the_settings_say_what_the_table_of_verifiers_accepts() -> None:
+    (meta,) = get_type_hints(Semantic, include_extras=True)["verifier"].__metadata__
+    assert meta.extra["accepts"] == ACCEPTS
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"), [((MODEL, TOKENIZER), 2), (("config.json", "model.safetensors"), 3)]
+)
+def test_a_folder_is_claimed_by_what_lies_in_it(
+    tmp_path: Path, files: tuple[str, ...], kind: int
+) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    assert next(each for each in KINDS if each.claims(str(tmp_path))) is KINDS[kind]
 
 
 def test_a_word_that_names_nothing_is_refused() -> None:

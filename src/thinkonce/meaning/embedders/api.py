@@ -38,6 +38,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class Api:
     """An `Embedder`."""
 
+    family = ""
     concurrency = 4
 
     def __init__(self, calls: Calls, model: str) -> None:

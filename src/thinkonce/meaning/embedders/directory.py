@@ -34,6 +34,7 @@ def embedder(directory: str) -> Directory:
 class Directory:
     """An `Embedder`. Its name is made of the model's files, wherever they lie."""
 
+    family = ""
     concurrency = 1
 
     def __init__(self, model: Any, name: str) -> None:

