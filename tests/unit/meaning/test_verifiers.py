@@ -26,6 +26,7 @@ from thinkonce.meaning.verifier import (
     TOKENIZER,
     Scale,
     VerifierError,
+    installed,
     open_verifier,
 )
 from thinkonce.meaning.verifiers.chat import NO, YES
@@ -251,10 +252,11 @@ def test_an_api_needs_a_model() -> None:
 
 
 def test_the_shipped_verifier_tells_near_misses_apart() -> None:
-    """Where its weights are installed."""
+    pytest.importorskip("onnxruntime", reason="the extra `semantic` is not installed")
+    if installed(None) is None:
+        pytest.skip("its weights come with a release; this source has none")
     verifier = open_verifier()
-    if verifier is None:
-        pytest.skip("no weights are installed in this checkout")
+    assert verifier is not None, "weights that are there can be used"
     for asked, same, other in (
         ("How do I reset my password?", "I forgot my password, how can I change it?",
          "How do I reset my phone?"),
