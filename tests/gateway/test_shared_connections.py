@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import pytest
 
 from gateway.conftest import Running, Stage
-from gateway.upstream import Out, Seen, Upstream, completion, once
+from gateway.upstream import Out, Script, Seen, Upstream, completion, once
+from thinkonce.settings import Client
 from thinkonce.settings import Upstream as Declared
-from thinkonce.upstream import client
+from thinkonce.upstream import client, kept
 
 CHAT = b"POST /v1/chat/completions "
 STOLEN = json.dumps({"model": "priced", "messages": [{"role": "user", "content": "stolen"}]})
@@ -134,13 +137,198 @@ async def test_a_call_that_is_refused_unread_answers_nobody(
     await nobody_is_mixed_up(gateway)
 
 
-async def test_calls_of_many_clients_still_share_a_connection(
+async def test_calls_of_one_tenant_share_a_connection_and_those_of_two_never(
     stage: Stage, careless: tuple[Careless, Declared]
 ) -> None:
     upstream, declared = careless
     gateway = await stage.gateway(upstreams={"main": declared})
-    await nobody_is_mixed_up(gateway)
-    assert upstream.connections == 1
+    for name in ("a", "b", "a", "b"):
+        got = await gateway.chat(f"by {name}", {"authorization": f"Bearer {name}"}, n=1)
+        assert got.status == 200
+    for turn in range(3):
+        for name in ("a", "b"):
+            await gateway.chat(f"{turn} by {name}", {"authorization": f"Bearer {name}"})
+    assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("group", [{}, {"team": ["a", "b"]}], ids=["two tenants", "one group"])
+async def test_with_a_key_of_the_gateways_it_is_the_same(
+    stage: Stage, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, group: dict[str, list[str]]
+) -> None:
+    monkeypatch.setenv("PROVIDER_KEY", "sk-own-key-of-it")
+    writers: set[asyncio.StreamWriter] = set()
+    upstream.script = noting(writers, upstream.script)
+    clients = {
+        name: Client(key_sha256=sha256(name.encode()).hexdigest(), group="team" if group else "")
+        for name in ("a", "b")
+    }
+    pool = Declared(urls=[upstream.url], api_key_env="PROVIDER_KEY")
+    gateway = await stage.gateway(upstreams={"main": pool}, clients=clients)
+    for turn in range(3):
+        for name in clients:
+            key = {"authorization": f"Bearer {name}"}
+            assert (await gateway.chat(f"{turn} {name}", key)).status == 200
+            assert (await gateway.get("/v1/models", key)).status == 200
+    assert len(writers) == (1 if group else 2)
+
+
+def noting(writers: set[asyncio.StreamWriter], script: Script) -> Script:
+    async def noted(seen: Seen, out: Out) -> None:
+        writers.add(out.writer)
+        if seen.method == "GET":
+            await out.json({"object": "list", "data": []})
+        else:
+            await script(seen, out)
+
+    return noted
+
+
+async def test_a_list_of_all_pools_is_asked_for_on_connections_of_its_own_tenant(
+    stage: Stage, upstream: Upstream
+) -> None:
+    writers: set[asyncio.StreamWriter] = set()
+    other = await stage.another_upstream()
+    other.script = noting(writers, other.script)
+    pools = {"main": Declared(urls=[upstream.url]), "other": Declared(urls=[other.url])}
+    gateway = await stage.gateway(upstreams=pools)
+    for name in ("a", "b", "a", "b"):
+        await gateway.get("/v1/models", {"authorization": f"Bearer {name}"})
+    assert len(writers) == 2
+
+
+class OnceTooOften:
+    """Answers each call, and with the second on a connection gives one answer more in front."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = 0
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.partition(b"content-length: ")[2].split()[0])
+                body = json.loads(await reader.readexactly(length))
+                asked += 1
+                if asked == 2:
+                    writer.write(whole(completion("one too many")))
+                writer.write(whole(completion(f"to {body['messages'][0]['content']}")))
+        writer.close()
+
+
+async def test_answers_that_are_shifted_reach_no_other_tenant(stage: Stage) -> None:
+    server = await asyncio.start_server(OnceTooOften().serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    gateway = await stage.gateway(upstreams={"main": Declared(urls=[f"http://127.0.0.1:{port}"])})
+    evil = {"authorization": "Bearer evil"}
+    await gateway.chat("a", evil)
+    assert (await gateway.chat("b", evil)).text == "one too many", "this one it brings on itself"
+    for name in ("first", "second", "third"):
+        for _ in range(2):
+            got = await gateway.chat("hi", {"authorization": f"Bearer {name}"})
+            assert got.text == "to hi"
+    server.close()
+
+
+async def test_idle_connections_are_bounded_and_the_oldest_goes_first(
+    stage: Stage, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MOST_IDLE", 4)
+    monkeypatch.setattr(kept, "MOST_IDLE_OF_SERVER", 3)
+    writers: dict[str, list[asyncio.StreamWriter]] = {}
+    answers = upstream.script
+
+    async def noted(seen: Seen, out: Out) -> None:
+        writers.setdefault(seen.headers["authorization"], []).append(out.writer)
+        await answers(seen, out)
+
+    upstream.script = noted
+    gateway = await stage.gateway()
+    asked = iter(range(1000))
+
+    async def ask(name: str) -> bool:
+        """Whether it took the connection that it had."""
+        await gateway.chat(str(next(asked)), {"authorization": name})
+        return len(writers[name]) > 1 and writers[name][-1] is writers[name][-2]
+
+    for name in "abc":
+        assert not await ask(name)
+    assert await ask("a"), "now the latest"
+    assert not await ask("d"), "for which b's is ended"
+    assert [await ask(name) for name in "acd"] == [True, True, True]
+    assert not await ask("b")
+
+
+async def test_what_waits_unread_when_a_connection_is_taken_ends_it(
+    stage: Stage, upstream: Upstream
+) -> None:
+    writers: list[asyncio.StreamWriter] = []
+    answers = upstream.script
+
+    async def noted(seen: Seen, out: Out) -> None:
+        writers.append(out.writer)
+        await answers(seen, out)
+
+    upstream.script = noted
+    gateway = await stage.gateway()
+    await gateway.chat("first")
+    pool = gateway.assembly.client._connections["main"]
+    connector = pool._kept.connector
+    assert isinstance(connector, kept.KeptConnector)
+    (key,) = connector._conns
+    writers[0].get_extra_info("socket")._sock.send(EVIL)  # in this turn of the loop: nobody reads
+    assert await connector._get(key, []) is None
+
+
+async def test_an_answer_to_more_than_was_sent_is_of_a_request_before(stage: Stage) -> None:
+    large, connections, over = "x" * 400_000, 0, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            for _ in range(2):
+                head = await reader.readuntil(b"\r\n\r\n")
+                if connections == 1 and b"content-length: 4" in head:
+                    writer.write(whole(completion("too early")))
+                    await writer.drain()
+                    await over.wait()
+                    break
+                length = int(head.partition(b"content-length: ")[2].split()[0])
+                await reader.readexactly(length)
+                writer.write(whole(completion("in time")))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=4096)
+    port = server.sockets[0].getsockname()[1]
+    gateway = await stage.gateway(upstreams={"main": Declared(urls=[f"http://127.0.0.1:{port}"])})
+    await gateway.chat("first")
+    assert (await gateway.chat(large)).text == "in time"
+    assert connections == 2
+    over.set()
+    await turns()
+    server.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/elsewhere"])
+@pytest.mark.parametrize(("interim", "status"), [(32, 200), (33, 502), (100_000, 502)])
+async def test_answers_that_are_none_yet_are_bounded(
+    stage: Stage, path: str, interim: int, status: int
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" * interim)
+            await writer.drain()
+            writer.write(whole(completion()))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    gateway = await stage.gateway(upstreams={"main": Declared(urls=[f"http://127.0.0.1:{port}"])})
+    got = await gateway.post(path, {"model": "priced", "messages": []})
+    assert got.status == status
+    if status == 502:
+        assert got.json["error"]["code"] == "upstream_unreachable"
+    server.close()
 
 
 EVIL = whole(completion("unasked"))

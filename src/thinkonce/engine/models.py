@@ -12,7 +12,7 @@ import msgspec
 from thinkonce.errors import UpstreamError
 from thinkonce.upstream.failure import Broken, Refused
 from thinkonce.upstream.pools import Pool, Pools
-from thinkonce.upstream.request import Request, Sender
+from thinkonce.upstream.request import Request, Sender, owner_of
 
 __all__ = ("list_models",)
 
@@ -36,7 +36,7 @@ async def list_models(client: Sender, pools: Pools, request: Request) -> bytes:
     Only the first pool is shown the client's credential (a query may hold one too): the pools
     may belong to different parties, and no model's name says for whom it is meant.
     """
-    stranger = replace(request, credential=(), query="")
+    stranger = replace(request, credential=(), query="", owner=owner_of(request))
     asked = [request] + [stranger] * (len(pools.all) - 1)
     answers = await asyncio.gather(
         *(_models_of(client, pool, each) for pool, each in zip(pools.all, asked, strict=True))

@@ -74,6 +74,7 @@ class Passing:
             taken,
             raw,
             tuple(more),
+            tenant="" if call.client is None else call.client.tenant,
         )
         if call.method not in _HARMLESS and request.path not in CALLS:
             request = replace(request, repeatable=False)

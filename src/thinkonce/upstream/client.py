@@ -26,7 +26,7 @@ from thinkonce.upstream.exchange import Exchange, say
 from thinkonce.upstream.failure import Header, TimedOut, Unreachable, says_try_elsewhere
 from thinkonce.upstream.pools import Pool
 from thinkonce.upstream.received import Received
-from thinkonce.upstream.request import HOPS, Request, Watching
+from thinkonce.upstream.request import HOPS, Request, Watching, owner_of
 from thinkonce.upstream.server import Server, retry_after
 from thinkonce.upstream.turn import Turn
 from thinkonce.upstream.wire import Answer
@@ -226,7 +226,7 @@ class Client:
             async with asyncio.timeout(patience):
                 url = server.base.url(request.path, request.query)
                 return await self._open(pool).ask(
-                    request.method, request.path, url, headers, request.body
+                    request.method, request.path, url, headers, request.body, owner_of(request)
                 )
         except aiohttp.ConnectionTimeoutError:
             raise

@@ -1,11 +1,12 @@
 """The connections to upstreams, and which request may use one again.
 
-Requests of many clients follow one another on a connection, so an answer that is counted wrong
-reaches somebody else (RFC 9112, 9.2 and 11.2). What is not sure to be counted right goes alone:
+Requests of a tenant follow one another on a connection, so an answer that is counted wrong is
+another request's (RFC 9112, 9.2 and 11.2). What is not sure to be counted right goes alone:
 
-    POST to a path of ours    kept connections (wire.py); kept on after a 200 alone: who refuses
-                              may not have read the body, and takes it for the next request
-    GET without a body        kept connections
+    POST to a path of ours    its tenant's kept connections (kept.py, wire.py); kept on after a 200
+                              alone: who refuses may not have read the body, and takes it for the
+                              next request
+    GET without a body        the same
     everything else           a connection of its own
 
 And a connection on which anything came that nobody had asked for is not used again.
@@ -17,15 +18,12 @@ import io
 from collections.abc import Sequence
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
 from thinkonce.protocols.registry import SPEECHES
 from thinkonce.upstream.failure import Header
+from thinkonce.upstream.kept import KeptConnector, bound_interim
 from thinkonce.upstream.wire import MAX_HEADER, MAX_WRITE, Answer, Wire
 
 __all__ = ("Connections",)
@@ -38,8 +36,10 @@ class Connections:
     """At most `most` of each kind, made in `connect` seconds. Belongs to one event loop."""
 
     def __init__(self, most: int, connect: float) -> None:
-        self._kept = _session(_Connector(limit=most), connect)
-        self._single = _session(aiohttp.TCPConnector(limit=most, force_close=True), connect)
+        self._kept = _session(KeptConnector(most), connect)
+        single = aiohttp.TCPConnector(limit=most, force_close=True)
+        bound_interim(single)
+        self._single = _session(single, connect)
         self._wire = Wire(self._kept)
 
     async def close(self) -> None:
@@ -47,19 +47,26 @@ class Connections:
         await self._single.close()
 
     async def ask(
-        self, method: str, path: str, url: str, headers: Sequence[Header], body: bytes
+        self,
+        method: str,
+        path: str,
+        url: str,
+        headers: Sequence[Header],
+        body: bytes,
+        owner: str,
     ) -> Answer | aiohttp.ClientResponse:
         """The beginning of the answer of `url`; `path` is its end, without /v1.
 
-        Raises aiohttp.ClientError, and ValueError for a header or a URL that is none.
+        `owner`: whose request it is; no connection carries those of two. Raises
+        aiohttp.ClientError, and ValueError for a header or a URL that is none.
         """
-        if method == "POST" and path in SPEECHES:
-            answer = await self._wire.ask(url, headers, body)
+        plain = method == "GET" and not body and all(name != _CONDITION for name, _ in headers)
+        if plain or (method == "POST" and path in SPEECHES):
+            answer = await self._wire.ask(method, url, headers, body, owner)
             if answer is not None:
                 return answer
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-        plain = method == "GET" and not body and all(name != _CONDITION for name, _ in headers)
-        return await (self._kept if plain else self._single).request(
+        return await self._single.request(
             method,
             URL(url, encoded=True),
             data=_payload(body),
@@ -68,35 +75,10 @@ class Connections:
         )
 
     async def status_of(self, url: str) -> int:
-        """What a GET is answered with. Raises aiohttp.ClientError, ValueError, OSError."""
+        """What a GET of ours is answered with. Raises aiohttp.ClientError, ValueError, OSError."""
         found = self._kept.get(URL(url, encoded=True), allow_redirects=False)
         async with found as response:
             return response.status
-
-
-class _Connector(aiohttp.TCPConnector):
-    """aiohttp's own looks at what came when a connection is given back, and not when it is taken:
-
-    its end of an answer is told before what stands behind it is looked at.
-    """
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not _has_news(connection.protocol):
-                break
-            connection.close()
-        return connection
-
-
-def _has_news(protocol: ResponseHandler) -> bool:
-    """Whether anything came since the last answer, be it a part of a line."""
-    if protocol.should_close:
-        return True
-    parser = protocol._parser
-    try:
-        return parser is not None and parser.feed_eof() is not None
-    except Exception:  # whatever it says of what it holds
-        return True
 
 
 def _session(connector: aiohttp.TCPConnector, connect: float) -> aiohttp.ClientSession:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
 
 from thinkonce.upstream.exchange import Exchange
@@ -11,7 +12,7 @@ from thinkonce.upstream.failure import Header
 from thinkonce.upstream.pools import Pool
 from thinkonce.upstream.server import Server
 
-__all__ = ("HOPS", "Attempt", "Request", "Sender", "Watching")
+__all__ = ("HOPS", "Attempt", "Request", "Sender", "Watching", "owner_of")
 
 # RFC 8586: every gateway a request has passed is named here, so that one met twice is a loop.
 HOPS = b"cdn-loop"
@@ -22,7 +23,7 @@ class Request:
     """What to send. `path` is relative to a pool's base URLs, without /v1.
 
     `repeatable`: asking twice does nothing that asking once does not. `tenant` is told to our
-    own engine alone.
+    own engine alone. `owner`: see `owner_of`.
     """
 
     method: str
@@ -33,6 +34,15 @@ class Request:
     credential: tuple[Header, ...] = ()
     repeatable: bool = True
     tenant: str = ""
+    owner: str = ""
+
+
+def owner_of(request: Request) -> str:
+    """Whose connections may carry it: its tenant's; without one, those of who shows its keys."""
+    if request.owner or request.tenant:
+        return request.owner or request.tenant
+    parts = (part for header in request.credential for part in header)
+    return blake2b(b"\n".join(parts), digest_size=16).hexdigest()
 
 
 class Attempt(Protocol):

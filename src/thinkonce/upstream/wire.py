@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from thinkonce.upstream.failure import Header
+from thinkonce.upstream.kept import INTERIM, SWITCHING, OwnedRequest, is_on_its_way
 
 __all__ = ("MAX_HEADER", "MAX_WRITE", "Answer", "Wire")
 
@@ -29,10 +29,8 @@ READ_BUFFER = 64 * 1024
 # A request's body is written in one go up to here, bytes.
 MAX_WRITE = 512 * 1024
 MOST_TARGETS = 256  # a query makes a target of its own
-CONTINUES = range(100, 200)
 # Who answers otherwise may have left the request's body unread, or send one where none belongs.
 KEEPING = 200
-SWITCHING = 101  # it is the last one, and nothing of ours follows
 # What aiohttp writes itself, or what decides how a body is written.
 _NOT_OURS = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade")
@@ -42,7 +40,7 @@ _NOT_OURS = frozenset(
 class Target(NamedTuple):
     """Where a request goes. `opening`: its first lines, up to the end of `host`."""
 
-    request: ClientRequest  # what the connector asks for, the body apart
+    request: OwnedRequest  # what the connector asks for, the body apart
     opening: bytes
 
 
@@ -94,18 +92,23 @@ class Wire:
         self._session = session
         self._targets: dict[str, Target | None] = {}
 
-    async def ask(self, url: str, headers: Iterable[Header], body: bytes) -> Answer | None:
-        """The beginning of the answer to a POST; None: ask the session, which can do more.
+    async def ask(
+        self, method: str, url: str, headers: Iterable[Header], body: bytes, owner: str
+    ) -> Answer | None:
+        """The beginning of the answer to a POST with a body, or to a GET without one.
 
-        Raises what `session.request` does, and ValueError.
+        None: ask the session, which can do more. `owner`: whose connections may carry it. Raises
+        what `session.request` does, and ValueError.
         """
-        if not (0 < len(body) <= MAX_WRITE and _NOT_OURS.isdisjoint(name for name, _ in headers)):
+        is_one_piece = len(body) <= MAX_WRITE and bool(body) is (method == "POST")
+        if not (is_one_piece and _NOT_OURS.isdisjoint(name for name, _ in headers)):
             return None
-        target = self._targets[url] if url in self._targets else self._aim(url)
+        target = self._target(method, url)
         if target is None:
             return None
         head, connector = _head(target.opening, headers, body), self._session.connector
         assert connector is not None
+        target.request.owner = owner
         try:
             connection = await connector.connect(target.request, [], self._session.timeout)
         except TimeoutError as error:
@@ -116,23 +119,29 @@ class Wire:
             connection.close()
             raise
 
-    def _aim(self, url: str) -> Target | None:
+    def _target(self, method: str, url: str) -> Target | None:
+        if method != "POST":  # there are as many as there are things to look at
+            return self._aim(method, url)
+        if url not in self._targets:
+            if len(self._targets) >= MOST_TARGETS:
+                self._targets.clear()
+            self._targets[url] = self._aim(method, url)
+        return self._targets[url]
+
+    def _aim(self, method: str, url: str) -> Target | None:
         """None where the URL says more than where to go: a password."""
         parsed = URL(url, encoded=True)
-        if len(self._targets) >= MOST_TARGETS:
-            self._targets.clear()
-        target: Target | None = None
-        if parsed.user is None and parsed.password is None:
-            loop, session = asyncio.get_running_loop(), self._session
-            request = ClientRequest("POST", parsed, loop=loop, session=session)
-            path, host = parsed.raw_path_qs.encode(), request.headers["host"].encode()
-            target = Target(request, b"POST %b HTTP/1.1\r\nhost: %b\r\n" % (path, host))
-        self._targets[url] = target
-        return target
+        if parsed.user is not None or parsed.password is not None:
+            return None
+        loop, session = asyncio.get_running_loop(), self._session
+        request = OwnedRequest(method, parsed, loop=loop, session=session)
+        path, host = parsed.raw_path_qs.encode(), request.headers["host"].encode()
+        return Target(request, b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), path, host))
 
 
-async def _exchanged(connection: Connection, request: ClientRequest, data: bytes) -> Answer:
+async def _exchanged(connection: Connection, request: OwnedRequest, data: bytes) -> Answer:
     protocol = _of(connection)
+    was_used = protocol._parser is not None
     protocol.set_response_params(
         timer=TimerNoop(),
         read_until_eof=True,
@@ -156,7 +165,11 @@ async def _exchanged(connection: Connection, request: ClientRequest, data: bytes
             raise
         except OSError as error:
             raise aiohttp.ClientOSError(*error.args) from error
-        if message.code not in CONTINUES or message.code == SWITCHING:
+        if message.code not in INTERIM or message.code == SWITCHING:
+            if was_used and message.code == KEEPING and is_on_its_way(protocol):
+                # This is of a request before: ask again, on another connection.
+                _abort(connection)
+                raise aiohttp.ServerDisconnectedError("answered before all was asked")
             return Answer(connection, message.code, message.raw_headers, content)
 
 
@@ -183,10 +196,11 @@ def _head(opening: bytes, headers: Iterable[Header], body: bytes) -> bytes:
     lines = [opening]
     for name, value in headers:
         lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(b"content-length: %d\r\n\r\n" % len(body))
-    head = b"".join(lines)
+    if body:
+        lines.append(b"content-length: %d\r\n" % len(body))
     # A line too many would be a header of somebody else's making, or a second request.
-    written = len(lines) + 2  # the first piece has two lines, the last one ends the head
+    written = len(lines) + 2  # the first piece has two lines, and one more ends the head
+    head = b"%b\r\n" % b"".join(lines)
     if head.count(b"\n") != written or head.count(b"\r") != written or b"\0" in head:
         raise ValueError("a header with the end of a line in it")
     return head
