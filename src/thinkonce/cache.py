@@ -23,6 +23,7 @@ from thinkonce.request.arguments import canonical_args
 from thinkonce.request.controls import Controls
 from thinkonce.selector import Selector, key_digits
 from thinkonce.settings.folder import data_folder
+from thinkonce.settings.sections import DEFAULT_POLICY
 from thinkonce.settings.semantic import Semantic, semantic_of
 from thinkonce.shelf import open_shelf
 from thinkonce.stats import CacheStats, Explanation
@@ -65,7 +66,7 @@ class Cache(Workings):
         max_size: int | None = None,
         max_bytes: Size = "256MiB",
         store_max_bytes: Size = "1GiB",
-        policy: str = "cost",
+        policy: str = DEFAULT_POLICY,
         stale_while_revalidate: float | str = 0,
         stale_if_error: float | str = 0,
         jitter: float = 0.1,

@@ -9,6 +9,7 @@ from thinkonce.cli.store_view import UNBOUNDED, file_of
 from thinkonce.errors import ConfigError
 from thinkonce.freshness import Rules
 from thinkonce.settings import Settings
+from thinkonce.settings.sections import DEFAULT_POLICY
 from thinkonce.shelf import Shelf, open_shelf
 from thinkonce.tiers.keyring import keys_of
 
@@ -37,7 +38,7 @@ def opened_shelf(
         keys=keys_of(settings.store),
         max_bytes=MEMORY_BYTES,
         store_max_bytes=settings.store.max_bytes if fill else UNBOUNDED,
-        policy="cost",
+        policy=DEFAULT_POLICY,
     )
     try:
         yield shelf

@@ -6,7 +6,7 @@ Durations are float seconds and sizes are int bytes once loaded, however they we
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -32,6 +32,7 @@ from thinkonce.settings.ttl_classes import TtlClass, default_classes
 from thinkonce.stores import ACCEPTS
 
 __all__ = (
+    "DEFAULT_POLICY",
     "Admin",
     "CacheSection",
     "Client",
@@ -41,6 +42,7 @@ __all__ = (
     "Local",
     "Log",
     "Namespace",
+    "PolicyName",
     "Rates",
     "Section",
     "Semantic",
@@ -51,6 +53,11 @@ __all__ = (
     "Upstream",
     "default_classes",
 )
+
+
+# Those that `eviction` registers; what none is named for is what users get.
+PolicyName = Literal["cost", "lru", "sieve", "s3fifo", "arc"]
+DEFAULT_POLICY: PolicyName = "cost"
 
 
 class CacheSection(Section, frozen=True):
@@ -87,13 +94,13 @@ class CacheSection(Section, frozen=True):
         ),
     ] = True
     policy: Annotated[
-        Literal["cost", "lru", "sieve", "s3fifo", "arc"],
+        PolicyName,
         about(
             "What is forgotten first when memory is full.",
-            "cost | lru | sieve | s3fifo | arc",
+            " | ".join(get_args(PolicyName)),
             fixed=True,
         ),
-    ] = "cost"
+    ] = DEFAULT_POLICY
     jitter: Annotated[
         float,
         about(

@@ -25,6 +25,7 @@ from thinkonce.eviction.policy import Limits, Note, make_policy
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.outcome import Reason
 from thinkonce.selector import Purge, Selector
+from thinkonce.settings.sections import DEFAULT_POLICY
 from thinkonce.tiers.ghosts import Ghosts
 from thinkonce.tiers.purges import LocalPurges, PurgeLog, concerned
 from thinkonce.tiers.tier import Key, TierStats
@@ -56,7 +57,7 @@ class MemoryTier:
         *,
         max_entries: int | None = None,
         max_bytes: int | None = 256 * 1024**2,
-        policy: str = "cost",
+        policy: str = DEFAULT_POLICY,
         clock: Clock = SYSTEM,
         purges: PurgeLog | None = None,
     ) -> None:

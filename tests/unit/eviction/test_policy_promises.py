@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from typing import get_args
 
 import pytest
 
 from thinkonce.entry import Entry
 from thinkonce.errors import ConfigError
 from thinkonce.eviction import POLICIES, ExpiryBuckets, Limits, make_policy
+from thinkonce.settings.sections import DEFAULT_POLICY, PolicyName
 from unit.eviction.reference_policies import new_entry
 
 NAMES = sorted(POLICIES)
@@ -26,6 +28,11 @@ def watched(key: int) -> tuple[Entry, weakref.ref[Answer]]:
 
 def test_the_names_users_may_write_are_these() -> None:
     assert NAMES == ["arc", "cost", "lru", "s3fifo", "sieve"]
+
+
+def test_the_settings_know_every_policy_and_no_other() -> None:
+    assert set(get_args(PolicyName)) == set(POLICIES)
+    assert DEFAULT_POLICY in POLICIES
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
