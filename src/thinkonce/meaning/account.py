@@ -40,6 +40,8 @@ MOST_PENDING = 5000  # results that wait for the store
 REFIT = 200  # observations between two fits of the prior
 FITTED = 500  # entries that it is fitted to: 0.2 s
 RESET = "reset"
+REPORTED_SHARE = 0.03  # of what was compared: as many reports are learned from
+FREE_REPORTS = 5  # and that many in any case
 
 _encode = msgspec.msgpack.Encoder().encode
 _history = msgspec.msgpack.Decoder(History).decode
@@ -86,6 +88,7 @@ class Account:
         self._posteriors: dict[bytes, Posterior] = {}
         self._prior: Prior = SHIPPED
         self._learned = 0
+        self._compared = self._reported = 0  # what was learned by comparing, and by being told
         self._lock = threading.Lock()
         on_fork(self._in_child)
 
@@ -140,6 +143,20 @@ class Account:
             self._pending.append(result)
             self._learn(result)
             return settle(self._budget, [result])
+
+    def compared(self) -> None:
+        """Two answers were: as many more may be told of."""
+        with self._lock:
+            self._compared += 1
+
+    def report(self, entry: bytes, score: float) -> list[Happened] | None:
+        """Somebody says that `entry` is wrong. None where reports would outweigh comparisons:
+        who reports is no random sample, and what is fitted to it decides for others as well."""
+        with self._lock:
+            if self._reported >= max(FREE_REPORTS, REPORTED_SHARE * self._compared):
+                return None
+            self._reported += 1
+        return self.enter(Result(None, entry, score, True))
 
     @property
     def waiting(self) -> int:

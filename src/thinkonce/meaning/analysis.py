@@ -14,6 +14,7 @@ from thinkonce.meaning.language import Language, language_of
 from thinkonce.meaning.names import codes_of, names_of, quoted_of, unlisted_of
 from thinkonce.meaning.normal import expanded, joined, normal_words
 from thinkonce.meaning.readings import Readings, read
+from thinkonce.meaning.signs import signs_of
 from thinkonce.meaning.tokens import fold, tokenise
 from thinkonce.meaning.turns import Move, moves_of
 
@@ -43,6 +44,7 @@ class Analysed(msgspec.Struct, frozen=True, array_like=True):
     moves: tuple[Move, ...]  # around each directed word, what stands before and after
     asks: int
     characters: int
+    signs: tuple[str, ...] = ()  # between the words, see `signs`
 
 
 def analyse(text: str) -> Analysed:
@@ -71,6 +73,7 @@ def analyse(text: str) -> Analysed:
         moves=moves_of(tokens),
         asks=found.asks,
         characters=length,
+        signs=signs_of(text, folded),
     )
 
 

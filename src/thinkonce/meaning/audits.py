@@ -15,7 +15,7 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from thinkonce.clock import SYSTEM, Clock
@@ -158,11 +158,17 @@ class Audits:
     def wrong(self, namespace: str, entry: bytes, *, tenant: str = "") -> bool:
         """Somebody says that `entry`, of `tenant`, was served wrongly. No random sample: it teaches
         the entry's history and stays out of the bound. False where there is nobody to teach."""
-        taught = [one for one in self._accounts.of(namespace, tenant) if one.grounds.cuts]
-        for account in taught:  # as if the verdict had been as sure as it can be asked to be
+        taught = False
+        for account in self._accounts.of(namespace, tenant):
+            if not account.grounds.cuts:
+                continue
+            # As if the verdict had been as sure as it can be asked to be.
             strictest = max(cut for cut in account.grounds.cuts if cut != SAME_WORDS)
-            self._enter(account, Result(None, entry, strictest, True))
-        return bool(taught)
+            happened = account.report(entry, strictest)
+            if happened is not None:
+                taught = True
+                self._entered(account, happened)
+        return taught
 
     def reset(self, namespace: str, *, tenant: str | None = None) -> int:
         """Begin anew after alarms, of `tenant` or of all; how many accounts there were."""
@@ -262,12 +268,16 @@ class Audits:
             alike = same and adds_no_address(asked.stored, asked.fresh)
             self.agreement.compared(asked.vouching, alike)
         score = asked.judged.score
+        asked.account.compared()
         entry = b"" if score is None else asked.judged.entry
         self._enter(asked.account, Result(asked.draw, entry, score or 0.0, not same))
         asked.account.refit()
 
     def _enter(self, account: Account, result: Result | str) -> None:
-        for happened in account.enter(result):
+        self._entered(account, account.enter(result))
+
+    def _entered(self, account: Account, found: Sequence[Happened]) -> None:
+        for happened in found:
             _tell(account, happened)
         if self._ledger is None:
             account.keep_here()

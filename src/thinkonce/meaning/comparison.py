@@ -54,7 +54,7 @@ class Comparison:
         if self._finding is not None and self._finding.is_crowded:
             self._meaning.counts.crowded()
             return None
-        return self._meaning.hint(self._wording)
+        return self._meaning.hint(self._wording, self._place.tenant)
 
     def made(self, entry: Entry) -> None:
         if entry.hint is not None:

@@ -9,6 +9,7 @@ import re
 from enum import StrEnum
 from functools import lru_cache
 
+from thinkonce.meaning.hidden import is_hidden
 from thinkonce.meaning.normal import expanded, normal_words
 from thinkonce.meaning.tokens import HAN, Lexicon, fold, table, tokenise
 
@@ -23,6 +24,7 @@ class Ineligible(StrEnum):
     """Why a text is not compared with others."""
 
     LENGTH = "length"  # more than 400 characters
+    HIDDEN = "hidden"  # characters nobody sees, or letters that pass for others
     URL = "url"
     CODE = "code"
     JSON = "json"
@@ -30,7 +32,7 @@ class Ineligible(StrEnum):
     EMPTY = "empty"  # no letters
     FOLLOW_UP = "follow-up"  # hangs on what was said before
     ONE_WORD = "one-word"
-    OUTPUT = "output"  # tells what form the answer must have
+    OUTPUT = "output"  # tells what form the answer must have, or what to say in it
     TIME = "time"  # the answer changes by the day
 
 
@@ -50,6 +52,8 @@ def ineligible(text: str, *, realtime: bool = False) -> Ineligible | None:
     """`realtime`: the caller keeps answers so briefly that time words do no harm."""
     if len(text) > MAX_CHARACTERS:
         return Ineligible.LENGTH
+    if is_hidden(text):
+        return Ineligible.HIDDEN
     folded = fold(text)
     reason = _by_shape(text)
     if reason is not None:

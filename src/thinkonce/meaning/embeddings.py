@@ -21,8 +21,13 @@ MAX_BYTES = 32 * 1024 * 1024  # of vectors that are remembered, about
 OVERHEAD = 300  # bytes beside a vector and its text
 
 
-class Embeddings(InTime[str, Vector]):
-    """See `InTime`. Whoever gets a vector must not write into it."""
+# Whose text it is, and the text: what one tenant asked must not be told to another by the time
+# that a vector takes, so each has vectors of its own.
+Asked = tuple[str, str]
+
+
+class Embeddings(InTime[Asked, Vector]):
+    """See `InTime`. Whoever gets a vector must not write into it. `whose`: a tenant."""
 
     def __init__(
         self,
@@ -37,18 +42,18 @@ class Embeddings(InTime[str, Vector]):
         super().__init__(maker, timeout, MOST_WAITING, clock)
         self.embedder, self._max_bytes, self._bytes = embedder, max_bytes, 0
 
-    def get(self, text: str, timeout: float | None = None) -> Vector | None:
+    def get(self, text: str, timeout: float | None = None, whose: str = "") -> Vector | None:
         """Blocks for `timeout` seconds at most, None: the usual. None if there is none by then."""
-        return self._get(text, timeout)
+        return self._get((whose, text), timeout)
 
-    def begin(self, text: str) -> None:
+    def begin(self, text: str, whose: str = "") -> None:
         """Have a vector made that nobody waits for yet."""
-        self._ask(text)
+        self._ask((whose, text))
 
-    def known(self, text: str) -> Vector | None:
+    def known(self, text: str, whose: str = "") -> Vector | None:
         """The vector if it is there now. Makes none."""
         with self._wake:
-            return self._known.get(text)
+            return self._known.get((whose, text))
 
     def close(self) -> None:
         super().close()
@@ -56,8 +61,8 @@ class Embeddings(InTime[str, Vector]):
 
     # -- making ----------------------------------------------------------------------------
 
-    def _make(self, batch: Sequence[Wanted[str, Vector]]) -> None:
-        texts = [wanted.key for wanted in batch]
+    def _make(self, batch: Sequence[Wanted[Asked, Vector]]) -> None:
+        texts = [wanted.key[1] for wanted in batch]
         try:
             found = self.embedder.embed(texts)
             rows = unit_rows(found, len(texts), self.embedder.dimensions)
@@ -71,7 +76,7 @@ class Embeddings(InTime[str, Vector]):
             vector.flags.writeable = False
             self._made(wanted, vector)
 
-    def _without_the_bad(self, batch: Sequence[Wanted[str, Vector]], error: Exception) -> None:
+    def _without_the_bad(self, batch: Sequence[Wanted[Asked, Vector]], error: Exception) -> None:
         """One text must not cost the others their vectors: each is tried alone, while it works."""
         if len(batch) == 1 or self._circuit.is_open:
             self._fail(batch, error)
@@ -79,11 +84,11 @@ class Embeddings(InTime[str, Vector]):
         for one in batch:
             self._make([one])
 
-    def _bound(self, key: str, value: Vector) -> None:
+    def _bound(self, key: Asked, value: Vector) -> None:
         self._bytes += _size(key, value)
         while self._bytes > self._max_bytes and self._known:
             self._bytes -= _size(*self._known.popitem(last=False))
 
 
-def _size(text: str, vector: Vector) -> int:
-    return vector.nbytes + len(text) * 2 + OVERHEAD
+def _size(key: Asked, vector: Vector) -> int:
+    return vector.nbytes + len(key[1]) * 2 + OVERHEAD

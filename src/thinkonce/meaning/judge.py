@@ -34,6 +34,7 @@ LONGEST = 20_000  # characters of an answer that are compared
 MOST_SENTENCES = 40
 SAME = 0.75  # mean similarity of the sentences from which two answers say the same
 NEAR = 0.6  # similarity from which two sentences are about the same thing
+FAR = 0.3  # sentences about something else
 AS_NEAR = 0.1  # similarity below that of the nearest sentence, for one that may be meant as well
 SHORT = 200  # characters; the numbers of so short an answer are the answer
 QUESTION = (
@@ -101,13 +102,19 @@ class Judge:
         if self._chat is not None:
             self._chat.close()
 
-    @staticmethod
-    def _by_chat(chat: Chat, stored: str, fresh: str) -> Agreement:
+    def _by_chat(self, chat: Chat, stored: str, fresh: str) -> Agreement:
         try:
             said = chat.says_yes(QUESTION, {"first": stored, "second": fresh})
         except CallError:
             return Agreement(None, How.NOTHING)
+        if said and self._have_nothing_in_common(stored, fresh):
+            return Agreement(None, How.NOTHING)  # one of them may have talked the model into it
         return Agreement(said, How.CHAT)
+
+    def _have_nothing_in_common(self, stored: str, fresh: str) -> bool:
+        """Where vectors tell: no sentence of either is near one of the other."""
+        rows, columns = self._vectors(sentences(stored)), self._vectors(sentences(fresh))
+        return rows is not None and columns is not None and float((rows @ columns.T).max()) < FAR
 
     def _by_similarity(self, stored: str, fresh: str) -> Agreement:
         ours, theirs = sentences(stored), sentences(fresh)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -102,9 +103,9 @@ class Meaning:
         self._note(finding, wording, place)
         return finding
 
-    def hint(self, wording: Wording) -> Hint:
+    def hint(self, wording: Wording, whose: str) -> Hint:
         """What the next question is compared with; without a vector where there is none yet."""
-        vector, mark = self.embeddings.known(wording.text), fingerprint(wording.text)
+        vector, mark = self.embeddings.known(wording.text, whose), fingerprint(wording.text)
         named = Hint(wording.partition, wording.text, fingerprint=mark, member=wording.member)
         if vector is None:
             return named
@@ -159,8 +160,9 @@ class Meaning:
 
     def _search(self, wording: Wording, place: Place, *, audited: bool) -> Finding:
         space = self.spaces.space(wording.partition)
-        self.embeddings.begin(wording.text)  # if nothing else, it is stored with the model's answer
-        asked = self.stored.read(wording.text)
+        # If nothing else, it is stored with the model's answer.
+        self.embeddings.begin(wording.text, place.tenant)
+        asked = self.stored.read(wording.text, place.tenant)
         account = self.rulebook.account(asked, place)
         if account.is_off:
             return Finding("off", account=account)
@@ -232,7 +234,7 @@ class Meaning:
             return Finding("empty", account=account)
         if audited and not account.grounds.cuts:
             return Finding("no-verifier", account=account)  # whatever is near, nothing serves
-        vector = self.embeddings.get(asked.text)
+        vector = self.embeddings.get(asked.text, whose=place.tenant)
         if vector is None:
             return Finding("no-vector", account=account)
         return self._ruled(asked, vector, space, account, place)
@@ -244,7 +246,9 @@ class Meaning:
         if not candidates:
             return Finding("empty", account=account)
         grounds = msgspec.structs.replace(account.grounds, least_similarity=place.similarity)
-        verify = None if self.verification is None else self.verification.logit
+        verify = None
+        if self.verification is not None:
+            verify = partial(self.verification.logit, whose=place.tenant)
         ruling = rule(
             asked,
             candidates,
@@ -295,7 +299,7 @@ class Meaning:
                 said = "semantic: in %r one entry (%s) answers %d questions, %.0f %% of the hits"
                 share = 100 * crowd.share
                 log.warning(said, place.namespace, entry.hex()[:16], crowd.questions, share)
-        elif (vector := self.embeddings.known(wording.text)) is not None:
+        elif (vector := self.embeddings.known(wording.text, place.tenant)) is not None:
             self.unanswered.note(place.namespace, wording.text, vector, finding.why)
 
     def _in_child(self) -> None:

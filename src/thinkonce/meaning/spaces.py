@@ -40,7 +40,7 @@ AT_ONCE = 500  # rows read while somebody waits: 2 ms
 PAGE = 500  # rows read in the background at a time
 ROOM_LEFT = 0.8  # of the bound that one partition is read into; it will grow
 SHRINKING = 0.2  # of a partition, where no store has its rows or members share it
-MOST_READ = 4  # times what has room: how far back the rows of a shared partition are looked at
+MOST_READ = 20  # times what has room: how far back rows of a shared partition are looked for
 STALE_FROM = 1000  # rows that came since what is gone was swept out, at least
 LATELY = 1000  # puts whose rows may not be in the store yet: it commits within a second
 LOCALS_FROM = 10_000  # keys remembered before those that memory no longer has are forgotten
@@ -121,7 +121,8 @@ class Spaces:
 
         `fingerprint`: by which `Space.alike` gave it.
         """
-        self._locals.pop(digest, None)
+        if self._locals.get(digest) not in self._memory.map:  # else it is another partition's
+            self._locals.pop(digest, None)
         with self._lock:
             space = self._spaces.get(partition)
         if space is not None:

@@ -15,11 +15,12 @@ from thinkonce.errors import TierError
 from thinkonce.meaning.agreement import Origin
 from thinkonce.meaning.embeddings import Vector
 from thinkonce.meaning.flat_index import Near
+from thinkonce.meaning.hidden import is_hidden
 from thinkonce.meaning.lexical import fingerprint
 from thinkonce.meaning.score import Around, arounds
 from thinkonce.meaning.space import Space
 from thinkonce.meaning.spaces import Spaces
-from thinkonce.meaning.verdict import CONSIDERED, Candidate, read_question
+from thinkonce.meaning.verdict import CONSIDERED, Candidate, Question, read_question
 from thinkonce.tiers.tier import Tier
 
 __all__ = ("Stored",)
@@ -39,7 +40,7 @@ class Stored:
 
     def __init__(self, spaces: Spaces, tiers: Callable[[], Sequence[Tier]], clock: Clock) -> None:
         self.spaces, self._tiers, self._clock = spaces, tiers, clock
-        self.read = lru_cache(maxsize=REMEMBERED)(read_question)
+        self.read = lru_cache(maxsize=REMEMBERED)(_read)
 
     def in_the_same_words(self, space: Space, text: str) -> list[Candidate]:
         """The newest first; whether one answers `text` guards still have to say."""
@@ -120,5 +121,12 @@ class Stored:
             return None
         if entry.hint is None or entry.hint.partition != partition:
             return None
+        if is_hidden(entry.hint.text):  # of an older release, or carried here
+            return None
         origin = Origin(entry.hint.member, entry.created_at)
-        return Candidate(digest, self.read(entry.hint.text), around, origin)
+        return Candidate(digest, self.read(entry.hint.text, entry.meta.tenant), around, origin)
+
+
+def _read(text: str, whose: str) -> Question:
+    """Once a tenant: see `embeddings` for why."""
+    return read_question(text)

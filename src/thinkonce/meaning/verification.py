@@ -18,7 +18,7 @@ __all__ = ("Verification",)
 MOST_WAITING = 64  # pairs in the queue; more could not be judged in time
 REMEMBERED = 4096  # pairs: questions of hits come again
 
-Pair = tuple[str, str]
+Pair = tuple[str, str, str]  # whose, asked, stored; whose: see `embeddings`
 
 
 class Verification(InTime[Pair, float | None]):
@@ -32,9 +32,11 @@ class Verification(InTime[Pair, float | None]):
         super().__init__(maker, timeout, MOST_WAITING, clock)
         self.verifier = verifier
 
-    def logit(self, asked: str, stored: str, timeout: float | None = None) -> float | None:
+    def logit(
+        self, asked: str, stored: str, timeout: float | None = None, whose: str = ""
+    ) -> float | None:
         """Finite. Blocks for `timeout` seconds at most, None: the usual. None if there is none."""
-        return self._get((embeddable(asked), embeddable(stored)), timeout)
+        return self._get((whose, embeddable(asked), embeddable(stored)), timeout)
 
     def close(self) -> None:
         super().close()
@@ -49,7 +51,7 @@ class Verification(InTime[Pair, float | None]):
 
     def _judge(self, wanted: Wanted[Pair, float | None]) -> None:
         try:
-            found = _finite(self.verifier.logit(*wanted.key))
+            found = _finite(self.verifier.logit(*wanted.key[1:]))
         except Exception as error:
             self._circuit.failed(error)
             self._fail([wanted], error)

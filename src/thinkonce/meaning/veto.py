@@ -21,6 +21,7 @@ class Veto(StrEnum):
     QUESTION = "question"  # why / how to, 谁 / 什么时候
     MODALITY = "modality"  # must / may, did / will
     SCOPE = "scope"  # all / some, first / last
+    SIGN = "sign"  # another sign between the words: a ≤ b / a ≥ b, C / C#
     ASKS = "asks"  # one question against two
     LANGUAGE = "language"  # the answer would come in another language
     SCRIPT = "script"  # simplified against traditional Chinese, where that was asked to matter

@@ -105,6 +105,11 @@ REFUSED = {
         ("为什么打雷", "什么时候打雷"),
         ("谁发明了电话", "哪里发明了电话"),
     ],
+    Veto.SIGN: [
+        ("is a ≤ b here", "is a ≥ b here"),
+        ("what is 10² in words", "what is 102 in words"),
+        ("这个😀是什么意思", "这个😡是什么意思"),
+    ],
     Veto.ASKS: [
         ("What is a bond?", "What is a bond? Who sells a bond?"),
         ("什么是基金？", "什么是基金？怎么买基金？"),

@@ -20,6 +20,7 @@ from thinkonce.meaning.guards import (
     numbers,
     opposites,
     question,
+    signs,
     units,
 )
 from thinkonce.meaning.veto import Veto
@@ -39,6 +40,7 @@ GUARDS: tuple[Guard, ...] = (
     opposites.modality,
     opposites.scope,
     direction.guard,
+    signs.guard,
     names.guard,
     question.guard,
     asks.guard,
