@@ -43,6 +43,7 @@ from thinkonce.protocols.splice import add
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings.sections import Gateway
+from thinkonce.tiers.memory import MEMORY
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.failure import Broken, Header, Refused
 
@@ -150,7 +151,7 @@ class EmbeddingsEndpoint(CachedPath):
         entry = self._shelf.probe(local)
         if entry is None:
             return None
-        return Answer(Outcome.HIT, None, entry, tier="memory", match=Match.EXACT)
+        return Answer(Outcome.HIT, None, entry, tier=MEMORY, match=Match.EXACT)
 
     async def _through_flow(self, request: _Request, items: Sequence[_Item]) -> list[Answer]:
 

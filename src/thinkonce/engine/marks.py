@@ -25,6 +25,7 @@ from thinkonce.protocols.annotation import Annotation
 from thinkonce.protocols.billing import billed
 from thinkonce.protocols.dialect import Dialect, Prepared
 from thinkonce.protocols.reply import decode_reply
+from thinkonce.tiers.memory import MEMORY
 from thinkonce.upstream.failure import Header
 
 __all__ = (
@@ -125,7 +126,7 @@ def plain_lines(ready: Ready, kind: Header, *, lives: bool) -> bytes:
     To be filled with age, twice the seconds left if it `lives` no longer than that, request id and
     length of the body.
     """
-    match, tier = (b"x-cache-match", b"exact"), (b"x-cache-tier", b"memory")
+    match, tier = (b"x-cache-match", b"exact"), (b"x-cache-tier", MEMORY.encode())
     head = [kind, _X_CACHE[Outcome.HIT], ready.key_header, match, tier]
     if ready.source_header[1]:
         head.append(ready.source_header)
@@ -149,7 +150,7 @@ def plain_note(ready: Ready, *, lives: bool) -> bytes:
     note = Annotation(
         status=Outcome.HIT,
         match=Match.EXACT,
-        tier="memory",
+        tier=MEMORY,
         key=ready.key,
         saved_tokens=ready.tokens,
         saved_cost=ready.usd,

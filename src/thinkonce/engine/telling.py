@@ -27,6 +27,7 @@ from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.dialect import Asked, Dialect, Recorder, Stamp
 from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.request.storable import StoreRules, refusal
+from thinkonce.tiers.memory import MEMORY
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header
 
@@ -80,7 +81,7 @@ class Teller:
         plain = plate.print(call.id, clock.wall(), clock.monotonic())
         plate.count()
         call.endpoint, call.model, call.whose = self.dialect.name, asking.asked.model, asking.tenant
-        call.outcome, call.match, call.tier = Outcome.HIT, "exact", "memory"
+        call.outcome, call.match, call.tier = Outcome.HIT, "exact", MEMORY
         call.tokens_saved, call.key = ready.tokens, ready
         return plain
 
@@ -253,7 +254,7 @@ def _is_plain_hit(found: Answer) -> bool:
     """The one kind of hit that the probe answers as well."""
     return (
         found.outcome is Outcome.HIT
-        and found.tier == "memory"
+        and found.tier == MEMORY
         and found.match is Match.EXACT
         and found.similarity is None
     )

@@ -23,6 +23,7 @@ from thinkonce.gateway.cors import Cors
 from thinkonce.gateway.counts import OTHER, Counts
 from thinkonce.gateway.numbers import Labels
 from thinkonce.outcome import Match, Outcome
+from thinkonce.tiers.memory import MEMORY
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.exchange import OVERSIZED, Header
 from thinkonce.web.log_lines import printable
@@ -235,7 +236,7 @@ class FastLane:
         log, tracing, told = self._access_log, self.tracing, None
         if tracing is not None or log.as_json:
             client = "" if door.head.client is None else door.head.client.name
-            facts = (labels[1], asking.tenant, Match.EXACT, "memory", plate.ready.tokens, client)
+            facts = (labels[1], asking.tenant, Match.EXACT, MEMORY, plate.ready.tokens, client)
             told = Told(labels[0], *facts)
             if tracing is not None:
                 path = door.what.removeprefix("POST ")

@@ -30,7 +30,7 @@ class Grounds(msgspec.Struct, frozen=True):
     where nothing but the same words can serve. `first` is the one that calibration promises, 0
     where it promises none of the verdict. `basis` tells one set of grounds from another.
 
-    `least_similarity` only ever adds to what a hit must be.
+    `least_similarity` is a request's own, or its namespace's; it only adds to what a hit must be.
     """
 
     language: str
@@ -59,7 +59,6 @@ def grounds_of(
     family: str = "",
     judge: str = "",
     model: str = "",
-    least_similarity: float = 0.0,
     same_script: bool = False,
 ) -> Grounds:
     """`language` as `spoken` gives it, `embedder`, `judge` and `model` by name.
@@ -73,11 +72,11 @@ def grounds_of(
     cuts, first = _cuts(score, scale, max_error)
     if cuts:
         cuts, first = (SAME_WORDS, *cuts), first + 1
-    said = [score, scale, cuts, max_error, least_similarity, same_script, embedder, judge, model]
+    said = [score, scale, cuts, max_error, same_script, embedder, judge, model]
     mark = hashlib.blake2b(msgspec.json.encode(said), digest_size=8).hexdigest()
     verified = verifier.name if verifier else "no verifier"
     basis = f"{EDITION}, {embedder}, {verified}, {mark}"
-    return Grounds(language, score, scale, cuts, first, basis, least_similarity, same_script)
+    return Grounds(language, score, scale, cuts, first, basis, same_script=same_script)
 
 
 def _scale(verifier: Verifier | None, family: str, language: str) -> Scale | None:

@@ -30,7 +30,9 @@ from thinkonce.tiers.ghosts import Ghosts
 from thinkonce.tiers.purges import LocalPurges, PurgeLog, concerned
 from thinkonce.tiers.tier import Key, TierStats
 
-__all__ = ("ENTRY_OVERHEAD", "MemoryTier")
+__all__ = ("ENTRY_OVERHEAD", "MEMORY", "MemoryTier")
+
+MEMORY = "memory"  # the tier's name, by which plain hits are recognised
 
 # Bytes an entry takes besides payload and key: the struct, its floats, the digest, a dict slot,
 # a policy row, an expiry row. Measured with tracemalloc over 100,000 entries: 620-700.
@@ -49,7 +51,7 @@ class MemoryTier:
     `lock` is held for every change, and by whoever counts hits that probes left on entries.
     """
 
-    name = "memory"
+    name = MEMORY
     persistent = False
 
     def __init__(

@@ -249,7 +249,6 @@ def test_the_name_of_the_grounds_changes_with_all_that_makes_hits() -> None:
         of("en", "use-1", other, 0.01),
         of("en", "use-1", None, 0.01),
         of("en", "use-1", Said(), 0.03),
-        of("en", "use-1", Said(), 0.01, least_similarity=0.9),
         of("en", "use-1", Said(), 0.01, judge="chat"),
         of("en", "use-1", Said(), 0.01, model="m2"),
         of("en", "use-1", Said(), 0.01, same_script=True),
