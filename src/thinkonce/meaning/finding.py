@@ -36,7 +36,7 @@ class Finding:
     `words` are those of the answer of `judged`, where it is to be compared with the model's; `draw`
     where that is an audit of `account`. `is_crowded`: its member has so many questions around this
     one that no more are compared with others'. `vouch` counts the members behind an entry, where
-    several have to stand there.
+    several have to stand there. `pair` tells the question that was asked and that of `judged`.
     """
 
     why: str
@@ -48,6 +48,7 @@ class Finding:
     words: str | None = None
     is_crowded: bool = False
     vouch: Callable[[Judged], int] | None = None
+    pair: bytes = b""
 
     def told(self) -> dict[str, Any]:
         """For people and programs; what is not known is left out."""

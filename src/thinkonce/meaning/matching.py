@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,7 @@ from thinkonce.meaning.examine import examine
 from thinkonce.meaning.finding import Finding, Place
 from thinkonce.meaning.lexical import fingerprint, plain_form
 from thinkonce.meaning.packed import packed_bytes
+from thinkonce.meaning.refuted import By, pair_of
 from thinkonce.meaning.rulebook import Rulebook
 from thinkonce.meaning.space import Space
 from thinkonce.meaning.stored import Stored
@@ -57,6 +58,14 @@ log = logging.getLogger("thinkonce.semantic")
 THREADS = 4  # requests that are compared at a time; more wait
 SAME = 1.0  # similarity of two questions in the same plain words
 OTHER = "other"  # stands for namespaces that clients made up
+
+
+class Reported(NamedTuple):
+    """What came of a report: whether anything `learned` from it, and whether the entry `stays`,
+    since it is wrong for another question than its own."""
+
+    learned: bool
+    stays: bool
 
 
 class Meaning:
@@ -125,14 +134,22 @@ class Meaning:
                 if held_back
                 else None
             )
-            self.audits.compare(account, finding.draw, judged, words, fresh, vouching)
+            pair = finding.pair
+            self.audits.compare(account, finding.draw, judged, words, fresh, vouching, pair=pair)
 
-    def wrong(self, meta: Meta, digest: bytes) -> bool:
-        """Somebody was served a wrong answer from this entry, which is removed.
-
-        False where nothing is known that could learn from it.
-        """
-        return self.audits.wrong(meta.namespace, digest, tenant=meta.tenant)
+    def wrong(self, entry: Entry, question: str | None = None) -> Reported:
+        """Somebody was given a wrong answer from `entry`, to `question`; None: it is not known to
+        which, so no question is answered with it again to which this process gave it lately."""
+        meta, hint, pairs = entry.meta, entry.hint, list[bytes]()
+        stays = question is not None and hint is not None and question != hint.text
+        if question is None:
+            pairs = self.audits.refuted.lately(entry.digest)
+        elif hint is not None and stays:
+            pairs = [pair_of(hint.partition, hint.text, question)]
+        for pair in pairs:
+            self.audits.refuted.add(meta.tenant, meta.namespace, pair, By.SAID)
+        taught = self.audits.wrong(meta.namespace, entry.digest, tenant=meta.tenant)
+        return Reported(taught or bool(pairs), stays)
 
     def promises(self) -> Promises:
         """By namespace and account; namespaces that the settings do not name are `other`."""
@@ -174,7 +191,19 @@ class Meaning:
                 found = by_meaning
         if place.member and place.agreement > 1:
             found = replace(found, vouch=self._vouch(place))
+        found = self._unless_refuted(found, wording, place)
         return self._audited(found) if audited else found
+
+    def _unless_refuted(self, found: Finding, wording: Wording, place: Place) -> Finding:
+        """A hit, or what would be one if audits allowed it, of a pair that is known to be wrong."""
+        judged, ruling = found.judged, found.ruling
+        if judged is None or ruling is None or judged.refusal not in (None, Refusal.BAND):
+            return found
+        pair = pair_of(wording.partition, judged.text, wording.text)
+        if not self.audits.refuted.knows(place.tenant, place.namespace, pair):
+            return replace(found, pair=pair)
+        why = Refusal.REFUTED.value
+        return replace(found, why=why, matched=None, ruling=ruling.refuted(), judged=None)
 
     def _permits(self, place: Place) -> Permits:
         def permits(entry: bytes, origin: Origin) -> bool:
@@ -280,7 +309,7 @@ class Meaning:
         if not account.grounds.cuts and not held_back:
             return found
         # What is held back is no hit: it says nothing of the error among hits.
-        draw = None if held_back else self.audits.draw(account, ruling)
+        draw = None if held_back else self.audits.draw(account, ruling, found.pair)
         if found.matched is not None and draw is None:
             return found
         entry = self.stored.entry(judged.entry)
@@ -294,6 +323,7 @@ class Meaning:
         """What only shows over many requests."""
         if finding.matched is not None and finding.judged is not None:
             entry = finding.judged.entry
+            self.audits.refuted.served(entry, finding.pair)
             crowd = self.diversity.served(place.namespace, entry, wording.text)
             if crowd is not None:
                 said = "semantic: in %r one entry (%s) answers %d questions, %.0f %% of the hits"

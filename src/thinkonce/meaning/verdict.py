@@ -58,6 +58,7 @@ class Refusal(StrEnum):
     PASSED_OVER = "passed-over"  # others stood a better chance
     CHANCE = "chance"  # not sure enough for any cut
     BAND = "band"  # sure enough for a cut that audits have not allowed
+    REFUTED = "refuted"  # an audit or feedback said that its answer is wrong for this question
     AGREEMENT = "agreement"  # another member's of the group, for which too few vouch
 
 
@@ -111,6 +112,13 @@ class Ruling(msgspec.Struct, frozen=True):
     def served(self) -> Judged | None:
         found = self.likeliest
         return found if found is not None and found.refusal is None else None
+
+    def refuted(self) -> Ruling:
+        """With the likeliest refused, whatever it was before."""
+        assert self.best is not None
+        judged = list(self.judged)
+        judged[self.best] = _refused(judged[self.best], Refusal.REFUTED)
+        return Ruling(tuple(judged), self.best)
 
     @property
     def comparable(self) -> Judged | None:

@@ -42,7 +42,7 @@ DELETE FROM ledger WHERE grp = ?1 AND name IN (
 TOO_OLD = "DELETE FROM ledger WHERE seen < ?"
 ALL = "SELECT grp, name, seen, value FROM ledger"
 KIND, PURPOSE = "ledger", "ledger"
-MOST_NAMES = 2000  # of one group
+MOST_NAMES = 4000  # of one group
 KEPT_SECONDS = 90 * 86400.0  # what nobody wrote to for so long is of no use any more
 PATIENCE = 0.5  # seconds for another process's write; whoever adds tries again later
 

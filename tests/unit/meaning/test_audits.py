@@ -403,3 +403,78 @@ def test_a_reset_in_another_process_is_no_event_here(make: Make) -> None:
     assert mine.shown().audits == 0
     audited(two, other, "same")
     assert Event.ALARM not in [happened.event for happened in other.enter(RESET)]
+
+
+PAIR = b"p" * 16
+
+
+def audit_pair(audits: Audits, account: Account, pair: bytes, fresh: str = "same") -> bool:
+    """Whether it was drawn."""
+    found = judged()
+    draw = audits.draw(account, Ruling((found,), 0), pair)
+    audits.compare(account, draw, found, "same", fresh, pair=pair)
+    return draw is not None
+
+
+@pytest.mark.parametrize("ledger", [True, False])
+def test_one_pair_is_one_piece_of_evidence_however_often_it_comes(
+    make: Callable[..., Audits], ledger: bool
+) -> None:
+    audits = make(ledger=ledger)
+    account = account_of(audits)
+    assert [audit_pair(audits, account, PAIR) for _ in range(3)] == [True, False, False]
+    assert audits.flush(LONG)
+    assert not audit_pair(audits, account, PAIR)
+    assert audit_pair(audits, account, b"q" * 16)
+    assert audits.flush(LONG)
+    assert account.shown().audits == 2
+
+
+def test_a_pair_that_two_processes_audited_counts_once(
+    make: Callable[[], Audits], clock: FakeClock
+) -> None:
+    one, two = make(), make()
+    mine, other = account_of(one), account_of(two)
+    assert audit_pair(one, mine, PAIR)
+    assert audit_pair(two, other, PAIR)
+    assert one.flush(LONG)
+    assert two.flush(LONG)
+    assert account_of(third := make()).shown().audits == 1
+    assert not audit_pair(third, account_of(third), PAIR), "nor after a restart"
+
+
+def test_in_a_new_term_a_pair_says_something_again(make: Callable[[], Audits]) -> None:
+    audits = make()
+    account = account_of(audits)
+    assert audit_pair(audits, account, PAIR)
+    assert audits.flush(LONG)
+    audits.reset("space")
+    assert audit_pair(audits, account, PAIR)
+    assert audits.flush(LONG)
+    assert account.shown().audits == 1
+
+
+def test_pairs_that_are_remembered_are_bounded(
+    make: Callable[..., Audits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account_module, "MOST_PAIRS", 3)
+    audits = make(ledger=False)
+    account = account_of(audits)
+    pairs = [bytes([number]) * 16 for number in range(6)]
+    for pair in pairs:
+        assert audit_pair(audits, account, pair)
+        assert audits.flush(LONG)
+    assert [account.draw(0, 0.0, pair) is not None for pair in pairs] == [True] * 3 + [False] * 3
+
+
+def test_an_audited_pair_that_is_wrong_is_refuted_for_its_tenant(
+    make: Callable[[], Audits],
+) -> None:
+    audits = make()
+    account = account_of(audits)
+    audit_pair(audits, account, PAIR, "other")
+    audit_pair(audits, account, b"q" * 16)
+    assert audits.flush(LONG)
+    assert audits.refuted.knows("", "space", PAIR)
+    assert not audits.refuted.knows("", "space", b"q" * 16)
+    assert not audits.refuted.knows("another", "space", PAIR)

@@ -37,9 +37,11 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of POST entries/{key}/feedback."""
+    """The body of POST entries/{key}/feedback. `question`: what was asked, where a hit in other
+    words answered it."""
 
     wrong: bool
+    question: str | None = None
 
 
 async def purge(desk: Desk, call: Call) -> None:
@@ -91,18 +93,22 @@ async def remove(desk: Desk, call: Call, name: str) -> None:
 
 
 async def feedback(desk: Desk, call: Call, name: str) -> None:
-    """A wrong answer goes at once, in every process; hits in other words learn from it."""
+    """A wrong answer goes at once, in every process, and hits in other words learn from it.
+
+    Where it is wrong for another question than its own it stays, and never answers that one again.
+    """
     said = await desk.body(call, Feedback)
     found = await desk.found(name)
-    if said.wrong:
-        await asyncio.to_thread(desk.shelf.discard, Key(found.digest, found.digest))
-    meaning, learned = desk.shelf.meaning, False
+    meaning, learned, goes = desk.shelf.meaning, False, said.wrong
     if said.wrong and meaning is not None:
-        learned = await asyncio.to_thread(meaning.wrong, found.meta, found.digest)
+        learned, stays = await asyncio.to_thread(meaning.wrong, found, said.question)
+        goes = not stays
+    if goes:
+        await asyncio.to_thread(desk.shelf.discard, Key(found.digest, found.digest))
     key, verdict = found.digest.hex(), "wrong" if said.wrong else "right"
     desk.metrics.counted.feedback[verdict] += 1
-    desk.audit(call, f"feedback on {key}: {verdict}{', removed' if said.wrong else ''}")
-    await desk.send(call, {"key": key, "removed": said.wrong, "learned": learned})
+    desk.audit(call, f"feedback on {key}: {verdict}{', removed' if goes else ''}")
+    await desk.send(call, {"key": key, "removed": goes, "learned": learned})
 
 
 def _seconds(name: str, value: float | str) -> float:
