@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from gateway import wire
 from gateway.conftest import CHAT, Running, Stage, all_ways
 from gateway.upstream import Out, Seen, Upstream, chunk, completion, stream
+from thinkonce.request.headers import SECRETS
 from thinkonce.settings import Upstream as Pool
 
 way = all_ways
@@ -153,6 +155,52 @@ async def test_two_credentials_never_share_an_answer_unless_they_are_a_group(sta
         got = await gateway.chat(headers={"authorization": f"Bearer {key}"})
         assert got.cache == expected, key
     assert (await gateway.chat()).cache == "MISS", "nobody in particular is a tenant too"
+
+
+GROUP = [hashlib.sha256(key).hexdigest() for key in (b"sk-a", b"sk-b")]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        [("x-api-key", "sk-a"), ("authorization", "Bearer rogue")],
+        [("authorization", "Bearer sk-a"), ("api-key", "rogue"), ("x-api-key", "rogue")],
+        [("authorization", "Bearer sk-a"), ("authorization", "Bearer rogue")],
+    ],
+)
+async def test_a_member_of_a_group_shows_its_upstream_no_key_but_its_own(
+    stage: Stage, shown: list[tuple[str, str]]
+) -> None:
+    gateway = await stage.gateway(groups={"team": GROUP})
+    async with wire.line(gateway) as to:
+        more = "".join(f"{name}: {value}\r\n" for name, value in shown)
+        assert await to.ask(wire.asked("hi", more)) == "MISS"
+    (seen,) = stage.upstream.seen
+    keys = [seen.headers[name] for name in map(bytes.decode, SECRETS) if name in seen.headers]
+    assert [key.removeprefix("Bearer ") for key in keys] == ["sk-a"]
+    assert (await gateway.chat(headers={"authorization": "Bearer sk-b"})).cache == "HIT"
+
+
+async def test_a_stranger_to_groups_sends_what_it_sent(stage: Stage) -> None:
+    gateway = await stage.gateway(groups={"team": GROUP})
+    await gateway.chat(headers={"authorization": "Bearer x", "x-api-key": "y"})
+    (seen,) = stage.upstream.seen
+    assert (seen.headers["authorization"], seen.headers["x-api-key"]) == ("Bearer x", "y")
+
+
+@pytest.mark.parametrize("name", ["openai-organization", "openai-project"])
+async def test_an_account_that_a_member_chooses_answers_for_those_who_choose_it(
+    stage: Stage, name: str
+) -> None:
+    gateway = await stage.gateway(groups={"team": GROUP})
+    first, second = {"authorization": "Bearer sk-a"}, {"authorization": "Bearer sk-b"}
+    assert (await gateway.chat(headers=first | {name: "one"})).cache == "MISS"
+    assert stage.upstream.seen[0].headers[name] == "one"
+    for _ in range(2):
+        assert (await gateway.chat(headers=second | {name: "one"})).cache == "HIT"
+    assert (await gateway.chat(headers=second)).cache == "MISS"
+    assert (await gateway.chat(headers=first | {name: "two"})).cache == "MISS"
+    assert (await gateway.chat(headers=first)).cache == "HIT"
 
 
 async def test_a_stored_answer_serves_both_shapes(gateway: Running, upstream: Upstream) -> None:

@@ -185,6 +185,7 @@ class Reader:
         if client is not None or self._tenants.knows(taken.credential):
             # A key of this gateway's is nobody else's business.
             taken = msgspec.structs.replace(taken, credential=())
+        taken = self._tenants.as_member(taken)
         bypass = self._bypass(parsed, asked, controls)
         if bypass is None and asked.remote_media:
             controls = self._cap_life(controls)

@@ -10,8 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import msgspec
+
 from thinkonce.errors import RequestError
-from thinkonce.request.headers import SECRETS
+from thinkonce.request.headers import SECRETS, Taken
 from thinkonce.request.key import ANONYMOUS, Keyer
 from thinkonce.settings import Client
 
@@ -55,6 +57,26 @@ class Tenants:
                 if digest in self._group_of or digest in self._clients:
                     return digest
         return ""
+
+    def as_member(self, taken: Taken) -> Taken:
+        """What a member of a group sends on: its own key alone of all credentials.
+
+        Another one beside it could pay for, and answer for, all members. What chooses an account
+        of that key is in the key of its entries, since the tenant does not tell it. Others send
+        what they sent: all of it makes their tenant.
+        """
+        digest = self._known(taken.credential) if self._group_of else ""
+        if digest not in self._group_of:
+            return taken
+        own: list[tuple[bytes, bytes]] = []
+        accounts: list[tuple[bytes, bytes]] = []
+        for pair in taken.credential:
+            if pair[0] not in SECRETS:
+                accounts.append(pair)
+            elif not own and digest_of(pair[1]) == digest:
+                own.append(pair)
+        keyed = sorted((*taken.keyed, *accounts), key=lambda pair: pair[0])
+        return msgspec.structs.replace(taken, keyed=tuple(keyed), credential=(*own, *accounts))
 
     def member(self, credential: Credential) -> bytes:
         """Who of a group asks: a keyed digest, 16 bytes; b"" where no group's key is shown."""
