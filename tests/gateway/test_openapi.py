@@ -20,7 +20,7 @@ from thinkonce.gateway.admin.router import ROUTES
 from thinkonce.gateway.description import document_of
 from thinkonce.gateway.description.endpoints import FORWARDED
 from thinkonce.outcome import Match, Outcome, Reason
-from thinkonce.protocols.registry import SPEECHES
+from thinkonce.protocols.registry import SPEECHES, by_path
 from thinkonce.request.controls import FIELDS, LITELLM_FIELDS, parse_controls
 from thinkonce.version import __version__
 
@@ -221,3 +221,8 @@ async def test_what_is_posted_to_the_base_url_is_forwarded(
 ) -> None:
     got = await gateway.post("/", {"inputs": "as TGI takes it"})
     assert (got.cache, upstream.calls) == ("BYPASS", 1)
+
+
+async def test_every_way_of_speaking_has_its_endpoint(gateway: Running) -> None:
+    """What the registry lists is read, billed and described: who forgets the endpoint is told."""
+    assert gateway.assembly.service.cached.keys() == by_path(SPEECHES).keys()
