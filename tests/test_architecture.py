@@ -21,7 +21,7 @@ LEVELS = (
     {"entry", "units", "typed", "stores", "sums"},
     {"ttl_classes"},
     {"selector", "settings", "values", "host"},
-    {"protocols", "eviction", "tiers.tier"},
+    {"protocols", "eviction", "tiers.tier", "circuit"},
     {"request", "landing", "leading", "web"},
     {"tiers", "flight", "freshness", "closure", "words"},
     {"meaning"},

@@ -46,31 +46,10 @@ from thinkonce.steps import (
     MatchWords,
     Renew,
     Setting,
-    Step,
 )
 from thinkonce.tiers.tier import Key, Tier
 
-__all__ = (
-    "Answer",
-    "Ask",
-    "CallModel",
-    "Draft",
-    "Flow",
-    "Follow",
-    "Join",
-    "Keep",
-    "Lead",
-    "Live",
-    "Look",
-    "Made",
-    "MatchWords",
-    "Renew",
-    "Setting",
-    "Step",
-    "answer",
-    "examine",
-    "lead",
-)
+__all__ = ("answer", "examine", "lead")
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from thinkonce.engine.asking import Asking
 from thinkonce.engine.fetch import Drafting, Fetched
 from thinkonce.engine.pace import Pace
-from thinkonce.flow import Draft
+from thinkonce.steps import Draft
 from thinkonce.upstream.failure import Header
 
 __all__ = ("AT_ONCE", "ItemFetch", "Together")

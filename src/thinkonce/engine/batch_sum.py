@@ -8,10 +8,10 @@ from math import inf
 
 from thinkonce.clock import Clock
 from thinkonce.engine.marks import batch_headers
-from thinkonce.flow import Answer
 from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import Annotation
+from thinkonce.steps import Answer
 from thinkonce.upstream.failure import Header
 
 __all__ = ("BatchSum", "summed")

@@ -24,7 +24,7 @@ from thinkonce.engine.means import Means
 from thinkonce.engine.plates import Plain
 from thinkonce.engine.world import GatewayAsk
 from thinkonce.errors import RequestError
-from thinkonce.flow import Answer, answer
+from thinkonce.flow import answer
 from thinkonce.insight.savings import Saved, nanos
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import unmarked
@@ -43,6 +43,7 @@ from thinkonce.protocols.splice import add
 from thinkonce.request.controls import DEFAULTS
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings.sections import Gateway
+from thinkonce.steps import Answer
 from thinkonce.tiers.memory import MEMORY
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.failure import Broken, Header, Refused

@@ -26,9 +26,10 @@ from thinkonce.engine.plates import Plain, Plate
 from thinkonce.engine.telling import Marking, Teller
 from thinkonce.engine.world import GatewayAsk
 from thinkonce.errors import NotCached, RequestError, UpstreamError
-from thinkonce.flow import Answer, Live, answer
+from thinkonce.flow import answer
 from thinkonce.outcome import Outcome, Reason
 from thinkonce.request.controls import DEFAULTS
+from thinkonce.steps import Answer, Live
 from thinkonce.upstream.failure import may_others_do_better
 
 __all__ = ("Endpoint",)

@@ -18,7 +18,6 @@ import msgspec
 from thinkonce.engine.asking import Asking
 from thinkonce.engine.pace import Pace
 from thinkonce.entry import Form
-from thinkonce.flow import Draft
 from thinkonce.insight.prices import Prices
 from thinkonce.outcome import Reason
 from thinkonce.protocols.billing import billed
@@ -27,6 +26,7 @@ from thinkonce.protocols.reply import Gist, Reply, encode_reply
 from thinkonce.protocols.sse import Event
 from thinkonce.request.headers import Taken
 from thinkonce.request.storable import StoreRules, refusal
+from thinkonce.steps import Draft
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header, Refused, asker_of
 from thinkonce.upstream.pools import Pool

@@ -17,7 +17,6 @@ import msgspec
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
-from thinkonce.flow import Answer
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import nanos
 from thinkonce.outcome import Match, Outcome, Reason
@@ -25,6 +24,7 @@ from thinkonce.protocols.annotation import Annotation
 from thinkonce.protocols.billing import billed
 from thinkonce.protocols.dialect import Dialect, Prepared
 from thinkonce.protocols.reply import decode_reply
+from thinkonce.steps import Answer
 from thinkonce.tiers.memory import MEMORY
 from thinkonce.upstream.failure import Header
 

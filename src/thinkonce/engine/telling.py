@@ -20,13 +20,13 @@ from thinkonce.engine.plates import Plain, Plate
 from thinkonce.engine.world import Ride
 from thinkonce.entry import Entry
 from thinkonce.errors import UpstreamError
-from thinkonce.flow import Answer
 from thinkonce.insight.prices import Prices
 from thinkonce.insight.savings import Account, Saved
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.dialect import Asked, Dialect, Recorder, Stamp
 from thinkonce.protocols.reply import Gist, Reply, Shape
 from thinkonce.request.storable import StoreRules, refusal
+from thinkonce.steps import Answer
 from thinkonce.tiers.memory import MEMORY
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header

@@ -27,13 +27,13 @@ from thinkonce.engine.fetch import EventsChunk, Fetch, Preamble
 from thinkonce.engine.pace import Pace
 from thinkonce.engine.refusals import Refusals
 from thinkonce.entry import Entry
-from thinkonce.flow import Ask, Live, Made, Setting
 from thinkonce.landing import ABANDONED, ELECTED, TOO_LATE
 from thinkonce.leading import FOLLOW, LEAD, leave
 from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
 from thinkonce.singleflight import Fate, Flight, Flights, Landing, Seat, Since
+from thinkonce.steps import Ask, Live, Made, Setting
 from thinkonce.tiers.tier import Tier
 from thinkonce.upstream.failure import Broken, Header, Refused, asker_of
 

@@ -41,7 +41,6 @@ from thinkonce.engine.passing import Passing, hops
 from thinkonce.engine.telling import Teller
 from thinkonce.engine.world import Ride
 from thinkonce.entry import Entry
-from thinkonce.flow import Answer
 from thinkonce.gateway.admin.access import authorise
 from thinkonce.gateway.anew import Events, id_like
 from thinkonce.insight.savings import Saved
@@ -49,6 +48,7 @@ from thinkonce.outcome import Outcome, Reason
 from thinkonce.protocols.dialect import Speech, Stamp
 from thinkonce.protocols.openai_request import wants_usage
 from thinkonce.protocols.registry import DIALECTS, by_path
+from thinkonce.steps import Answer
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.request import HOPS
 

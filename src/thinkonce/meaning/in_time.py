@@ -19,9 +19,9 @@ from concurrent.futures import TimeoutError as TooLate
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from thinkonce.circuit import Circuit
 from thinkonce.clock import Clock
 from thinkonce.host.fork import on_fork
-from thinkonce.tiers.breaker import Circuit
 
 __all__ = ("InTime", "Maker", "Wanted")
 

@@ -21,13 +21,13 @@ from typing import Any
 import apsw
 import msgspec
 
+from thinkonce.circuit import Circuit
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.errors import TierError
 from thinkonce.outcome import Reason
 from thinkonce.selector import Purge
 from thinkonce.tiers.aliases import Aliases
-from thinkonce.tiers.breaker import Circuit
 from thinkonce.tiers.database import LONGEST_TURN, Database
 from thinkonce.tiers.purges import PurgeWindow, concerned
 from thinkonce.tiers.resealing import Resealing

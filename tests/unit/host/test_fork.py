@@ -12,11 +12,11 @@ import pytest
 
 import thinkonce
 from standins import PATIENCE, forked
+from thinkonce.circuit import Circuit
 from thinkonce.clock import SYSTEM
 from thinkonce.functions import Receiver
 from thinkonce.selector import Selector
 from thinkonce.tally import Ledger
-from thinkonce.tiers.breaker import Circuit
 from thinkonce.tiers.purges import LocalPurges
 
 SRC = Path(thinkonce.__file__).parent

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from thinkonce.circuit import FAILURES_IN_A_ROW, PAUSE_SECONDS
 from thinkonce.meaning.verification import MOST_WAITING, REMEMBERED, Verification
 from thinkonce.meaning.verifier import Scales
 from thinkonce.testing import FakeClock
-from thinkonce.tiers.breaker import FAILURES_IN_A_ROW, PAUSE_SECONDS
 
 LONG = 20.0
 

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from thinkonce.circuit import FAILURES_IN_A_ROW, PAUSE_SECONDS
 from thinkonce.clock import Clock
 from thinkonce.meaning.embedder import Vectors
 from thinkonce.meaning.embeddings import MOST_WAITING, Embeddings
-from thinkonce.tiers.breaker import FAILURES_IN_A_ROW, PAUSE_SECONDS
 
 LONG = 20.0
 
