@@ -29,6 +29,7 @@ BY_OTHERS = {
     "gateway/workers/parent.py _Parent": "an asyncio lock, as the one above",
     "gateway/workers/worker.py _WorkerServer": "an asyncio lock, as the one above",
     "host/lock.py FileLock": "HostFile makes a new one in the child",
+    "kv/index.py PrefixIndex": "held by the model beside the scheduler, in a server of its own",
     "kv/scheduler.py Scheduler": "lives in a server of its own, which never forks",
     "leading.py": "freed at its definition, for the process",
     "meaning/audits.py Audits": "makes a new one in the child",
