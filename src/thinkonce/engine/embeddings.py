@@ -55,6 +55,10 @@ EMBEDDINGS = OpenAIEmbeddings.name
 ENDS = {"vector": None}
 
 
+class Unsorted(Broken):
+    """Which vector is whose is not known."""
+
+
 @dataclass(slots=True)
 class _Request:
     """One request on its way to one pool, and what the upstream said to it."""
@@ -120,7 +124,12 @@ class EmbeddingsEndpoint(CachedPath):
         batch = batch_of(asking.body)
         assert batch is not None
         request = _Request(call, asking, batch, spare, failure)
-        found = await self._found(request)
+        try:
+            found = await self._found(request)
+        except Unsorted:  # of a part of them; the whole is for who has asked for it
+            asking.bypass = Reason.ERROR
+            await self._bypass(call, asking)
+            return True
         await self._tell(request, found, _body_of(request, found))
         return True
 
@@ -218,7 +227,7 @@ class EmbeddingsEndpoint(CachedPath):
         if vectors is None and is_all:  # nothing to put together: the client sees what there is
             raise Refused(status, headers, raw)
         if vectors is None:
-            raise Broken(f"the upstream did not give one vector for each of {len(wanted)} inputs")
+            raise Unsorted(f"the upstream did not give one vector for each of {len(wanted)} inputs")
         request.body = unmarked(raw) if is_all else b""
         return [_fetched_of(reply, headers) for reply in vectors.replies]
 
