@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.anthropic_upstream import events, message
-from gateway.conftest import Running
-from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion, text_chunks
+from gateway.conftest import Running, Stage
+from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion, stream, text_chunks
 from thinkonce.protocols import chunk_answer
 from thinkonce.protocols.chunk_recorder import ChunkRecorder
 
@@ -214,3 +214,38 @@ async def test_an_answer_whose_id_or_time_is_of_another_type_is_kept(
         assert type(second.json[name]) is (str if name == "id" else int), "a hit has its own"
     streamed = await gateway.chat(stream=True)
     assert (streamed.cache, streamed.streamed_text) == ("HIT", first.text)
+
+
+def piece(delta: dict[str, Any], finish: str | None = None, index: int = 0) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "choices": [choice]}
+
+
+@pytest.mark.parametrize(
+    ("behind", "kept"),
+    [
+        ([piece({}, "tool_calls")], False),
+        ([piece({}, "stop"), piece({"content": "more"})], False),
+        ([piece({"content": "more"})], False),
+        ([piece({"tool_calls": [{"index": 0, "id": "t"}]})], False),
+        ([piece({"reasoning_content": "more"})], False),
+        ([piece({})], True),
+        ([piece({"role": "assistant", "content": ""}, "stop")], True),
+        ([], True),
+    ],
+)
+@pytest.mark.parametrize("finish", ["length", "stop"])
+async def test_a_choice_that_goes_on_behind_its_end_is_not_kept(
+    stage: Stage, behind: list[dict[str, Any]], kept: bool, finish: str
+) -> None:
+    chunks = [piece({"role": "assistant", "content": "hello"}), piece({}, finish), *behind]
+
+    async def went_on(seen: Seen, out: Out) -> None:
+        await stream(out, chunks)
+
+    stage.upstream.script = went_on
+    gateway = await stage.gateway()
+    first = await gateway.chat(stream=True)
+    assert first.status == 200
+    is_kept = kept and finish == "stop"
+    assert (await gateway.chat(stream=True)).cache == ("HIT" if is_kept else "MISS")

@@ -67,6 +67,7 @@ class ChunkReader:
         self._texts: dict[int, list[str]] = {}
         self.said = Said()  # for as long as nobody has counted
         self._called: set[int] = set()
+        self._went_on = False  # a choice said more behind its end, or ended otherwise
 
     def read(self, data: bytes) -> int:
         """The flags of this chunk."""
@@ -78,6 +79,9 @@ class ChunkReader:
             self.model = chunk.model or ""
             self.created = chunk.created if isinstance(chunk.created, int | float) else 0
         for choice in chunk.choices or ():
+            ended = self.finishes.get(choice.index)
+            if ended is not None and _goes_on(choice, ended):
+                self._went_on = True
             if choice.delta:
                 self._note_delta(choice.index, choice.delta)
             elif choice.text:
@@ -117,7 +121,7 @@ class ChunkReader:
     @property
     def odd(self) -> bool:
         """Whether something in it has no place in a record."""
-        return not all_keepable(
+        return self._went_on or not all_keepable(
             (self.id, self.model, self.created, self.usage, list(self.finishes.values()))
         )
 
@@ -129,6 +133,15 @@ class ChunkReader:
         return tuple(
             "".join(pieces) for index, pieces in self._texts.items() if index not in self._called
         )
+
+
+def _goes_on(choice: _Choice, ended: str) -> bool:
+    """Whether a choice that has ended says more, or ends otherwise.
+
+    Some servers repeat its role, empty content and its end beside usage: that says nothing.
+    """
+    said = any(value and name != "role" for name, value in (choice.delta or {}).items())
+    return said or bool(choice.text) or choice.finish_reason not in (None, ended)
 
 
 def says_something(message: dict[str, Any]) -> bool:
