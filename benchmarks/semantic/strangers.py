@@ -4,15 +4,13 @@
     python benchmarks/semantic/strangers.py --show clinc150    # every hit, to judge by hand
 
 All questions of a set are stored one after the other, each asked before. `judged.toml` holds what
-people said of each hit, by a hash of the pair: the words of some sets may not be copied.
+readers said of each hit.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
@@ -23,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from alone import Alone
+from judged import judgement, mark
 from labelled import DATA, background, folded, intents
 from record import Goal, Table, record
 from vectors import vectors
@@ -35,7 +34,6 @@ from thinkonce.meaning.lexical import plain_form
 from thinkonce.meaning.verifier import open_verifier
 
 SETS = ("clinc150", "msmarco_dev_queries", "arena_hard", "sharegpt_v3_sample", "sogouq_sample")
-JUDGED = Path(__file__).with_name("judged.toml")
 BUDGETS = (0.01, 0.03)
 NEAREST = 24
 CLAIM = "Questions that have nothing to do with one another are not answered for one another."
@@ -52,11 +50,6 @@ class Hit(NamedTuple):
     stored: str
     score: float | None  # None: the same plain words
     cosine: float
-
-    @property
-    def mark(self) -> str:
-        said = "\0".join(sorted((self.asked, self.stored)))
-        return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def main(argv: list[str]) -> int:
@@ -84,26 +77,21 @@ def main(argv: list[str]) -> int:
 
 
 def counted(name: str, rulings: dict[float, Alone]) -> Iterator[list[str | float | int | None]]:
-    judged, asked = judgements(), strangers(name)
+    asked = strangers(name)
     near = list(neighbours(asked))
     for budget, alone in rulings.items():
-        said = Counter(judged.get(hit.mark, "") for hit in hits(asked, near, alone))
-        counts = [said["same"], said["other"], said[""]]
+        said = Counter(judgement(hit.asked, hit.stored) for hit in hits(asked, near, alone))
+        counts = [said[True], said[False], said[None]]
         print(f"{name} {budget:.0%}: {len(asked)} questions, same, other, not judged: {counts}")
         yield [f"{name}, {budget:.0%}", len(asked), sum(said.values()), *counts]
 
 
 def show(name: str, alone: Alone) -> None:
-    judged, asked = judgements(), strangers(name)
+    asked = strangers(name)
     for hit in hits(asked, neighbours(asked), alone):
         score = "words" if hit.score is None else f"{hit.score:.2f}"
-        said = judged.get(hit.mark, "?")
-        print(f"{hit.mark} {said:5} {score:>5} {hit.cosine:.2f}  {hit.asked}  |  {hit.stored}")
-
-
-def judgements() -> dict[str, str]:
-    found = tomllib.loads(JUDGED.read_text(encoding="utf-8"))
-    return {mark: said for said in ("same", "other") for mark in found[said]}
+        said, name = judgement(hit.asked, hit.stored), mark(hit.asked, hit.stored)
+        print(f"{name} {said!s:5} {score:>5} {hit.cosine:.2f}  {hit.asked}  |  {hit.stored}")
 
 
 def strangers(name: str) -> list[str]:

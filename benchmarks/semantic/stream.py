@@ -4,7 +4,8 @@ Truth of two texts of the pair sets: right where labels join them, directly or t
 wrong where a label parts their groups, or where they are far apart; else nobody has said. Of what
 nobody labelled and lies near, four in five turned out to be the same question when read, so such
 pairs are counted apart, neither as right nor as wrong. A group that a label contradicts is left
-out. Two intents, or a background question and any other, are always different.
+out. Two intents, or a background question and any other, are always different. What a reader said
+of a pair (`judged.py`) overrules all that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import labelled
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from judged import judgement
 from labelled import Part, folded
 from vectors import LONGEST, Floats, vectors
 
@@ -64,6 +66,9 @@ class Stream(NamedTuple):
 
     def truth(self, text: int, entry: int, cosine: float) -> bool | None:
         """Whether `entry`'s answer is right for `text`; None where nobody has said."""
+        said = judgement(self.texts[text], self.texts[entry])
+        if said is not None:
+            return said
         one, other = sorted((int(self.groups[text]), int(self.groups[entry])))
         if one == other:
             return True

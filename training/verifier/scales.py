@@ -1,8 +1,8 @@
 """What the verifier's numbers are worth: curves and counts by language, from the calibration part.
 
 Rows are what a cache would ask about: questions in random order, each with the stored neighbours
-that pass guards and first stage, two at most. One half of the questions draws the curves, the
-other counts what each cut accepts, so that no cut is chosen by what its curve was fitted to.
+that pass guards and first stage, two at most. Curves are drawn by one half of the questions and
+counted on the other, and the reverse, so that no cut is chosen by what its curve was fitted to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from replay import candidates  # noqa: E402
 from rows import questions  # noqa: E402
 from stream import Stream  # noqa: E402
 
-from thinkonce.meaning.calibration import fit_platt, logit, tallied  # noqa: E402
+from thinkonce.meaning.calibration import Platt, fit_platt, logit, tallied  # noqa: E402
 from thinkonce.meaning.examine import examine  # noqa: E402
 from thinkonce.meaning.score import arounds, features, shipped  # noqa: E402
 from thinkonce.meaning.verdict import CONSIDERED, VERIFIED, Question, read_question  # noqa: E402
@@ -32,7 +32,7 @@ from thinkonce.meaning.verifiers.exported import verifier  # noqa: E402
 __all__ = ("fitted",)
 
 ENCODER = "use"
-SHARES = (0.0, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the first stage's logit
+SHARES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of the first stage's logit
 PRECISIONS = (0.9, 0.95, 0.98)
 Logit = Callable[[str, str], float | None]
 
@@ -96,15 +96,21 @@ def _rows(stream: Stream, language: str, judge: Logit) -> Iterator[Row]:
 
 
 def _scale(rows: Sequence[Row], shares: Sequence[float]) -> Scale:
-    drawn = [row for row in rows if _is_first(row.asked)]
-    counted = [row for row in rows if not _is_first(row.asked)]
-    labels = [row.label for row in drawn]
-    best = max(shares, key=lambda share: (_merit(_raw(drawn, share), labels), -share))
-    curve = fit_platt(_raw(drawn, best), labels)
-    chances = [logit(curve(value)) for value in _raw(counted, best)]
-    tallies = tallied([round(value, 4) for value in chances], [row.label for row in counted])
+    """Each half of the questions is counted by a curve that was fitted to the other half."""
+    halves = [[row for row in rows if _is_first(row.asked) == first] for first in (True, False)]
+    best = max(shares, key=lambda share: (sum(_merit(half, share) for half in halves), -share))
+    chances, labels = [], []
+    for drawn, counted in (halves, halves[::-1]):
+        curve = _curve(drawn, best)
+        chances += [round(logit(curve(value)), 4) for value in _raw(counted, best)]
+        labels += [row.label for row in counted]
+    curve = _curve(rows, best)
     print(f"  share of the first stage {best}, curve {curve}", flush=True)
-    return Scale(curve, best, tallies, promised=True)
+    return Scale(curve, best, tallied(chances, labels), promised=True)
+
+
+def _curve(rows: Sequence[Row], share: float) -> Platt:
+    return fit_platt(_raw(rows, share), [row.label for row in rows])
 
 
 def _is_first(asked: int) -> bool:
@@ -115,9 +121,10 @@ def _raw(rows: Sequence[Row], share: float) -> list[float]:
     return [row.verified + share * row.score for row in rows]
 
 
-def _merit(scores: Sequence[float], labels: Sequence[int]) -> float:
+def _merit(rows: Sequence[Row], share: float) -> float:
     """The sum of recalls at PRECISIONS."""
-    right = np.asarray(labels)[np.argsort(-np.asarray(scores), kind="stable")].cumsum()
+    order = np.argsort(-np.asarray(_raw(rows, share)), kind="stable")
+    right = np.asarray([row.label for row in rows])[order].cumsum()
     precision = right / np.arange(1, len(right) + 1)
     precision[:20] = 0
     found = (right[precision >= least] for least in PRECISIONS)

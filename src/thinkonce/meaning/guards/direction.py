@@ -1,8 +1,12 @@
-"""The same two things the other way round: from A to B, A 比 B. Order elsewhere is no evidence."""
+"""The same two things the other way round: from A to B, A 比 B, or two words that changed places.
+
+Order elsewhere is no evidence.
+"""
 
 from __future__ import annotations
 
 from thinkonce.meaning.analysis import Analysed
+from thinkonce.meaning.exchange import exchanged
 from thinkonce.meaning.turns import turned
 from thinkonce.meaning.veto import Veto
 
@@ -10,6 +14,8 @@ __all__ = ("guard",)
 
 
 def guard(a: Analysed, b: Analysed) -> Veto | None:
+    if a.words == b.words and a.normal != b.normal and exchanged(a.normal, b.normal):
+        return Veto.DIRECTION
     if a.moves == b.moves:
         return None
     for one in a.moves:
