@@ -1,7 +1,7 @@
 """The verdict on single questions, outside of any cache; and what single pairs are compared by.
 
-A pair is ruled as if the one question were alone in a cache and the other came in. -inf refuses
-it whatever the cut is.
+A pair is ruled as if the one question were alone in a cache and the other came in. REFUSED
+is below every cut.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from thinkonce.meaning.verifier import Verifier
 
 __all__ = ("REFUSED", "Alone", "cosines", "cosines_of", "ngrams")
 
-REFUSED = float("-inf")
+REFUSED = -1e9  # finite: what is refused is all alike
 EVERY_BAND = 1000
 
 
