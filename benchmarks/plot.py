@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from math import ceil, log10
+from math import log10
 
 from record import Plot
 
@@ -66,8 +66,8 @@ def _place(point: tuple[float, float], most: tuple[float, float]) -> tuple[float
 
 
 def _round_up(value: float) -> float:
-    """To one digit, so that ticks are round numbers; 1 where nothing is above 0."""
+    """To 1, 2 or 5 of some unit, so that ticks are round numbers; 1 where nothing is above 0."""
     if value <= 0:
         return 1.0
     unit: float = 10.0 ** int(log10(value) // 1)
-    return ceil(round(value / unit, 9)) * unit
+    return next(n * unit for n in (1, 2, 5, 10) if round(value / unit, 9) <= n)

@@ -254,8 +254,11 @@ def table(title: str, runs: Sequence[Run], best: dict[str, int]) -> Table:
 
 
 def over_time(runs: Sequence[Run]) -> Table:
+    """Of caches that learn, where they served anything."""
     lines: list[list[str | float | int | None]] = []
     for run in runs:
+        if run.cache.startswith("threshold") or not run.tallies[-1].hits:
+            continue
         for tally in run.tallies[3::4]:
             label = f"{run.mix}, {run.budget:.0%}, {run.cache}, at {tally.requests}"
             lines.append([label, tally.hits, tally.wrong, round(tally.error()[2], 4)])
