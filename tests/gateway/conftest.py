@@ -117,6 +117,14 @@ class Running:
     async def get(self, path: str, headers: dict[str, str] | None = None) -> Got:
         return await self.send("GET", path, headers=headers)
 
+    async def judged(self) -> None:
+        """Wait until what was compared with the model's answer is judged and kept."""
+        shelf = self.assembly.shelf
+        assert shelf.meaning is not None
+        await self.assembly.world.wait_for_renewals(20)
+        assert await asyncio.to_thread(shelf.flush, 20)
+        assert await asyncio.to_thread(shelf.meaning.audits.flush, 20)
+
     async def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
         lines = (await self.get("/metrics")).body.decode().splitlines()

@@ -36,6 +36,7 @@ async def busy(stage: Stage, tmp_path: Path) -> Running:
     key = got.headers["x-cache-key"]
     await gateway.post(f"/cache/entries/{key}/feedback", {"wrong": True})
     gateway.assembly.metrics.tier_failed("sqlite")
+    gateway.assembly.metrics.limited("rate_limit")
     gateway.assembly.metrics.counted.connections_ended["idle"] = 1
     await asyncio.to_thread(compare, gateway)
     return gateway

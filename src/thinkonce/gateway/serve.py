@@ -118,8 +118,6 @@ def _check_ready(settings: Settings) -> None:
             raise wrong
     for name, other in unreachable(settings):
         log.warning("no model leads to upstream %r: %r before it takes all models", name, other)
-    if line := open_to_proxies(settings):
-        log.warning("%s", line)
 
 
 def check_models(settings: Settings) -> None:
@@ -207,6 +205,8 @@ def write_log_as(settings: Settings) -> None:
 
 def announce(settings: Settings, url: str, say: Say) -> None:
     """Requests are accepted: say where, and what to try."""
+    if line := open_to_proxies(settings):
+        log.warning("%s", line)
     say(f"answers are kept in {_place_of(settings)}")
     say(f"thinkonce ready on {url}")
     model = settings.local.model if LOCAL_POOL in settings.upstreams else "MODEL"
