@@ -16,12 +16,12 @@ from thinkonce.meaning.budget import Budget, Draw, band_of
 from thinkonce.meaning.calibration import logit
 from thinkonce.meaning.learning import (
     SHIPPED,
+    Belief,
     History,
-    Posterior,
-    Prior,
+    belief,
+    careful,
     chance,
     fit_prior,
-    posterior,
 )
 
 __all__ = ("Action", "Cache", "Learner", "Likeness", "Neighbour", "Ours", "Threshold", "VCache")
@@ -109,13 +109,13 @@ class Ours:
         likeness: Likeness,
         cuts: Sequence[float],
         budget: Budget,
-        rule: Callable[[Prior | Posterior, float], float] | None = chance,
+        rule: Callable[[Belief, float], float] | None = careful,
     ) -> None:
         self._likeness, self._cuts, self._rule = likeness, cuts, rule
         self.budget = budget
-        self._prior: Prior = SHIPPED
+        self._prior = SHIPPED
         self._histories: dict[int, History] = {}
-        self._posteriors: dict[int, Posterior] = {}
+        self._beliefs: dict[int, Belief] = {}
         self._learned = 0
         self._drawn: Draw | None = None
         self._score = 0.0
@@ -142,7 +142,7 @@ class Ours:
             return
         history = self._histories.setdefault(entry, History())
         history.add(self._score, is_right)
-        self._posteriors[entry] = posterior(self._prior, history.weighted())
+        self._beliefs[entry] = belief(self._prior, history.weighted())
         self._learned += 1
         if self._learned % REFIT == 0:
             self._refit()
@@ -150,19 +150,23 @@ class Ours:
     def _refit(self) -> None:
         known = {entry: history.weighted() for entry, history in self._histories.items()}
         self._prior = fit_prior(known.values())
-        self._posteriors = {entry: posterior(self._prior, seen) for entry, seen in known.items()}
+        self._beliefs = {entry: belief(self._prior, seen) for entry, seen in known.items()}
 
     def _sure(self, entry: int, score: float) -> float:
         if self._rule is None:
             return score
-        return logit(self._rule(self._posteriors.get(entry, self._prior), score))
+        return logit(self._rule(self._beliefs.get(entry) or belief(self._prior), score))
 
 
 class Learner(Ours):
-    """Learning by entry without a budget: serves what is sure enough, compares all else."""
+    """Learning by entry without a budget: serves what is sure enough, compares all else.
+
+    By the fitted prior alone: no audits have weighed what its cut lets through.
+    """
 
     def __init__(self, likeness: Likeness, floor: float) -> None:
-        super().__init__(likeness, (logit(floor),), Budget(1 - floor, 1, "simulation"))
+        budget = Budget(1 - floor, 1, "simulation")
+        super().__init__(likeness, (logit(floor),), budget, _by_fit)
 
     def ask(self, text: int, near: Sequence[Neighbour], dice: float) -> Action:
         ranked = [(self._sure(*found), *found) for found in self._likeness(text, near)]
@@ -170,3 +174,7 @@ class Learner(Ours):
             return NOTHING
         sure, entry, self._score = max(ranked)
         return Action(entry) if sure >= self._cuts[0] else Action(compared=entry)
+
+
+def _by_fit(entry: Belief, score: float) -> float:
+    return chance(entry.fitted, score)

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from thinkonce.meaning.account import RESET, Account, Result
 from thinkonce.meaning.budget import Budget, Draw, Mode, Standing
 from thinkonce.meaning.grounds import Grounds
-from thinkonce.meaning.learning import SHIPPED, History, posterior
+from thinkonce.meaning.learning import SHIPPED, History, belief
 
 GROUNDS = Grounds("en", None, None, (3.0, 2.0, 1.0), 0, "a basis")
 PROCESSES = (0, 1, 2)
@@ -124,7 +124,7 @@ class AuditsMachine(RuleBasedStateMachine):
                 assert msgspec.msgpack.decode(self.rows[entry], type=History) == history
                 fresh = self._fresh()
                 fresh.seen(self.rows)
-                assert fresh._posteriors[entry] == posterior(SHIPPED, history.weighted())
+                assert fresh._beliefs[entry] == belief(SHIPPED, history.weighted())
             else:
                 assert not history.scores
 

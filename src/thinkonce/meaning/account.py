@@ -24,10 +24,11 @@ from thinkonce.meaning.calibration import logit
 from thinkonce.meaning.grounds import Grounds
 from thinkonce.meaning.learning import (
     SHIPPED,
+    Belief,
     History,
-    Posterior,
     Prior,
-    chance,
+    belief,
+    careful,
     fit_prior,
     posterior,
 )
@@ -91,8 +92,9 @@ class Account:
         self._budget = untouched
         self._pending: deque[Result | str] = deque()
         self._histories: OrderedDict[bytes, History] = OrderedDict()
-        self._posteriors: dict[bytes, Posterior] = {}
-        self._prior: Prior = SHIPPED
+        self._beliefs: dict[bytes, Belief] = {}
+        self._prior: Prior = SHIPPED  # fitted to the entries
+        self._unknown = belief(SHIPPED)  # of an entry without history
         self._learned = 0
         self._compared = self._reported = 0  # what was learned by comparing, and by being told
         # Pairs and the term in which they were audited: as stored, by what is pending, both, and
@@ -117,8 +119,8 @@ class Account:
         return self._budget.standing is Standing.OFF
 
     def sure(self, entry: bytes, score: float) -> float:
-        """The logit of P(right), the entry's history taken in; about 2 µs."""
-        return logit(chance(self._posteriors.get(entry, self._prior), score))
+        """The logit of P(right), the entry's history taken in; about 2 to 4 µs."""
+        return logit(careful(self._beliefs.get(entry, self._unknown), score))
 
     def draw(self, band: int, dice: float, pair: bytes = b"") -> Draw | None:
         """Whether a would-be hit of `band` is audited; `dice` is uniform on 0..1.
@@ -259,10 +261,10 @@ class Account:
     def _keep(self, entry: bytes, history: History) -> None:
         self._histories[entry] = history
         self._histories.move_to_end(entry)
-        self._posteriors[entry] = posterior(self._prior, history.weighted())
+        self._beliefs[entry] = belief(self._prior, history.weighted())
         if len(self._histories) > MOST_ENTRIES:
             oldest, _ = self._histories.popitem(last=False)
-            self._posteriors.pop(oldest, None)
+            self._beliefs.pop(oldest, None)
 
     def refit(self) -> bool:
         """Fit the prior to the entries, once in REFIT observations; takes up to 0.2 s."""
@@ -273,9 +275,9 @@ class Account:
             recent = [history.weighted() for history in self._histories.values()][-FITTED:]
         prior = fit_prior(recent)
         with self._lock:
-            self._prior = prior
-            self._posteriors = {
-                entry: posterior(prior, history.weighted())
+            self._prior, self._unknown = prior, belief(prior)
+            self._beliefs = {
+                entry: self._beliefs[entry]._replace(fitted=posterior(prior, history.weighted()))
                 for entry, history in self._histories.items()
             }
         return True

@@ -13,6 +13,10 @@ one too, and one whose history is all right or all wrong stays finite.
 What decides is the chance that the answer is right, what is not known of beta averaged over: the
 budget promises an average over hits, and orders them by it.
 
+A prior that was fitted can make an entry less sure than the shipped one does, never surer. The
+calibration and the audits say how many are wrong among hits that reach a cut; a fit that lifted
+all scores would let others reach it, of which neither has said anything.
+
 This follows the published mathematics of per-entry decisions (arXiv 2502.03771) in what it
 models, and departs from it in the prior, in the logit in place of a threshold, in promising for
 hits instead of requests, and in forgetting.
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import exp, log, sqrt
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,10 +34,13 @@ from thinkonce.meaning.calibration import sigmoid
 
 __all__ = (
     "SHIPPED",
+    "Belief",
     "History",
     "Observations",
     "Posterior",
     "Prior",
+    "belief",
+    "careful",
     "chance",
     "fit_prior",
     "held",
@@ -157,6 +165,27 @@ def chance(entry: Prior | Posterior, score: float) -> float:
     """P(right), the uncertainty of the entry's numbers averaged over (MacKay 1992)."""
     middle, deviation = _logit_of(entry, score)
     return sigmoid(middle / sqrt(1.0 + 0.39269908169872414 * deviation * deviation))
+
+
+class Belief(NamedTuple):
+    """An entry under the shipped prior and under the fitted one; the same object before a fit."""
+
+    shipped: Prior | Posterior
+    fitted: Prior | Posterior
+
+
+def belief(fitted: Prior, seen: Observations = ()) -> Belief:
+    """Of an entry of which `seen` is known."""
+    shipped = posterior(SHIPPED, seen) if seen else SHIPPED
+    if fitted is SHIPPED:
+        return Belief(shipped, shipped)
+    return Belief(shipped, posterior(fitted, seen) if seen else fitted)
+
+
+def careful(entry: Belief, score: float) -> float:
+    """P(right) by the prior that is less sure of it."""
+    found = chance(entry.shipped, score)
+    return found if entry.fitted is entry.shipped else min(found, chance(entry.fitted, score))
 
 
 def _logit_of(entry: Prior | Posterior, score: float) -> tuple[float, float]:

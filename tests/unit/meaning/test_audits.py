@@ -372,6 +372,23 @@ def test_the_prior_follows_the_entries_of_the_namespace(make: Make) -> None:
     assert not account.refit(), "not before as many observations again"
 
 
+@pytest.mark.parametrize("score", [-2.0, -1.0, 0.0, 1.0, 2.0, 4.0])
+def test_a_fit_to_good_entries_lets_no_other_question_reach_a_stricter_cut(
+    make: Make, score: float
+) -> None:
+    """Audits said how many were wrong among those that reached it before."""
+    account = account_of(make(ledger=False))
+    account.enter(Result(None, b"once", score, False))
+    before = account.sure(b"unknown", score), account.sure(b"once", score)
+    rng = Random(1)
+    for number in range(account_module.REFIT):
+        name, at = b"%d" % (number % 60), rng.uniform(-2.0, 4.0)
+        account.enter(Result(None, name, at, rng.random() < 0.03))
+    assert account.refit()
+    assert account.sure(b"unknown", score) <= before[0]
+    assert account.sure(b"once", score) <= before[1]
+
+
 def test_closing_ends_the_thread_and_stores_what_there_is(make: Make, judge: Equal) -> None:
     audits = make()
     account = account_of(audits)

@@ -13,6 +13,8 @@ from thinkonce.meaning.learning import (
     History,
     Observations,
     Prior,
+    belief,
+    careful,
     chance,
     fit_prior,
     posterior,
@@ -110,6 +112,17 @@ def test_the_prior_is_found_again_from_the_entries() -> None:
     assert found.offset == pytest.approx(-1.0, abs=0.3)
     assert found.slope == pytest.approx(1.0, abs=0.2)
     assert found.var_offset == pytest.approx(1.44, rel=0.45)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEEN, st.floats(-8, 8), st.floats(-3, 3), st.floats(0.3, 2))
+def test_a_fitted_prior_makes_an_entry_less_sure_or_leaves_it_as_it_is(
+    seen: list[tuple[float, float, int]], score: float, offset: float, slope: float
+) -> None:
+    fitted = Prior(offset, slope, 1.5, 0.1)
+    found = careful(belief(fitted, seen), score)
+    assert found <= careful(belief(SHIPPED, seen), score)
+    assert found <= chance(posterior(fitted, seen), score)
 
 
 def test_without_entries_the_shipped_prior_stands() -> None:
