@@ -14,7 +14,7 @@ from thinkonce.tiers.store import store_path
 from thinkonce.upstream.pools import Pool
 from thinkonce.web.tls import context_of
 
-__all__ = ("LOCAL_POOL", "check_tracing", "complaints", "open_to_proxies", "unreachable")
+__all__ = ("LOCAL_POOL", "check_tracing", "complaints", "open_to_proxies", "pays", "unreachable")
 
 LOCAL_POOL = "local"
 
@@ -79,12 +79,17 @@ def unreachable(settings: Settings) -> Iterator[tuple[str, str]]:
             takes_all = takes_all or name
 
 
+def pays(settings: Settings) -> bool:
+    """Whether what is asked is paid with a key of the gateway's own."""
+    return any(pool.api_key_env for pool in settings.upstreams.values())
+
+
 def open_to_proxies(settings: Settings) -> str:
     """What a proxy on this machine could lay open, as a line that says what to do; "": nothing.
 
     One that adds no header and keeps its connections is not to be told from a local program.
     """
-    paid = any(pool.api_key_env for pool in settings.upstreams.values())
+    paid = pays(settings)
     if settings.admin.token or not (paid or _has_entries(settings.store.url)):
         return ""
     line = "[admin] token is not set, so programs on this machine may use /cache: set it"

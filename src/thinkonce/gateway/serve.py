@@ -17,7 +17,7 @@ import msgspec
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.clients import check_guarded
 from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
-from thinkonce.gateway.readiness import LOCAL_POOL, complaints, open_to_proxies, unreachable
+from thinkonce.gateway.readiness import LOCAL_POOL, complaints, open_to_proxies, pays, unreachable
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
 from thinkonce.stores import kind_of
@@ -205,8 +205,8 @@ def write_log_as(settings: Settings) -> None:
 
 def announce(settings: Settings, url: str, say: Say) -> None:
     """Requests are accepted: say where, and what to try."""
-    if line := open_to_proxies(settings):
-        log.warning("%s", line)
+    if pays(settings) and (line := open_to_proxies(settings)):
+        log.warning("%s", line)  # `doctor` says it where only stored answers could be laid open
     say(f"answers are kept in {_place_of(settings)}")
     say(f"thinkonce ready on {url}")
     model = settings.local.model if LOCAL_POOL in settings.upstreams else "MODEL"
