@@ -1,6 +1,6 @@
 """Vectors of texts by the default encoder, kept in a file so that they are computed once.
 
-The file lies outside the repository: in the folder that THINKONCE_BENCHMARK_CACHE names, else in
+The file lies outside the repository: in the folder that BENCH_CACHE names, else in
 the user's cache folder.
 """
 
@@ -25,7 +25,7 @@ _SAVE_EVERY = 20_000  # texts
 
 
 def folder() -> Path:
-    named = os.environ.get("THINKONCE_BENCHMARK_CACHE")
+    named = os.environ.get("BENCH_CACHE")
     found = Path(named) if named else Path.home() / ".cache" / "thinkonce" / "benchmarks"
     found.mkdir(parents=True, exist_ok=True)
     return found
