@@ -20,13 +20,13 @@ import torch
 from record import Goal, Table, record
 from transformers import DynamicCache
 
-from thinkonce.kv import packaged
-from thinkonce.kv.decode import forward
-from thinkonce.kv.exact import ExactGenerator, Reading
-from thinkonce.kv.generate import Owner
-from thinkonce.kv.index import PrefixIndex
-from thinkonce.kv.model import Model, load
-from thinkonce.kv.support import fingerprint_of, shape_of
+from thinkonce.kv.generation.decode import forward
+from thinkonce.kv.generation.exact import ExactGenerator, Reading
+from thinkonce.kv.generation.support import fingerprint_of, shape_of
+from thinkonce.kv.prefix.index import PrefixIndex
+from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.weights import packaged
+from thinkonce.kv.weights.model import Model, load
 
 SHARED = (512, 1024, 2048, 4096)
 NEW, ROUNDS, CHUNK = 64, 5, 128

@@ -205,6 +205,26 @@ def test_whoever_may_stand_on_a_part_beside_the_levels_does() -> None:
     assert standing == MAY_IMPORT_KV, "take out who does not import kv"
 
 
+# Within `kv`: whom each folder may import. `engine.py` beside them brings them together.
+WITHIN_KV = {
+    "prefix": set[str](),
+    "weights": set[str](),
+    "generation": {"prefix"},
+    "serving": {"prefix", "generation", "weights", "engine"},
+}
+
+
+@pytest.mark.parametrize("folder", WITHIN_KV)
+def test_folders_of_the_model_server_import_one_way(folder: str) -> None:
+    inside = f"thinkonce.kv.{folder}"
+    for module, file in modules():
+        if not module.startswith(f"{inside}."):
+            continue
+        ours = {name.split(".")[2] for name in imported(file) if name.startswith("thinkonce.kv.")}
+        extra = ours - WITHIN_KV[folder] - {folder}
+        assert not extra, f"{module} imports {sorted(extra)}, which lie above or beside {folder}"
+
+
 WHAT_IT_LOADS = """
 import sys
 before = set(sys.modules)

@@ -11,7 +11,7 @@ import pytest
 from gateway.conftest import Got, Running, Stage
 from kv.small_model import Served, make_network, make_tokenizer, serving
 from thinkonce import settings as known
-from thinkonce.kv.model import Model, load
+from thinkonce.kv.weights.model import Model, load
 
 PATH = "/v1/completions"
 BODY: dict[str, Any] = {"model": "tiny", "prompt": "The quick brown", "temperature": 0, "n": 2}

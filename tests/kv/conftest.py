@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 from small_model import Serve, Served, client_of, make_network, make_tokenizer, serving
 
-from thinkonce.kv.model import Model, load
+from thinkonce.kv.weights.model import Model, load
 
 
 @pytest.fixture(scope="session")

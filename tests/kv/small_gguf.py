@@ -12,7 +12,7 @@ import torch
 from small_model import TEMPLATE, make_network, make_tokenizer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from thinkonce.kv.packaged import PackagedModel
+from thinkonce.kv.weights.packaged import PackagedModel
 
 NORMAL, CONTROL = 1, 3
 # GGUF's name of a part, and transformers' name.

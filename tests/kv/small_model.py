@@ -12,13 +12,14 @@ from openai import OpenAI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from thinkonce.kv.app import ModelApp, ModelLimits
 from thinkonce.kv.engine import KvEngine, open_engine
-from thinkonce.kv.generate import NOBODY, Generator, Owner, Prefilled, Sampling, Token
-from thinkonce.kv.model import Model
-from thinkonce.kv.owner import Owners
-from thinkonce.kv.scheduler import Scheduler
-from thinkonce.kv.server import ModelServer
+from thinkonce.kv.generation.generator import Generator, Prefilled, Sampling, Token
+from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.serving.app import ModelApp, ModelLimits
+from thinkonce.kv.serving.owners import Owners
+from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.serving.server import ModelServer
+from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 from thinkonce.web.listener import bind
 

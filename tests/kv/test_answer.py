@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from small_model import make_tokenizer
 
-from thinkonce.kv.answer import Begun, Ended, Event, Said, Spent, Work, answer
-from thinkonce.kv.generate import NOBODY, Owner, Prefilled, Sampling, Token
-from thinkonce.kv.reply import ChatDialect
+from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent, Work, answer
+from thinkonce.kv.serving.reply import ChatDialect
 
 TOKENIZER = make_tokenizer()
 

@@ -12,8 +12,8 @@ from itertools import chain, product, takewhile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkonce.kv.blocks import BLOCK_ID_BYTES, Block, blocks_of, packed
-from thinkonce.kv.generate import Owner
+from thinkonce.kv.prefix.blocks import BLOCK_ID_BYTES, Block, blocks_of, packed
+from thinkonce.kv.prefix.owner import Owner
 
 MODEL = bytes(range(32))
 ALICE = Owner("alice")
@@ -53,8 +53,8 @@ def test_the_names_follow_the_written_formula() -> None:
 
 def test_another_process_with_another_hash_seed_gives_the_same_names() -> None:
     script = (
-        "from thinkonce.kv.blocks import blocks_of\n"
-        "from thinkonce.kv.generate import Owner\n"
+        "from thinkonce.kv.prefix.blocks import blocks_of\n"
+        "from thinkonce.kv.prefix.owner import Owner\n"
         "for block in blocks_of(range(40), 16, bytes(range(32)), Owner('alice')):\n"
         "    print(block.id.hex())\n"
     )

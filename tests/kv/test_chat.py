@@ -12,9 +12,9 @@ import torch
 from openai import APIStatusError, BadRequestError, OpenAI
 from small_model import END, Serve, Served, client_of, make_tokenizer
 
-from thinkonce.kv.app import ModelLimits
-from thinkonce.kv.model import Model
-from thinkonce.kv.packaged import MODELS
+from thinkonce.kv.serving.app import ModelLimits
+from thinkonce.kv.weights.model import Model
+from thinkonce.kv.weights.packaged import MODELS
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 FORCE_END: Any = {str(END): 100}

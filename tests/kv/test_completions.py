@@ -8,7 +8,7 @@ import pytest
 from openai import BadRequestError, OpenAI
 from small_model import END
 
-from thinkonce.kv.model import Model
+from thinkonce.kv.weights.model import Model
 
 PROMPT = "The quick brown"
 

@@ -18,10 +18,10 @@ from small_gguf import packaged_as, write_gguf
 from transformers import LlamaForCausalLM
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv import packaged
-from thinkonce.kv.conversion import convert, converted
-from thinkonce.kv.model import load
-from thinkonce.kv.packaged import PackagedModel
+from thinkonce.kv.weights import packaged
+from thinkonce.kv.weights.conversion import convert, converted
+from thinkonce.kv.weights.model import load
+from thinkonce.kv.weights.packaged import PackagedModel
 
 
 class Packaged:
@@ -155,8 +155,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import msgspec
-from thinkonce.kv.conversion import convert, converted
-from thinkonce.kv.packaged import PackagedModel
+from thinkonce.kv.weights.conversion import convert, converted
+from thinkonce.kv.weights.packaged import PackagedModel
 
 model = msgspec.json.decode(sys.argv[1], type=PackagedModel)
 source, folder = Path(sys.argv[2]), Path(sys.argv[3])

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from small_model import make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from thinkonce.kv.detokenise import Detokeniser, token_bytes
-from thinkonce.kv.generate import Token
-from thinkonce.kv.transcript import Transcript
+from thinkonce.kv.generation.generator import Token
+from thinkonce.kv.serving.detokenise import Detokeniser, token_bytes
+from thinkonce.kv.serving.transcript import Transcript
 
 TOKENIZER = make_tokenizer()
 TEXTS = st.text(st.characters(blacklist_characters="\ufffd", blacklist_categories=("Cs",)))

@@ -11,12 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_families import OWN, VOCABULARY, network
 
-from thinkonce.kv.exact import ExactGenerator
-from thinkonce.kv.generate import NOBODY, Owner, Prefilled, Sampling, Token
-from thinkonce.kv.index import PrefixIndex
-from thinkonce.kv.plain import PlainGenerator
-from thinkonce.kv.slab import KvShape
-from thinkonce.kv.support import FAMILIES, shape_of
+from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.generation.slab import KvShape
+from thinkonce.kv.generation.support import FAMILIES, shape_of
+from thinkonce.kv.prefix.index import PrefixIndex
+from thinkonce.kv.prefix.owner import NOBODY, Owner
 
 CHUNK = 16
 DTYPES = (torch.float32, torch.bfloat16)

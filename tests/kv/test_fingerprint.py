@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from thinkonce.kv.fingerprint import FINGERPRINT_BYTES, Fingerprint, digest_of_parts
+from thinkonce.kv.prefix.fingerprint import FINGERPRINT_BYTES, Fingerprint, digest_of_parts
 
 FINGERPRINT = Fingerprint(
     weights="ab" * 32,

@@ -12,7 +12,7 @@ from small_gguf import tensors_of, write_gguf
 from small_model import TEXTS, make_tokenizer
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.gguf import GgufFile
+from thinkonce.kv.weights.gguf import GgufFile
 
 
 def test_every_tensor_comes_back_bit_for_bit(tmp_path: Path) -> None:

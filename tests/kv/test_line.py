@@ -11,7 +11,7 @@ from openai import OpenAI, RateLimitError
 from small_model import Serve, Served, client_of
 
 from thinkonce.clock import Clock
-from thinkonce.kv.scheduler import Busy, Scheduler
+from thinkonce.kv.serving.scheduler import Busy, Scheduler
 
 PATIENCE = 30.0
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.model import load
+from thinkonce.kv.weights.model import load
 
 
 @pytest.fixture

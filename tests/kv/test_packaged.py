@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from thinkonce.errors import ConfigError, ThinkOnceError
-from thinkonce.kv import packaged
+from thinkonce.kv.weights import packaged
 
 ROOT = Path(__file__).parent.parent.parent
 REAL = packaged.MODELS[0]
@@ -92,10 +92,11 @@ def test_progress_of_pip_becomes_a_fraction() -> None:
 
 
 def test_the_light_parts_load_no_torch() -> None:
-    light = "packaged generate scheduler ask prompt answer detokenise transcript reply http"
+    serving = "scheduler ask prompt answer detokenise transcript reply http".split()
+    light = ["weights.packaged", "generation.generator", *(f"serving.{name}" for name in serving)]
     code = f"""
 import importlib, sys
-for name in {light.split()!r}:
+for name in {light!r}:
     importlib.import_module("thinkonce.kv." + name)
 print(sorted({{"torch", "transformers", "numpy"}} & set(sys.modules)))
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from thinkonce.kv.generate import Prefilled, Sampling, Token
-from thinkonce.kv.model import Model
-from thinkonce.kv.plain import PlainGenerator
+from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.weights.model import Model
 
 
 def tokens_of(model: Model, prompt: list[int], sampling: Sampling) -> list[Token]:

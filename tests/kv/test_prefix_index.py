@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from thinkonce.clock import Clock
-from thinkonce.kv.blocks import Block, blocks_of
-from thinkonce.kv.generate import Owner
-from thinkonce.kv.index import Hold, PrefixIndex
+from thinkonce.kv.prefix.blocks import Block, blocks_of
+from thinkonce.kv.prefix.index import Hold, PrefixIndex
+from thinkonce.kv.prefix.owner import Owner
 
 CHUNK, SIZE = 4, 100
 MODEL, ALICE = bytes(32), Owner("alice")

@@ -14,12 +14,12 @@ from openai import OpenAI
 from small_model import END
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.server import run
+from thinkonce.kv.serving.server import run
 from thinkonce.web.listener import bind
 
 CODE = """
 import sys
-from thinkonce.kv.server import run
+from thinkonce.kv.serving.server import run
 sys.exit(run(sys.argv[1], port=0, threads=1, access_log=True))
 """
 

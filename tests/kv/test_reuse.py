@@ -17,8 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.engine import open_engine
-from thinkonce.kv.model import Model
-from thinkonce.kv.support import fingerprint_of, unsupported
+from thinkonce.kv.generation.support import fingerprint_of, unsupported
+from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 
 CHUNK = 64

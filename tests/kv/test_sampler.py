@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from thinkonce.kv.generate import Sampling
-from thinkonce.kv.sampler import Sampler
+from thinkonce.kv.generation.generator import Sampling
+from thinkonce.kv.generation.sampler import Sampler
 
 ROW = torch.tensor([1.0, 3.0, 2.0, 0.0])
 

@@ -9,9 +9,9 @@ import torch
 from small_families import VOCABULARY, network
 from transformers import DynamicCache
 
-from thinkonce.kv.decode import forward
-from thinkonce.kv.slab import KvShape, Slab
-from thinkonce.kv.support import shape_of
+from thinkonce.kv.generation.decode import forward
+from thinkonce.kv.generation.slab import KvShape, Slab
+from thinkonce.kv.generation.support import shape_of
 
 SHAPE = KvShape(layers=2, kv_heads=3, head_dim=4, dtype=torch.bfloat16, device=torch.device("cpu"))
 

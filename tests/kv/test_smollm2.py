@@ -14,12 +14,12 @@ from openai import OpenAI
 from small_model import client_of, serving
 from transformers import AutoTokenizer
 
-from thinkonce.kv import packaged
-from thinkonce.kv.exact import ExactGenerator
-from thinkonce.kv.generate import Sampling, Token
-from thinkonce.kv.index import PrefixIndex
-from thinkonce.kv.model import Model, load
-from thinkonce.kv.plain import PlainGenerator
+from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.generator import Sampling, Token
+from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.prefix.index import PrefixIndex
+from thinkonce.kv.weights import packaged
+from thinkonce.kv.weights.model import Model, load
 
 pytestmark = [
     pytest.mark.slow,

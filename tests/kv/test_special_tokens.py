@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from thinkonce.errors import RequestError
-from thinkonce.kv import packaged
-from thinkonce.kv.ask import ChatAsk, Defaults, read_chat
-from thinkonce.kv.gguf import GgufFile
-from thinkonce.kv.prompt import chat_tokens
+from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
+from thinkonce.kv.serving.prompt import chat_tokens
+from thinkonce.kv.weights import packaged
+from thinkonce.kv.weights.gguf import GgufFile
 
 # The packaged model's tokenizer takes seconds to read, for each process that does.
 pytestmark = pytest.mark.xdist_group("tokenizer")

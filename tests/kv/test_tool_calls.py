@@ -11,11 +11,11 @@ import pytest
 from openai import OpenAI
 from small_model import CONTEXT, make_tokenizer
 
-from thinkonce.kv.answer import Begun, Ended, Event, Said
-from thinkonce.kv.calls import callable_names
-from thinkonce.kv.model import Model
-from thinkonce.kv.reply import ChatDialect
-from thinkonce.kv.transcript import Piece
+from thinkonce.kv.serving.answer import Begun, Ended, Event, Said
+from thinkonce.kv.serving.calls import callable_names
+from thinkonce.kv.serving.reply import ChatDialect
+from thinkonce.kv.serving.transcript import Piece
+from thinkonce.kv.weights.model import Model
 
 TEMPLATE = (
     "{% if tools %}{{ tools | tojson }} Call as <tool_call>{...}</tool_call>{% endif %}"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import apsw
 import msgspec
 
-from thinkonce.kv import packaged
+from thinkonce.kv.weights import packaged
 from thinkonce.settings import Local, Upstream
 from thinkonce.version import __version__
 

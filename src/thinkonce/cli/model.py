@@ -8,7 +8,7 @@ import typer
 
 from thinkonce.cli.options import AsJson
 from thinkonce.cli.output import print_json, print_table, reporting, show_bytes
-from thinkonce.kv import packaged
+from thinkonce.kv.weights import packaged
 
 __all__ = ("register",)
 

@@ -131,7 +131,7 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
     from thinkonce.web.lifeline import end_with_parent
 
     end_with_parent(ORPHAN_SECONDS)
-    from thinkonce.kv.server import run
+    from thinkonce.kv.serving.server import run
     from thinkonce.web.log_lines import log_to_stderr
     from thinkonce.web.server import print_line
 

@@ -1,14 +1,10 @@
 """The engine: a local model behind OpenAI's protocol. Importing this loads no torch.
 
-A request meets the files in this order:
-
-    server      binds, loads, announces, drains      packaged  conversion  gguf  model
-    app         paths and bodies                     http  ask  prompt  reply
-    delivery    from the worker to the client
-    scheduler   one worker, a bounded line
-    answer      prompts and choices into events      detokenise  transcript
-    generate    tokens from the model: the seam      sampler
-    engine       reused where the model allows it     support  fingerprint
-    exact        each prefix read once                slab  decode; or plain, read anew
-    index        what is in memory, and what goes     blocks  eviction
+weights/      model files: found, converted once, loaded
+serving/      a request on its way: server, app, ask, prompt; scheduler, one worker in a
+              bounded line; answer, reply, delivery back to the client
+engine        attention state reused where the model allows it
+generation/   tokens from the model: generator is the seam, exact reads each prefix once,
+              plain reads anew
+prefix/       names of blocks, whose they are, what is in memory, and what goes first
 """

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.exact import ExactGenerator
-from thinkonce.kv.generate import Generator
-from thinkonce.kv.index import PrefixIndex
-from thinkonce.kv.model import Model
-from thinkonce.kv.plain import PlainGenerator
-from thinkonce.kv.support import fingerprint_of, shape_of, unsupported
+from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.generator import Generator
+from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
+from thinkonce.kv.prefix.index import PrefixIndex
+from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 
 __all__ = ("KvEngine", "open_engine")

@@ -166,7 +166,7 @@ def test_a_table_in_a_pipe_has_one_line_a_row_and_no_blanks_at_its_end(
 
 
 def test_the_default_model_of_the_settings_is_the_packaged_one() -> None:
-    from thinkonce.kv.packaged import DEFAULT
+    from thinkonce.kv.weights.packaged import DEFAULT
     from thinkonce.settings import Local
 
     assert Local().model == DEFAULT

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from struct import pack
 
-from thinkonce.kv.fingerprint import digest_of_parts
-from thinkonce.kv.generate import Owner
+from thinkonce.kv.prefix.fingerprint import digest_of_parts
+from thinkonce.kv.prefix.owner import Owner
 
 __all__ = ("BLOCK_ID_BYTES", "Block", "blocks_of", "first_parent", "packed", "salt_of")
 

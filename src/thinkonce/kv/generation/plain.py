@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from thinkonce.kv.decode import decoded, forward
-from thinkonce.kv.generate import NOBODY, Owner, Prefilled, Sampling, Token
+from thinkonce.kv.generation.decode import decoded, forward
+from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.prefix.owner import NOBODY, Owner
 
 __all__ = ("PlainGenerator",)
 

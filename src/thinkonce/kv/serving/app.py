@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 
 from thinkonce.errors import RequestError
-from thinkonce.kv.answer import Work, answer
-from thinkonce.kv.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
-from thinkonce.kv.delivery import deliver
 from thinkonce.kv.engine import KvEngine
-from thinkonce.kv.generate import Owner
-from thinkonce.kv.http import Reply, read_body
-from thinkonce.kv.model import Model
-from thinkonce.kv.owner import Owners
-from thinkonce.kv.prompt import called_tools, chat_tokens, text_tokens
-from thinkonce.kv.reply import ChatDialect, Dialect, TextDialect
-from thinkonce.kv.scheduler import Scheduler
+from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.serving.answer import Work, answer
+from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
+from thinkonce.kv.serving.delivery import deliver
+from thinkonce.kv.serving.http import Reply, read_body
+from thinkonce.kv.serving.owners import Owners
+from thinkonce.kv.serving.prompt import called_tools, chat_tokens, text_tokens
+from thinkonce.kv.serving.reply import ChatDialect, Dialect, TextDialect
+from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.weights.model import Model
 from thinkonce.web.exchange import OVERSIZED, ClientGone, HttpError, Receive, Scope, Send
 
 __all__ = ("ModelApp", "ModelLimits")

@@ -10,9 +10,9 @@ import msgspec
 from jinja2 import TemplateError
 
 from thinkonce.errors import RequestError
-from thinkonce.kv.ask import ChatAsk
-from thinkonce.kv.calls import callable_names
-from thinkonce.kv.veil import Veil
+from thinkonce.kv.serving.ask import ChatAsk
+from thinkonce.kv.serving.calls import callable_names
+from thinkonce.kv.serving.veil import Veil
 
 __all__ = ("called_tools", "chat_tokens", "text_tokens")
 

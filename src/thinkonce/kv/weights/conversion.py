@@ -22,8 +22,8 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.gguf import GgufFile
-from thinkonce.kv.packaged import PackagedModel, Progress
+from thinkonce.kv.weights.gguf import GgufFile
+from thinkonce.kv.weights.packaged import PackagedModel, Progress
 
 __all__ = ("FORMAT", "convert", "converted", "is_whole")
 

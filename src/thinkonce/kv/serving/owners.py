@@ -11,8 +11,8 @@ import hmac
 import secrets
 from hashlib import blake2b
 
-from thinkonce.kv.generate import Owner
-from thinkonce.kv.http import header
+from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.serving.http import header
 from thinkonce.request.headers import ENGINE_HEADERS, is_credential
 from thinkonce.web.exchange import HttpError, Scope
 

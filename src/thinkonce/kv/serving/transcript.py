@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thinkonce.kv.detokenise import Detokeniser
-from thinkonce.kv.generate import Token
+from thinkonce.kv.generation.generator import Token
+from thinkonce.kv.serving.detokenise import Detokeniser
 
 __all__ = ("Piece", "Transcript", "overlap")
 

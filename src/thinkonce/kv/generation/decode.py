@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from thinkonce.kv.generate import Sampling, Token
-from thinkonce.kv.sampler import Sampler
+from thinkonce.kv.generation.generator import Sampling, Token
+from thinkonce.kv.generation.sampler import Sampler
 
 __all__ = ("Step", "decoded", "forward")
 

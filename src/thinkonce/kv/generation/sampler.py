@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from thinkonce.kv.generate import Sampling
+from thinkonce.kv.generation.generator import Sampling
 
 __all__ = ("Sampler",)
 

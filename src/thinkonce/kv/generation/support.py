@@ -15,8 +15,8 @@ import torch
 import transformers
 from blake3 import blake3
 
-from thinkonce.kv.fingerprint import Fingerprint
-from thinkonce.kv.slab import KvShape
+from thinkonce.kv.generation.slab import KvShape
+from thinkonce.kv.prefix.fingerprint import Fingerprint
 
 __all__ = ("FAMILIES", "fingerprint_of", "shape_of", "unsupported")
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from thinkonce.errors import RequestError
-from thinkonce.kv.generate import Sampling
+from thinkonce.kv.generation.generator import Sampling
 
 __all__ = ("ChatAsk", "Defaults", "TextAsk", "read_chat", "read_text")
 

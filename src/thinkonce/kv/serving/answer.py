@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from thinkonce.kv.detokenise import Detokeniser
-from thinkonce.kv.generate import NOBODY, Generator, Owner, Prefilled, Sampling, Token
-from thinkonce.kv.transcript import Piece, Transcript
+from thinkonce.kv.generation.generator import Generator, Prefilled, Sampling, Token
+from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.serving.detokenise import Detokeniser
+from thinkonce.kv.serving.transcript import Piece, Transcript
 
 __all__ = ("Begun", "Ended", "Event", "Said", "Spent", "Work", "answer")
 

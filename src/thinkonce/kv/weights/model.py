@@ -15,10 +15,10 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from thinkonce.errors import MISSING, ConfigError
-from thinkonce.kv import packaged
-from thinkonce.kv.conversion import convert, converted
-from thinkonce.kv.gguf import GgufFile
-from thinkonce.kv.packaged import PackagedModel, Progress
+from thinkonce.kv.weights import packaged
+from thinkonce.kv.weights.conversion import convert, converted
+from thinkonce.kv.weights.gguf import GgufFile
+from thinkonce.kv.weights.packaged import PackagedModel, Progress
 from thinkonce.settings import data_folder
 
 __all__ = ("DTYPES", "Model", "load")

@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
-from thinkonce.kv.blocks import Block, blocks_of
-from thinkonce.kv.decode import decoded, forward
-from thinkonce.kv.generate import NOBODY, Owner, Prefilled, Sampling, Token
-from thinkonce.kv.index import Hold, PrefixIndex
-from thinkonce.kv.slab import Slab
-from thinkonce.kv.support import shape_of
+from thinkonce.kv.generation.decode import decoded, forward
+from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.generation.support import shape_of
+from thinkonce.kv.prefix.blocks import Block, blocks_of
+from thinkonce.kv.prefix.index import Hold, PrefixIndex
+from thinkonce.kv.prefix.owner import NOBODY, Owner
 
 __all__ = ("ExactGenerator", "Reading", "ReadingStats")
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ("NOBODY", "Generator", "Owner", "Prefilled", "Sampling", "Token")
+from thinkonce.kv.prefix.owner import NOBODY, Owner
+
+__all__ = ("Generator", "Prefilled", "Sampling", "Token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +34,6 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose a prompt is: attention state is never shared between two owners.
-
-    `tenant` stands for a credential and comes from whoever checked it. `namespace` and
-    `cache_key` are the tenant's own words; they keep apart and never bring together.
-    """
-
-    tenant: str = ""
-    namespace: str = ""
-    cache_key: str = ""
-
-
-NOBODY = Owner()
-"""Of callers without a credential."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from thinkonce.kv.answer import Begun, Ended, Event, Said, Spent
-from thinkonce.kv.calls import CallReader
-from thinkonce.kv.detokenise import token_bytes
-from thinkonce.kv.generate import Token
-from thinkonce.kv.transcript import Piece
+from thinkonce.kv.generation.generator import Token
+from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent
+from thinkonce.kv.serving.calls import CallReader
+from thinkonce.kv.serving.detokenise import token_bytes
+from thinkonce.kv.serving.transcript import Piece
 
 __all__ = ("ChatDialect", "Dialect", "TextDialect")
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from thinkonce.kv.answer import Event, Spent
-from thinkonce.kv.http import Reply
-from thinkonce.kv.reply import Dialect
-from thinkonce.kv.scheduler import Busy, Scheduler
+from thinkonce.kv.serving.answer import Event, Spent
+from thinkonce.kv.serving.http import Reply
+from thinkonce.kv.serving.reply import Dialect
+from thinkonce.kv.serving.scheduler import Busy, Scheduler
 from thinkonce.web.exchange import HttpError, Receive, error_body
 
 __all__ = ("Produce", "deliver")

@@ -10,12 +10,12 @@ import sys
 import torch
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.app import ModelApp, ModelLimits
 from thinkonce.kv.engine import KvEngine, open_engine
-from thinkonce.kv.model import Model, load
-from thinkonce.kv.owner import Owners
-from thinkonce.kv.packaged import Progress
-from thinkonce.kv.scheduler import Scheduler
+from thinkonce.kv.serving.app import ModelApp, ModelLimits
+from thinkonce.kv.serving.owners import Owners
+from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.weights.model import Model, load
+from thinkonce.kv.weights.packaged import Progress
 from thinkonce.settings import Kv
 from thinkonce.web.listener import bind
 from thinkonce.web.server import Say, Server, Terms, new_loop, print_line

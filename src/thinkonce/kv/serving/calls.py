@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from thinkonce.kv.transcript import overlap
+from thinkonce.kv.serving.transcript import overlap
 
 __all__ = ("CallReader", "callable_names")
 

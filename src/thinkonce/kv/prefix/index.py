@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.kv.blocks import Block
-from thinkonce.kv.eviction import LeafLru, TreePolicy
+from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.eviction import LeafLru, TreePolicy
 
 __all__ = ("Hold", "IndexStats", "Node", "PrefixIndex")
 

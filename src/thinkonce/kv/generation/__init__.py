@@ -1,0 +1,1 @@
+"""Tokens from a model, with attention state reused where that is exact."""
