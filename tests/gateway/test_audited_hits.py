@@ -193,6 +193,26 @@ async def test_without_a_verifier_wrong_hits_in_the_same_words_end_them(
     assert [line for line in caplog.records if "alarm" in line.message]
 
 
+async def test_an_administrator_lets_hits_begin_anew_after_an_alarm(stage: Stage) -> None:
+    gateway = await gateway_of(stage, "off", Model(), max_error=0.3)
+    said: list[str] = []
+    while said[-2:] != ["MISS", "MISS"] and len(said) < 120:
+        said += [await asked(gateway, each, len(said)) for each in (FIRST, DRESSED)]
+    assert (await standing(gateway))["alarms"] == 1
+    assert (await gateway.post("/cache/audits/reset", {"namespace": "other"})).json == {"reset": 0}
+    assert (await gateway.post("/cache/audits/reset", {"namespace": ""})).json == {"reset": 1}
+    found = await standing(gateway)
+    assert (found["standing"], found["alarms"], found["audits"]) == ("serving", 0, 0)
+    assert [await asked(gateway, each, 999) for each in (FIRST, DRESSED)] == ["MISS", "lexical"]
+
+
+async def test_a_reset_that_names_nothing_is_refused(stage: Stage) -> None:
+    gateway = await gateway_of(stage, "off", Model())
+    got = await gateway.post("/cache/audits/reset", {})
+    assert got.status == 400
+    assert "give namespace, tenant, or" in got.body.decode()
+
+
 async def test_without_a_verifier_certified_mode_serves_only_what_audits_have_earned(
     stage: Stage,
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from thinkonce.cli import (
+    audits,
     bench,
     doctor,
     encrypt,
@@ -73,6 +74,7 @@ for group in (
     model,
     look,
     purge,
+    audits,
     explain,
     preload,
     move,

@@ -36,6 +36,10 @@ class _Purged(msgspec.Struct):
     purged: int
 
 
+class _Reset(msgspec.Struct):
+    reset: int
+
+
 class _Reason(msgspec.Struct):
     message: str
     code: str | None = None
@@ -102,6 +106,10 @@ class GatewayView:
 
     def purge(self, chosen: Chosen) -> int:
         return self._ask("POST", "/cache/purge", _Purged, msgspec.json.encode(chosen)).purged
+
+    def reset_audits(self, namespace: str | None, tenant: str | None) -> int:
+        wanted = {"namespace": namespace, "tenant": tenant, "all": namespace is tenant is None}
+        return self._ask("POST", "/cache/audits/reset", _Reset, msgspec.json.encode(wanted)).reset
 
     def lines(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]

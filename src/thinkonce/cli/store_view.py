@@ -21,7 +21,7 @@ from thinkonce.insight.savings import Book, by_dimension
 from thinkonce.request.secret import load_secret, secret_path
 from thinkonce.selector import MOST_ALIKE, Selector, beginning_with, only_one
 from thinkonce.settings import Store
-from thinkonce.store_file import open_file
+from thinkonce.store_file import StoreFile, open_file
 from thinkonce.stores import kind_of
 from thinkonce.tiers.keyring import cipher_of, keys_of
 from thinkonce.tiers.lookout import Lookout
@@ -66,7 +66,10 @@ class NoEntry(RequestError):
 
 
 class StoreFileView:
-    """Makes and changes nothing, but for `purge`. Raises ConfigError for what is no store."""
+    """Makes nothing, and changes nothing but by `purge` and `reset_audits`.
+
+    Raises ConfigError for what is no store.
+    """
 
     def __init__(self, store: Store) -> None:
         path = _existing(store)
@@ -104,15 +107,28 @@ class StoreFileView:
 
     def purge(self, chosen: Chosen) -> int:
         digest = b"" if chosen.key is None else self._one(chosen.key).digest
-        # Without a secret beside it, the store is emptied all the same, and gets none.
-        secret = self._store.secret or ("" if secret_path(self._path).exists() else token_hex())
-        keys = replace(self._keys, secret=secret)
-        file = open_file(self._path, keys, clock=SYSTEM, max_bytes=UNBOUNDED)
+        file = self._opened()
         try:
             _, count = file.tier.purges.append(selector_of(chosen, time.time(), digest))
         finally:
             file.close()
         return count
+
+    def reset_audits(self, namespace: str | None, tenant: str | None) -> int:
+        # Only here: it brings all that compares questions.
+        from thinkonce.meaning.resetting import reset_stored
+
+        file = self._opened()
+        try:
+            return len(reset_stored(file.tier.ledger, namespace, tenant))
+        finally:
+            file.close()
+
+    def _opened(self) -> StoreFile:
+        """To be changed. Without a secret beside it, it gets none."""
+        secret = self._store.secret or ("" if secret_path(self._path).exists() else token_hex())
+        keys = replace(self._keys, secret=secret)
+        return open_file(self._path, keys, clock=SYSTEM, max_bytes=UNBOUNDED)
 
     def verdict(self) -> str:
         """`ok`, or what SQLite finds wrong with the file, in one line."""

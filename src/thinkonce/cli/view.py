@@ -46,6 +46,10 @@ class StoreView(Protocol):
 
     def purge(self, chosen: Chosen) -> int: ...
 
+    def reset_audits(self, namespace: str | None, tenant: str | None) -> int:
+        """Begin anew after alarms; None is any. How many accounts there were."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

@@ -15,6 +15,7 @@ from collections import Counter, OrderedDict
 
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.meaning.account import HEAD, Account
+from thinkonce.meaning.account_name import read_account_name
 
 __all__ = ("MOST_ACCOUNTS", "MOST_PUT_BY", "Accounts")
 
@@ -57,11 +58,17 @@ class Accounts:
         with self._lock:
             return list(self._held.values())
 
-    def of(self, namespace: str, tenant: str | None) -> list[Account]:
-        """In every language; `tenant` None: of all."""
-        return [
-            one for one in self.all() if one.namespace == namespace and tenant in (None, one.tenant)
-        ]
+    def of(self, namespace: str | None, tenant: str | None) -> list[Account]:
+        """In every language; None is any."""
+        return [one for one in self.all() if _is_of(one.group, namespace, tenant)]
+
+    def forget(self, namespace: str | None, tenant: str | None) -> int:
+        """Budgets that are put by after an alarm; how many there were."""
+        with self._lock:
+            found = [group for group in self._put_by if _is_of(group, namespace, tenant)]
+            for group in found:
+                del self._put_by[group]
+        return len(found)
 
     def _make_room(self) -> None:
         """What waits for the store stays, so that no result is lost, unless all do."""
@@ -79,3 +86,8 @@ class Accounts:
 
     def _in_child(self) -> None:
         free_after_fork(self._lock)
+
+
+def _is_of(group: str, namespace: str | None, tenant: str | None) -> bool:
+    name = read_account_name(group)
+    return name is not None and name.is_of(namespace, tenant)

@@ -10,7 +10,6 @@ than they are judged some are left out, whichever they are, so what is left is a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import threading
@@ -22,12 +21,14 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import TierError
 from thinkonce.host.fork import on_fork
 from thinkonce.meaning.account import HEAD, RESET, Account, Happened, Result
+from thinkonce.meaning.account_name import account_name
 from thinkonce.meaning.accounts import Accounts
 from thinkonce.meaning.agreement import Agreement, Vouching, adds_no_address
 from thinkonce.meaning.budget import Budget, Draw, Event, Mode, Shown
 from thinkonce.meaning.grounds import SAME_WORDS, Grounds
 from thinkonce.meaning.judge import Judge
 from thinkonce.meaning.refuted import By, Refuted
+from thinkonce.meaning.resetting import reset_stored
 from thinkonce.meaning.verdict import Judged, Ruling
 from thinkonce.tiers.tier import Ledger
 
@@ -117,7 +118,7 @@ class Audits:
 
         What one tenant asks is no evidence for another's hits: `tenant` is a part of its name.
         """
-        group = _group(tenant, namespace, grounds, mode)
+        group = account_name(tenant, namespace, grounds, mode)
         account = self._accounts.get(group)
         if account is None:
             budget = Budget(
@@ -174,12 +175,17 @@ class Audits:
                 self._entered(account, happened)
         return taught
 
-    def reset(self, namespace: str, *, tenant: str | None = None) -> int:
-        """Begin anew after alarms, of `tenant` or of all; how many accounts there were."""
-        found = self._accounts.of(namespace, tenant)
-        for account in found:
+    def reset(self, namespace: str | None, *, tenant: str | None = None) -> int:
+        """Begin anew after alarms, those of the store included; how many accounts there were.
+
+        None is any namespace, or tenant. Waits for the store. Raises TierError.
+        """
+        held = {account.group: account for account in self._accounts.of(namespace, tenant)}
+        for account in held.values():
             self._enter(account, RESET)
-        return len(found)
+        if self._ledger is None:
+            return len(held) + self._accounts.forget(namespace, tenant)
+        return len(held) + len(reset_stored(self._ledger, namespace, tenant, held))
 
     def numbers(self) -> Numbers:
         accounts = self._accounts.all()
@@ -334,13 +340,6 @@ class Audits:
         self._thread, self._busy = None, False
         self._queue.clear()
         self._looking, self._unsaved = set(), set()
-
-
-def _group(tenant: str, namespace: str, grounds: Grounds, mode: Mode) -> str:
-    """Its name in the store: another basis or mode is another account. Only a namespace, which
-    comes last, may hold a blank, so no two have one name."""
-    basis = hashlib.blake2b(f"{grounds.basis} {mode}".encode(), digest_size=8).hexdigest()
-    return f"audits {grounds.language} {basis} {tenant} {namespace}"
 
 
 def _tallied(account: Account) -> Tallied:

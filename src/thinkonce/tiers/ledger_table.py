@@ -40,6 +40,7 @@ DELETE FROM ledger WHERE grp = ?1 AND name IN (
   ORDER BY seen DESC, name LIMIT -1 OFFSET ?2)
 """
 TOO_OLD = "DELETE FROM ledger WHERE seen < ?"
+HEADS = "SELECT value FROM ledger WHERE name = x''"
 ALL = "SELECT grp, name, seen, value FROM ledger"
 KIND, PURPOSE = "ledger", "ledger"
 MOST_NAMES = 4000  # of one group
@@ -63,6 +64,12 @@ class LedgerTable:
         asked = _marked(OF_GROUP if name is None else NAMED, which)
         values = which if name is None else (*which, name)
         return _opened(group, self._database.rows(asked, values), self._aliases)
+
+    def groups(self) -> list[str]:
+        if not self._database.rows(IS_THERE):
+            return []
+        heads = (_open(b"", value, self._aliases) for (value,) in self._database.rows(HEADS))
+        return sorted({head[0] for head in heads if head is not None})
 
     def update(
         self,

@@ -167,6 +167,10 @@ class Ledger(Protocol):
         """By name; `name` None: all of the group. Raises TierError."""
         ...
 
+    def groups(self) -> list[str]:
+        """Of all groups that have a head, b"", the names. Raises TierError."""
+        ...
+
     def update(
         self,
         group: str,

@@ -107,6 +107,14 @@ def test_a_reset_is_one_tenant_s_or_everybody_s(audits: Audits) -> None:
     assert other.alarms == 0
 
 
+def test_a_reset_reaches_alarms_whose_accounts_had_to_make_room(audits: Audits) -> None:
+    for number in range(6):
+        alarmed(audits, f"{number}")
+    assert len(held(audits)) == 4
+    assert audits.reset("") == 6
+    assert [account_of(audits, f"{number}").alarms for number in range(6)] == [0] * 6
+
+
 def test_a_report_teaches_the_accounts_of_its_tenant_alone(audits: Audits) -> None:
     one, other = account_of(audits, "one"), account_of(audits, "other")
     assert audits.wrong("", b"entry", tenant="one")

@@ -41,6 +41,10 @@ class Shelf:
         held = self.rows.get(group, {})
         return dict(held) if name is None else {key: held[key] for key in held if key == name}
 
+    def groups(self) -> list[str]:
+        self._check()
+        return [group for group, held in self.rows.items() if b"" in held]
+
     def update(
         self,
         group: str,
@@ -223,6 +227,19 @@ def test_off_after_alarms_means_nothing_is_drawn_until_a_reset(
     assert audits.flush(LONG)
     assert account.shown().standing is Standing.SERVING
     assert account_of(make()).shown().standing is Standing.SERVING, "it is stored, too"
+
+
+def test_what_nobody_asked_since_the_start_is_reset_in_the_store(make: Make) -> None:
+    first = make()
+    account = account_of(first)
+    while not account.alarms:
+        audited(first, account, *(["other"] if account.step >= 0 else ["same"] * 90))
+    assert first.flush(LONG)
+    second = make()
+    assert second.reset("elsewhere") == 0
+    assert second.reset(None) == 1
+    assert account_of(second).alarms == 0
+    assert account_of(second).shown().standing is Standing.SERVING
 
 
 def test_what_somebody_calls_wrong_teaches_the_entry_and_stays_out_of_the_bound(

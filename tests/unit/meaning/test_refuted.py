@@ -32,6 +32,9 @@ class Failing:
     def read(self, group: str, name: bytes | None = None) -> dict[bytes, bytes]:
         raise TierError("store", "refusing")
 
+    def groups(self) -> list[str]:
+        raise TierError("store", "refusing")
+
     def update(self, group: str, names: object, change: object) -> None:
         raise TierError("store", "refusing")
 

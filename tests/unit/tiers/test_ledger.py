@@ -175,3 +175,17 @@ def test_what_was_plain_or_under_an_older_key_is_brought_under_the_new_one(
         assert tier.ledger.read("MarkedSpace") == {b"a": b"MarkedAgain", b"b": b"2"}
     files = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert b"Marked" not in files
+
+
+@pytest.mark.parametrize("keys", [(), (OLD,)])
+def test_groups_with_a_head_are_listed_by_their_names(
+    path: Path, clock: FakeClock, keys: tuple[bytes, ...]
+) -> None:
+    with opened(path, clock, *keys) as tier:
+        assert tier.ledger.groups() == []
+        for group in ("one", "other"):
+            tier.ledger.update(group, (b"",), lambda _: {b"": b"head"})
+        put(tier.ledger, "headless", a=b"1")
+        assert tier.ledger.groups() == ["one", "other"]
+    with opened(path, clock, NEW) as tier:
+        assert tier.ledger.groups() == ([] if keys else ["one", "other"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import msgspec
 
@@ -13,7 +14,7 @@ from thinkonce.selector import Selector
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
 
-__all__ = ("Feedback", "Limits", "Purge", "feedback", "limits", "purge", "remove")
+__all__ = ("Feedback", "Limits", "Purge", "Reset", "feedback", "limits", "purge", "remove", "reset")
 
 
 class Purge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -42,6 +43,14 @@ class Feedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     wrong: bool
     question: str | None = None
+
+
+class Reset(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST audits/reset: whose audits begin anew. `tenant` as `stats` shows it."""
+
+    namespace: str | None = None
+    tenant: str | None = None
+    all: bool = False
 
 
 async def purge(desk: Desk, call: Call) -> None:
@@ -125,3 +134,16 @@ def _bytes(name: str, value: int | str | None) -> int | None:
 def _said(wanted: msgspec.Struct) -> str:
     fields = msgspec.structs.asdict(wanted)
     return ", ".join(f"{name}={value!r}" for name, value in fields.items() if value) or "nothing"
+
+
+async def reset(desk: Desk, call: Call) -> None:
+    """Hits in other words that alarms switched off are served and audited as at the beginning."""
+    wanted = await desk.body(call, Reset)
+    if wanted == Reset():
+        raise HttpError(400, 'audits: nothing named; give namespace, tenant, or {"all": true}')
+    meaning, count = desk.shelf.meaning, 0
+    if meaning is not None:
+        again = partial(meaning.audits.reset, wanted.namespace, tenant=wanted.tenant)
+        count = await asyncio.to_thread(again)
+    desk.audit(call, f"reset {count} accounts of audits: {_said(wanted)}")
+    await desk.send(call, {"reset": count})

@@ -16,6 +16,7 @@ _ROUTES = {
     ("GET", "export"): move.export,
     ("POST", "purge"): change.purge,
     ("POST", "limits"): change.limits,
+    ("POST", "audits/reset"): change.reset,
     ("POST", "preload"): preload.preload,
     ("POST", "import"): move.import_,
     ("POST", "explain"): explain.explain,

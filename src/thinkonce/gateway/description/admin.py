@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from thinkonce.gateway.admin.change import Feedback, Limits, Purge
+from thinkonce.gateway.admin.change import Feedback, Limits, Purge, Reset
 from thinkonce.gateway.admin.look import MOST_LISTED
 from thinkonce.gateway.admin.preload import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Result
 from thinkonce.gateway.description.said import Json, errors, parameter, ref
@@ -25,7 +25,7 @@ _COUNT: Json = {"type": "integer", "minimum": 0}
 _LINES = "application/jsonl"
 _OWN = (400, 403, 431, 500, 503, 508)
 _OWN_BODY = (408, 413, 415)
-_STRUCTS = (Annotation, EntryRow, Explained, Feedback, Limits, Purge, Result)
+_STRUCTS = (Annotation, EntryRow, Explained, Feedback, Limits, Purge, Reset, Result)
 _CHOICE = (
     parameter("tag", "With all of these tags.", {"type": "array", "items": _TEXT}),
     parameter("namespace", "Of this namespace.", _TEXT),
@@ -117,6 +117,11 @@ ADMIN: Mapping[tuple[str, str], Json] = {
         "Change the bounds at once.",
         _json(_members(**dict.fromkeys(_BOUNDS, _MAYBE))),
         _json(ref("schemas", "Limits")),
+    ),
+    ("POST", "audits/reset"): _verb(
+        "Audits of hits in other words begin anew, after alarms.",
+        _json(_members(reset=_COUNT)),
+        _json(ref("schemas", "Reset")),
     ),
     ("POST", "preload"): _verb(
         "Ask ahead of time: lines of OpenAI's Batch format in, a line of result out for each.",
