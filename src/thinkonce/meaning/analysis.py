@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from thinkonce.meaning.language import Language, language_of
-from thinkonce.meaning.names import codes_of, names_of, quoted_of, unlisted_of
+from thinkonce.meaning.names import codes_of, letters_of, names_of, quoted_of, unlisted_of
 from thinkonce.meaning.normal import expanded, joined, normal_words
 from thinkonce.meaning.readings import Readings, read
 from thinkonce.meaning.signs import signs_of
@@ -45,6 +45,7 @@ class Analysed(msgspec.Struct, frozen=True, array_like=True):
     asks: int
     characters: int
     signs: tuple[str, ...] = ()  # between the words, see `signs`
+    letters: frozenset[str] = frozenset()  # that stand alone: of vitamins, plans, variables
 
 
 def analyse(text: str) -> Analysed:
@@ -74,6 +75,7 @@ def analyse(text: str) -> Analysed:
         asks=found.asks,
         characters=length,
         signs=signs_of(text, folded),
+        letters=letters_of(folded),
     )
 
 

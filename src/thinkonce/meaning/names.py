@@ -8,7 +8,7 @@ from functools import lru_cache
 from thinkonce.meaning.readings import Readings
 from thinkonce.meaning.tokens import HAN, table
 
-__all__ = ("codes_of", "names_of", "quoted_of", "unlisted_of")
+__all__ = ("codes_of", "letters_of", "names_of", "quoted_of", "unlisted_of")
 
 _CODE = re.compile(
     r"https?://[^\s\"'<>]{1,300}|www\.[^\s\"'<>]{1,300}"
@@ -29,6 +29,13 @@ _QUOTED = re.compile(
 )
 _CAPITAL = re.compile(r"(?<=[a-z,;:] )[A-Z][A-Za-z]{1,30}\b")
 _LATIN = re.compile(r"(?<![a-z0-9])[a-z]{2,20}(?![a-z0-9])")
+# One letter by itself: vitamin c, f(x), plan b. An "a" or "i" before a word is a word; letters
+# beside dots are initials.
+_LETTER = re.compile(
+    r"(?<![a-z0-9'’´`.])[b-hj-z](?![a-z0-9'’´`]|\.[a-z])"
+    r"|(?<![a-z0-9'’´`.])[ai](?=\s*[^\sa-z\"'’])"
+)
+_SHORT_FOR_WORDS = frozenset("ru")  # are, you
 _HAN = re.compile(f"[{HAN}]")
 _UNITS_AND_MARKS = re.compile(r"st|nd|rd|th|am|pm|kg|km|cm|mm|gb|mb|tb|ok|hi|vs|app|pc")
 
@@ -46,6 +53,11 @@ def codes_of(folded: str) -> frozenset[str]:
     codes = {code.lower() for code in codes}
     mixed = (one for one in _MIXED.findall(folded.lower()) if not _ordinary(one))
     return frozenset(codes | {one for one in mixed if not any(one in code for code in codes)})
+
+
+def letters_of(folded: str) -> frozenset[str]:
+    """Letters that stand alone, lower case: of vitamins, plans, variables."""
+    return frozenset(_LETTER.findall(folded.lower())) - _SHORT_FOR_WORDS
 
 
 def _ordinary(word: str) -> bool:

@@ -17,7 +17,7 @@ class Veto(StrEnum):
     ANTONYM = "antonym"  # enable / disable, 买 / 卖
     COMPARATIVE = "comparative"  # above / below, 最多 / 最少
     DIRECTION = "direction"  # from A to B / from B to A
-    NAME = "name"  # another product, place, person, code, title
+    NAME = "name"  # another product, place, person, code, title, letter
     QUESTION = "question"  # why / how to, 谁 / 什么时候
     MODALITY = "modality"  # must / may, did / will
     SCOPE = "scope"  # all / some, first / last

@@ -92,6 +92,10 @@ REFUSED = {
         ("美元换成欧元", "欧元换成美元"),
     ],
     Veto.NAME: [
+        ("Is vitamin C good for my skin?", "Is vitamin D good for my skin?"),
+        ("What does def f(a): return a do?", "What does def f(a): return b do?"),
+        ("How do I solve x + 1 = 2 for x?", "How do I solve y + 1 = 2 for y?"),
+        ("维生素c的作用是什么", "维生素d的作用是什么"),
         ("Is it cold in Norway?", "Is it cold in Egypt?"),
         ("how to install Docker", "how to install Kubernetes"),
         ("What does ERR_1042 mean?", "What does ERR_2077 mean?"),
@@ -126,6 +130,10 @@ REFUSED = {
 
 # The same question, or at least nothing a guard may object to.
 PASSED = [
+    ("How did Ph.D. work in the U.S. begin?", "How did U.S. Ph.D. work begin?"),
+    ("How r u?", "how are you?"),
+    ("Is this a test?", "Is this an A test?"),
+    ("Where is Dragon Ball Z shown?", "Where is Dragon Ball shown?"),
     ("How do I send $1,500?", "How do I send 1.5k dollars?"),
     ("I have two cats", "I have 2 cats"),
     ("it costs 20 bucks", "it costs $20"),

@@ -1,4 +1,4 @@
-"""Another thing: a listed name, a code, an address, a quoted title.
+"""Another thing: a listed name, a code, an address, a quoted title, a letter (vitamin C / D).
 
 Names must differ both ways, within one kind: who leaves a name out may mean it still.
 """
@@ -14,7 +14,8 @@ __all__ = ("guard",)
 
 def guard(a: Analysed, b: Analysed) -> Veto | None:
     clash = (
-        (a.names != b.names and _same_kind(a.names - b.names, b.names - a.names))
+        (a.letters != b.letters and bool(a.letters and b.letters))
+        or (a.names != b.names and _same_kind(a.names - b.names, b.names - a.names))
         or _both_ways(a.codes, b.codes)
         or (a.quoted != b.quoted and _other_quote(a, b))
         or (a.unlisted != b.unlisted and _only_these_differ(a, b))
