@@ -205,23 +205,33 @@ def test_whoever_may_stand_on_a_part_beside_the_levels_does() -> None:
     assert standing == MAY_IMPORT_KV, "take out who does not import kv"
 
 
-# Within `kv`: whom each folder may import. `engine.py` beside them brings them together.
-WITHIN_KV = {
-    "prefix": set[str](),
-    "weights": set[str](),
-    "generation": {"prefix"},
-    "serving": {"prefix", "generation", "weights", "engine"},
+# Within a part: its folders, and what of the part each may import. Files beside the folders bring
+# them together.
+WITHIN = {
+    ("kv", "prefix"): set[str](),
+    ("kv", "weights"): set[str](),
+    ("kv", "generation"): {"prefix"},
+    ("kv", "serving"): {"prefix", "generation", "weights", "engine"},
+    ("meaning", "text"): set[str](),
+    ("meaning", "remote"): set[str](),
+    ("meaning", "guards"): {"text"},
+    ("meaning", "embedders"): {"remote", "in_time"},
+    ("meaning", "index"): {"embedders", "background", "native"},
+    ("meaning", "verdict"): {"guards", "text"},
+    ("meaning", "verifiers"): {"embedders", "verdict", "remote", "in_time", "native"},
+    ("meaning", "audit"): {"verdict", "guards", "text", "remote"},
 }
 
 
-@pytest.mark.parametrize("folder", WITHIN_KV)
-def test_folders_of_the_model_server_import_one_way(folder: str) -> None:
-    inside = f"thinkonce.kv.{folder}"
+@pytest.mark.parametrize(("part", "folder"), WITHIN)
+def test_folders_of_a_part_import_one_way(part: str, folder: str) -> None:
+    inside = f"thinkonce.{part}.{folder}"
     for module, file in modules():
         if not module.startswith(f"{inside}."):
             continue
-        ours = {name.split(".")[2] for name in imported(file) if name.startswith("thinkonce.kv.")}
-        extra = ours - WITHIN_KV[folder] - {folder}
+        beside = f"thinkonce.{part}."
+        ours = {name.split(".")[2] for name in imported(file) if name.startswith(beside)}
+        extra = ours - WITHIN[part, folder] - {folder}
         assert not extra, f"{module} imports {sorted(extra)}, which lie above or beside {folder}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from thinkonce.meaning.verifier import MODEL, TOKENIZER
+from thinkonce.meaning.verdict.verifier import MODEL, TOKENIZER
 
 __all__ = ("WORDS", "write_folder")
 

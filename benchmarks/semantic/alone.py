@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from labelled import LANGUAGE, Pair
 from vectors import vectors
 
-from thinkonce.meaning.calibration import logit
-from thinkonce.meaning.gist import Gist, gist
-from thinkonce.meaning.grounds import Grounds, grounds_of
-from thinkonce.meaning.learning import SHIPPED, chance
-from thinkonce.meaning.score import arounds, overlap
-from thinkonce.meaning.verdict import Candidate, Question, Ruling, read_question, rule
-from thinkonce.meaning.verifier import Verifier
+from thinkonce.meaning.text.gist import Gist, gist
+from thinkonce.meaning.verdict.calibration import logit
+from thinkonce.meaning.verdict.grounds import Grounds, grounds_of
+from thinkonce.meaning.verdict.learning import SHIPPED, chance
+from thinkonce.meaning.verdict.ruling import Candidate, Question, Ruling, read_question, rule
+from thinkonce.meaning.verdict.score import arounds, overlap
+from thinkonce.meaning.verdict.verifier import Verifier
 
 __all__ = ("REFUSED", "Alone", "cosines", "cosines_of", "ngrams")
 

@@ -23,15 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from record import Goal, Table, record
 
-from thinkonce.meaning.binomial import chance_of_at_most
-from thinkonce.meaning.budget import Budget, Event, Mode
-from thinkonce.meaning.evidence import (
+from thinkonce.meaning.audit.budget import Budget, Event, Mode
+from thinkonce.meaning.audit.evidence import (
     ALARM_BETS,
     CERTIFY_BETS,
     Alarm,
     upper_limit,
 )
-from thinkonce.meaning.learning import SHIPPED, History, chance, posterior
+from thinkonce.meaning.verdict.binomial import chance_of_at_most
+from thinkonce.meaning.verdict.learning import SHIPPED, History, chance, posterior
 
 SEED, ETA = 1, 0.05
 CLAIM = "What is certified is so at whatever moment one looks; a worse error raises an alarm."

@@ -12,9 +12,10 @@ from typing import NamedTuple, Protocol
 
 import vcache
 
-from thinkonce.meaning.budget import Budget, Draw, band_of
-from thinkonce.meaning.calibration import logit
-from thinkonce.meaning.learning import (
+from thinkonce.meaning.audit.budget import Budget, Draw
+from thinkonce.meaning.verdict.calibration import logit
+from thinkonce.meaning.verdict.grounds import band_of
+from thinkonce.meaning.verdict.learning import (
     SHIPPED,
     Belief,
     History,

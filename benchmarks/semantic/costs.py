@@ -31,8 +31,8 @@ from record import Goal, Table, record, spread
 from vectors import vectors
 
 from thinkonce import Cache
-from thinkonce.meaning.flat_index import FlatIndex
-from thinkonce.meaning.packed import pack
+from thinkonce.meaning.index.flat import FlatIndex
+from thinkonce.meaning.index.packed import pack
 
 GPTCACHE = Path(os.environ.get("BENCH_GPTCACHE_PYTHON", ".venv/gptcache/bin/python"))
 BUDGET = 0.03

@@ -23,8 +23,8 @@ from functools import lru_cache
 
 from near_misses import DATA, SAME, near_misses
 
-from thinkonce.meaning.analysis import Analysed, analyse
-from thinkonce.meaning.examine import examine
+from thinkonce.meaning.guards.examine import examine
+from thinkonce.meaning.text.analysis import Analysed, analyse
 
 SETS = ("qqp", "lcqmc", "bq_corpus", "oppo_xiaobu", "covid_pairs_zh", "pawsx_zh")
 COSTED = 4000  # pairs timed

@@ -24,10 +24,10 @@ import zstandard
 from edits import another, same
 from labelled import DATA, pairs
 
-from thinkonce.meaning.binomial import clopper_pearson
-from thinkonce.meaning.embedder import open_embedder
-from thinkonce.meaning.embeddings import Embeddings
-from thinkonce.meaning.judge import SAME, Agreement, How, Judge, sentences
+from thinkonce.meaning.audit.judge import SAME, Agreement, How, Judge, sentences
+from thinkonce.meaning.embedders.embedder import open_embedder
+from thinkonce.meaning.embedders.embeddings import Embeddings
+from thinkonce.meaning.verdict.binomial import clopper_pearson
 
 CUTS = (0.7, SAME, 0.85)
 LENGTHS = (60, 1500)  # characters of an answer

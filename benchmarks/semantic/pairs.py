@@ -24,7 +24,7 @@ from labelled import DATA, PAIR_SETS, Pair, pairs
 from measure import area, recall_at
 from record import Goal, Plot, Table, record
 
-from thinkonce.meaning.verifier import Verifier, open_verifier
+from thinkonce.meaning.verdict.verifier import Verifier, open_verifier
 
 PRECISIONS = (0.95, 0.98, 0.99)
 WANTED = {"lcqmc": 0.60, "qqp": 0.50, "bq_corpus": 0.40, "oppo_xiaobu": 0.30}  # recall at 0.95

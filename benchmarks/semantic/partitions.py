@@ -26,7 +26,7 @@ import psutil
 from thinkonce.entry import Entry, Form, Meta
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.likeness import Hint
-from thinkonce.meaning.spaces import Spaces
+from thinkonce.meaning.index.spaces import Spaces
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.rows import Rows
 from thinkonce.tiers.sqlite import SqliteTier

@@ -24,9 +24,9 @@ from labelled import DATA
 from near_misses import SAME, NearMiss, near_misses
 from record import Goal, Table, record
 
-from thinkonce.meaning.examine import examine
-from thinkonce.meaning.lexical import plain_form
-from thinkonce.meaning.verifier import open_verifier
+from thinkonce.meaning.guards.examine import examine
+from thinkonce.meaning.text.lexical import plain_form
+from thinkonce.meaning.verdict.verifier import open_verifier
 
 BUDGETS = (0.01, 0.03)
 WORDED = ("number", "unit", "negation", "direction")  # what guards alone are asked to see

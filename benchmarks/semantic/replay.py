@@ -9,7 +9,7 @@ import numpy as np
 from caches import Cache, Neighbour
 from stream import Stream
 
-from thinkonce.meaning.binomial import clopper_pearson
+from thinkonce.meaning.verdict.binomial import clopper_pearson
 
 __all__ = ("Tally", "candidates", "oracle", "replay")
 

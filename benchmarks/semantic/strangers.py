@@ -26,12 +26,12 @@ from labelled import DATA, background, folded, intents
 from record import Goal, Table, record
 from vectors import vectors
 
-from thinkonce.meaning.eligible import ineligible
-from thinkonce.meaning.examine import examine
-from thinkonce.meaning.grounds import spoken
-from thinkonce.meaning.language import language_of
-from thinkonce.meaning.lexical import plain_form
-from thinkonce.meaning.verifier import open_verifier
+from thinkonce.meaning.guards.examine import examine
+from thinkonce.meaning.text.eligible import ineligible
+from thinkonce.meaning.text.language import language_of
+from thinkonce.meaning.text.lexical import plain_form
+from thinkonce.meaning.verdict.grounds import spoken
+from thinkonce.meaning.verdict.verifier import open_verifier
 
 SETS = ("clinc150", "msmarco_dev_queries", "arena_hard", "sharegpt_v3_sample", "sogouq_sample")
 BUDGETS = (0.01, 0.03)

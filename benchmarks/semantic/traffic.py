@@ -24,16 +24,16 @@ from record import Table, record
 from replay import Tally, candidates, oracle, replay
 from stream import Mix, Stream, mixes, stream
 
-from thinkonce.meaning.analysis import analyse
-from thinkonce.meaning.budget import Budget, Mode
-from thinkonce.meaning.calibration import fit_platt, ladder, logit, tallied
-from thinkonce.meaning.examine import examine
-from thinkonce.meaning.gist import Gist, gist
-from thinkonce.meaning.grounds import Grounds, grounds_of
-from thinkonce.meaning.learning import SHIPPED, chance
-from thinkonce.meaning.score import arounds, features, overlap, shipped
-from thinkonce.meaning.verdict import Candidate, Verify, read_question, rule
-from thinkonce.meaning.verifier import Verifier, open_verifier
+from thinkonce.meaning.audit.budget import Budget, Mode
+from thinkonce.meaning.guards.examine import examine
+from thinkonce.meaning.text.analysis import analyse
+from thinkonce.meaning.text.gist import Gist, gist
+from thinkonce.meaning.verdict.calibration import fit_platt, ladder, logit, tallied
+from thinkonce.meaning.verdict.grounds import Grounds, grounds_of
+from thinkonce.meaning.verdict.learning import SHIPPED, chance
+from thinkonce.meaning.verdict.ruling import Candidate, Verify, read_question, rule
+from thinkonce.meaning.verdict.score import arounds, features, overlap, shipped
+from thinkonce.meaning.verdict.verifier import Verifier, open_verifier
 
 CONSIDERED = 3  # neighbours that are scored
 BUDGETS = (0.01, 0.03, 0.1)

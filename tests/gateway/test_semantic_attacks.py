@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from gateway.conftest import Running, Stage
 from gateway.upstream import Out, Seen, completion
 from thinkonce.likeness import Hint
-from thinkonce.meaning.lexical import fingerprint
+from thinkonce.meaning.text.lexical import fingerprint
 from thinkonce.selector import Selector
 from thinkonce.tiers.tier import Key
 
@@ -115,7 +115,7 @@ async def test_a_collision_of_vectors_is_no_hit(stage: Stage) -> None:
     assert await asked(gateway, "Where do I send my money?") == "MISS"
     meaning = meaning_of(gateway)
     vector = await asyncio.to_thread(meaning.embeddings.get, ASKED, 30.0)
-    from thinkonce.meaning.packed import packed_bytes
+    from thinkonce.meaning.index.packed import packed_bytes
 
     name = meaning.embeddings.embedder.name
     await planted_hint(gateway, embedder=name, vector=packed_bytes(vector))

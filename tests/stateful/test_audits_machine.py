@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from thinkonce.meaning.account import RESET, Account, Result
-from thinkonce.meaning.budget import Budget, Draw, Mode, Standing
-from thinkonce.meaning.grounds import Grounds
-from thinkonce.meaning.learning import SHIPPED, History, belief
+from thinkonce.meaning.audit.account import RESET, Account, Result
+from thinkonce.meaning.audit.budget import Budget, Draw, Mode, Standing
+from thinkonce.meaning.verdict.grounds import Grounds
+from thinkonce.meaning.verdict.learning import SHIPPED, History, belief
 
 GROUNDS = Grounds("en", None, None, (3.0, 2.0, 1.0), 0, "a basis")
 PROCESSES = (0, 1, 2)

@@ -24,9 +24,9 @@ sys.path[:0] = [str(ROOT / "benchmarks" / "semantic")]
 
 from rows import Floats64, Rows, questions, rarity_of, rows_of  # noqa: E402
 
-from thinkonce.meaning.calibration import choose_cut, fit_isotonic  # noqa: E402
-from thinkonce.meaning.gist import Rarity  # noqa: E402
-from thinkonce.meaning.score import FEATURES, Region, Score, shipped_path  # noqa: E402
+from thinkonce.meaning.text.gist import Rarity  # noqa: E402
+from thinkonce.meaning.verdict.calibration import choose_cut, fit_isotonic  # noqa: E402
+from thinkonce.meaning.verdict.score import FEATURES, Region, Score, shipped_path  # noqa: E402
 
 # Quantiles at which knots lie: level beyond the last hundredth, or close together at both ends.
 # Noisy labels at the very top favour the first, sound ones the second.

@@ -17,8 +17,8 @@ from labelled import LANGUAGE, PAIR_SETS, Part, folded, joined, pairs
 from replay import candidates
 from stream import Ints, Stream, with_neighbours
 
-from thinkonce.meaning.gist import Gist, Rarity, gist
-from thinkonce.meaning.score import arounds, features
+from thinkonce.meaning.text.gist import Gist, Rarity, gist
+from thinkonce.meaning.verdict.score import arounds, features
 
 __all__ = ("Rows", "questions", "rarity_of", "rows_of")
 

@@ -22,8 +22,8 @@ from labelled import LANGUAGE, PAIR_SETS, Pair, pairs  # noqa: E402
 from measure import PRECISIONS, report  # noqa: E402
 from vectors import vectors  # noqa: E402
 
-from thinkonce.meaning.gist import gist  # noqa: E402
-from thinkonce.meaning.score import Around, features, shipped  # noqa: E402
+from thinkonce.meaning.text.gist import gist  # noqa: E402
+from thinkonce.meaning.verdict.score import Around, features, shipped  # noqa: E402
 from thinkonce.meaning.verifiers.exported import Exported, verifier  # noqa: E402
 
 __all__ = ("Measured", "measured", "write_card")

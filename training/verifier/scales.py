@@ -22,11 +22,11 @@ from replay import candidates  # noqa: E402
 from rows import questions  # noqa: E402
 from stream import Stream  # noqa: E402
 
-from thinkonce.meaning.calibration import Platt, fit_platt, logit, tallied  # noqa: E402
-from thinkonce.meaning.examine import examine  # noqa: E402
-from thinkonce.meaning.score import arounds, features, shipped  # noqa: E402
-from thinkonce.meaning.verdict import CONSIDERED, VERIFIED, Question, read_question  # noqa: E402
-from thinkonce.meaning.verifier import CALIBRATION, Scale  # noqa: E402
+from thinkonce.meaning.guards.examine import examine  # noqa: E402
+from thinkonce.meaning.verdict.calibration import Platt, fit_platt, logit, tallied  # noqa: E402
+from thinkonce.meaning.verdict.ruling import CONSIDERED, VERIFIED, Question, read_question  # noqa: E402
+from thinkonce.meaning.verdict.score import arounds, features, shipped  # noqa: E402
+from thinkonce.meaning.verdict.verifier import CALIBRATION, Scale  # noqa: E402
 from thinkonce.meaning.verifiers.exported import verifier  # noqa: E402
 
 __all__ = ("fitted",)

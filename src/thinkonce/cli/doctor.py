@@ -90,7 +90,7 @@ def _ready(settings: Settings) -> Iterator[Finding]:
 def _verifier(settings: Settings) -> Iterator[Finding]:
     if not settings.compares or settings.semantic.verifier != "shipped":
         return
-    from thinkonce.meaning.verifier import installed
+    from thinkonce.meaning.verdict.verifier import installed
 
     if installed(data_folder(settings.data.dir)) is None:
         says = "no verifier is installed: only questions in the same plain words are answered"

@@ -116,7 +116,7 @@ class StoreFileView:
 
     def reset_audits(self, namespace: str | None, tenant: str | None) -> int:
         # Only here: it brings all that compares questions.
-        from thinkonce.meaning.resetting import reset_stored
+        from thinkonce.meaning.audit.resetting import reset_stored
 
         file = self._opened()
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from thinkonce.entry import Entry
 from thinkonce.likeness import Hint, Matched, Wording
-from thinkonce.meaning.eligible import Ineligible, ineligible
+from thinkonce.meaning.text.eligible import Ineligible, ineligible
 from thinkonce.tiers.tier import Key
 
 if TYPE_CHECKING:

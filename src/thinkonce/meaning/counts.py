@@ -7,8 +7,8 @@ from collections import Counter
 
 from thinkonce.host.fork import free_after_fork, on_fork
 from thinkonce.meaning.compared import Compared
-from thinkonce.meaning.eligible import Ineligible
 from thinkonce.meaning.finding import Finding
+from thinkonce.meaning.text.eligible import Ineligible
 
 __all__ = ("CROWDED", "Counts")
 

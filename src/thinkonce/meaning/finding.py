@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkonce.likeness import Matched
-from thinkonce.meaning.account import Account
-from thinkonce.meaning.budget import Draw
-from thinkonce.meaning.verdict import Judged, Ruling
+from thinkonce.meaning.audit.account import Account
+from thinkonce.meaning.audit.budget import Draw
+from thinkonce.meaning.verdict.ruling import Judged, Ruling
 
 __all__ = ("Finding", "Place")
 

@@ -19,26 +19,27 @@ import msgspec
 from thinkonce.entry import Entry, Meta
 from thinkonce.host.fork import on_fork
 from thinkonce.likeness import Hint, Matched, Wording
-from thinkonce.meaning.account import Account
-from thinkonce.meaning.agreement import Origin, Vouching
-from thinkonce.meaning.audits import Audits
+from thinkonce.meaning.audit.account import Account
+from thinkonce.meaning.audit.agreement import Vouching
+from thinkonce.meaning.audit.audits import Audits
+from thinkonce.meaning.audit.refuted import By, pair_of
 from thinkonce.meaning.compared import Promise, Promises
 from thinkonce.meaning.comparison import Comparison
 from thinkonce.meaning.counts import Counts
 from thinkonce.meaning.diversity import Diversity
-from thinkonce.meaning.eligible import ineligible
-from thinkonce.meaning.embeddings import Embeddings, Vector
-from thinkonce.meaning.examine import examine
+from thinkonce.meaning.embedders.embeddings import Embeddings, Vector
 from thinkonce.meaning.finding import Finding, Place
-from thinkonce.meaning.lexical import fingerprint, plain_form
-from thinkonce.meaning.packed import packed_bytes
-from thinkonce.meaning.refuted import By, pair_of
+from thinkonce.meaning.guards.examine import examine
+from thinkonce.meaning.index.packed import packed_bytes
+from thinkonce.meaning.index.space import Space
 from thinkonce.meaning.rulebook import Rulebook
-from thinkonce.meaning.space import Space
 from thinkonce.meaning.stored import Stored
+from thinkonce.meaning.text.eligible import ineligible
+from thinkonce.meaning.text.lexical import fingerprint, plain_form
 from thinkonce.meaning.told import told_of
 from thinkonce.meaning.unanswered import Unanswered
-from thinkonce.meaning.verdict import (
+from thinkonce.meaning.verdict.origin import Origin
+from thinkonce.meaning.verdict.ruling import (
     Candidate,
     Judged,
     Permits,
@@ -47,7 +48,7 @@ from thinkonce.meaning.verdict import (
     Ruling,
     rule,
 )
-from thinkonce.meaning.verification import Verification
+from thinkonce.meaning.verifiers.verification import Verification
 from thinkonce.outcome import Match
 from thinkonce.tiers.tier import Key
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
-from thinkonce.meaning.audits import Audits
-from thinkonce.meaning.chat import Chat
-from thinkonce.meaning.embedder import open_embedder
-from thinkonce.meaning.embeddings import Embeddings
-from thinkonce.meaning.judge import Judge
+from thinkonce.meaning.audit.audits import Audits
+from thinkonce.meaning.audit.judge import Judge
+from thinkonce.meaning.embedders.embedder import open_embedder
+from thinkonce.meaning.embedders.embeddings import Embeddings
+from thinkonce.meaning.index.spaces import Spaces
 from thinkonce.meaning.matching import Meaning
+from thinkonce.meaning.remote.chat import Chat
 from thinkonce.meaning.rulebook import Rulebook
-from thinkonce.meaning.spaces import Spaces
 from thinkonce.meaning.stored import Stored
-from thinkonce.meaning.verification import Verification
-from thinkonce.meaning.verifier import open_verifier
+from thinkonce.meaning.verdict.verifier import open_verifier
+from thinkonce.meaning.verifiers.verification import Verification
 from thinkonce.settings.semantic import Namespace, Semantic
 from thinkonce.tiers.memory import MemoryTier
 from thinkonce.tiers.tier import StoreTier, Tier

@@ -7,14 +7,14 @@ from functools import lru_cache
 
 from thinkonce.entry import Meta
 from thinkonce.likeness import Wording
-from thinkonce.meaning.account import Account
-from thinkonce.meaning.audits import Audits
-from thinkonce.meaning.budget import Mode
-from thinkonce.meaning.embedder import Embedder
+from thinkonce.meaning.audit.account import Account
+from thinkonce.meaning.audit.audits import Audits
+from thinkonce.meaning.audit.budget import Mode
+from thinkonce.meaning.embedders.embedder import Embedder
 from thinkonce.meaning.finding import Place
-from thinkonce.meaning.grounds import Grounds, grounds_of, spoken
-from thinkonce.meaning.verdict import Question
-from thinkonce.meaning.verifier import Verifier
+from thinkonce.meaning.verdict.grounds import Grounds, grounds_of, spoken
+from thinkonce.meaning.verdict.ruling import Question
+from thinkonce.meaning.verdict.verifier import Verifier
 from thinkonce.settings.semantic import Namespace, Semantic
 
 __all__ = ("Rulebook",)

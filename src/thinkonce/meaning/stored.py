@@ -12,15 +12,15 @@ from functools import lru_cache
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry
 from thinkonce.errors import TierError
-from thinkonce.meaning.agreement import Origin
-from thinkonce.meaning.embeddings import Vector
-from thinkonce.meaning.flat_index import Near
-from thinkonce.meaning.hidden import is_hidden
-from thinkonce.meaning.lexical import fingerprint
-from thinkonce.meaning.score import Around, arounds
-from thinkonce.meaning.space import Space
-from thinkonce.meaning.spaces import Spaces
-from thinkonce.meaning.verdict import CONSIDERED, Candidate, Question, read_question
+from thinkonce.meaning.embedders.embeddings import Vector
+from thinkonce.meaning.index.flat import Near
+from thinkonce.meaning.index.space import Space
+from thinkonce.meaning.index.spaces import Spaces
+from thinkonce.meaning.text.hidden import is_hidden
+from thinkonce.meaning.text.lexical import fingerprint
+from thinkonce.meaning.verdict.origin import Origin
+from thinkonce.meaning.verdict.ruling import CONSIDERED, Candidate, Question, read_question
+from thinkonce.meaning.verdict.score import Around, arounds
 from thinkonce.tiers.tier import Tier
 
 __all__ = ("Stored",)

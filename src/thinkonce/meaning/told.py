@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from thinkonce.meaning.audits import Tallied
+from thinkonce.meaning.audit.audits import Tallied
 from thinkonce.meaning.diversity import Crowded
 
 if TYPE_CHECKING:

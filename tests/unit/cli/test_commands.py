@@ -39,6 +39,7 @@ PROMISED = {
     "ls",
     "show",
     "purge",
+    "reset-audits",
     "explain",
     "preload",
     "export",

@@ -9,13 +9,13 @@ import pytest
 
 from thinkonce.cli import main
 from thinkonce.clock import SYSTEM
-from thinkonce.meaning.audits import Audits
-from thinkonce.meaning.budget import Mode
-from thinkonce.meaning.calibration import Platt
-from thinkonce.meaning.grounds import Grounds
-from thinkonce.meaning.judge import Judge
-from thinkonce.meaning.verdict import Judged
-from thinkonce.meaning.verifier import Scale
+from thinkonce.meaning.audit.audits import Audits
+from thinkonce.meaning.audit.budget import Mode
+from thinkonce.meaning.audit.judge import Judge
+from thinkonce.meaning.verdict.calibration import Platt
+from thinkonce.meaning.verdict.grounds import Grounds
+from thinkonce.meaning.verdict.ruling import Judged
+from thinkonce.meaning.verdict.verifier import Scale
 from thinkonce.store_file import open_file
 from thinkonce.tiers.keyring import Keyring
 

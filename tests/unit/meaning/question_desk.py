@@ -11,9 +11,9 @@ import numpy as np
 
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.likeness import Hint
-from thinkonce.meaning.lexical import fingerprint
-from thinkonce.meaning.packed import packed_bytes
-from thinkonce.meaning.spaces import Spaces
+from thinkonce.meaning.index.packed import packed_bytes
+from thinkonce.meaning.index.spaces import Spaces
+from thinkonce.meaning.text.lexical import fingerprint
 from thinkonce.testing.clock import FakeClock
 from thinkonce.testing.entries import entry_of, hint_of, key_of
 from thinkonce.tiers.memory import MemoryTier

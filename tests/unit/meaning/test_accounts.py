@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from thinkonce.meaning import accounts as accounts_module
-from thinkonce.meaning.account import Account
-from thinkonce.meaning.audits import Audits
-from thinkonce.meaning.budget import Mode
-from thinkonce.meaning.grounds import Grounds
-from thinkonce.meaning.judge import Agreement, How, Judge
-from thinkonce.meaning.verdict import Judged, Ruling
+from thinkonce.meaning.audit import accounts as accounts_module
+from thinkonce.meaning.audit.account import Account
+from thinkonce.meaning.audit.audits import Audits
+from thinkonce.meaning.audit.budget import Mode
+from thinkonce.meaning.audit.judge import Agreement, How, Judge
+from thinkonce.meaning.verdict.grounds import Grounds
+from thinkonce.meaning.verdict.ruling import Judged, Ruling
 
 GROUNDS = Grounds("en", None, None, (3.0, 2.0, 1.0), 0, "a basis")
 LONG = 20.0

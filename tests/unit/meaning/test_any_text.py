@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkonce.meaning.analysis import Analysed, analyse
-from thinkonce.meaning.eligible import ineligible
-from thinkonce.meaning.examine import examine
+from thinkonce.meaning.guards.examine import examine
+from thinkonce.meaning.text.analysis import Analysed, analyse
+from thinkonce.meaning.text.eligible import ineligible
 
 # Any code point, lone surrogates and NUL among them; and texts of pieces the rules look for.
 ANY = st.text(st.characters(exclude_categories=()), max_size=60)

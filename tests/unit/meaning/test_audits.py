@@ -11,15 +11,15 @@ from typing import Protocol
 import pytest
 
 from thinkonce.errors import TierError
-from thinkonce.meaning import account as account_module
-from thinkonce.meaning.account import HEAD, RESET, Account, Result
-from thinkonce.meaning.audits import MOST_WAITING, REFRESH, TRY_AGAIN, Audits
-from thinkonce.meaning.budget import ALARMS, Draw, Event, Mode, Standing
-from thinkonce.meaning.calibration import Platt
-from thinkonce.meaning.grounds import Grounds
-from thinkonce.meaning.judge import Agreement, How, Judge
-from thinkonce.meaning.verdict import Judged, Ruling
-from thinkonce.meaning.verifier import Scale
+from thinkonce.meaning.audit import account as account_module
+from thinkonce.meaning.audit.account import HEAD, RESET, Account, Result
+from thinkonce.meaning.audit.audits import MOST_WAITING, REFRESH, TRY_AGAIN, Audits
+from thinkonce.meaning.audit.budget import ALARMS, Draw, Event, Mode, Standing
+from thinkonce.meaning.audit.judge import Agreement, How, Judge
+from thinkonce.meaning.verdict.calibration import Platt
+from thinkonce.meaning.verdict.grounds import Grounds
+from thinkonce.meaning.verdict.ruling import Judged, Ruling
+from thinkonce.meaning.verdict.verifier import Scale
 from thinkonce.testing import FakeClock
 
 LONG = 20.0

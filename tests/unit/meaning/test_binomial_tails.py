@@ -4,7 +4,7 @@ from math import comb, inf, log
 
 import pytest
 
-from thinkonce.meaning.binomial import chance_of_at_most, clopper_pearson, log_sum_exp
+from thinkonce.meaning.verdict.binomial import chance_of_at_most, clopper_pearson, log_sum_exp
 
 
 @pytest.mark.parametrize(("wrong", "of", "rate"), [(0, 7, 0.3), (3, 12, 0.25), (11, 12, 0.9)])

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from thinkonce.errors import ConfigError
-from thinkonce.meaning.budget import ALARMS, Budget, Draw, Event, Mode, Standing, band_of
-from thinkonce.meaning.misjudgement import Misjudgement, measured
+from thinkonce.meaning.audit.budget import ALARMS, Budget, Draw, Event, Mode, Standing
+from thinkonce.meaning.audit.misjudgement import Misjudgement, measured
+from thinkonce.meaning.verdict.grounds import band_of
 
 
 def budget(mode: Mode = Mode.CALIBRATED, max_error: float = 0.05, steps: int = 3) -> Budget:

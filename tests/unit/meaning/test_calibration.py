@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkonce.meaning.calibration import (
+from thinkonce.meaning.verdict.calibration import (
     Curve,
     choose_cut,
     fit_isotonic,

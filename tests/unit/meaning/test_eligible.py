@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thinkonce.meaning.eligible import MAX_CHARACTERS, Ineligible, ineligible
+from thinkonce.meaning.text.eligible import MAX_CHARACTERS, Ineligible, ineligible
 
 REFUSED = {
     Ineligible.LENGTH: ["how do i do it " * 40],

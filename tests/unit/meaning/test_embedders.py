@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from thinkonce.errors import ConfigError
-from thinkonce.meaning.embedder import EmbedderError, open_embedder, unit_rows
+from thinkonce.meaning.embedders.embedder import EmbedderError, open_embedder, unit_rows
 
 ODD = ["", " ", "\0", "🙂🙂", "\ud800", "a\0b", "x" * 100_000, "你好", "‮"]
 

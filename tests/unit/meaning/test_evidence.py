@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkonce.meaning.evidence import (
+from thinkonce.meaning.audit.evidence import (
     CERTIFY_BETS,
     Alarm,
     Stretch,

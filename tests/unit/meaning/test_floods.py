@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from thinkonce.likeness import Hint
-from thinkonce.meaning.holdings import Holdings
-from thinkonce.meaning.lexical import fingerprint
-from thinkonce.meaning.packed import packed_bytes
-from thinkonce.meaning.space import Space
-from thinkonce.meaning.spaces import Spaces
+from thinkonce.meaning.index.holdings import Holdings
+from thinkonce.meaning.index.packed import packed_bytes
+from thinkonce.meaning.index.space import Space
+from thinkonce.meaning.index.spaces import Spaces
+from thinkonce.meaning.index.wordings import MOST_ALIKE, Wordings
 from thinkonce.meaning.stored import MOST_OF_CROWD, MOST_OF_MEMBER, WIDELY, Stored
-from thinkonce.meaning.wordings import MOST_ALIKE, Wordings
+from thinkonce.meaning.text.lexical import fingerprint
 from thinkonce.testing.clock import FakeClock
 from thinkonce.testing.entries import entry_of, hint_of, key_of
 from thinkonce.tiers.memory import MemoryTier

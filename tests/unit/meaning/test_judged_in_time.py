@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from thinkonce.circuit import FAILURES_IN_A_ROW, PAUSE_SECONDS
-from thinkonce.meaning.verification import MOST_WAITING, REMEMBERED, Verification
-from thinkonce.meaning.verifier import Scales
+from thinkonce.meaning.verdict.verifier import Scales
+from thinkonce.meaning.verifiers.verification import MOST_WAITING, REMEMBERED, Verification
 from thinkonce.testing import FakeClock
 
 LONG = 20.0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkonce.meaning.calibration import sigmoid
-from thinkonce.meaning.learning import (
+from thinkonce.meaning.verdict.calibration import sigmoid
+from thinkonce.meaning.verdict.learning import (
     SHIPPED,
     History,
     Observations,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from thinkonce.meaning.lexical import FINGERPRINT_BYTES, fingerprint, plain_form
-from thinkonce.meaning.tokens import simplified, sole_forms
+from thinkonce.meaning.text.lexical import FINGERPRINT_BYTES, fingerprint, plain_form
+from thinkonce.meaning.text.tokens import simplified, sole_forms
 
 
 @pytest.mark.parametrize(

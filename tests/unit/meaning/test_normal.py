@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from thinkonce.meaning.analysis import analyse
-from thinkonce.meaning.language import Language, language_of, same_language
+from thinkonce.meaning.text.analysis import analyse
+from thinkonce.meaning.text.language import Language, language_of, same_language
 
 FORMS = [
     ("Hi! Could you tell me: what's the LIMIT??", "what is the limit"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thinkonce.meaning.analysis import analyse
+from thinkonce.meaning.text.analysis import analyse
 
 AMOUNTS = [
     ("1,500", ("1500", "")),

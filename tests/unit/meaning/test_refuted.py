@@ -9,8 +9,8 @@ import pytest
 
 from thinkonce.errors import TierError
 from thinkonce.host.mapfile import HostFile, host_path
-from thinkonce.meaning import refuted as refuted_module
-from thinkonce.meaning.refuted import PAIR_BYTES, By, Refuted, pair_of
+from thinkonce.meaning.audit import refuted as refuted_module
+from thinkonce.meaning.audit.refuted import PAIR_BYTES, By, Refuted, pair_of
 from thinkonce.tiers import ledger_table
 from thinkonce.tiers.sqlite import SqliteTier
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from thinkonce.meaning.gist import Rarity, gist
-from thinkonce.meaning.score import (
+from thinkonce.meaning.text.gist import Rarity, gist
+from thinkonce.meaning.verdict.score import (
     FEATURES,
     Around,
     Score,

@@ -16,8 +16,8 @@ from caches import Learner, Ours, Threshold, VCache
 from replay import Tally, oracle, replay
 from stream import NEAREST, Stream, mixes
 
-from thinkonce.meaning.budget import Budget, Mode
-from thinkonce.meaning.calibration import logit, sigmoid
+from thinkonce.meaning.audit.budget import Budget, Mode
+from thinkonce.meaning.verdict.calibration import logit, sigmoid
 
 GROUPS, MEMBERS = 40, 60
 

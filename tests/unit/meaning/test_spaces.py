@@ -16,9 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from thinkonce.meaning import space as space_module
-from thinkonce.meaning import spaces as spaces_module
-from thinkonce.meaning.packed import packed_bytes
+from thinkonce.meaning.index import space as space_module
+from thinkonce.meaning.index import spaces as spaces_module
+from thinkonce.meaning.index.packed import packed_bytes
 from thinkonce.selector import Selector
 from thinkonce.testing.clock import FakeClock
 from thinkonce.testing.entries import hint_of, key_of

@@ -13,8 +13,8 @@ import pytest
 
 from thinkonce.circuit import FAILURES_IN_A_ROW, PAUSE_SECONDS
 from thinkonce.clock import Clock
-from thinkonce.meaning.embedder import Vectors
-from thinkonce.meaning.embeddings import MOST_WAITING, Embeddings
+from thinkonce.meaning.embedders.embedder import Vectors
+from thinkonce.meaning.embedders.embeddings import MOST_WAITING, Embeddings
 
 LONG = 20.0
 

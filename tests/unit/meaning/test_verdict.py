@@ -8,12 +8,12 @@ from functools import partial
 import msgspec
 import pytest
 
-from thinkonce.meaning.calibration import Platt, Tally, logit
-from thinkonce.meaning.grounds import SAME_WORDS, UNCALIBRATED, Grounds, grounds_of, spoken
-from thinkonce.meaning.language import Language
-from thinkonce.meaning.learning import SHIPPED, History, chance, posterior
-from thinkonce.meaning.score import Around, arounds
-from thinkonce.meaning.verdict import (
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.language import Language
+from thinkonce.meaning.verdict.calibration import Platt, Tally, logit
+from thinkonce.meaning.verdict.grounds import SAME_WORDS, UNCALIBRATED, Grounds, grounds_of, spoken
+from thinkonce.meaning.verdict.learning import SHIPPED, History, chance, posterior
+from thinkonce.meaning.verdict.ruling import (
     VERIFIED,
     Candidate,
     Refusal,
@@ -22,8 +22,8 @@ from thinkonce.meaning.verdict import (
     read_question,
     rule,
 )
-from thinkonce.meaning.verifier import Scale, Scales
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.verdict.score import Around, arounds
+from thinkonce.meaning.verdict.verifier import Scale, Scales
 
 CUTS = (3.0, 2.0, 1.0)
 PLAIN = Scale(Platt(1.0, 0.0))

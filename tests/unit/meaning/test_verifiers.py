@@ -17,8 +17,8 @@ import msgspec
 import pytest
 
 from thinkonce.errors import ConfigError
-from thinkonce.meaning.calibration import Platt, Tally
-from thinkonce.meaning.verifier import (
+from thinkonce.meaning.verdict.calibration import Platt, Tally
+from thinkonce.meaning.verdict.verifier import (
     ACCEPTS,
     CALIBRATION,
     KINDS,
@@ -98,10 +98,9 @@ def test_verifier_and_graph_index_live_in_one_process_in_either_order(tmp_path: 
     """Loaded in the other order their native libraries end the process."""
     pytest.importorskip("usearch")
     folder = write_folder(tmp_path)
-    index = "import thinkonce.meaning.graph_index; "
-    verifier = (
-        f"from thinkonce.meaning.verifier import open_verifier; open_verifier({str(folder)!r})"
-    )
+    index = "import thinkonce.meaning.index.graph; "
+    opening = "from thinkonce.meaning.verdict.verifier import open_verifier"
+    verifier = f"{opening}; open_verifier({str(folder)!r})"
     for program in (index + verifier, verifier + "; " + index):
         ended = ends(program)
         assert ended.returncode == 0, ended.stderr
@@ -111,7 +110,7 @@ def test_verifier_and_graph_index_live_in_one_process_in_either_order(tmp_path: 
 def test_where_the_process_has_usearch_already_the_verifier_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("usearch")
     folder = str(write_folder(tmp_path / "verifier"))
-    begins = "import usearch.index; from thinkonce.meaning.verifier import open_verifier; "
+    begins = "import usearch.index; from thinkonce.meaning.verdict.verifier import open_verifier; "
     ended = ends(begins + f"open_verifier({folder!r})")
     assert "ConfigError" in ended.stderr
     assert "before usearch" in ended.stderr
@@ -143,7 +142,7 @@ def test_a_word_that_names_nothing_is_refused() -> None:
 def test_what_ships_is_found_in_the_data_folder_and_its_absence_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thinkonce.meaning.verifier.WEIGHTS", tmp_path / "nowhere")
+    monkeypatch.setattr("thinkonce.meaning.verdict.verifier.WEIGHTS", tmp_path / "nowhere")
     assert open_verifier(data=tmp_path) is None
     write_folder(tmp_path / "verifier")
     found = open_verifier(data=tmp_path)

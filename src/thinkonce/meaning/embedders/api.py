@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from thinkonce.meaning.calls import CallError, Calls, model_of
-from thinkonce.meaning.embedder import EmbedderError, Vectors, embeddable, unit_rows
+from thinkonce.meaning.embedders.embedder import EmbedderError, Vectors, embeddable, unit_rows
+from thinkonce.meaning.remote.calls import CallError, Calls, model_of
 
 __all__ = ("embedder",)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkonce.errors import ConfigError
-from thinkonce.meaning.embedder import Vectors, embeddable, unit_rows
+from thinkonce.meaning.embedders.embedder import Vectors, embeddable, unit_rows
 
 __all__ = ("embedder",)
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from thinkonce.errors import ConfigError
-from thinkonce.meaning.embedder import Vectors, embeddable, unit_rows
+from thinkonce.meaning.embedders.embedder import Vectors, embeddable, unit_rows
 
 __all__ = ("embedder",)
 

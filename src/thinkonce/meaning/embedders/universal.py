@@ -13,7 +13,7 @@ from typing import Any
 
 from thinkonce.errors import ConfigError
 from thinkonce.host.fork import free_after_fork, on_fork
-from thinkonce.meaning.embedder import Vectors, embeddable, unit_rows
+from thinkonce.meaning.embedders.embedder import Vectors, embeddable, unit_rows
 
 __all__ = ("embedder",)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from thinkonce.meaning.analysis import Analysed
 from thinkonce.meaning.guards import (
     asks,
     dates,
@@ -23,7 +22,8 @@ from thinkonce.meaning.guards import (
     signs,
     units,
 )
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.analysis import Analysed
 
 __all__ = ("GUARDS", "Guard")
 

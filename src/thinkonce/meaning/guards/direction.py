@@ -5,10 +5,10 @@ Order elsewhere is no evidence.
 
 from __future__ import annotations
 
-from thinkonce.meaning.analysis import Analysed
-from thinkonce.meaning.exchange import exchanged
-from thinkonce.meaning.turns import turned
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.guards.exchange import exchanged
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.analysis import Analysed
+from thinkonce.meaning.text.turns import turned
 
 __all__ = ("guard",)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from thinkonce.meaning.analysis import Analysed
-from thinkonce.meaning.language import Language, same_language
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.analysis import Analysed
+from thinkonce.meaning.text.language import Language, same_language
 
 __all__ = ("guard", "script")
 

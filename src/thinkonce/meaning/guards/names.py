@@ -5,9 +5,9 @@ Names must differ both ways, within one kind: who leaves a name out may mean it 
 
 from __future__ import annotations
 
-from thinkonce.meaning.analysis import Analysed
 from thinkonce.meaning.guards.nearness import CLASH, overlap
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.analysis import Analysed
 
 __all__ = ("guard",)
 

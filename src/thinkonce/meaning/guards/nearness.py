@@ -7,7 +7,7 @@ chosen on one half of five labelled sets and reported on the other.
 
 from __future__ import annotations
 
-from thinkonce.meaning.analysis import Analysed
+from thinkonce.meaning.text.analysis import Analysed
 
 __all__ = ("CLASH", "LACK", "overlap")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from thinkonce.meaning.analysis import Analysed
 from thinkonce.meaning.guards.nearness import CLASH, overlap
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.analysis import Analysed
 
 __all__ = ("antonym", "comparative", "modality", "scope")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from thinkonce.meaning.analysis import Analysed
 from thinkonce.meaning.guards.nearness import CLASH, overlap
-from thinkonce.meaning.tokens import table
-from thinkonce.meaning.veto import Veto
+from thinkonce.meaning.guards.veto import Veto
+from thinkonce.meaning.text.analysis import Analysed
+from thinkonce.meaning.text.tokens import table
 
 __all__ = ("guard",)
 

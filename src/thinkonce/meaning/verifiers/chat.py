@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from thinkonce.meaning.calls import CallError
-from thinkonce.meaning.chat import Chat
-from thinkonce.meaning.verifier import Scales, VerifierError
+from thinkonce.meaning.remote.calls import CallError
+from thinkonce.meaning.remote.chat import Chat
+from thinkonce.meaning.verdict.verifier import Scales, VerifierError
 
 __all__ = ("ChatVerifier", "verifier")
 

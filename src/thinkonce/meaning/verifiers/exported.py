@@ -14,7 +14,7 @@ import numpy as np
 
 from thinkonce.errors import ConfigError
 from thinkonce.meaning.native import refuse_after_usearch
-from thinkonce.meaning.verifier import (
+from thinkonce.meaning.verdict.verifier import (
     CALIBRATION,
     MODEL,
     TOKENIZER,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkonce.errors import ConfigError
-from thinkonce.meaning.verifier import CALIBRATION, Scales, read_scales
+from thinkonce.meaning.verdict.verifier import CALIBRATION, Scales, read_scales
 from thinkonce.meaning.verifiers.exported import LONGEST, files_digest, one_logit
 
 __all__ = ("Transformer", "verifier")

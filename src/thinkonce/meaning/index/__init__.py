@@ -1,0 +1,1 @@
+"""Where questions are found again: vectors and fingerprints, by partition."""
