@@ -8,8 +8,9 @@ import json
 import pytest
 
 from gateway.conftest import Running, Stage, until
-from gateway.upstream import Out, Seen, Upstream, completion
+from gateway.upstream import Out, Seen, Upstream, answer, completion
 from gateway.wire import Line, asked, connections, line
+from thinkonce.web.protocol import MOST_PIPELINED
 
 BODY = b'{"model":"priced","messages":[]}'
 GOOD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
@@ -41,6 +42,7 @@ ODD = {
     "a length with a sign": GOOD + b"content-length: +2\r\n\r\n{}",
     "a length in hex": GOOD + b"content-length: 0x2\r\n\r\n{}",
     "a length beyond 64 bits": GOOD + b"content-length: 99999999999999999999\r\n\r\n{}",
+    "a length of thousands of digits": GOOD + b"content-length: %b9\r\n\r\n" % (b"0" * 5000),
     "a folded line": GOOD + b"x-a: b\r\n c: d\r\n" + LENGTH + b"\r\n" + BODY,
     "a folded length": GOOD + b"content-length:\r\n 32\r\n\r\n" + BODY,
     "a space before the colon": GOOD + b"content-length : 32\r\n\r\n" + BODY,
@@ -117,6 +119,21 @@ async def test_trailers_without_end_are_refused(gateway: Running) -> None:
         assert await client.status() == 400
 
 
+async def test_trailers_behind_a_large_body_are_bounded_and_kept_by_nobody(
+    gateway: Running,
+) -> None:
+    body = asked().partition(b"\r\n\r\n")[2] + b" " * 100_000
+    head = GOOD + b"content-type: application/json\r\n" + CHUNKED
+    request = head + b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+    async with line(gateway) as client:
+        assert await client.ask(request + b"x-trailer: y\r\n" * 1000 + b"\r\n") == "MISS"
+        (link,) = connections(gateway)
+        assert link.headers == []
+        await client.send(request)
+        client.writer.write(b"x-trailer: y\r\n" * 50_000)
+        assert await client.status() == 400
+
+
 async def test_a_chunk_may_announce_more_than_a_body_may_hold_and_is_refused_when_it_does(
     stage: Stage,
 ) -> None:
@@ -124,6 +141,39 @@ async def test_a_chunk_may_announce_more_than_a_body_may_hold_and_is_refused_whe
     async with line(gateway) as client:
         client.writer.write(GOOD + CHUNKED + b"7fffffffffffffff\r\n" + b"x" * 5000)
         assert await client.status() == 413
+
+
+# -- requests that wait for the answers before theirs --------------------------------------
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def answers_behind_a_slow_one(stage: Stage, count: int, last: bytes) -> int:
+    """How many answers come to a slow request, so many behind it, and `last`."""
+    gateway, go_on = await stage.gateway(), asyncio.Event()
+
+    async def slow(seen: Seen, out: Out) -> None:
+        await go_on.wait()
+        await answer(seen, out)
+
+    stage.upstream.script = slow
+    async with line(gateway) as client, asyncio.timeout(10):
+        await client.send(asked() + HEALTH * count + last)
+        await until(lambda: stage.upstream.calls == 1)
+        (link,) = connections(gateway)
+        assert len(link.pipeline) <= MOST_PIPELINED
+        go_on.set()
+        return (await client.reader.read()).count(b"HTTP/1.1 200 ")
+
+
+async def test_as_many_requests_as_may_wait_on_a_connection_are_answered(stage: Stage) -> None:
+    last = HEALTH.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    most = MOST_PIPELINED
+    assert await answers_behind_a_slow_one(stage, most - 1, last) == most + 1
+
+
+async def test_of_more_requests_than_may_wait_on_a_connection_none_is_held(stage: Stage) -> None:
+    assert await answers_behind_a_slow_one(stage, 5000, HEALTH) == MOST_PIPELINED + 1
 
 
 # -- what becomes a header or a line of the log ------------------------------------------

@@ -25,6 +25,11 @@ __all__ = ("LimitedProtocol",)
 # What a body in chunks may take besides its content: sizes, extensions, trailers. Bytes, and as
 # many more for each byte of content (a chunk of one byte takes five).
 FRAMING, FRAMING_A_BYTE = 64 * 1024, 8
+# How many of those bytes may come with no byte of content between them: trailers have none.
+BARE = 64 * 1024
+# Requests that wait on a connection for the answers before theirs.
+MOST_PIPELINED = 64
+MOST_DIGITS = 20  # of a length; the parser takes any number of zeros in front of it, `int` does not
 # What a connection that was refused when it came has to take its answer and go.
 LINGER_SECONDS = 0.5
 
@@ -52,6 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # what came of it: of all bytes, of content, and as the timer saw it last.
     _began = 0.0
     _came = _content = _seen = 0
+    _bare = 0  # bytes of its body's framing since the last of its content
     _request_timer: Any = None
     _write_timer: Any = None
     _linger_timer: Any = None
@@ -113,13 +119,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self._began = 0.0
 
     def _feed(self, data: bytes) -> None:
-        received = self._open_head + len(data)
+        received, content = self._open_head + len(data), self._content
+        continued = None if self._open_head else self.scope
         self._suspect, self._ended = received > self.edge.limits.header_limit, False
         self._came += len(data)
         super().data_received(data)
         if self.scope is not None and "method" in self.scope:
             self._open_head = 0
             if not self._between:
+                is_bare = self.scope is continued and self._content == content
+                self._bare = self._bare + len(data) if is_bare else 0
                 self._check_framing()
             return
         # Behind a whole request it is unknown where this head began: count what is parsed.
@@ -129,14 +138,16 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._between = False
-        self._began, self._came, self._content, self._seen = 0.0, 0, 0, 0
+        self._began, self._came, self._content, self._seen, self._bare = 0.0, 0, 0, 0, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         state: dict[str, Any] = cast(Any, self.scope)["state"]
         if self._suspect and _size(self.headers) > self.edge.limits.header_limit:
             state[OVERSIZED] = self._refusal
-        _check_coding(self.headers)
+        _check_framing_of(self.headers)
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise HttpParserError("so many requests wait already")
         if not self.url.startswith(b"/"):
             self.headers[:] = _with_authority(self.url, self.headers)
         super().on_headers_complete()
@@ -147,7 +158,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._body_left = _length_of(self.headers)
         # What comes from here on are trailers. They are read by nobody: merged into the headers,
         # they could name another credential than was looked at (RFC 9110, 6.5.1).
-        self.headers = []
+        self.headers = _UNREAD
 
     def on_body(self, body: bytes) -> None:
         self._content += len(body)
@@ -162,9 +173,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refuse(_bad("not HTTP: the request cannot be parsed"))
 
     def _check_framing(self) -> None:
-        """A chunk's extensions are read by nobody, and so they are in no limit of the parser's."""
+        """Chunks' extensions and trailers are read by nobody: no limit of the parser's holds."""
         around = self._came - self._content - self.edge.limits.header_limit
-        if around > FRAMING + FRAMING_A_BYTE * self._content and not self.transport.is_closing():
+        too_much = around > FRAMING + FRAMING_A_BYTE * self._content or self._bare > BARE
+        if too_much and not self.transport.is_closing():
             self._refuse(_bad("body: its chunks take much more room than what is in them"))
 
     def _without_body(self, data: bytes) -> bytes:
@@ -274,6 +286,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
+class _Unread(list[tuple[bytes, bytes]]):
+    """In place of a request's headers: for each byte of a trailer, tuples would take forty."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        pass
+
+
+_UNREAD = _Unread()
+
+
 class _Parser(HttpRequestParser):
     """Leaves it to its protocol what comes behind a request that asks for another protocol."""
 
@@ -290,11 +312,16 @@ class _Parser(HttpRequestParser):
             self._protocol.rest = data[asked.args[0] :]
 
 
-def _check_coding(headers: list[tuple[bytes, bytes]]) -> None:
-    """Raises HttpParserError for a body that would have to be unpacked (RFC 9112, 6.1)."""
+def _check_framing_of(headers: list[tuple[bytes, bytes]]) -> None:
+    """Raises HttpParserError for a body that would have to be unpacked (RFC 9112, 6.1), and
+
+    for a length that `int` would not read.
+    """
     for name, value in headers:
         if name == b"transfer-encoding" and value.lower() != b"chunked":
             raise HttpParserError("a transfer coding besides chunked")
+        if name == b"content-length" and len(value) > MOST_DIGITS:
+            raise HttpParserError("a length of more digits than any has")
 
 
 def _with_authority(target: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
