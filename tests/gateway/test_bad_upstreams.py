@@ -239,7 +239,6 @@ async def test_a_little_that_unfolds_to_a_lot_is_refused_and_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fetch, "MAX_ANSWER", 2_000_000)
-    monkeypatch.setattr("thinkonce.engine.embeddings.MAX_ANSWER", 2_000_000, raising=False)
     bomb = gzip.compress(MEGABYTES) if coding == "gzip" else zlib.compress(MEGABYTES)
     upstream.script = lambda seen, out: out.whole(bomb, content_encoding=coding)
     asking = asyncio.create_task(ask(gateway, name))

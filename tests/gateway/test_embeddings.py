@@ -17,7 +17,7 @@ from gateway.conftest import Running, Stage, until
 from gateway.test_fallback import MARK, chain
 from gateway.test_servers import saying
 from gateway.upstream import Out, Seen, Upstream, once
-from thinkonce.engine import embeddings, fetch
+from thinkonce.engine import batch_endpoint, fetch
 from thinkonce.settings import Upstream as Pool
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.world import MAX_RENEWALS
@@ -523,7 +523,7 @@ async def test_the_upstreams_seconds_are_those_of_whole_calls(
         return await read_all(exchange, limit)
 
     monkeypatch.setattr(Exchange, "read_all", read_slowly)
-    for module in (embeddings, fetch):
+    for module in (batch_endpoint, fetch):
         monkeypatch.setattr(module, "monotonic", lambda: now, raising=False)
     upstream.script = saying(status)
     await (ask(gateway, "one") if endpoint == "embeddings" else gateway.chat())

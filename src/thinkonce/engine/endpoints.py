@@ -9,7 +9,7 @@ from math import inf
 import msgspec
 
 from thinkonce.engine.asking import Reader
-from thinkonce.engine.embeddings import EMBEDDINGS, EmbeddingsEndpoint
+from thinkonce.engine.batch_endpoint import BatchEndpoint
 from thinkonce.engine.endpoint import Endpoint
 from thinkonce.engine.means import Means
 from thinkonce.engine.memo import Memo
@@ -20,7 +20,7 @@ from thinkonce.engine.telling import Teller
 from thinkonce.engine.tenants import Tenants
 from thinkonce.freshness import Rules
 from thinkonce.insight.prices import Price, Prices
-from thinkonce.protocols.registry import DIALECTS, SPEECHES
+from thinkonce.protocols.registry import BATCHES, DIALECTS, SPEECHES
 from thinkonce.request.headers import headers_named
 from thinkonce.request.storable import StoreRules
 from thinkonce.settings import Settings
@@ -142,14 +142,15 @@ class Manner:
 
 
 def endpoints_of(making: Making) -> dict[str, Served]:
-    """By name; one Endpoint for each dialect."""
+    """By name, one for each dialect."""
     gateway = making.settings.gateway
     manner = Manner(gateway.annotate_body, gateway.inline)
     dialects = {name: endpoint_of(making, name, manner) for name in DIALECTS}
-    embeddings = EmbeddingsEndpoint(
-        making.readers[EMBEDDINGS], making.means, making.stored(), gateway
-    )
-    return {EMBEDDINGS: embeddings, **dialects}
+    batches = {
+        name: BatchEndpoint(each, making.readers[name], making.means, making.stored(), gateway)
+        for name, each in BATCHES.items()
+    }
+    return {**batches, **dialects}
 
 
 def endpoint_of(making: Making, name: str, manner: Manner) -> Endpoint:

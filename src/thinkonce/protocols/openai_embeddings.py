@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from thinkonce.protocols.batches import Batch
 from thinkonce.protocols.bounds import all_keepable
 from thinkonce.protocols.dialect import Asked
 from thinkonce.protocols.estimate import estimate_tokens
@@ -27,17 +28,7 @@ from thinkonce.protocols.facts import TEXT, TEXTS, Facts, Schema
 from thinkonce.protocols.reply import Reply, Shape
 from thinkonce.protocols.splice import add, without
 
-__all__ = (
-    "Batch",
-    "OpenAIEmbeddings",
-    "Vectors",
-    "batch_of",
-    "is_too_large",
-    "joined",
-    "read_vectors",
-    "vector_in_form",
-    "with_items",
-)
+__all__ = ("OpenAIEmbeddings", "vector_in_form")
 
 MOST_INPUTS = 2048  # https://platform.openai.com/docs/api-reference/embeddings/create
 MOST_COMMON = 16 * 1024 * 1024  # bytes of what inputs have in common, times the inputs
@@ -46,17 +37,11 @@ _NOT_IDENTITY = ("input", "encoding_format", "kv_cache", "cache")
 _encode = msgspec.json.Encoder().encode
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """The inputs of one request, in order, and the form its vectors are wanted in."""
-
-    items: list[Any]
-    form: str
-
-
 class OpenAIEmbeddings:
-    """See `dialect.Speech`. Stateless and thread-safe."""
+    """See `batches.BatchDialect`. Stateless and thread-safe."""
 
     name = "embeddings"
+    finish = "vector"
     facts = Facts(
         schema=Schema(
             "EmbeddingsRequest",
@@ -90,48 +75,92 @@ class OpenAIEmbeddings:
             identity["encoding_format"] = form
         return identity
 
+    def batch(self, body: dict[str, Any]) -> Batch | None:
+        """None where `input` is nothing that can be taken apart: the upstream says what is wrong.
 
-def batch_of(body: dict[str, Any]) -> Batch | None:
-    """None where `input` is nothing that can be taken apart: the upstream says what is wrong.
-
-    A text, a list of texts, a list of token ids (one input), or a list of such lists. None, too,
-    for what would take more than it is worth, see `is_too_large`.
-    """
-    given = body.get("input")
-    if is_too_large(body):
+        A text, a list of texts, a list of token ids (one input), or a list of such lists. None,
+        too, for what would take more than it is worth, see `is_too_large`.
+        """
+        given = body.get("input")
+        if self.is_too_large(body):
+            return None
+        form = body.get("encoding_format") or FLOAT
+        if not isinstance(form, str):
+            return None
+        if isinstance(given, str):
+            return Batch([given], form)
+        if not isinstance(given, list) or not given:
+            return None
+        if all(type(each) is int for each in given):
+            return Batch([given], form)
+        if all(isinstance(each, str) for each in given) or all(map(_is_ids, given)):
+            return Batch(given, form)
         return None
-    form = body.get("encoding_format") or FLOAT
-    if not isinstance(form, str):
-        return None
-    if isinstance(given, str):
-        return Batch([given], form)
-    if not isinstance(given, list) or not given:
-        return None
-    if all(type(each) is int for each in given):
-        return Batch([given], form)
-    if all(isinstance(each, str) for each in given) or all(map(_is_ids, given)):
-        return Batch(given, form)
-    return None
 
+    def is_too_large(self, body: dict[str, Any]) -> bool:
+        """More inputs than OpenAI takes, or so much in common that their keys are too much."""
+        given = body.get("input")
+        if not isinstance(given, list) or len(given) < 2 or type(given[0]) is int:
+            return False
+        if len(given) > MOST_INPUTS:
+            return True
+        common = {name: value for name, value in body.items() if name != "input"}
+        return len(_encode(common)) * len(given) > MOST_COMMON
 
-def is_too_large(body: dict[str, Any]) -> bool:
-    """More inputs than OpenAI takes, or so much in common that each of their keys is too much."""
-    given = body.get("input")
-    if not isinstance(given, list) or len(given) < 2 or type(given[0]) is int:
-        return False
-    if len(given) > MOST_INPUTS:
-        return True
-    common = {name: value for name, value in body.items() if name != "input"}
-    return len(_encode(common)) * len(given) > MOST_COMMON
+    def members(self, batch: Batch) -> list[dict[str, Any]]:
+        return [{"input": item} for item in batch.items]
+
+    def with_items(self, raw: bytes, items: Sequence[Any]) -> bytes:
+        """The request's bytes, asking for `items` only."""
+        return add(without(raw, ("input",)), b'"input":' + _encode(items))
+
+    def read(self, body: bytes, items: Sequence[Any]) -> list[Reply] | None:
+        """None for anything but one vector for each of `items`."""
+        try:
+            whole = msgspec.json.decode(body, type=_Whole)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        vectors = sorted(whole.data, key=lambda vector: vector.index)
+        places = [vector.index for vector in vectors]
+        if whole.error is not None or places != list(range(len(items))):
+            return None
+        if not all_keepable((whole.model,)) or not all(map(_holds_numbers, vectors)):
+            return None
+        shares = _shares(whole.usage, items)
+        return [
+            Reply(
+                status=200,
+                content_type="application/json",
+                shape=Shape.JSON,
+                body=bytes(vector.embedding),
+                usage_estimated=len(items) > 1,
+                finishes=(self.finish,),
+                model=whole.model,
+                prompt_tokens=tokens,
+            )
+            for vector, tokens in zip(vectors, shares, strict=True)
+        ]
+
+    def join(self, replies: Sequence[Reply], form: str) -> bytes | None:
+        """One answer of many vectors; None where one cannot take the form."""
+        vectors = [vector_in_form(reply.body, form) for reply in replies]
+        if None in vectors:
+            return None
+        data = b",".join(
+            b'{"object":"embedding","index":%d,"embedding":%b}' % (place, vector)
+            for place, vector in enumerate(vectors)
+            if vector is not None
+        )
+        tokens = sum(reply.prompt_tokens for reply in replies)
+        usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
+        if any(reply.usage_estimated for reply in replies):
+            usage["estimated"] = True
+        head = b'{"object":"list","data":[%b],"model":%b,"usage":%b}'
+        return head % (data, _encode(replies[0].model), _encode(usage))
 
 
 def _is_ids(given: Any) -> bool:
     return isinstance(given, list) and bool(given) and all(type(each) is int for each in given)
-
-
-def with_items(raw: bytes, items: Sequence[Any]) -> bytes:
-    """The request's bytes, asking for `items` only."""
-    return add(without(raw, ("input",)), b'"input":' + _encode(items))
 
 
 # -- the upstream's answer -------------------------------------------------------------------
@@ -147,43 +176,6 @@ class _Whole(msgspec.Struct):
     model: str = ""
     usage: dict[str, Any] | None = None
     error: Any = None
-
-
-class Vectors(msgspec.Struct, frozen=True):
-    """One reply for each item that was asked for, in that order. Its `body` is the JSON text of
-    the vector alone.
-    """
-
-    replies: list[Reply]
-
-
-def read_vectors(body: bytes, items: Sequence[Any]) -> Vectors | None:
-    """None for anything but one vector for each of `items`."""
-    try:
-        whole = msgspec.json.decode(body, type=_Whole)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    vectors = sorted(whole.data, key=lambda vector: vector.index)
-    if whole.error is not None or [vector.index for vector in vectors] != list(range(len(items))):
-        return None
-    if not all_keepable((whole.model,)) or not all(map(_holds_numbers, vectors)):
-        return None
-    shares = _shares(whole.usage, items)
-    return Vectors(
-        [
-            Reply(
-                status=200,
-                content_type="application/json",
-                shape=Shape.JSON,
-                body=bytes(vector.embedding),
-                usage_estimated=len(items) > 1,
-                finishes=("vector",),
-                model=whole.model,
-                prompt_tokens=tokens,
-            )
-            for vector, tokens in zip(vectors, shares, strict=True)
-        ]
-    )
 
 
 def _holds_numbers(vector: _Vector) -> bool:
@@ -239,21 +231,3 @@ def _as_base64(text: bytes) -> bytes | None:
     if sys.byteorder == "big":
         numbers.byteswap()
     return b'"%b"' % base64.b64encode(numbers.tobytes())
-
-
-def joined(replies: Sequence[Reply], form: str) -> bytes | None:
-    """One answer of many vectors; None where one cannot take the form."""
-    vectors = [vector_in_form(reply.body, form) for reply in replies]
-    if None in vectors:
-        return None
-    data = b",".join(
-        b'{"object":"embedding","index":%d,"embedding":%b}' % (place, vector)
-        for place, vector in enumerate(vectors)
-        if vector is not None
-    )
-    tokens = sum(reply.prompt_tokens for reply in replies)
-    usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
-    if any(reply.usage_estimated for reply in replies):
-        usage["estimated"] = True
-    head = b'{"object":"list","data":[%b],"model":%b,"usage":%b}'
-    return head % (data, _encode(replies[0].model), _encode(usage))

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from thinkonce.protocols.anthropic_messages import AnthropicMessages
+from thinkonce.protocols.batches import BatchDialect
 from thinkonce.protocols.dialect import Dialect, Speech
 from thinkonce.protocols.facts import Facts
 from thinkonce.protocols.openai_chat import OpenAIChat
@@ -14,7 +15,7 @@ from thinkonce.protocols.openai_completions import OpenAICompletions
 from thinkonce.protocols.openai_embeddings import OpenAIEmbeddings
 from thinkonce.protocols.openai_responses import OpenAIResponses
 
-__all__ = ("BELOW", "DIALECTS", "SPEECHES", "by_path", "facts_of", "likely", "spoken_at")
+__all__ = ("BATCHES", "BELOW", "DIALECTS", "SPEECHES", "by_path", "facts_of", "likely", "spoken_at")
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ _DIALECTS: tuple[Dialect, ...] = (
     OpenAICompletions(),
 )
 # Their requests are many in one, and are answered one by one.
-_BATCHES: tuple[Speech, ...] = (OpenAIEmbeddings(),)
+_BATCHES: tuple[BatchDialect, ...] = (OpenAIEmbeddings(),)
 
 
 def by_path(by_name: Mapping[str, T]) -> dict[str, T]:
@@ -36,9 +37,8 @@ def by_path(by_name: Mapping[str, T]) -> dict[str, T]:
 
 # By name: the path without /v1.
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _DIALECTS})
-SPEECHES: Mapping[str, Speech] = MappingProxyType(
-    {**DIALECTS, **{each.name: each for each in _BATCHES}}
-)
+BATCHES: Mapping[str, BatchDialect] = MappingProxyType({each.name: each for each in _BATCHES})
+SPEECHES: Mapping[str, Speech] = MappingProxyType({**DIALECTS, **BATCHES})
 # What is forwarded below one of them and may be asked twice, and what that is.
 BELOW: Mapping[str, str] = MappingProxyType(
     {

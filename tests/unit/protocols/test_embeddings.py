@@ -12,15 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkonce.protocols.openai_embeddings import (
-    OpenAIEmbeddings,
-    batch_of,
-    joined,
-    read_vectors,
-    vector_in_form,
-    with_items,
-)
+from thinkonce.protocols.openai_embeddings import OpenAIEmbeddings, vector_in_form
 
+SPEECH = OpenAIEmbeddings()
 floats = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1)
 
 
@@ -77,22 +71,21 @@ def test_an_unknown_form_is_handed_out_as_it_came():
     ],
 )
 def test_a_request_is_its_inputs(given, items):
-    batch = batch_of({"input": given})
+    batch = SPEECH.batch({"input": given})
     assert (batch.items if batch else None) == items
 
 
 def test_the_form_does_not_count_unless_nothing_is_known_of_it():
-    speech = OpenAIEmbeddings()
     common = {"model": "m", "dimensions": 3}
     for form in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
-        assert speech.identity({"input": "a", "kv_cache": {}, **common, **form}) == common
+        assert SPEECH.identity({"input": "a", "kv_cache": {}, **common, **form}) == common
     odd = {"encoding_format": "ubinary"}
-    assert speech.identity({"input": "a", **common, **odd}) == common | odd
+    assert SPEECH.identity({"input": "a", **common, **odd}) == common | odd
 
 
 def test_a_request_for_some_inputs_keeps_all_else():
     raw = b'{"model": "m", "input": ["a", "b"], "x": {"input": [1]}}'
-    assert json.loads(with_items(raw, ["b"])) == {
+    assert json.loads(SPEECH.with_items(raw, ["b"])) == {
         "model": "m",
         "input": ["b"],
         "x": {"input": [1]},
@@ -105,22 +98,22 @@ def answer(*indices, usage=None):
 
 
 def test_vectors_come_in_the_order_of_the_inputs():
-    vectors = read_vectors(answer(2, 0, 1), ["a", "b", "c"])
-    assert [reply.body for reply in vectors.replies] == [b"[0]", b"[1]", b"[2]"]
+    replies = SPEECH.read(answer(2, 0, 1), ["a", "b", "c"])
+    assert [reply.body for reply in replies] == [b"[0]", b"[1]", b"[2]"]
 
 
 @pytest.mark.parametrize("indices", [(), (0,), (0, 0), (0, 2), (0, 1, 2)])
 def test_anything_but_one_vector_each_is_nothing(indices):
-    assert read_vectors(answer(*indices), ["a", "b"]) is None
+    assert SPEECH.read(answer(*indices), ["a", "b"]) is None
 
 
 @given(st.lists(st.text(max_size=50), min_size=1, max_size=30), st.integers(1, 10**6))
 def test_the_tokens_of_a_batch_are_shared_out_in_full(texts, total):
     usage = {"prompt_tokens": total, "total_tokens": total}
-    vectors = read_vectors(answer(*range(len(texts)), usage=usage), texts)
-    shares = [reply.prompt_tokens for reply in vectors.replies]
+    replies = SPEECH.read(answer(*range(len(texts)), usage=usage), texts)
+    shares = [reply.prompt_tokens for reply in replies]
     assert sum(shares) == total
     assert min(shares) >= 0
-    told = json.loads(joined(vectors.replies, "float"))["usage"]
+    told = json.loads(SPEECH.join(replies, "float"))["usage"]
     assert told["prompt_tokens"] == told["total_tokens"] == total
     assert ("estimated" in told) is (len(texts) > 1)

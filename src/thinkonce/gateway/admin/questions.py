@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from thinkonce.engine.asking import Asking, Reader
-from thinkonce.protocols.openai_embeddings import batch_of
-from thinkonce.protocols.registry import DIALECTS
+from thinkonce.protocols.registry import BATCHES
 
 __all__ = ("parts_of",)
 
@@ -13,9 +12,8 @@ def parts_of(reader: Reader, endpoint: str, query: bytes, asking: Asking) -> lis
     """What each key is made of; none where the request goes around the cache."""
     if asking.key is None:
         return []
-    if endpoint in DIALECTS:
+    dialect = BATCHES.get(endpoint)
+    if dialect is None:
         return reader.sample_parts(query, asking)
-    batch = batch_of(asking.body)
-    if batch is None:
-        return []
-    return reader.item_parts(query, asking, [{"input": item} for item in batch.items])
+    batch = dialect.batch(asking.body)
+    return [] if batch is None else reader.item_parts(query, asking, dialect.members(batch))

@@ -1,4 +1,4 @@
-"""The embeddings path: every input is an entry of its own, whatever batch it came in.
+"""A path whose requests are batches: every part is an entry of its own, whatever batch it came in.
 
 A batch of ten of which nine are known asks the upstream for one. What this answers is put
 together from entries; where nothing was known, the upstream's own answer is passed on.
@@ -28,16 +28,8 @@ from thinkonce.flow import answer
 from thinkonce.insight.savings import Saved, nanos
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import unmarked
+from thinkonce.protocols.batches import Batch, BatchDialect
 from thinkonce.protocols.billing import Billed
-from thinkonce.protocols.openai_embeddings import (
-    Batch,
-    OpenAIEmbeddings,
-    batch_of,
-    is_too_large,
-    joined,
-    read_vectors,
-    with_items,
-)
 from thinkonce.protocols.reply import Gist, Reply, decode_reply
 from thinkonce.protocols.splice import add
 from thinkonce.request.controls import DEFAULTS
@@ -48,15 +40,11 @@ from thinkonce.tiers.memory import MEMORY
 from thinkonce.tiers.tier import Key
 from thinkonce.upstream.failure import Broken, Header, Refused
 
-__all__ = ("EMBEDDINGS", "EmbeddingsEndpoint")
-
-EMBEDDINGS = OpenAIEmbeddings.name
-# What a whole vector ends in, for the rules of what may be kept.
-ENDS = {"vector": None}
+__all__ = ("BatchEndpoint",)
 
 
 class Unsorted(Broken):
-    """Which vector is whose is not known."""
+    """Which answer is whose is not known."""
 
 
 @dataclass(slots=True)
@@ -81,18 +69,20 @@ class _Item:
     kept: Callable[[], bytes]
 
 
-class EmbeddingsEndpoint(CachedPath):
-    """A path whose requests are batches: each input has an answer of its own."""
+class BatchEndpoint(CachedPath):
+    """Belongs to one event loop, as its `means` do."""
 
     def __init__(
         self,
+        dialect: BatchDialect,
         reader: Reader,
         means: Means,
         rules: StoreRules,
         settings: Gateway,
     ) -> None:
-        super().__init__(EMBEDDINGS, reader, means, settings.body_limit)
-        self._prices, self._drafting = means.prices, Drafting(ENDS, rules, means.prices)
+        super().__init__(dialect.name, reader, means, settings.body_limit)
+        self._dialect, self._prices = dialect, means.prices
+        self._drafting = Drafting({dialect.finish: None}, rules, means.prices)
         self._annotate, self._inline = settings.annotate_body, settings.inline
 
     def answer_inline(self, call: Call, message: Message) -> Plain | None:
@@ -101,10 +91,10 @@ class EmbeddingsEndpoint(CachedPath):
 
     def _read(self, call: Call, raw: bytes) -> Asking:
         asking = super()._read(call, raw)
-        batch = batch_of(asking.body)
+        batch = self._dialect.batch(asking.body)
         if batch is None:
             asking.key = None
-            if asking.bypass is None and is_too_large(asking.body):
+            if asking.bypass is None and self._dialect.is_too_large(asking.body):
                 asking.bypass = Reason.TOO_LARGE
         elif asking.key is not None and asking.controls.override and len(batch.items) > 1:
             accepts = "one input where a label is the key"
@@ -121,7 +111,7 @@ class EmbeddingsEndpoint(CachedPath):
     async def _answer_from(
         self, call: Call, asking: Asking, *, spare: bool = False, failure: Exception | None = None
     ) -> bool:
-        batch = batch_of(asking.body)
+        batch = self._dialect.batch(asking.body)
         assert batch is not None
         request = _Request(call, asking, batch, spare, failure)
         try:
@@ -130,19 +120,19 @@ class EmbeddingsEndpoint(CachedPath):
             asking.bypass = Reason.ERROR
             await self._bypass(call, asking)
             return True
-        await self._tell(request, found, _body_of(request, found))
+        await self._tell(request, found, self._body_of(request, found))
         return True
 
     # -- asking --------------------------------------------------------------------------
 
     async def _found(self, request: _Request) -> list[Answer]:
         """One answer for each input, in order; equal inputs share one."""
-        members = [{"input": item} for item in request.batch.items]
+        members = self._dialect.members(request.batch)
         query = asked_query(request.call, request.asking)
         items = [
-            _Item(key, member["input"], kept)
-            for member, (key, kept) in zip(
-                members,
+            _Item(key, given, kept)
+            for given, (key, kept) in zip(
+                request.batch.items,
                 self.reader.items(query, request.asking, members),
                 strict=True,
             )
@@ -198,7 +188,7 @@ class EmbeddingsEndpoint(CachedPath):
         fetch = ItemFetch(asking, together, place, item.kept, self._drafting)
         return GatewayAsk(
             key=item.key,
-            meta=asking.meta(EMBEDDINGS, self._shelf.setting.rules),
+            meta=asking.meta(self._dialect.name, self._shelf.setting.rules),
             controls=asking.controls,
             call=fetch if failure is None else partial(failed, failure),
             draft=fetch.draft,
@@ -213,7 +203,7 @@ class EmbeddingsEndpoint(CachedPath):
         asking, is_all = request.asking, list(wanted) == request.batch.items
         body = asking.upstream_body()
         if not is_all:
-            body = with_items(body, wanted)
+            body = self._dialect.with_items(body, wanted)
         asked = asked_of(
             self._sender,
             asking.pool,
@@ -223,13 +213,22 @@ class EmbeddingsEndpoint(CachedPath):
         )
         async with asked as exchange:
             raw, status, headers = await whole_of(exchange), exchange.status, exchange.headers
-        vectors = read_vectors(raw, wanted)
-        if vectors is None and is_all:  # nothing to put together: the client sees what there is
+        replies = self._dialect.read(raw, wanted)
+        if replies is None and is_all:  # nothing to put together: the client sees what there is
             raise Refused(status, headers, raw)
-        if vectors is None:
-            raise Unsorted(f"the upstream did not give one vector for each of {len(wanted)} inputs")
+        if replies is None:
+            raise Unsorted(f"the upstream did not give one answer for each of {len(wanted)} inputs")
         request.body = unmarked(raw) if is_all else b""
-        return [_fetched_of(reply, headers) for reply in vectors.replies]
+        return [_fetched_of(reply, headers) for reply in replies]
+
+    def _body_of(self, request: _Request, found: Sequence[Answer]) -> bytes:
+        """The upstream's own where it made all of it; else put together."""
+        if request.body and all(each.tier is None for each in found):
+            return request.body
+        body = self._dialect.join([_reply_of(each) for each in found], request.batch.form)
+        if body is None:
+            raise ValueError(f"a stored answer cannot be had as {request.batch.form}")
+        return body
 
     # -- telling -------------------------------------------------------------------------
 
@@ -269,16 +268,6 @@ class EmbeddingsEndpoint(CachedPath):
 
     def _usd(self, asking: Asking, tokens: int) -> float | None:
         return self._prices.cost((asking.asked.model,), Billed(input=tokens))
-
-
-def _body_of(request: _Request, found: Sequence[Answer]) -> bytes:
-    """The upstream's own where it made all of it; else put together."""
-    if request.body and all(each.tier is None for each in found):
-        return request.body
-    body = joined([_reply_of(each) for each in found], request.batch.form)
-    if body is None:
-        raise ValueError(f"a stored vector cannot be had as {request.batch.form}")
-    return body
 
 
 def _reply_of(found: Answer) -> Reply:
