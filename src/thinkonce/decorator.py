@@ -164,6 +164,8 @@ def cached(
     if stale_while_revalidate is not None:
         seconds = parse_seconds(stale_while_revalidate, "stale_while_revalidate")
         controls = msgspec.structs.replace(controls, stale_while_revalidate=seconds)
+    if key is not None and not callable(key):
+        raise ConfigError("key", key, "a function of the same arguments, or None")
     ignored = frozenset((ignore,) if isinstance(ignore, str) else ignore)
     options = Options(controls, ignored, key, serializer, condition)
 

@@ -18,6 +18,7 @@ from typing import ClassVar, Final
 
 __all__ = (
     "MISSING",
+    "UNKNOWN",
     "ConfigError",
     "CorruptEntry",
     "NotCached",
@@ -45,12 +46,23 @@ class Missing(Enum):
 MISSING: Final = Missing.MISSING
 
 
+class Unknown(Enum):
+    """`UNKNOWN` in place of the value a setting got: there is no such setting."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+
 class ConfigError(ThinkOnceError, ValueError):
-    """Names the setting, the value it got (`MISSING`: none), and what works."""
+    """Names the setting, the value it got (or `MISSING`, or `UNKNOWN`), and what works."""
 
     def __init__(self, setting: str, got: object, accepts: str) -> None:
-        shown = _USERINFO.sub("//***@", repr(got))
-        wrong = f"{setting} is missing" if got is MISSING else f"{setting}={shown} does not work"
+        if isinstance(got, Missing | Unknown):
+            wrong = f"{setting} is {got.value}"
+        else:
+            wrong = f"{setting}={_USERINFO.sub('//***@', repr(got))} does not work"
         super().__init__(f"{wrong}; use {accepts}")
         self.setting, self.got, self.accepts = setting, got, accepts
 

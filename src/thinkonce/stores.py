@@ -56,8 +56,8 @@ def kind_of(url: str, written: str = "store") -> Kind:
     """Raises ConfigError, naming `written`, for what is no URL of a store."""
     scheme, separator, _ = url.partition("://")
     if not separator:
-        meant = f"; did you mean sqlite:///{url}?" if url else ""
-        raise ConfigError(written, url, ACCEPTS + meant)
+        meant = f"{url}://" if url == "memory" else f"sqlite:///{url}"
+        raise ConfigError(written, url, ACCEPTS + (f"; did you mean {meant}?" if url else ""))
     if scheme in LATER:
         raise ConfigError(written, url, f"{ACCEPTS}; Redis stores are not built yet")
     kind = KINDS.get(scheme)

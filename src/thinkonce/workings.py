@@ -121,6 +121,8 @@ class Workings:
         chosen = priority or implied or ""
         if chosen not in ("", *PRIORITY_WEIGHT):
             raise ConfigError("priority", priority, " | ".join(PRIORITY_WEIGHT))
+        if not isinstance(namespace, str):
+            raise ConfigError("namespace", namespace, 'a text, such as "v2"; "" for none')
         return Controls(ttl=seconds, tags=tuple(tags), namespace=namespace, priority=chosen)
 
     def register(self, caller: Asker) -> None:

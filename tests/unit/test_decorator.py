@@ -344,6 +344,8 @@ def test_a_dear_answer_is_renewed_early_whatever_the_policy(way, clock):
         ({"ignore": ["usr"]}, r"ignore=\['usr'\] .* parameters of .*ask: prompt"),
         ({"semantic": "yes"}, r"semantic=.yes. .* a smallest similarity"),
         ({"stale_while_revalidate": "x"}, r"stale_while_revalidate='x'"),
+        ({"namespace": 5}, r"namespace=5 .* a text"),
+        ({"key": "prompt"}, r"key='prompt' .* a function of the same arguments"),
         ({"cache": Cache(), "max_size": 3}, r"max_size=3 .* use it where the Cache is made"),
     ],
 )

@@ -29,10 +29,10 @@ def reset_audits(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve hits in other words again after alarms: audits begin anew.
+    """Serve hits in other words again after alarms.
 
-    Mend the cause first (an answer that is wrong: feedback; questions that are not alike: another
-    namespace, a smaller max_error), or the alarm comes again.
+    Audits begin anew. Mend the cause first (an answer that is wrong: feedback; questions that are
+    not alike: another namespace, a smaller max_error), or the alarm comes again.
     """
     if namespace is None and tenant is None and not everything:
         raise ConfigError("whose audits", MISSING, "--namespace faq, --tenant ID, or --all")

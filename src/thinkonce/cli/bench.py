@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from thinkonce.cli import compare
-from thinkonce.cli.options import AsJson
+from thinkonce.cli.options import GATEWAY, AsJson
 from thinkonce.cli.output import print_json, print_table
 from thinkonce.errors import MISSING, ConfigError
 
@@ -35,7 +35,9 @@ def bench(
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts to ask: text, one a line, or JSON lines.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="The gateway to ask.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help=f"The gateway to ask.  [default: {GATEWAY}]")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="For prompts that name none.  [default: the gateway's first]"),
@@ -47,10 +49,9 @@ def bench(
     With --prompts, ask each of one's own prompts without the cache and with it.
     """
     if prompts is not None or url is not None:
-        if prompts is None or url is None:
-            missing = "--url" if url is None else "--prompts"
-            raise ConfigError(missing, MISSING, "--prompts FILE together with --url URL")
-        compare.run(compare.read_prompts(prompts), url, model, as_json)
+        if prompts is None:
+            raise ConfigError("--prompts", MISSING, "--prompts FILE together with --url URL")
+        compare.run(compare.read_prompts(prompts), url or GATEWAY, model, as_json)
         return 0
     folder = benchmark_folder()
     known = benchmarks(folder)
@@ -69,7 +70,8 @@ def benchmark_folder() -> Path:
     for root in (Path.cwd(), Path(__file__).resolve().parents[3]):
         if (root / "benchmarks").is_dir() and (root / "pyproject.toml").is_file():
             return root / "benchmarks"
-    raise ConfigError(f"{Path.cwd() / 'benchmarks'}", MISSING, "`bench` in a checkout")
+    accepts = "`bench` in a checkout, or `bench --prompts FILE` against a running gateway"
+    raise ConfigError(f"{Path.cwd() / 'benchmarks'}", MISSING, accepts)
 
 
 def benchmarks(folder: Path) -> dict[str, Path]:

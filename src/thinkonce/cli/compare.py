@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from thinkonce.cli.gateway_view import GatewayError, reason_in
+from thinkonce.cli.gateway_view import UNREACHED, GatewayError, reason_in
 from thinkonce.cli.output import print_json, print_table, progress
 from thinkonce.errors import ConfigError
 from thinkonce.settings.check import check_upstream_url
@@ -157,7 +157,7 @@ def _exchange(url: str, method: str, path: str, body: bytes | None = None) -> tu
         response = connection.getresponse()
         raw = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise GatewayError(f"{url} cannot be reached") from error
+        raise GatewayError(UNREACHED.format(url)) from error
     finally:
         connection.close()
     if response.status != 200:

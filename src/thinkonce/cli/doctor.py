@@ -34,7 +34,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check configuration, store, secret, upstreams and models; say what to do.
+    """Check settings, store, upstreams and models; say what to do.
 
     Exits 0 when nothing failed, 1 when something did, 2 when the configuration is unusable.
     """
@@ -74,7 +74,7 @@ def _ready(settings: Settings) -> Iterator[Finding]:
         if wrong is not None:
             yield Finding(name, Grade.BAD, str(wrong), "correct that setting")
     for name, other in unreachable(settings):
-        says = f"no model leads to it: {other} before it takes all models"
+        says = f"it is never asked: {other}, declared before it, takes every model"
         todo = f"declare {name} first, or name its models in [upstreams.{name}] models"
         yield Finding(f"models of {name}", Grade.NOTE, says, todo)
     if line := open_to_proxies(settings):

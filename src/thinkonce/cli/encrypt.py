@@ -40,10 +40,10 @@ def encrypt(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Encrypt all of a store with the first of its keys, and leave nothing older in its files.
+    """Encrypt all of a store with the first of its keys.
 
-    A running process does the same in the background; this waits for it to be done. Stop those
-    that run without the key, or with another one, first.
+    Nothing older is left in its files. A running process does the same in the background; this
+    waits for it to be done. Stop those that run without the key, or with another one, first.
     """
     if make_key is not None:
         make_key_file(make_key.expanduser())

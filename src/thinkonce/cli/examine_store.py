@@ -17,7 +17,7 @@ from thinkonce.cli.gateway_view import GatewayView
 from thinkonce.cli.output import show_bytes, show_count
 from thinkonce.cli.store_view import StoreFileView, file_of
 from thinkonce.errors import ConfigError, ThinkOnceError, TierError
-from thinkonce.insight.apart import Apart, sentences
+from thinkonce.insight.apart import Apart, advice
 from thinkonce.request.secret import fingerprint, load_secret, secret_path
 from thinkonce.settings import Store
 from thinkonce.stores import kind_of
@@ -95,11 +95,9 @@ def _entries(view: StoreFileView, store: Store) -> Iterator[Finding]:
     unreadable = _key_missing(view, store)
     if unreadable is None and view.is_readable():
         yield Finding("store content", Grade.GOOD, says)
-        for line in sentences(msgspec.convert(found["apart"], Apart)) if "apart" in found else ():
-            todo = (
-                "leave it out of requests, or name it in [cache] ignore_fields, if answers do not"
-            )
-            yield Finding("hit rate", Grade.NOTE, line, f"{todo} depend on it")
+        if "apart" in found:
+            for line, todo in advice(msgspec.convert(found["apart"], Apart)):
+                yield Finding("hit rate", Grade.NOTE, line, todo)
         yield from _encryption(view, store)
         return
     if unreadable is not None:

@@ -39,7 +39,7 @@ def explain(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Would this request hit; if not, which field, message and character broke it."""
+    """Would this request hit; if not, where does it differ."""
     headers = {**_pairs(header or []), **whose_headers(api_key_env, tenant, group)}
     try:
         raw = file.read_bytes()

@@ -20,8 +20,9 @@ from thinkonce.insight.entries import EntryRow
 from thinkonce.insight.explained import Explained
 from thinkonce.settings.check import check_upstream_url
 
-__all__ = ("GatewayError", "GatewayView", "reason_in")
+__all__ = ("UNREACHED", "GatewayError", "GatewayView", "reason_in")
 
+UNREACHED = "{} cannot be reached (does `thinkonce serve` run there?)"
 TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 3600.0
 LINES = {"content-type": "application/jsonl"}
@@ -140,7 +141,7 @@ class GatewayView:
             self._connection.request(method, path, body, headers)
             return self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise GatewayError(f"{self.place} cannot be reached") from error
+            raise GatewayError(UNREACHED.format(self.place)) from error
 
     def _ask(
         self, method: str, path: str, kind: type[T], body: bytes | None = None, **more: str
@@ -149,7 +150,7 @@ class GatewayView:
         try:
             raw = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise GatewayError(f"{self.place} cannot be reached") from error
+            raise GatewayError(UNREACHED.format(self.place)) from error
         if response.status >= 400:
             self._refuse(path, response.status, raw)
         try:

@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
 def stats(
     store: StoreUrl = None, url: Url = None, config: Config = None, as_json: AsJson = False
 ) -> None:
-    """What a store or a running gateway holds, what it saved, and what keeps requests apart."""
+    """What is held, what it saved, and what keeps requests apart."""
     with open_view(store, url, config) as view:
         found = view.stats()
     if as_json:

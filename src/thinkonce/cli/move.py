@@ -85,7 +85,7 @@ def import_(
     config: Config = None,
     as_json: AsJson = False,
 ) -> int:
-    """Read entries that `export` wrote into a store or a running gateway.
+    """Read what `export` wrote into a store or a running gateway.
 
     Entries keep their tenant where both installations hold the same secret; else say whose they
     shall be, and whose they are where the file holds those of several. What is there already

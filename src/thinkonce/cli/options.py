@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ("AsJson", "Config", "StoreUrl", "Url")
+__all__ = ("GATEWAY", "AsJson", "Config", "StoreUrl", "Url")
+
+GATEWAY = "http://127.0.0.1:8000"  # where `serve` listens unless told otherwise
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[

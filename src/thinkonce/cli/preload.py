@@ -13,7 +13,7 @@ import typer
 
 from thinkonce.cli.gateway_view import GatewayError, GatewayView
 from thinkonce.cli.line_file import Piece, count_lines, pieces
-from thinkonce.cli.options import AsJson, Config
+from thinkonce.cli.options import GATEWAY, AsJson, Config
 from thinkonce.cli.output import print_json, reporting
 from thinkonce.cli.whose import ApiKeyEnv, Group, Tenant, whose_headers
 from thinkonce.settings import Sources
@@ -22,7 +22,6 @@ __all__ = ("register",)
 
 # Sent at a time, then its results are read: small enough that neither side waits for the other.
 MOST_LINES, MOST_BYTES = 200, 4 * 2**20
-LOCAL = "http://127.0.0.1:8000"
 COUNTED = ("stored", "already", "failed")
 
 
@@ -33,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def preload(
     file: Annotated[Path, typer.Argument(help="Lines of OpenAI's Batch format.")],
-    url: Annotated[str, typer.Option("--url", help="The gateway.")] = LOCAL,
+    url: Annotated[str, typer.Option("--url", help="The gateway.")] = GATEWAY,
     api_key_env: ApiKeyEnv = None,
     tenant: Tenant = None,
     group: Group = None,

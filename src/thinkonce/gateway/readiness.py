@@ -14,7 +14,15 @@ from thinkonce.tiers.store import store_path
 from thinkonce.upstream.pools import Pool
 from thinkonce.web.tls import context_of
 
-__all__ = ("LOCAL_POOL", "check_tracing", "complaints", "open_to_proxies", "pays", "unreachable")
+__all__ = (
+    "LOCAL_POOL",
+    "check_tracing",
+    "complaints",
+    "local_models",
+    "open_to_proxies",
+    "pays",
+    "unreachable",
+)
 
 LOCAL_POOL = "local"
 
@@ -67,7 +75,7 @@ def unreachable(settings: Settings) -> Iterator[tuple[str, str]]:
     """
     pools = dict(settings.upstreams)
     if settings.local.enabled:
-        pools.setdefault(LOCAL_POOL, Upstream(urls=[]))
+        pools.setdefault(LOCAL_POOL, Upstream(urls=[], models=local_models(settings)))
     fallbacks = {name for pool in pools.values() for name in pool.fallback}
     takes_all, named = "", set[str]()
     for name, pool in pools.items():
@@ -77,6 +85,11 @@ def unreachable(settings: Settings) -> Iterator[tuple[str, str]]:
         named |= own
         if "*" in pool.models:
             takes_all = takes_all or name
+
+
+def local_models(settings: Settings) -> list[str]:
+    """What leads to the local model: all, and beside other pools its own name before all."""
+    return [settings.local.model, "*"] if settings.upstreams else ["*"]
 
 
 def pays(settings: Settings) -> bool:

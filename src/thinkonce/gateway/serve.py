@@ -17,11 +17,19 @@ import msgspec
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.clients import check_guarded
 from thinkonce.gateway.local import END_SECONDS, LocalModel, local_model
-from thinkonce.gateway.readiness import LOCAL_POOL, complaints, open_to_proxies, pays, unreachable
+from thinkonce.gateway.readiness import (
+    LOCAL_POOL,
+    complaints,
+    local_models,
+    open_to_proxies,
+    pays,
+    unreachable,
+)
 from thinkonce.gateway.reload import Reload
 from thinkonce.settings import Settings, Upstream
 from thinkonce.stores import kind_of
 from thinkonce.tiers.store import store_path
+from thinkonce.upstream.presence import tell_absent
 from thinkonce.web.listener import bind
 from thinkonce.web.log_lines import log_to_stderr, write_as
 from thinkonce.web.server import Say, let_collector_rest, new_loop, print_line
@@ -104,7 +112,9 @@ async def beside_model(
                     say("stopped before it was ready")
                     return 0
                 await starting
+            looking = asyncio.ensure_future(tell_absent(settings.upstreams))
             await serve(asked, model)
+            looking.cancel()
         finally:
             if model is not None:
                 await model.stop(0.0 if asked.twice else END_SECONDS)
@@ -117,7 +127,9 @@ def _check_ready(settings: Settings) -> None:
         if wrong is not None:
             raise wrong
     for name, other in unreachable(settings):
-        log.warning("no model leads to upstream %r: %r before it takes all models", name, other)
+        log.warning(
+            "upstream %r is never asked: %r, declared before it, takes every model", name, other
+        )
 
 
 def check_models(settings: Settings) -> None:
@@ -128,13 +140,14 @@ def check_models(settings: Settings) -> None:
 
 
 def with_local(model: LocalModel | None, settings: Settings) -> Settings:
-    """The local model is the last pool: configured ones choose their models first."""
+    """The local model is the last pool: configured ones choose their models first, but its name."""
     check_models(settings)
     if model is None:
         return settings
     # Our own server counts its tokens when asked; an estimate would be worse and no cheaper.
     local = Upstream(
         urls=[f"{model.url}/v1"],
+        models=local_models(settings),
         ask_usage=True,
         fallback_model=settings.local.model,
         engine_secret=model.secret,

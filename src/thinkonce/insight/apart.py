@@ -10,6 +10,7 @@ requests, so the text of the last message, `prompt` and `input` are never named.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -20,12 +21,24 @@ from thinkonce.entry import Entry
 from thinkonce.insight.carried import request_of
 from thinkonce.insight.explain import leaves
 
-__all__ = ("SAMPLED", "Apart", "apart", "sentences")
+__all__ = ("SAMPLED", "Apart", "advice", "apart", "sentences")
 
 # Entries looked at: about 100 us each.
 SAMPLED = 1000
 WORTH_SAYING = 0.1
 MOST_SAID = 3
+
+_IF = "if answers do not depend on it"
+# What sets requests apart beside their bodies. [cache] ignore_fields knows none of it.
+_REMEDIES = {
+    "upstream pool": "declare servers that may stand for one another as one pool",
+    "tenant": "API keys never share answers, unless [groups] or [clients.NAME] group says so",
+    "namespace": "let clients name the same kv_cache.namespace, or none",
+    "cache_key": "let clients name the same kv_cache.cache_key, or none",
+    "key_mode": "let clients name the same kv_cache.key_mode",
+    "context_aware": "let clients name the same kv_cache.context_aware",
+    "query": "let clients send the same query in the URL, or none",
+}
 
 
 class Apart(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,10 +64,29 @@ def apart(entries: Iterable[Entry]) -> Apart:
 
 def sentences(told: Apart) -> Iterator[str]:
     """The first few fields that keep a tenth or more apart."""
+    return (says for says, _ in advice(told))
+
+
+def advice(told: Apart) -> Iterator[tuple[str, str]]:
+    """The same sentences, each with what to do where answers do not depend on that field."""
     for name, share in list(told.only_in.items())[:MOST_SAID]:
         if share >= WORTH_SAYING:
             requests = f"{share:.0%} of {told.compared:,} stored requests"
-            yield f"{requests} differ from another only in {name}"
+            yield f"{requests} differ from another only in {name}", _remedy(name)
+
+
+def _remedy(name: str) -> str:
+    """`name` as `leaves` spells it: a control, `header NAME`, or a path in the body."""
+    if name in _REMEDIES:
+        return _REMEDIES[name]
+    if name.startswith("header "):
+        return f"let clients send the same {name.removeprefix('header ')}, or none"
+    field = re.split(r"[.\[]", name, maxsplit=1)[0]
+    if field in ("messages", "system", "input", "instructions"):
+        return "leave out of that text what changes (a date, an id), if answers do not depend on it"
+    if field == "model":
+        return "ask for one model, if either will do"
+    return f"leave {field} out of requests, or name it in [cache] ignore_fields, {_IF}"
 
 
 def _alike(requests: dict[int, list[tuple[str, int]]]) -> dict[str, set[int]]:

@@ -16,6 +16,10 @@ __all__ = ("LEAST_SECRET", "check", "check_upstream_url")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 LEAST_SECRET = 32  # characters
 _LEAST_TOKEN = 8
+# What providers' pages show in full, though it is not where an API begins.
+_ENDPOINT = re.compile(
+    r"(?:/chat/completions|(?<=/v1)/(?:completions|responses|messages|embeddings))/?$"
+)
 NOBODY_SAID: Mapping[str, str] = MappingProxyType({})
 
 
@@ -58,6 +62,9 @@ def check_upstream_url(written: str, url: str) -> None:
         usable = False
     if not usable:
         raise ConfigError(written, url, accepts)
+    if endpoint := _ENDPOINT.search(parts.path):
+        base = f"{parts.scheme}://{parts.netloc}{parts.path[: endpoint.start()]}"
+        raise ConfigError(written, url, f"the base URL alone: {base}")
 
 
 def _check_origins(gateway: Gateway) -> None:

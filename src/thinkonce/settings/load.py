@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from thinkonce.errors import MISSING, ConfigError
+from thinkonce.errors import MISSING, UNKNOWN, ConfigError
 from thinkonce.settings.check import check
 from thinkonce.settings.folder import data_folder, default_store_url
 from thinkonce.settings.read import fields_of, read_value
@@ -168,7 +168,7 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, Written]]:
 def _unknown(written: str, name: str, known: Collection[str]) -> NoReturn:
     close = get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f": {', '.join(sorted(known))}"
-    raise ConfigError(written, HIDDEN, f"only settings that exist{hint}")
+    raise ConfigError(written, UNKNOWN, f"only settings that exist{hint}")
 
 
 # -- what it means ------------------------------------------------------------------------

@@ -77,12 +77,15 @@ MISTAKES = [
     (["serve"], "--upstream URL"),
     (["serve", "--upstream", "nonsense"], "--upstream='nonsense'"),
     (["serve", "--upstream", "http://a", "--upstream", "http://a"], "each URL once"),
+    (["serve", "--upstream", "https://a/v1/chat/completions"], "the base URL alone: https://a/v1"),
+    (["serve", "--upstream", "http://a/v1/messages/"], "the base URL alone: http://a/v1"),
     (["serve", "--local", "--port", "99999"], "--port=99999"),
     (["serve", "--local", "--port", "x"], "--port"),
     (["serve", "--local", "--workers", "0"], "1 to 64"),
     (["serve", "--local", "--store", "redis://h"], "--store='redis://h'"),
     (["serve", "--local", "--store", "redis://h"], "not built yet"),
     (["serve", "--local", "--store", "nofile.db"], "did you mean sqlite:///nofile.db?"),
+    (["serve", "--local", "--store", "memory"], "did you mean memory://?"),
     (["ls", "--store", "/a/nofile.db"], "did you mean sqlite:////a/nofile.db?"),
     (["serve", "--local", "nosuchmodel"], "--local='nosuchmodel'"),
     (["serve", "--local", "nosuchmodel"], "SmolLM2-135M-Instruct"),
@@ -112,6 +115,16 @@ def test_the_help_marks_what_is_not_built_yet(capsys: pytest.CaptureFixture[str]
     assert marked == set(NOT_BUILT)
 
 
+def test_the_help_says_what_each_command_does_in_full_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "serve-model" in said
+    assert "..." not in said.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize(("arguments", "named"), MISTAKES, ids=str)
 def test_a_mistake_exits_2_with_one_line_that_names_it(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], empty_folder: Path
@@ -128,7 +141,7 @@ def test_a_mistake_exits_2_with_one_line_that_names_it(
 def test_a_gateway_that_is_not_there_exits_1(capsys: pytest.CaptureFixture[str], port: int) -> None:
     assert main(["stats", "--url", f"http://127.0.0.1:{port}"]) == 1
     said = capsys.readouterr()
-    assert "cannot be reached" in said.err
+    assert "cannot be reached (does `thinkonce serve` run there?)" in said.err
     assert said.err.count("\n") == 1
 
 

@@ -463,7 +463,9 @@ def test_doctor_and_serve_warn_of_a_pool_that_no_model_leads_to(
     found = findings(capsys, 1, "--store", "sqlite:///new.db")
     assert (found["models of late"]["grade"], "models of named" in found) == ("note", False)
     assert main(["serve", "--store", "sqlite:///new.db", "--port", "0"]) == 2
-    assert [record.args for record in caplog.records if "no model" in record.msg] == [("late", "a")]
+    assert [record.args for record in caplog.records if "never asked" in record.msg] == [
+        ("late", "a")
+    ]
 
 
 def test_doctor_notes_a_pool_without_a_key_where_clients_are_known(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from thinkonce.entry import Entry, Meta
-from thinkonce.insight.apart import apart, sentences
+from thinkonce.insight.apart import advice, apart, sentences
 from thinkonce.request.kept import KeptRequest, pack
 
 
@@ -50,3 +50,18 @@ def test_two_differences_are_not_one_and_samples_of_one_request_are_none() -> No
 def test_entries_that_keep_no_request_are_passed_over() -> None:
     told = apart([Entry(None, b"", Meta(), b"k" * 32)])
     assert (told.compared, told.only_in, list(sentences(told))) == (0, {}, [])
+
+
+def test_what_to_do_about_a_field_would_work_for_that_field() -> None:
+    def todo(*entries: Entry) -> list[str]:
+        return [what for _, what in advice(apart(entries))]
+
+    assert todo(kept("hi"), kept("hi", user="u")) == [
+        "leave user out of requests, or name it in [cache] ignore_fields, "
+        "if answers do not depend on it"
+    ]
+    (tenant,) = todo(kept("hi", tenant="a"), kept("hi", tenant="b"))
+    assert "[groups]" in tenant
+    assert "ignore_fields" not in tenant
+    (system,) = todo(kept("Monday", "hi"), kept("Friday", "hi"))
+    assert system.startswith("leave out of that text what changes")

@@ -131,7 +131,7 @@ def test_upstreams_given_as_flags_replace_those_of_the_file(empty_folder: Path) 
 
 MISTAKES = [
     ("[gateway]\nprot = 1", "[gateway] prot", "did you mean port?"),
-    ("[gatway]\nport = 1", "[gatway]", "did you mean gateway?"),
+    ("[gatway]\nport = 1", "[gatway] is unknown", "did you mean gateway?"),
     ("gateway = 1", "gateway=1", "a table: [gateway]"),
     ("[gateway]\nport = 'x'", "[gateway] port='x'", "0 to 65535"),
     ("[gateway]\nport = 65536", "[gateway] port=65536", "0 to 65535"),
