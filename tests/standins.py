@@ -35,6 +35,9 @@ class DictTier:
             return None
         return copy_of(entry, self.clock)
 
+    def lacks(self, key):
+        return False
+
     def put(self, key, entry):
         self._touch("writing")
         localise(entry, self.clock)

@@ -42,6 +42,11 @@ class Circuit:
     def is_open(self) -> bool:
         return self._retry_at is not None
 
+    @property
+    def is_well(self) -> bool:
+        """Whether what was tried last did not fail."""
+        return not self._failures
+
     def allows(self) -> bool:
         """Whether to try; when half-open, True for one caller a pause."""
         if self._retry_at is None:

@@ -185,7 +185,9 @@ class AsyncWorld(World):
         Most need none, and a coroutine for each would cost more than the step.
         """
         if isinstance(step, Look):
-            if step.tier.persistent or self.setting.purges.is_behind:
+            if step.tier.persistent:
+                return None if self.lacks(step.tier, step.ask) else LATER
+            if self.setting.purges.is_behind:
                 return LATER
             return self.look(step.tier, step.ask, step.peek)
         if isinstance(step, Keep):

@@ -43,6 +43,14 @@ class World:
             self._note_failure(tier, ask, error)
             return None
 
+    def lacks(self, tier: Tier, ask: Ask) -> bool:
+        """Whether a look would find nothing, where that is known without a wait."""
+        assert ask.key is not None
+        try:
+            return tier.lacks(ask.key)
+        except Exception:  # then it is looked into, and what is wrong is counted
+            return False
+
     def keep(self, tier: Tier, ask: Ask, entry: Entry) -> None:
         assert ask.key is not None
         try:

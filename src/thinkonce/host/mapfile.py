@@ -1,7 +1,7 @@
 """One small file beside a store, mapped by every process of the host that uses the store.
 
-    0        8         16       24         32           FLIGHTS_AT      SIZE
-    | magic  | version | epoch  | sequence |  reserved  |   flights     |
+    0        8         16       24         32        40         FLIGHTS_AT  NEWS_AT  SIZE
+    | magic  | version | epoch  | sequence | written | reserved | flights   | news   |
 
 All numbers are native: the file never leaves its host. Magic and epoch keep their places in
 every layout version, so that processes of two versions still see each other's purges. The file
@@ -25,12 +25,14 @@ from thinkonce.host.lock import FileLock
 __all__ = ("FLIGHTS_SIZE", "SIZE", "HostFile", "host_path")
 
 MAGIC = b"1xthink\n"
-VERSION = 2  # 1 had counters between head and flights
+VERSION = 3  # 1 had counters between head and flights, 2 no news
 HEAD = struct.Struct("=8sQ")  # magic, version
-EPOCH_AT, SEQUENCE_AT = 16, 24
+EPOCH_AT, SEQUENCE_AT, WRITTEN_AT = 16, 24, 32
 FLIGHTS_AT = 4096
 FLIGHTS_SIZE = 320 * 1024
-SIZE = FLIGHTS_AT + FLIGHTS_SIZE  # bytes
+NEWS_AT = FLIGHTS_AT + FLIGHTS_SIZE
+NEWS_SIZE = 64 * 1024
+SIZE = NEWS_AT + NEWS_SIZE  # bytes
 
 # What a miss may lose to a stopped process that holds the lock. A purge waits longer.
 BRIEF_SECONDS = 0.1
@@ -54,8 +56,9 @@ class HostFile:
 
     `epoch` is a one-element view of the purge epoch: `host.epoch[0]` is what every inline hit
     compares. It may be read by anyone at any time, also after `close`. It is written only by
-    `raise_epoch`. `flights` is the other part, for its module; it is changed only under `lock`,
+    `raise_epoch`. `flights` is another part, for its module; it is changed only under `lock`,
     unless that module says otherwise. `brief_lock` is the same lock for those who can do without.
+    `written` and `news` are `tiers.known`'s: a count, and a ring of what was counted last.
 
     Raises TierError where the file cannot be opened or mapped, or is no ordinary file.
     """
@@ -81,6 +84,8 @@ class HostFile:
         self.epoch = whole[EPOCH_AT : EPOCH_AT + 8].cast("Q")
         self.sequence = whole[SEQUENCE_AT : SEQUENCE_AT + 8].cast("Q")
         self.flights = whole[FLIGHTS_AT : FLIGHTS_AT + FLIGHTS_SIZE]
+        self.written = whole[WRITTEN_AT : WRITTEN_AT + 8].cast("Q")
+        self.news = whole[NEWS_AT : NEWS_AT + NEWS_SIZE].cast("Q")
         on_fork(self._reopen)
 
     def raise_epoch(self, epoch: int) -> int:
@@ -112,6 +117,7 @@ class HostFile:
         # Dropped, not released: whoever still holds a view must not crash.
         self.epoch = memoryview(self.epoch.tobytes()).cast("Q")
         self.sequence = self.flights = memoryview(b"")
+        self.written = self.news = memoryview(bytearray(8)).cast("Q")
         del self._map
         os.close(self._fd)
 

@@ -37,6 +37,9 @@ class Breaker(Generic[T]):
     def peek(self, key: Key) -> Entry | None:
         return self._read(self.tier.peek, key)
 
+    def lacks(self, key: Key) -> bool:
+        return self.reading.is_well and self.tier.lacks(key)
+
     def _read(self, read: Callable[[Key], Entry | None], key: Key) -> Entry | None:
         if not self.reading.allows():
             raise TierError(self.name, "being switched off after failures")

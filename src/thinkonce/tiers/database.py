@@ -206,6 +206,11 @@ class Database:
         return TierError(self.name, f"{doing} {self.path.name}: {error}")
 
     @property
+    def generation(self) -> int:
+        """Another number for each file that this was."""
+        return self._generation
+
+    @property
     def damaged(self) -> bool:
         """Whether the next write will begin a new file."""
         return self._damaged

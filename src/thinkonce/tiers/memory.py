@@ -128,6 +128,9 @@ class MemoryTier:
 
     # -- writing -----------------------------------------------------------------------
 
+    def lacks(self, key: Key) -> bool:
+        return key.local not in self.map
+
     def put(self, key: Key, entry: Entry) -> None:
         """Publish `entry` unless it is too large or a purge since its request concerns it."""
         localise(entry, self._clock)
@@ -152,11 +155,9 @@ class MemoryTier:
     def delete(self, key: Key) -> bool:
         self.catch_up()
         with self.lock:
-            entry = self.map.get(key.local)
-            if entry is None:
-                return False
-            self._remove(entry, Reason.PURGED)
-            return True
+            if (entry := self.map.get(key.local)) is not None:
+                self._remove(entry, Reason.PURGED)
+            return entry is not None
 
     def doom(self, key: Key) -> None:
         with self.lock:

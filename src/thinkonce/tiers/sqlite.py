@@ -125,6 +125,11 @@ class SqliteTier:
             self._writer.note_use(key.digest)
         return entry
 
+    def lacks(self, key: Key) -> bool:
+        if self._database.damaged or self._database.closed:
+            return False  # a look says so
+        return self._writer.known.lacks(key.digest, self._database.generation)
+
     def peek(self, key: Key) -> Entry | None:
         digest, epoch, writer = key.digest, self._epoch[0], self._writer
         if digest in writer.doomed:  # since it was put last

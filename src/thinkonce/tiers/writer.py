@@ -29,6 +29,7 @@ from thinkonce.outcome import Reason
 from thinkonce.selector import Purge
 from thinkonce.tiers.aliases import Aliases
 from thinkonce.tiers.database import LONGEST_TURN, Database
+from thinkonce.tiers.known import Known
 from thinkonce.tiers.purges import PurgeWindow, concerned
 from thinkonce.tiers.resealing import Resealing
 from thinkonce.tiers.rows import Rows
@@ -88,6 +89,7 @@ class WriteBehind:
         self._aliases, self._resealing = aliases, resealing
         self._queued_bytes = self._number = 0
         self._window = PurgeWindow()
+        self.known = Known(database.host)
         self._wake = threading.Condition()
         self._finishing = threading.Lock()
         self._stopping = False
@@ -113,6 +115,7 @@ class WriteBehind:
             self._number += 1
             self._queued_bytes = size
             self.queue[digest] = Queued(entry, value, self._number, time.monotonic())
+            self.known.add(digest)
             self.doomed.pop(digest, None)
             self._woken(len(self.queue) in (1, BATCH_ROWS))
 
@@ -225,6 +228,7 @@ class WriteBehind:
         window = self._window = caught_up(
             self._window, lambda *query: database.execute(*query).fetchall(), self._aliases
         )
+        self.known.tell(batch)
         for digest, item in batch.items():
             if concerned(item.entry, window.since(item.entry.epoch)):
                 removed[Reason.PURGED] += 1
@@ -241,9 +245,14 @@ class WriteBehind:
         if removed.total():
             rows.forget_facets(BATCH_ROWS)
         self._unfinished = trimmed.more | give_back_pages(database)
+        self._unfinished |= self.known.learn(database, self._database.generation, self._queued())
         if self._resealing is not None:
             self._unfinished |= self._resealing.step(database, rows, idle=not batch)
         return removed
+
+    def _queued(self) -> list[bytes]:
+        with self._wake:
+            return list(self.queue)
 
     def _settle(self, batch: dict[bytes, Queued], doomed: dict[bytes, Any]) -> None:
         # Only now, after the commit: a get finds an answer in the queue or in the file.
