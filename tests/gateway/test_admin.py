@@ -128,7 +128,13 @@ async def test_an_origin_is_the_gateways_own_by_its_scheme_name_and_port(gateway
 
 async def test_a_request_as_nginx_sends_it_on_by_default_is_not_local(gateway: Running) -> None:
     host = gateway.url.removeprefix("http://")
-    for version, more in (("1.0", "Connection: close\r\n"), ("1.0", ""), ("1.1", "")):
+    for version, more in (
+        ("1.0", "Connection: close\r\n"),
+        ("1.0", ""),
+        ("0.9", ""),
+        ("2.0", ""),
+        ("1.1", ""),
+    ):
         async with line(gateway) as to:
             head = f"GET /cache/export HTTP/{version}\r\nHost: {host}\r\n{more}\r\n"
             await to.send(head.encode())
@@ -327,6 +333,16 @@ async def test_what_is_not_there_is_answered_with_what_is(
     got = await gateway.send(method, path, b"{}", {"content-type": "application/json"})
     assert got.status == 404
     assert "POST preload" in got.json["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/cache/entries?limit=", "/cache/preload?concurrency="])
+async def test_a_number_of_thousands_of_digits_is_the_callers_mistake(
+    gateway: Running, path: str
+) -> None:
+    method = "GET" if "entries" in path else "POST"
+    got = await gateway.send(method, path + "1" * 5000, b"", {"x-thinkonce-tenant": "anonymous"})
+    assert got.status == 400
+    assert path.partition("?")[2].rstrip("=") in got.json["error"]["message"]
 
 
 # -- what people say of an answer -----------------------------------------------------------

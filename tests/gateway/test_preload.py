@@ -96,6 +96,7 @@ async def test_a_bad_line_is_named_and_the_rest_goes_on(gateway: Running, stage:
         '{"url": "/v1/chat/completions"}': "body",
         line("x", url="/v1/files"): "/v1/chat/completions",
         line("x", url="/v1/chat/completions").replace("POST", "GET"): "GET",
+        line("x", url="http://[x"): "/v1/chat/completions",
         line("cut off"): "length",
         line("refused"): "no such thing",
         line("x", kv_cache={"enabled": False}): "disabled",

@@ -17,7 +17,7 @@ from thinkonce.insight.entries import content_of, row_of
 from thinkonce.insight.savings import by_dimension, totals
 from thinkonce.selector import Selector
 
-__all__ = ("chosen", "entries", "entry", "hex_of", "stats")
+__all__ = ("chosen", "entries", "entry", "hex_of", "stats", "whole")
 
 MOST_LISTED = 10_000
 _CHOICE = {"tag", "namespace", "model", "tenant"}
@@ -53,7 +53,7 @@ async def stats(desk: Desk, call: Call) -> None:
 
 async def entries(desk: Desk, call: Call) -> None:
     query = _query(call, _CHOICE | {"limit", "after"})
-    limit = _whole("limit", query.get("limit", ["100"])[0])
+    limit = whole("limit", query.get("limit", ["100"])[0], MOST_LISTED)
     after = hex_of("after", query.get("after", [""])[0])
     found = await asyncio.to_thread(desk.shelf.entries, _selector(query), limit, after)
     now = desk.shelf.clock.wall()
@@ -98,9 +98,11 @@ def _selector(query: dict[str, list[str]]) -> Selector:
     return Selector(tags=tuple(query.get("tag", ())), **one)  # type: ignore[arg-type]
 
 
-def _whole(name: str, text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_LISTED:
-        raise RequestError(name, text, f"1 to {MOST_LISTED}")
+def whole(name: str, text: str, most: int) -> int:
+    """A number of the URL's query, from 1. Raises RequestError."""
+    # `int` refuses thousands of digits with an error of its own.
+    if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
+        raise RequestError(name, text, f"1 to {most}")
     return int(text)
 
 

@@ -24,6 +24,7 @@ from thinkonce.engine.http import Call, ClientGone, HttpError, Message, Scope
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.gateway.admin.lines import Line, lines_of, reading_ahead
+from thinkonce.gateway.admin.look import whole
 from thinkonce.gateway.admin.questions import parts_of
 from thinkonce.gateway.admin.whose import Whose, whose
 from thinkonce.insight.explain import look
@@ -234,7 +235,10 @@ def _why_never(asking: Asking) -> str:
 
 def endpoint_of(desk: Desk, line: BatchLine) -> tuple[str, bytes]:
     """Where the line goes, and its URL's query. Raises RequestError for what is never cached."""
-    parts = urlsplit(line.url)
+    try:
+        parts = urlsplit(line.url)
+    except ValueError:  # it names a host that is none
+        parts = urlsplit("")
     name = version_free(parts.path)
     if name not in desk.endpoints or line.method.upper() != "POST":
         known = ", ".join(f"/v1/{name}" for name in sorted(desk.endpoints))
@@ -295,10 +299,9 @@ def _limits(call: Call) -> tuple[int, Pace]:
     if unknown:
         raise RequestError(unknown[0], query[unknown[0]][0], "concurrency or rate")
     text = query.get("concurrency", [str(DEFAULT_CONCURRENCY)])[0]
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_CONCURRENCY:
-        raise RequestError("concurrency", text, f"1 to {MOST_CONCURRENCY}")
+    at_once = whole("concurrency", text, MOST_CONCURRENCY)
     rate = query.get("rate", [None])[0]
-    return int(text), Pace(None if rate is None else _rate(rate))
+    return at_once, Pace(None if rate is None else _rate(rate))
 
 
 def _rate(text: str) -> float:

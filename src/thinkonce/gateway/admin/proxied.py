@@ -52,8 +52,8 @@ def sign_of_proxy(call: Call, names: Sequence[bytes]) -> str:
     """What tells that `call`, whose headers have these `names`, was passed on; "" for nothing."""
     if (name := _sign_among(tuple(names))) is not None:
         return f"the request came through a proxy (it has {name.decode('latin-1')!r:.80})"
-    if call.scope["http_version"] == "1.0":
-        return "the request came in HTTP/1.0, as those of proxies do"
+    if (version := call.scope["http_version"]) != "1.1":
+        return f"the request came in HTTP/{version}, as those of some proxies do"
     options = b",".join(value for name, value in call.headers if name == b"connection")
     if b"close" in map(bytes.strip, options.lower().split(b",")):
         return "the request has 'Connection: close', as those of proxies have"
