@@ -17,7 +17,7 @@ from thinkonce.engine.asking import Asking, Reader
 from thinkonce.engine.batch import AT_ONCE, ItemFetch, Together
 from thinkonce.engine.batch_sum import BatchSum, summed
 from thinkonce.engine.cached_path import CachedPath, asked_query, failed
-from thinkonce.engine.fetch import Drafting, Fetched, asked_of, whole_of
+from thinkonce.engine.fetch import Drafting, Fetched, Posed, whole_of
 from thinkonce.engine.http import Call, Message, send_whole
 from thinkonce.engine.marks import JSON_TYPE, passed_on
 from thinkonce.engine.means import Means
@@ -204,14 +204,14 @@ class BatchEndpoint(CachedPath):
         body = asking.upstream_body()
         if not is_all:
             body = self._dialect.with_items(body, wanted)
-        asked = asked_of(
+        posed = Posed(
             self._sender,
             asking.pool,
             self._request(request.call, asking, body),
             self._metrics.upstream_took,
             spare=request.spare,
         )
-        async with asked as exchange:
+        async with posed as exchange:
             raw, status, headers = await whole_of(exchange), exchange.status, exchange.headers
         replies = self._dialect.read(raw, wanted)
         if replies is None and is_all:  # nothing to put together: the client sees what there is

@@ -8,8 +8,7 @@ comes: what comes at once goes out at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -37,8 +36,8 @@ __all__ = (
     "EventsChunk",
     "Fetch",
     "Fetched",
+    "Posed",
     "Preamble",
-    "asked_of",
     "is_event_stream",
     "upstream_request",
     "whole_of",
@@ -80,30 +79,47 @@ class Fetched:
     headers: tuple[Header, ...]
 
 
-@asynccontextmanager
-async def asked_of(
-    client: Sender,
-    pool: Pool,
-    request: Request,
-    took: Callable[[float], None],
-    *,
-    spare: bool = False,
-) -> AsyncIterator[Exchange]:
-    """The answer to `request`, a 200 to be read. Raises Refused for others, and UpstreamError.
+class Posed:
+    """`async with Posed(...) as exchange`: the answer to `request`, a 200 to be read.
 
-    `took` is told the seconds from the request to the end of what was read of any answer.
+    Raises Refused for others, and UpstreamError. `took` is told the seconds from the request to
+    the end of what was read of any answer.
     """
-    started = monotonic()
-    exchange = await client.send(pool, request, spare=spare)
-    try:
-        if exchange.status != 200 or exchange.opaque:
+
+    __slots__ = ("_client", "_exchange", "_pool", "_request", "_spare", "_started", "_took")
+
+    def __init__(
+        self,
+        client: Sender,
+        pool: Pool,
+        request: Request,
+        took: Callable[[float], None],
+        *,
+        spare: bool = False,
+    ) -> None:
+        self._client, self._pool, self._request = client, pool, request
+        self._took, self._spare = took, spare
+
+    async def __aenter__(self) -> Exchange:
+        self._started = monotonic()
+        exchange = await self._client.send(self._pool, self._request, spare=self._spare)
+        self._exchange = exchange
+        if exchange.status == 200 and not exchange.opaque:
+            return exchange
+        try:
             body = await exchange.read_all(MAX_ERROR)
-            whose = asker_of(exchange.status, () if pool.credential else request.credential)
-            raise Refused(exchange.status, exchange.headers, body or b"", whose)
-        yield exchange
-    finally:
-        exchange.close()
-        took(monotonic() - started)
+        finally:
+            self._end()
+        credential = () if self._pool.credential else self._request.credential
+        whose = asker_of(exchange.status, credential)
+        raise Refused(exchange.status, exchange.headers, body or b"", whose)
+
+    async def __aexit__(self, *error: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._exchange.close()
+        self._took(monotonic() - self._started)
 
 
 async def whole_of(exchange: Exchange) -> bytes:
@@ -185,8 +201,8 @@ class Fetch:
         """Raises Refused for what is no 200, and other UpstreamErrors."""
         await self.asking.measure_quota()
         started, pool = monotonic(), self.asking.pool
-        asked = asked_of(self._client, pool, self._request, self._took, spare=self._spare)
-        async with asked as exchange:
+        posed = Posed(self._client, pool, self._request, self._took, spare=self._spare)
+        async with posed as exchange:
             self.headers = exchange.headers
             if is_event_stream(exchange.content_type):
                 return await self._stream(exchange, monotonic() - started)

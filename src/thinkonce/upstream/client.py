@@ -223,11 +223,16 @@ class Client:
     ) -> Answer | aiohttp.ClientResponse:
         patience = min(self.timeouts.first_byte, seconds)
         try:
-            async with asyncio.timeout(patience):
-                url = server.base.url(request.path, request.query)
-                return await self._open(pool).ask(
-                    request.method, request.path, url, headers, request.body, owner_of(request)
-                )
+            url = server.base.url(request.path, request.query)
+            return await self._open(pool).ask(
+                request.method,
+                request.path,
+                url,
+                headers,
+                request.body,
+                owner_of(request),
+                asyncio.get_running_loop().time() + patience,
+            )
         except aiohttp.ConnectionTimeoutError:
             raise
         except TimeoutError as error:

@@ -14,6 +14,7 @@ And a connection on which anything came that nobody had asked for is not used ag
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Sequence
 
@@ -54,25 +55,28 @@ class Connections:
         headers: Sequence[Header],
         body: bytes,
         owner: str,
+        until: float,
     ) -> Answer | aiohttp.ClientResponse:
         """The beginning of the answer of `url`; `path` is its end, without /v1.
 
         `owner`: whose request it is; no connection carries those of two. Raises
-        aiohttp.ClientError, and ValueError for a header or a URL that is none.
+        aiohttp.ClientError, ValueError for a header or a URL that is none, and TimeoutError where
+        it has not begun at `until`, by the loop's time.
         """
         plain = method == "GET" and not body and all(name != _CONDITION for name, _ in headers)
         if plain or (method == "POST" and path in SPEECHES):
-            answer = await self._wire.ask(method, url, headers, body, owner)
+            answer = await self._wire.ask(method, url, headers, body, owner, until)
             if answer is not None:
                 return answer
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-        return await self._single.request(
-            method,
-            URL(url, encoded=True),
-            data=_payload(body),
-            headers=CIMultiDict(pairs),
-            allow_redirects=False,
-        )
+        async with asyncio.timeout_at(until):
+            return await self._single.request(
+                method,
+                URL(url, encoded=True),
+                data=_payload(body),
+                headers=CIMultiDict(pairs),
+                allow_redirects=False,
+            )
 
     async def status_of(self, url: str) -> int:
         """What a GET of ours is answered with. Raises aiohttp.ClientError, ValueError, OSError."""

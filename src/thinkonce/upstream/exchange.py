@@ -104,7 +104,10 @@ class Exchange(ABC):
         """The next piece as it comes; b"" at the end. Raises Broken, Stalled."""
 
     def _first(self, name: bytes) -> str:
-        return next((value.decode("latin-1") for each, value in self.headers if each == name), "")
+        for each, value in self.headers:
+            if each == name:
+                return value.decode("latin-1")
+        return ""
 
 
 def _beginning(text: bytes, secret: bytes) -> int:
@@ -118,14 +121,11 @@ def _beginning(text: bytes, secret: bytes) -> int:
 def _end_to_end(headers: Iterable[Header]) -> tuple[Header, ...]:
     """`headers` in lower case without those that concern one connection only (RFC 9110, 7.6.1)."""
     lowered = [(name.lower(), value) for name, value in headers]
-    named = {
-        part.strip().lower()
-        for name, value in lowered
-        if name == b"connection"
-        for part in value.split(b",")
-    }
-    dropped = _HOP_BY_HOP | named
-    return tuple(header for header in lowered if header[0] not in dropped)
+    dropped = _HOP_BY_HOP
+    for name, value in lowered:
+        if name == b"connection":
+            dropped = dropped | {part.strip().lower() for part in value.split(b",")}
+    return tuple([header for header in lowered if header[0] not in dropped])
 
 
 def say(error: Exception) -> str:

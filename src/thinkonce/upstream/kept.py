@@ -15,6 +15,8 @@ import select
 import sys
 import termios
 from collections import Counter
+from math import inf
+from time import monotonic
 from typing import Any, cast
 
 import aiohttp
@@ -30,6 +32,7 @@ __all__ = ("KeptConnector", "OwnedRequest", "bound_interim")
 
 # Idle connections of a pool, and of those to one of its servers.
 MOST_IDLE, MOST_IDLE_OF_SERVER = 256, 128
+MOST_KEYS = 1024  # remembered for a target, about 100 bytes each
 # Answers that are none yet (RFC 9110, 15.2), before the one to a request.
 MOST_INTERIM = 32
 INTERIM, SWITCHING = range(100, 200), 101
@@ -39,11 +42,18 @@ class OwnedRequest(ClientRequest):
     """What the connector is asked for. `owner`: set before each `connect`, which reads it first."""
 
     owner = ""
+    keys: dict[str, ConnectionKey] | None = None  # by owner: making one takes long
 
     @property
     def connection_key(self) -> ConnectionKey:
-        # The member tells apart what must not be shared, and no proxy is ever used here.
-        return super().connection_key._replace(proxy_headers_hash=cast(Any, self.owner))
+        if self.keys is None or len(self.keys) > MOST_KEYS:
+            self.keys = {}
+        key = self.keys.get(self.owner)
+        if key is None:
+            # The member tells apart what must not be shared, and no proxy is ever used here.
+            key = super().connection_key._replace(proxy_headers_hash=cast(Any, self.owner))
+            self.keys[self.owner] = key
+        return key
 
 
 class KeptConnector(aiohttp.TCPConnector):
@@ -60,13 +70,24 @@ class KeptConnector(aiohttp.TCPConnector):
         self._idle_of: Counter[tuple[str, int | None]] = Counter()
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            assert connection.protocol is not None
-            self._forget(connection.protocol)
-            if not _has_news(connection.protocol):
-                break
-            connection.close()
-        return connection
+        return self.take(key)
+
+    def take(self, key: ConnectionKey) -> Connection | None:
+        """One that is kept and good to be used again; nobody has it besides."""
+        while kept := self._conns.get(key):
+            protocol, since = kept.popleft()
+            if not kept:
+                del self._conns[key]
+            self._forget(protocol)
+            is_young = monotonic() - since <= (self._keepalive_timeout or inf)
+            if protocol.is_connected() and is_young and not _has_news(protocol):
+                self._acquired.add(protocol)
+                return Connection(self, key, protocol, self._loop)
+            transport = protocol.transport
+            protocol.close()
+            if key.is_ssl and not self._cleanup_closed_disabled:
+                self._cleanup_closed_transports.append(transport)
+        return None
 
     def _release(
         self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False

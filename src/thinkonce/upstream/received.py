@@ -47,11 +47,13 @@ class Received(Exchange):
 
     async def _read(self) -> bytes:
         content = self._response.content
-        loop = asyncio.get_running_loop()
-        self._due = loop.time() + self._gap
-        if self._watch is None:
-            self._watch = loop.call_later(self._gap, self._check, loop)
         try:
+            if content.is_eof() or content._buffer:  # nothing to wait for, and so no time to keep
+                return content.read_nowait()
+            loop = asyncio.get_running_loop()
+            self._due = loop.time() + self._gap
+            if self._watch is None:
+                self._watch = loop.call_later(self._gap, self._check, loop)
             return await content.readany()
         except (aiohttp.ClientError, ConnectionError) as error:
             self._failure = (

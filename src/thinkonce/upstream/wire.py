@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from math import inf
 from typing import NamedTuple
 
 import aiohttp
@@ -19,7 +20,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from thinkonce.upstream.failure import Header
-from thinkonce.upstream.kept import INTERIM, SWITCHING, OwnedRequest, is_on_its_way
+from thinkonce.upstream.kept import INTERIM, SWITCHING, KeptConnector, OwnedRequest, is_on_its_way
 
 __all__ = ("MAX_HEADER", "MAX_WRITE", "Answer", "Wire")
 
@@ -93,12 +94,19 @@ class Wire:
         self._targets: dict[str, Target | None] = {}
 
     async def ask(
-        self, method: str, url: str, headers: Iterable[Header], body: bytes, owner: str
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[Header],
+        body: bytes,
+        owner: str,
+        until: float = inf,
     ) -> Answer | None:
         """The beginning of the answer to a POST with a body, or to a GET without one.
 
-        None: ask the session, which can do more. `owner`: whose connections may carry it. Raises
-        what `session.request` does, and ValueError.
+        None: ask the session, which can do more. `owner`: whose connections may carry it. `until`:
+        loop time when it has to have begun. Raises what `session.request` does, ValueError, and
+        TimeoutError.
         """
         is_one_piece = len(body) <= MAX_WRITE and bool(body) is (method == "POST")
         if not (is_one_piece and _NOT_OURS.isdisjoint(name for name, _ in headers)):
@@ -109,15 +117,31 @@ class Wire:
         head, connector = _head(target.opening, headers, body), self._session.connector
         assert connector is not None
         target.request.owner = owner
-        try:
-            connection = await connector.connect(target.request, [], self._session.timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError("connecting took too long") from error
+        connection = None
+        if isinstance(connector, KeptConnector):
+            connection = connector.take(target.request.connection_key)
+        if connection is None:
+            async with asyncio.timeout_at(None if until == inf else until):
+                connection = await self._connected(connector, target.request)
+        timer = None
+        if until < inf:
+            timer = connector._loop.call_at(until, _give_up, _of(connection))
         try:
             return await _exchanged(connection, target.request, head + body)
         except BaseException:
             connection.close()
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _connected(
+        self, connector: aiohttp.BaseConnector, request: OwnedRequest
+    ) -> Connection:
+        try:
+            return await connector.connect(request, [], self._session.timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError("connecting took too long") from error
 
     def _target(self, method: str, url: str) -> Target | None:
         if method != "POST":  # there are as many as there are things to look at
@@ -161,7 +185,7 @@ async def _exchanged(connection: Connection, request: OwnedRequest, data: bytes)
             raise aiohttp.ClientResponseError(
                 request.request_info, (), status=error.code, message=error.message
             ) from error
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             raise
         except OSError as error:
             raise aiohttp.ClientOSError(*error.args) from error
@@ -171,6 +195,11 @@ async def _exchanged(connection: Connection, request: OwnedRequest, data: bytes)
                 _abort(connection)
                 raise aiohttp.ServerDisconnectedError("answered before all was asked")
             return Answer(connection, message.code, message.raw_headers, content)
+
+
+def _give_up(protocol: ResponseHandler) -> None:
+    """Who waits for the beginning of an answer waits no more."""
+    protocol.set_exception(TimeoutError())
 
 
 def _is_sent(connection: Connection) -> bool:
