@@ -157,7 +157,7 @@ class BlockingWorld(World):
         try:
             seat = self.join(ask)
             if seat is not None and seat.role is Role.LEAD:
-                tell_failure(self._lead(ask, seat, look_again=False))
+                tell_failure(ask, self._lead(ask, seat, look_again=False))
             elif seat is not None:
                 seat.leave()
         finally:
@@ -288,7 +288,7 @@ class AsyncWorld(World):
             seat.leave()
 
     def renewal_landed(self, ask: Ask, landing: Landing) -> None:
-        tell_failure(landing)
+        tell_failure(ask, landing)
 
     async def wait_for_renewals(self, timeout: float) -> None:
         """Wait for renewals under way, `timeout` seconds for all of them together."""

@@ -106,7 +106,8 @@ def land(seat: Seat, made: object) -> None:
         seat.land(made)
 
 
-def tell_failure(landing: Landing) -> None:
+def tell_failure(ask: Ask, landing: Landing) -> None:
     # Nobody waits for a renewal, so its failure would otherwise be invisible.
     if landing.error is not None:
-        log.warning("renewal failed: %s: %s", type(landing.error).__name__, landing.error)
+        name, what = type(landing.error).__name__, ask.meta.scope
+        log.warning("%s: renewal failed: %s: %s", what, name, landing.error)

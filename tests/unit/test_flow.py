@@ -414,7 +414,7 @@ def test_a_renewal_that_fails_leaves_the_old_answer_and_says_so(made, clock, nea
     runner.ask(model)
     runner.renewed()
     assert runner.ask(never, only_if_cached=True).value == "answer 1"
-    assert "renewal failed: ConnectionError: down" in caplog.text
+    assert ": renewal failed: ConnectionError: down" in caplog.text
 
 
 def test_a_renewal_sees_the_context_of_who_asked(made, clock, near):

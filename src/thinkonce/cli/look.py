@@ -35,14 +35,21 @@ SPARE = ("FORM", "PRIORITY", "TOKENS", "NAMESPACE", "TAGS", "TTL", "BYTES")
 # What `stats` calls a number, where that is not the name it has for programs.
 LABELS = {
     "bytes": "size",
+    "cost": "weight in eviction",
+    "epoch": "purges so far",
+    "following": "waiting for others",
     "file_bytes": "size of the file",
     "purge_epoch": "purges so far",
     "secret": "fingerprint of secret",
     "saved_seconds": "time saved",
     "saved_tokens": "tokens saved",
     "saved_usd": "money saved",
+    "max_size": "most entries in memory",
+    "max_bytes": "most bytes in memory",
+    "store_max_bytes": "most bytes in store",
     "dropped_writes": "writes dropped",
 }
+NO_PRICE = "unknown; [prices.NAME] says what a model costs"
 # What one row of savings tells.
 SAVED = ("CALLS", "ITEMS", "TOKENS", "MONEY", "TIME", "UNPRICED")
 SHOWN_ROWS = 12
@@ -67,7 +74,7 @@ def stats(
         return
     savings, kept_apart = found.pop("savings", {}), found.pop("apart", None)
     if "saved_usd" in found and savings.get("totals", {}).get("usd", 0.0) is None:
-        found["saved_usd"] = "unknown"
+        found["saved_usd"] = NO_PRICE
     print_pairs({"store": view.place, **for_people(found)})
     for line in sentences(msgspec.convert(kept_apart, Apart)) if kept_apart else ():
         print(line)

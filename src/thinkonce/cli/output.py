@@ -139,7 +139,7 @@ def print_pairs(pairs: dict[str, Any], indent: str = "") -> None:
     """Nested mappings, one value a line."""
     for name, value in pairs.items():
         label = f"{indent}{str(name).replace('_', ' ')}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             print(label)
             print_pairs(value, indent + "  ")
         else:
@@ -147,7 +147,7 @@ def print_pairs(pairs: dict[str, Any], indent: str = "") -> None:
 
 
 def _plain(value: object) -> str:
-    if value is None:
+    if value is None or value == {}:
         return "-"
     if isinstance(value, float):
         return f"{value:g}"
