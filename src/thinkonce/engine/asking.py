@@ -31,6 +31,7 @@ from thinkonce.upstream.pools import Pool, Pools
 
 if TYPE_CHECKING:
     from thinkonce.engine.client_rules import ClientRules
+    from thinkonce.engine.memo import Known
 
 __all__ = ("Asking", "Reader", "version_free")
 
@@ -63,6 +64,7 @@ class Asking:
     sample: int = 0
     # What printed its last plain hit, where that is still there.
     plate: Callable[[], Plate | None] = no_plate
+    known: Known | None = None  # what the fast lane knows of requests like it
     used: bool = False  # it had a plain hit since the memo last asked
 
     def take(self, sample: int | None = None) -> None:

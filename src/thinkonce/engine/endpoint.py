@@ -163,7 +163,9 @@ class Endpoint(CachedPath):
         plain = asking.controls is DEFAULTS and not asking.fallback
         own = call.counts and not call.tenant  # whose it is follows from what was sent
         if found.refused is None and plain and own and self._inline:
-            known = self.memo.known(call.query, call.headers)
+            known = asking.known
+            if known is None:
+                known = self.memo.known(call.query, call.headers)
             self.memo.put(known, asking.raw, asking)
         if isinstance(found.raw, Live):
             await self._teller.live(call, asking, found, found.raw.feed)

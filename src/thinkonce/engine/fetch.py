@@ -70,8 +70,7 @@ class EventsChunk(bytes):
         return chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """What an upstream answered. `reply` is None where a stream was not recorded to its end."""
 
     reply: Reply | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -36,7 +35,7 @@ async def list_models(client: Sender, pools: Pools, request: Request) -> bytes:
     Only the first pool is shown the client's credential (a query may hold one too): the pools
     may belong to different parties, and no model's name says for whom it is meant.
     """
-    stranger = replace(request, credential=(), query="", owner=owner_of(request))
+    stranger = msgspec.structs.replace(request, credential=(), query="", owner=owner_of(request))
     asked = [request] + [stranger] * (len(pools.all) - 1)
     answers = await asyncio.gather(
         *(_models_of(client, pool, each) for pool, each in zip(pools.all, asked, strict=True))

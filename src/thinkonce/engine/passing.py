@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Container
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -77,7 +76,7 @@ class Passing:
             tenant="" if call.client is None else call.client.tenant,
         )
         if call.method not in _HARMLESS and request.path not in CALLS:
-            request = replace(request, repeatable=False)
+            request = msgspec.structs.replace(request, repeatable=False)
         head = miss_headers(Outcome.BYPASS, reason, "")
         head.append((b"x-request-id", call.id))
         if call.method == "GET" and request.path == "models" and len(self._pools.all) > 1:

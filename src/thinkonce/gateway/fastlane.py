@@ -149,6 +149,7 @@ class FastLane:
             return None
         answer = self._print(door, asking, default_headers)
         if answer is None:
+            asking.known = door.known
             return asking
         door.endpoint.memo.put(door.known, body, asking)
         return answer

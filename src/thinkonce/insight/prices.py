@@ -23,6 +23,7 @@ _DATED = re.compile(r"(-\d{4}-\d{2}-\d{2}|-\d{8}|-\d{4}|-latest|-preview)+$")
 # Anthropic's API writes 4-5 where its price list writes 4.5.
 _HYPHENATED = re.compile(r"^(claude-[a-z]+-\d+)-(\d{1,2})$")
 MILLION = 1_000_000
+MOST_NAMES = 1000  # remembered
 _OWN_RATES = ("cached_input", "cache_write", "cache_write_1h")  # a price may lack them
 
 
@@ -80,7 +81,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class Prices:
-    """`overrides` win over the list. `as_of` dates the list. Immutable, hence thread-safe."""
+    """`overrides` win over the list. `as_of` dates the list. Thread-safe."""
 
     def __init__(self, overrides: Mapping[str, Price] | None = None) -> None:
         text = files("thinkonce.insight").joinpath("prices.json").read_bytes()
@@ -89,6 +90,7 @@ class Prices:
         self.as_of, self.sources = listed.as_of, tuple(listed.sources)
         self.overridden = len(overrides or {})
         self._prices = listed.models | dict(overrides or {})
+        self._found: dict[str, Price | None] = {}  # by names as they come
 
     def __len__(self) -> int:
         return len(self._prices)
@@ -100,6 +102,14 @@ class Prices:
 
     def of(self, model: str) -> Price | None:
         """The price of a model as its API names it: a provider's prefix and a date may be on it."""
+        found = self._found
+        if model not in found:
+            if len(found) >= MOST_NAMES:  # clients choose them
+                found = self._found = {}
+            found[model] = self._look_up(model)
+        return found[model]
+
+    def _look_up(self, model: str) -> Price | None:
         for name in (model, model.rpartition("/")[2]):
             for form in (name, _DATED.sub("", name)):
                 price = self._prices.get(form) or self._prices.get(_HYPHENATED.sub(r"\1.\2", form))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
+
+import msgspec
 
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Header
@@ -18,8 +19,7 @@ __all__ = ("HOPS", "Attempt", "Request", "Sender", "Watching", "owner_of")
 HOPS = b"cdn-loop"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What to send. `path` is relative to a pool's base URLs, without /v1.
 
     `repeatable`: asking twice does nothing that asking once does not. `tenant` is told to our
