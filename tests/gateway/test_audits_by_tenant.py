@@ -65,7 +65,7 @@ async def test_wrong_answers_to_one_tenant_leave_another_s_hits_alone(
     assert await asked(gateway, FIRST, 99, BOB) == "MISS"
     assert await asked(gateway, SECOND, 99, BOB) == "semantic", "Bob's are not"
     line = next(record.message for record in caplog.records if "alarm" in record.message)
-    assert f"alarm in '' (en), tenant {worst['tenant'][:12]}: " in line
+    assert f"alarm in the namespace without a name (en), tenant {worst['tenant'][:12]}: " in line
     assert worst["tenant"] != other["tenant"]
     assert "sk-ann" not in caplog.text + str(worst), "a digest, never the key"
 

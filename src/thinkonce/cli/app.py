@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Abort:
         return _say("stopped", FAILED)
     except typer.TyperException as error:
-        return _say(error.format_message(), MISUSED)
+        return _say(_misused(error, given), MISUSED)
     except ModuleNotFoundError as error:
         return _say(_with_extra(error), FAILED)
     except (KeyboardInterrupt, BrokenPipeError):
@@ -107,6 +107,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not isinstance(result, int):
         return 0
     return result if result in (0, FAILED, MISUSED) else FAILED
+
+
+def _misused(error: typer.TyperException, given: Sequence[str]) -> str:
+    """What was misused, with the value it got, which the parser's own sentence leaves out."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    said, found, accepts = error.message.partition("Input should be ")
+    if said or not found:
+        return error.format_message()
+    accepts = accepts.partition(", unable to")[0]
+    accepts = accepts if accepts.startswith("a ") else f"a number {accepts}"
+    for place, word in enumerate(given):
+        option, equals, value = word.partition("=")
+        if option in names:
+            got = value if equals else " ".join(given[place + 1 : place + 2])
+            return str(ConfigError(option, got, accepts))
+    return error.format_message()
 
 
 def _say(line: str, code: int) -> int:

@@ -353,7 +353,8 @@ def _tell(account: Account, happened: Happened) -> None:
     """One line an event."""
     shown = happened.shown
     how = f"{shown.standing}, serving {shown.step + 1} of {len(account.grounds.cuts)} cuts"
-    place = f"{account.namespace!r} ({account.grounds.language})"
+    named = repr(account.namespace) if account.namespace else "the namespace without a name"
+    place = f"{named} ({account.grounds.language})"
     if account.tenant:
         place += f", tenant {account.tenant[:TENANT_DIGITS]}"
     if happened.event == Event.ALARM:
