@@ -79,6 +79,8 @@ class ChunkReader:
             self.model = chunk.model or ""
             self.created = chunk.created if isinstance(chunk.created, int | float) else 0
         for choice in chunk.choices or ():
+            if choice.finish_reason is None and self._only_says(choice):
+                continue
             ended = self.finishes.get(choice.index)
             if ended is not None and _goes_on(choice, ended):
                 self._went_on = True
@@ -92,6 +94,18 @@ class ChunkReader:
             return self._flags
         self.usage = chunk.usage
         return self._flags | (USAGE if chunk.choices else USAGE | USAGE_ONLY)
+
+    def _only_says(self, choice: _Choice) -> bool:
+        """By far the most frequent case: one more piece of a text that is being said."""
+        index, delta = choice.index, choice.delta
+        if not delta or len(delta) > 1 or self._keep_text or self.usage is not None:
+            return False
+        text = delta.get("content")
+        known = index in self._spoken and self.finishes.get(index, "") is None
+        if not known or type(text) is not str or text.startswith("data:"):
+            return False
+        self.said.add(text)
+        return True
 
     def _note_finish(self, index: int, finish: str | None) -> None:
         self.finishes[index] = finish

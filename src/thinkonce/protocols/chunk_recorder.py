@@ -51,8 +51,9 @@ class ChunkRecorder(Intake):
             return None
         reader = self._reader
         usage = reader.usage
+        data = self._data()
         try:
-            tokens = counted(usage) if usage is not None else self._estimated()
+            tokens = counted(usage) if usage is not None else self._estimated(data)
         except (ValueError, RecursionError):  # in a member that nobody has looked at so far
             self.failed = True
             return None
@@ -61,7 +62,7 @@ class ChunkRecorder(Intake):
             content_type="text/event-stream",
             shape=Shape.STREAM,
             # A line end inside JSON is white space: one line makes the event simple to frame.
-            events=tuple(data.replace(b"\n", b" ") for data in self._data()),
+            events=tuple([each.replace(b"\n", b" ") if b"\n" in each else each for each in data]),
             usage=usage_text(usage) if usage is not None else estimated_usage(tokens),
             usage_asked=self._usage_asked,
             usage_estimated=usage is None,
@@ -82,6 +83,6 @@ class ChunkRecorder(Intake):
                 data.append(event.data)
         return data
 
-    def _estimated(self) -> Usage:
-        b"".join(self._data()).decode()  # raises for a member that no reader has looked into
+    def _estimated(self, data: list[bytes]) -> Usage:
+        b"".join(data).decode()  # raises for a member that no reader has looked into
         return Usage(asked_tokens(self._asked), self._reader.said.tokens)

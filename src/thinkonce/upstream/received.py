@@ -13,6 +13,8 @@ from thinkonce.upstream.wire import Answer
 
 __all__ = ("Received",)
 
+FEW = 2  # chunks, below which nothing is to be gained
+
 
 class Received(Exchange):
     """`gap`: most seconds between two pieces. `closed` is called once, when the server is done.
@@ -48,13 +50,14 @@ class Received(Exchange):
     async def _read(self) -> bytes:
         content = self._response.content
         try:
-            if content.is_eof() or content._buffer:  # nothing to wait for, and so no time to keep
-                return content.read_nowait()
-            loop = asyncio.get_running_loop()
-            self._due = loop.time() + self._gap
-            if self._watch is None:
-                self._watch = loop.call_later(self._gap, self._check, loop)
-            return await content.readany()
+            if not content.is_eof() and not content._buffer and content.exception() is None:
+                loop = asyncio.get_running_loop()
+                self._due = loop.time() + self._gap
+                if self._watch is None:
+                    self._watch = loop.call_later(self._gap, self._check, loop)
+                while not content._buffer and not content.is_eof():
+                    await content._wait("read")
+            return _all_of(content)
         except (aiohttp.ClientError, ConnectionError) as error:
             self._failure = (
                 Stalled(f"the upstream paused for more than {self._gap:g} s")
@@ -73,6 +76,23 @@ class Received(Exchange):
             return
         self._late = True
         self._response.close()
+
+
+def _all_of(content: aiohttp.StreamReader) -> bytes:
+    """What has come. As `content.read_nowait` gives it, which looks at each chunk by itself."""
+    few = not content.total_bytes or len(content._buffer) < FEW
+    if few or content._buffer_offset or content.exception() is not None:
+        return content.read_nowait()
+    data = b"".join(content._buffer)
+    content._buffer.clear()
+    content._cursor += len(data)
+    content._size = 0
+    splits = content._http_chunk_splits
+    while splits and splits[0] < content._cursor:
+        splits.popleft()
+    if content._protocol._reading_paused:
+        content._protocol.resume_reading()
+    return data
 
 
 def _nothing(failure: Exception | None) -> None:
