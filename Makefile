@@ -10,11 +10,14 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
 # Tests start some hundred processes; without kept bytecode each compiles the package anew.
 test test-all: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run test test-all lint format types docs bench bench-tools check clean
+.PHONY: run help test test-all lint format types docs bench bench-tools check clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready  ## the gateway with the packaged model behind it; another port: make run PORT=8001
 	$(BIN)/thinkonce serve --local --host 127.0.0.1 --port $(PORT)
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
 
 test: .venv/ready  ## the default tests
 	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
@@ -22,19 +25,19 @@ test: .venv/ready  ## the default tests
 test-all: .venv/ready  ## the slow ones too
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" $(TESTS)
 
-lint: .venv/ready
+lint: .venv/ready  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: .venv/ready
+format: .venv/ready  ## mend what of style can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: .venv/ready
+types: .venv/ready  ## mypy and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-check: lint types test
+check: lint types test  ## all three
 
 docs: .venv/ready  ## write docs/ pages that are generated
 	$(BIN)/python docs/generate.py
@@ -49,7 +52,7 @@ bench-tools: .venv/ready  ## what benchmarks compare with; absent ones are skipp
 	test -x .venv/gptcache/bin/python || $(PYTHON) -m venv .venv/gptcache
 	.venv/gptcache/bin/pip --disable-pip-version-check --quiet install -r benchmarks/gptcache.txt
 
-clean:
+clean:  ## remove what was made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find src tests benchmarks examples docs -name __pycache__ -prune -exec rm -rf {} +
 

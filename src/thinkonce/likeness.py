@@ -84,6 +84,10 @@ class Likeness(Protocol):
         """`find` in a thread."""
         ...
 
+    def peek(self) -> tuple[Matched | None, str]:
+        """As `find`, for who only wants to know: counts nothing. And why nothing, in a word."""
+        ...
+
     def hint(self) -> Hint | None:
         """For the entry that was made of the model's answer. Does not wait."""
         ...

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import msgspec
 
-from thinkonce.outcome import Outcome, Reason
+from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.tally import Tally
 from thinkonce.tiers.memory import MemoryTier
 
@@ -44,7 +44,9 @@ class CacheStats(TypedDict):
 class Explanation(msgspec.Struct, frozen=True):
     """What a call would get now, and why. `key` is the shared key in hex, "" if there is none.
 
-    `age` and `life_left` are in seconds (None without an entry; inf: never expires).
+    `age` and `life_left` are in seconds (None without an entry; inf: never expires). `match` says
+    how a hit is found, and `question` the stored one where it is found in other words;
+    `in_other_words` why it is not, in a word ("": it is, or was not looked for).
     """
 
     outcome: Outcome
@@ -53,6 +55,9 @@ class Explanation(msgspec.Struct, frozen=True):
     tier: str | None = None
     age: float | None = None
     life_left: float | None = None
+    match: Match | None = None
+    question: str | None = None
+    in_other_words: str = ""
 
 
 def stats_of(tally: Tally, memory: MemoryTier, ttl: float, dropped_writes: int) -> CacheStats:

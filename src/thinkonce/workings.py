@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from math import inf
 from typing import Protocol
+
+import msgspec
 
 from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
 from thinkonce.entry import PRIORITY_WEIGHT, Entry
@@ -94,6 +97,19 @@ class Workings:
 
     def examine(self, ask: Ask) -> Explanation:
         """What `ask` would get now. Counts nothing and calls nothing."""
+        told = self._examined(ask, Match.EXACT)
+        if told.outcome is not Outcome.MISS or ask.likeness is None:
+            return told
+        matched, why = ask.likeness.peek()
+        if matched is None:
+            return msgspec.structs.replace(told, in_other_words=why)
+        other = self._examined(replace(ask, key=matched.key, likeness=None), matched.match)
+        if other.outcome is not Outcome.HIT:  # nothing stale answers another question
+            return told
+        return msgspec.structs.replace(other, question=matched.question)
+
+    def _examined(self, ask: Ask, match: Match) -> Explanation:
+        """Of the entry under its very key."""
         assert ask.key is not None
         name = ask.key.digest.hex()
         found = drive(examine(ask, self.setting), self._blocking)
@@ -103,7 +119,8 @@ class Workings:
             return Explanation(Outcome.MISS, reason, name)
         outcome, now = _PROMISES.get(found.verdict, Outcome.MISS), self.setting.clock.wall()
         age, left = now - found.entry.created_at, found.entry.expires_at - now
-        return Explanation(outcome, found.reason, name, found.tier, age, left)
+        how = None if outcome is Outcome.MISS else match
+        return Explanation(outcome, found.reason, name, found.tier, age, left, how)
 
     def probe(self, local: object) -> Entry | None:
         """A memory hit that the flow has decided already; None sends the caller to the flow."""

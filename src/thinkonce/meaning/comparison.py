@@ -48,6 +48,12 @@ class Comparison:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._meaning.threads, self.find)
 
+    def peek(self) -> tuple[Matched | None, str]:
+        if self._ineligible is not None:
+            return None, self._ineligible.value
+        finding = self._meaning.peek(self._wording, self._place)
+        return finding.matched, finding.why
+
     def hint(self) -> Hint | None:
         if self._ineligible is not None:
             return None

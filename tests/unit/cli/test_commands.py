@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from thinkonce import Cache
 from thinkonce.cli import main
 from thinkonce.cli.later import NOT_BUILT
 from thinkonce.cli.output import print_table
@@ -144,6 +145,17 @@ def test_a_gateway_that_is_not_there_exits_1(capsys: pytest.CaptureFixture[str],
     said = capsys.readouterr()
     assert "cannot be reached (does `thinkonce serve` run there?)" in said.err
     assert said.err.count("\n") == 1
+
+
+def test_a_listing_that_matches_nothing_does_not_call_the_store_empty(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Cache(store="sqlite:///some.db") as cache:
+        cache.set("question", "answer", tags=["faq"])
+    assert main(["ls", "--store", "sqlite:///some.db", "--tag", "none"]) == 0
+    assert capsys.readouterr().out.startswith("nothing matches in ")
+    assert main(["ls", "--store", "sqlite:///some.db", "--tag", "faq"]) == 0
+    assert "faq" in capsys.readouterr().out
 
 
 def test_a_broken_configuration_is_said_by_every_command_that_reads_it(
