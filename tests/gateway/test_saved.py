@@ -81,6 +81,7 @@ async def test_an_unknown_price_is_null_and_counted(gateway: Running, stage: Sta
     assert (told["saved_cost"], told["saved_tokens"]) == (None, 18)
     row = (await savings(gateway))["totals"]
     assert (row["usd"], row["unpriced"], row["tokens"]) == (None, 1, 18)
+    assert (await gateway.get("/cache/stats")).json["saved_usd"] is None
 
 
 async def test_an_unpriced_answer_weighs_dollars_as_a_priced_one_does(

@@ -73,7 +73,7 @@ def stats(
         print_json(found)
         return
     savings, kept_apart = found.pop("savings", {}), found.pop("apart", None)
-    if "saved_usd" in found and savings.get("totals", {}).get("usd", 0.0) is None:
+    if found.get("saved_usd", 0.0) is None:
         found["saved_usd"] = NO_PRICE
     print_pairs({"store": view.place, **for_people(found)})
     for line in sentences(msgspec.convert(kept_apart, Apart)) if kept_apart else ():

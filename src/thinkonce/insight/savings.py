@@ -237,14 +237,10 @@ def nanos(usd: float | None) -> int:
     return 0 if usd is None else round(usd * BILLION)
 
 
-def totals(book: Book) -> dict[str, int | float]:
-    """In one line, for who wants no more. US dollars and seconds."""
-    total = book.total()
-    return {
-        "saved_tokens": total[TOKENS],
-        "saved_usd": total[NANOS] / BILLION,
-        "saved_seconds": total[MICROS] / MILLION,
-    }
+def totals(book: Book) -> dict[str, int | float | None]:
+    """In one line, for who wants no more. US dollars (None: no price was known) and seconds."""
+    total = _numbers(book.total())
+    return {f"saved_{name}": total[name] for name in ("tokens", "usd", "seconds")}
 
 
 def by_dimension(book: Book) -> dict[str, Any]:
