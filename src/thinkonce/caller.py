@@ -18,6 +18,7 @@ from thinkonce.async_streams import AsyncReader
 from thinkonce.call_keys import CallKeys
 from thinkonce.copies import Alone, Values
 from thinkonce.entry import Meta
+from thinkonce.frames import leave_out_ours
 from thinkonce.functions import Function, describe, told_apart
 from thinkonce.likeness import Likeness
 from thinkonce.outcome import Outcome, Reason
@@ -113,13 +114,21 @@ class Caller:
         key = self.key(values)
         if key is not None and (value := self._probed(key)) is not NOTHING:
             return value
-        return self._answered(self.ask(values, key))
+        try:
+            return self._answered(self.ask(values, key))
+        except Exception as error:
+            leave_out_ours(error)
+            raise
 
     async def call_async(self, values: Values) -> Any:
         key = self.key(values)
         if key is not None and (value := self._probed(key)) is not NOTHING:
             return value
-        return await self._answered_async(self.ask(values, key))
+        try:
+            return await self._answered_async(self.ask(values, key))
+        except Exception as error:
+            leave_out_ours(error)
+            raise
 
     def refresh(self, values: Values) -> Any:
         """Ask the model whatever is stored, store and return the new value."""

@@ -407,6 +407,38 @@ def test_a_traceback_shows_the_text_of_the_wrapper(cache):
     assert "slow((prompt, ))" in text
 
 
+def test_between_a_caller_and_a_function_that_raises_lies_the_wrapper_alone(cache):
+    @cached(cache=cache)
+    def ask(prompt):
+        raise ValueError("no")
+
+    @cached(cache=cache)
+    async def wait(prompt):
+        raise ValueError("no")
+
+    def names(error):
+        return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+    with pytest.raises(ValueError, match="no") as caught:
+        ask("hi")
+    assert names(caught.value)[1:] == ["wrapper", "ask"]
+    with pytest.raises(ValueError, match="no") as caught:
+        asyncio.run(wait("hi"))
+    assert names(caught.value)[-1:] == ["wait"]
+    assert not [name for name in names(caught.value) if name in ("drive_async", "carry_out")]
+
+
+def test_a_fault_of_our_own_keeps_all_of_its_frames(cache):
+    @cached(cache=cache, serializer=object())
+    def ask(prompt):
+        return object()
+
+    with pytest.raises(AttributeError) as caught:
+        ask("hi")
+    files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert sum("thinkonce" in file for file in files) > 3
+
+
 def test_the_text_of_a_dropped_wrapper_is_dropped(cache):
     @cached(cache=cache)
     def ask(prompt): ...
