@@ -17,7 +17,7 @@ SRC = Path(__file__).parent.parent / "src" / "thinkonce"
 
 # From the bottom up. A part may import parts of lower rows, never one of its own row or above.
 LEVELS = (
-    {"errors", "outcome", "clock", "version", "likeness"},
+    {"errors", "outcome", "clock", "version", "likeness", "frames"},
     {"entry", "units", "typed", "stores", "sums"},
     {"ttl_classes"},
     {"selector", "settings", "values", "host"},
