@@ -183,6 +183,26 @@ async def test_answers_under_way_get_the_drain_timeout_and_no_more(host: Host) -
     await host.upstream.left()
 
 
+async def test_a_log_that_nobody_reads_holds_nobody_up(host: Host) -> None:
+    """As where a terminal is stopped, or what collects a container's output stands still."""
+    gateway = await host.gateway(THINKONCE_GATEWAY_DRAIN_TIMEOUT="1")
+    assert gateway.child.stderr is not None
+    transport = gateway.child.stderr._transport  # type: ignore[attr-defined]
+    transport.pause_reading()
+    try:
+        async with asyncio.timeout(20):
+            for _ in range(300):  # of which each line is as long as its path
+                async with gateway.session.get(f"{gateway.url}/cache/{'x' * 7000}") as response:
+                    await response.read()
+            gateway.child.send_signal(signal.SIGTERM)
+            assert gateway.child.stdout is not None
+            said = await gateway.child.stdout.read()  # until it has ended
+    finally:
+        transport.resume_reading()
+    assert b"stopped: no answer was cut off" in said
+    assert (await gateway.ended())[0] == 0
+
+
 @pytest.mark.parametrize("abandoned", [False, True])
 async def test_a_second_ctrl_c_gives_up_what_is_under_way(host: Host, abandoned: bool) -> None:
     async def never(seen: Seen, out: Out) -> None:

@@ -26,6 +26,7 @@ from thinkonce.gateway.readiness import (
     unreachable,
 )
 from thinkonce.gateway.reload import Reload
+from thinkonce.gateway.workers.lines import unhindered
 from thinkonce.settings import Settings, Upstream
 from thinkonce.stores import kind_of
 from thinkonce.tiers.store import store_path
@@ -57,8 +58,13 @@ def run(
     default they are printed. Raises ConfigError.
     """
     check_models(settings)
-    log_to_stderr(settings.log.level, form=settings.log.format)
-    _check_ready(settings)
+    with unhindered(alone=settings.gateway.workers == 1 and not settings.local.enabled):
+        log_to_stderr(settings.log.level, form=settings.log.format)
+        _check_ready(settings)
+        return _run(settings, read or (lambda: settings), say)
+
+
+def _run(settings: Settings, read: Callable[[], Settings], say: Say) -> int:
     if settings.gateway.workers > 1:
         if os.name != "posix":
             raise ConfigError(
@@ -66,11 +72,11 @@ def run(
             )
         from thinkonce.gateway.workers.parent import run_workers
 
-        return run_workers(settings, read or (lambda: settings), say)
+        return run_workers(settings, read, say)
     listener = bind(settings.gateway.host, settings.gateway.port)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_serve(settings, read or (lambda: settings), listener, say))
+            return runner.run(_serve(settings, read, listener, say))
     finally:
         listener.close()
 

@@ -11,10 +11,14 @@ import io
 import os
 import select
 import stat
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
-__all__ = ("WholeLines", "pieces")
+from thinkonce.web.line_queue import stderr_aside
+
+__all__ = ("WholeLines", "pieces", "unhindered")
 
 PIECE = int(getattr(select, "PIPE_BUF", 512))  # bytes
 CUT = b" [cut]\n"
@@ -24,9 +28,10 @@ PATIENCE = 0.1  # seconds for a reader that is behind
 class WholeLines(io.TextIOBase):
     """Text to the descriptor `fd`. What has no end of line yet waits for it, or for `flush`."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, alone: bool = False) -> None:
+        """`alone`: no other process writes there, so no line has to be short."""
         self._fd, self._begun = fd, ""
-        self._most = None if stat.S_ISREG(os.fstat(fd).st_mode) else PIECE
+        self._most = None if alone or stat.S_ISREG(os.fstat(fd).st_mode) else PIECE
 
     def writable(self) -> bool:
         return True
@@ -64,6 +69,15 @@ class WholeLines(io.TextIOBase):
                 if left <= 0:
                     return
                 select.select((), (self._fd,), (), left)
+
+
+def unhindered(*, alone: bool) -> AbstractContextManager[None]:
+    """Meanwhile whoever reads stderr slowly, or not at all, holds nobody up."""
+    try:
+        fd = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # none, or one of somebody's making
+        return nullcontext()
+    return stderr_aside(WholeLines(fd, alone=alone))
 
 
 def pieces(content: bytes, most: int | None) -> Iterator[bytes]:

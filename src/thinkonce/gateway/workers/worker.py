@@ -7,14 +7,13 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterable
 
 from thinkonce.errors import MISSING, ConfigError, ThinkOnceError
 from thinkonce.gateway.serve import Signals
 from thinkonce.gateway.server import GatewayServer
 from thinkonce.gateway.workers.channel import Channel
-from thinkonce.gateway.workers.lines import WholeLines
+from thinkonce.gateway.workers.lines import unhindered
 from thinkonce.gateway.workers.member import PUBLISH_SECONDS, Member
 from thinkonce.gateway.workers.messages import (
     CHANNEL,
@@ -47,8 +46,7 @@ def run_worker() -> int:
     end = socket.socket(fileno=int(os.environ.pop(CHANNEL)))
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent reloads
-    sys.stderr = WholeLines(sys.stderr.fileno())
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with unhindered(alone=False), asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(_work(end))
 
 

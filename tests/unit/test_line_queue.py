@@ -1,0 +1,63 @@
+"""Lines that wait for whoever reads them: bounded, counted where they are lost."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+
+import pytest
+
+from thinkonce.web.line_queue import MOST_WAITING, LineQueue
+
+
+class Reader(io.TextIOBase):
+    """Takes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.may = threading.Event(), threading.Event()
+        self.got = ""
+
+    def write(self, text: str) -> int:
+        self.begun.set()
+        assert self.may.wait(10)
+        self.got += text
+        return len(text)
+
+
+def test_what_is_beyond_the_bound_is_lost_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    reader = Reader()
+    queue, line = LineQueue(reader), "x" * 999 + "\n"
+    queue.write("first\n")
+    assert reader.begun.wait(10)
+    for _ in range(MOST_WAITING // len(line) + 100):
+        queue.write(line)
+    with caplog.at_level(logging.WARNING, "thinkonce"):
+        reader.may.set()
+        assert queue.end(10.0)
+    assert reader.got.startswith("first\nxxx")
+    assert len(reader.got) <= MOST_WAITING
+    assert [record.getMessage() for record in caplog.records] == [
+        "100 lines of this log are lost: whoever reads it was too slow"
+    ]
+
+
+def test_what_was_written_comes_in_order() -> None:
+    reader = Reader()
+    reader.may.set()
+    queue = LineQueue(reader)
+    for number in range(1000):
+        queue.write(f"{number}\n")
+    assert queue.end(10.0)
+    queue.write("1000\n")  # at once
+    assert reader.got.split() == [str(number) for number in range(1001)]
+
+
+def test_who_writes_to_nobody_is_told() -> None:
+    closed = io.StringIO()
+    closed.close()
+    queue = LineQueue(closed)
+    queue.write("lost\n")
+    assert queue.end(10.0)
+    with pytest.raises(OSError, match="closed"):
+        queue.write("more\n")
