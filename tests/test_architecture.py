@@ -210,6 +210,7 @@ def test_whoever_may_stand_on_a_part_beside_the_levels_does() -> None:
 WITHIN = {
     ("kv", "prefix"): set[str](),
     ("kv", "weights"): set[str](),
+    ("kv", "disk"): {"prefix"},
     ("kv", "generation"): {"prefix"},
     ("kv", "serving"): {"prefix", "generation", "weights", "engine"},
     ("meaning", "text"): set[str](),

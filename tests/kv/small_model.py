@@ -135,7 +135,7 @@ def serving(
     engine = open_engine(model, kv or Kv(chunk=64))
     generator = GatedGenerator(engine.generator)
     generator.gate.set()
-    scheduler, owners = Scheduler(max_waiting), Owners(secret)
+    scheduler, owners = Scheduler(max_waiting), Owners(secret, engine.owners_key)
     gated = replace(engine, generator=generator)
     app = ModelApp(model, gated, scheduler, owners=owners, limits=limits)
     ready = threading.Event()
@@ -150,6 +150,7 @@ def serving(
         generator.gate.set()
         server.stop()
         thread.join(30)
+        engine.close()
 
 
 @contextmanager

@@ -6,13 +6,14 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
 from openai import OpenAI
-from small_model import Serve, Served, client_of, make_tokenizer
+from small_model import Serve, Served, client_of, make_tokenizer, serving
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from thinkonce.errors import ConfigError
@@ -81,6 +82,20 @@ def test_two_credentials_share_nothing(served: Served, client: OpenAI) -> None:
     for key in ("another", "a third"):
         assert cached(ask(client.with_options(api_key=key), "Who jumps?")) == 0
     assert cached(ask(client.with_options(api_key="another"), "Who jumps?")) > 0
+
+
+def test_a_restart_finds_what_was_read_before(model: Model, tmp_path: Path) -> None:
+    kept = Kv(chunk=CHUNK, store=str(tmp_path / "kv"))
+    with serving(model, kv=kept) as first, client_of(first) as client:
+        answer = ask(client, "Who jumps?")
+    with serving(model, kv=kept) as second, client_of(second) as client:
+        again = ask(client, "Who jumps?")
+        assert cached(again) > 0
+        assert again.choices[0].message.content == answer.choices[0].message.content
+        assert cached(ask(client.with_options(api_key="another"), "Who jumps?")) == 0
+        disk = stats(second)["disk"]
+    assert disk["tokens_loaded"] == cached(again)
+    assert (disk["damaged"], disk["failures"], disk["dropped"]) == (0, 0, 0)
 
 
 def test_two_requests_at_once_read_what_they_share_once(serve: Serve) -> None:

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from thinkonce.cli.later import NotBuilt
 from thinkonce.cli.options import Config, StoreUrl
 from thinkonce.cli.output import reporting
 from thinkonce.errors import MISSING, ConfigError
@@ -106,7 +105,7 @@ def serve_model(
         typer.Option(help="Most memory for attention state of prompts.  [default: 1GiB]"),
     ] = None,
     kv_store: Annotated[
-        Path | None, typer.Option(help="Folder for attention state. Not built yet.")
+        Path | None, typer.Option(help="Folder to keep it in across restarts.")
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No line a request; the others say `model` first.")
@@ -114,13 +113,12 @@ def serve_model(
     config: Config = None,
 ) -> int:
     """An OpenAI-compatible server for one local model."""
-    if kv_store is not None:
-        raise NotBuilt("`--kv-store` is not built yet in this version")
     flags = {
         "local.model": model,
         "local.threads": threads,
         "local.queue": queue,
         "kv.memory": kv_memory,
+        "kv.store": None if kv_store is None else str(kv_store),
     }
     settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)

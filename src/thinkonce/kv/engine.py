@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.disk.folder import kept_key, made_folder
+from thinkonce.kv.disk.tier import DiskTier
+from thinkonce.kv.generation.exact import ExactGenerator, ReadingStats
 from thinkonce.kv.generation.generator import Generator
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
@@ -26,13 +29,22 @@ _logger = logging.getLogger("thinkonce.kv")
 class KvEngine:
     """What makes a model's tokens. `exact` is None where nothing is kept, for the reason `why`.
 
-    The generator belongs to one thread; `stats` may be called from any.
+    `owners_key` hashes credentials of clients: the same after a restart where there is a folder,
+    so that they find their own again. The generator belongs to one thread; `stats` may be called
+    from any.
     """
 
     generator: Generator
     exact: ExactGenerator | None = None
     index: PrefixIndex[torch.Tensor] | None = None
+    disk: DiskTier | None = None
+    owners_key: bytes = b""
     why: str = ""
+
+    def close(self) -> None:
+        """Write what is still to be written. Idempotent."""
+        if self.disk is not None:
+            self.disk.close()
 
     def stats(self) -> dict[str, Any]:
         """What `GET /kv/stats` answers: counts since the start, and what is in memory now.
@@ -61,7 +73,20 @@ class KvEngine:
             "blocks_evicted": held.evicted,
             "blocks_refused": held.refused + read.not_kept,
             "collisions": held.collisions,
+            "disk": self._on_disk(read),
             "slab_bytes": slab.bytes,
+        }
+
+    def _on_disk(self, read: ReadingStats) -> dict[str, Any] | None:
+        if self.disk is None or self.exact is None:
+            return None
+        rates = self.exact.rates
+        return {
+            **asdict(self.disk.stats()),
+            "tokens_loaded": read.disk_tokens,
+            "slower_than_recompute": read.slower,
+            "load_us_a_token": round(rates.load * 1e6, 1),
+            "prefill_us_a_token": round(rates.prefill * 1e6, 1),
         }
 
 
@@ -69,7 +94,8 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
     """Reuse attention state where the settings ask for it and the model's family allows it.
 
     A model that does not is served all the same, each prompt read in full, with one line in the
-    log that says why. Raises ConfigError for a budget that holds not even one block.
+    log that says why. Raises ConfigError for a budget that holds not even one block, and for a
+    folder that cannot be written.
     """
     why = unsupported(model.network) if kv.reuse else "`kv.reuse` is false"
     if why is not None:
@@ -78,14 +104,26 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
         return KvEngine(PlainGenerator(model.network, model.end_ids), why=why)
     _check_budget(model, kv)
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory)
+    fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk).digest()
+    disk, key = _opened_disk(kv, fingerprint)
     exact = ExactGenerator(
         model.network,
         model.end_ids,
         chunk_tokens=kv.chunk,
-        fingerprint=fingerprint_of(model.network, model.tokenizer, kv.chunk).digest(),
+        fingerprint=fingerprint,
         kept=index,
+        below=disk,
     )
-    return KvEngine(exact, exact, index)
+    return KvEngine(exact, exact, index, disk, key)
+
+
+def _opened_disk(kv: Kv, fingerprint: bytes) -> tuple[DiskTier | None, bytes]:
+    """And the key that hashes credentials, which lies in the same folder."""
+    if not kv.store:
+        return None, b""
+    folder = made_folder(Path(kv.store).expanduser(), "[kv] store")
+    key = kept_key(folder, "[kv] store")
+    return DiskTier(folder, fingerprint, kv.disk), key
 
 
 def _check_budget(model: Model, kv: Kv) -> None:

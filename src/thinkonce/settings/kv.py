@@ -30,6 +30,23 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = 1024 * MIB
+    store: Annotated[
+        str,
+        about(
+            "A folder that it is written to as well, so that it is there after a restart; several "
+            "servers on this machine may have one. Empty: it ends with the process.",
+            "a folder",
+            fixed=True,
+        ),
+    ] = ""
+    disk: Annotated[
+        int,
+        size(
+            "Most bytes of it in that folder; what was not used for the longest goes.",
+            least=1,
+            fixed=True,
+        ),
+    ] = 16 * 1024 * MIB
     chunk: Annotated[
         int,
         about(

@@ -56,6 +56,7 @@ FLAGS = {
     "local.model": "--local",
     "local.enabled": "--local",
     "kv.memory": "--kv-memory",
+    "kv.store": "--kv-store",
 }
 
 # In place of the value of what nobody knows: a misspelt setting may hold a key.

@@ -92,7 +92,6 @@ MISTAKES = [
     (["serve", "--local", "nosuchmodel"], "SmolLM2-135M-Instruct"),
     (["stats", "--url", "http://h/elsewhere/v1"], "--url='http://h/elsewhere/v1'"),
     (["serve", "--local", "--config", "absent.toml"], "absent.toml"),
-    (["serve-model", "--kv-store", "x"], "--kv-store"),
     (["model", "install", "gpt-5"], "gpt-5"),
     (["purge"], "--all"),
     (["purge", "--all", "--url", "http://h", "--store", "sqlite:///x.db"], "not both"),

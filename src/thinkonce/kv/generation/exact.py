@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.kv.generation.blob import bytes_of, state_of
 from thinkonce.kv.generation.decode import decoded, forward
 from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.rates import Rates
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.prefix.blocks import Block, blocks_of
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.tier import BlockTier
 
 __all__ = ("ExactGenerator", "Reading", "ReadingStats")
 
@@ -43,21 +47,26 @@ class Reading:
 class ReadingStats:
     """Since the start: prompts begun, their tokens, and those of them that were loaded.
 
-    `not_kept` counts blocks that could not be stored because memory ran out.
+    `disk_tokens`: of the loaded ones, those that were not in memory. `not_kept` counts blocks
+    that could not be stored because memory ran out, `slower` those that were on disk and were
+    computed, because that is sooner done here.
     """
 
     prompts: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    disk_tokens: int = 0
     not_kept: int = 0
+    slower: int = 0
 
 
 class ExactGenerator:
     """A `Generator` over a model of `support.FAMILIES`.
 
-    `kept` None reads every prompt anew, with the same bits as result. `fingerprint` is that of
-    the model and `chunk_tokens`. Not thread-safe, and one answer at a time: beginning the next
-    one ends an iterator that is still open. The index may be shared and looked at meanwhile.
+    `kept` None reads every prompt anew, with the same bits as result; what is not there is looked
+    for in `below`, where there is such a tier. `fingerprint` is that of the model and
+    `chunk_tokens`. Not thread-safe, and one answer at a time: beginning the next one ends an
+    iterator that is still open. The index may be shared and looked at meanwhile.
     """
 
     def __init__(
@@ -68,9 +77,12 @@ class ExactGenerator:
         chunk_tokens: int,
         fingerprint: bytes,
         kept: PrefixIndex[torch.Tensor] | None,
+        below: BlockTier | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._network, self._end_ids = network, end_ids
         self.chunk_tokens, self.fingerprint, self._kept = chunk_tokens, fingerprint, kept
+        self._below, self._clock, self.rates = below, clock, Rates()
         self.slab = Slab(shape_of(network))
         self.stats = ReadingStats()
         self._answers = 0
@@ -109,7 +121,10 @@ class ExactGenerator:
         # The last token is always computed, together with what is in a piece with it.
         usable = blocks[: (len(prompt) - 1) // self.chunk_tokens]
         with self._kept.hold(usable) as hold:
-            return self._read(prompt, cancelled, blocks, hold)
+            try:
+                return self._read(prompt, cancelled, blocks, hold)
+            finally:
+                self._offer(hold)
 
     def _read(
         self,
@@ -118,33 +133,86 @@ class ExactGenerator:
         blocks: Sequence[Block],
         hold: Hold[torch.Tensor] | None,
     ) -> Reading | None:
-        known = hold.nodes if hold is not None else []
-        cached = len(known) * self.chunk_tokens
-        self._count(prompts=1, prompt_tokens=len(prompt), cached_tokens=cached)
-        with torch.inference_mode():
-            self.slab.begin()
-            self.slab.reserve(len(prompt))
-            for node in known:
-                self.slab.load(node.state)
+        cached = self._load(prompt, blocks, hold) if hold is not None else self._begin(prompt)
         logits = None
         for start in range(cached, len(prompt), self.chunk_tokens):
             if cancelled():
                 return None
-            logits = self._forward(prompt[start : start + self.chunk_tokens], start)
+            piece = prompt[start : start + self.chunk_tokens]
+            began = self._clock.monotonic()
+            logits = self._forward(piece, start)
+            self.rates.read(len(piece), self._clock.monotonic() - began)
             place = start // self.chunk_tokens
-            # Without the block before it, a block could never be found.
-            if hold is not None and place == len(hold.nodes) < len(blocks):
-                self._keep(hold, blocks[place], start)
+            if hold is not None and place < len(blocks):
+                self._keep(hold, blocks[place], place)
         assert logits is not None, "a prompt has a token, and its last piece is never loaded"
         return Reading(logits, cached)
+
+    def _begin(self, prompt: Sequence[int]) -> int:
+        self._count(prompts=1, prompt_tokens=len(prompt))
+        with torch.inference_mode():
+            self.slab.begin()
+            self.slab.reserve(len(prompt))
+        return 0
+
+    def _load(
+        self, prompt: Sequence[int], blocks: Sequence[Block], hold: Hold[torch.Tensor]
+    ) -> int:
+        """Bring into the slab what is known of the prompt's beginning; how many tokens."""
+        self._begin(prompt)
+        with torch.inference_mode():
+            for node in hold.nodes:
+                self.slab.load(node.state)
+        in_memory = len(hold.nodes)
+        usable = blocks[in_memory : (len(prompt) - 1) // self.chunk_tokens]
+        found = in_memory + self._load_below(usable, hold)
+        below = (found - in_memory) * self.chunk_tokens
+        self._count(cached_tokens=found * self.chunk_tokens, disk_tokens=below)
+        return found * self.chunk_tokens
+
+    def _load_below(self, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> int:
+        """Load from the tier below what follows; how many blocks. They are in memory then too."""
+        known = self._below.known(blocks) if self._below is not None else 0
+        if known and not self.rates.load_is_sooner():
+            self._count(slower=known)
+            return 0
+        first = len(hold.nodes)
+        for count, block in enumerate(blocks[:known]):
+            began = self._clock.monotonic()
+            state = self._stored(block)
+            if state is None:
+                return count
+            with torch.inference_mode():
+                self.slab.load(state)
+            self.rates.loaded(self.chunk_tokens, self._clock.monotonic() - began)
+            _hold(hold, block, state, first + count)
+        return known
+
+    def _stored(self, block: Block) -> torch.Tensor | None:
+        assert self._below is not None
+        data = self._below.load(block)
+        state = None if data is None else state_of(data, self.slab.shape)
+        # What has another length was not written by this model, whatever its name says.
+        return state if state is not None and state.shape[3] == self.chunk_tokens else None
+
+    def _offer(self, hold: Hold[torch.Tensor]) -> None:
+        """What is in memory of this prompt shall be below too."""
+        if self._below is None:
+            return
+        for node in hold.nodes:
+            self._below.offer(node.block, bytes_of(node.state))
+        self._below.used([node.block for node in hold.nodes])
 
     def _forward(self, tokens: Sequence[int], position: int) -> torch.Tensor:
         with torch.inference_mode():
             self.slab.reserve(position + len(tokens))
         return forward(self._network, tokens, position, self.slab.cache)
 
-    def _keep(self, hold: Hold[torch.Tensor], block: Block, start: int) -> None:
+    def _keep(self, hold: Hold[torch.Tensor], block: Block, place: int) -> None:
         """Store one chunk's keys and values; memory that is not there costs the answer nothing."""
+        if self._below is None and place != len(hold.nodes):
+            return
+        start = place * self.chunk_tokens
         try:
             with torch.inference_mode():
                 state = self.slab.copy(start, start + self.chunk_tokens)
@@ -152,15 +220,14 @@ class ExactGenerator:
             _logger.warning("attention state is not kept: %s", failed)
             self._count(not_kept=1)
             return
-        hold.extend(block, state, state.nbytes)
+        if not _hold(hold, block, state, place) and self._below is not None:
+            self._below.offer(block, bytes_of(state))
 
-    def _count(
-        self, prompts: int = 0, prompt_tokens: int = 0, cached_tokens: int = 0, not_kept: int = 0
-    ) -> None:
+    def _count(self, **more: int) -> None:
         was = self.stats
-        self.stats = ReadingStats(
-            was.prompts + prompts,
-            was.prompt_tokens + prompt_tokens,
-            was.cached_tokens + cached_tokens,
-            was.not_kept + not_kept,
-        )
+        self.stats = replace(was, **{name: getattr(was, name) + by for name, by in more.items()})
+
+
+def _hold(hold: Hold[torch.Tensor], block: Block, state: torch.Tensor, place: int) -> bool:
+    """Keep a prompt's block number `place`: without all before it, it could never be found."""
+    return place == len(hold.nodes) and hold.extend(block, state, state.nbytes)

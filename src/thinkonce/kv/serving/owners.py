@@ -22,12 +22,13 @@ __all__ = ("Owners",)
 class Owners:
     """`secret` is the one a gateway started this server with; empty: no gateway did.
 
-    Clients' credentials are hashed with a key of this process and then forgotten.
+    Clients' credentials are hashed with `key`, of 32 bytes, and then forgotten; empty: with one
+    of this process.
     """
 
-    def __init__(self, secret: str = "") -> None:
+    def __init__(self, secret: str = "", key: bytes = b"") -> None:
         self._secret = secret.encode()
-        self._key = secrets.token_bytes(32)
+        self._key = key or secrets.token_bytes(32)
 
     def of(self, scope: Scope) -> Owner:
         """Raises HttpError 403 for a tenant, or a secret, that is not the gateway's to name."""

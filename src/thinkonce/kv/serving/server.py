@@ -71,9 +71,10 @@ def run(
             say("stopped before it was ready")
             return 0
         raise
-    scheduler, owners = Scheduler(max_waiting), Owners(gateway_secret)
+    scheduler, owners = Scheduler(max_waiting), Owners(gateway_secret, engine.owners_key)
     app = ModelApp(loaded, engine, scheduler, owners=owners, limits=limits, access_log=access_log)
     ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
+    engine.close()
     return 0
 
 

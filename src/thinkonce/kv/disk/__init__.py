@@ -1,0 +1,11 @@
+"""Attention state in files: blocks that outlive the process, found by several processes.
+
+    FOLDER/owners.key                 what direct clients' credentials are hashed with, 0600
+    FOLDER/FINGERPRINT/               one model, as it was loaded
+        0001.lock                     held by the process that writes the files of this number
+        0001.rows                     what lies where: rows of 56 bytes, appended
+        0001-00000003.blocks          records, appended; at most 64 MiB, or one record
+
+A record is written and synced before its row is, and a row before anybody is told. So whatever a
+row says is there, and what a crash left behind has no row.
+"""

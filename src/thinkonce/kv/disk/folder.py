@@ -1,0 +1,122 @@
+"""The folder of one model's blocks: who writes which files, and how they are called."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from thinkonce.errors import ConfigError
+
+__all__ = ("Folder", "Lock", "kept_key", "made_folder")
+
+_KEY_BYTES = 32
+_MOST_WRITERS = 9999
+
+
+def made_folder(path: Path, setting: str) -> Path:
+    """`path`, made where it is missing; for this user alone. Raises ConfigError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.chmod(0o700)
+    except OSError as error:
+        accepts = f"a folder that this user may write ({error.strerror})"
+        raise ConfigError(setting, str(path), accepts) from None
+    return path
+
+
+def kept_key(folder: Path, setting: str) -> bytes:
+    """32 random bytes that lie in `folder`, made once. Raises ConfigError."""
+    path = folder / "owners.key"
+    try:
+        with suppress(FileExistsError):
+            made = path.with_suffix(f".{secrets.token_hex(8)}")
+            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.write(descriptor, secrets.token_bytes(_KEY_BYTES))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            try:
+                os.link(made, path)  # whole or not at all, whoever comes first
+            finally:
+                made.unlink()
+        key = path.read_bytes()
+    except OSError as error:
+        accepts = f"a folder that this user may write ({error.strerror})"
+        raise ConfigError(setting, str(folder), accepts) from None
+    if len(key) != _KEY_BYTES:
+        raise ConfigError(setting, str(folder), f"{path} of {_KEY_BYTES} bytes; remove it")
+    return key
+
+
+class Lock:
+    """Says that the files of one number are this process's to write, until it is released."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Idempotent. The end of the process does it too."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class Folder:
+    """Methods raise OSError where the system refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self, writer: int) -> Path:
+        return self.path / f"{writer:04d}.rows"
+
+    def segment(self, writer: int, number: int) -> Path:
+        return self.path / f"{writer:04d}-{number:08d}.blocks"
+
+    def writers(self) -> list[int]:
+        return sorted(int(path.stem) for path in self.path.glob("[0-9]*.rows"))
+
+    def segments(self, writer: int) -> Iterator[int]:
+        for path in self.path.glob(f"{writer:04d}-*.blocks"):
+            yield int(path.stem.partition("-")[2])
+
+    def remove(self, writer: int) -> None:
+        """All its files but the lock, which the caller holds."""
+        self.rows(writer).unlink(missing_ok=True)
+        for number in list(self.segments(writer)):
+            self.segment(writer, number).unlink(missing_ok=True)
+
+    def lock_one(self) -> tuple[int, Lock]:
+        """A number whose files nobody writes: one left behind if there is any, else a new one."""
+        for writer in range(1, _MOST_WRITERS + 1):
+            lock = self.lock(writer)
+            if lock is not None:
+                return writer, lock
+        raise OSError(f"{self.path}: {_MOST_WRITERS} processes write there")
+
+    def lock(self, writer: int) -> Lock | None:
+        """None while another process holds it."""
+        path = self.path / f"{writer:04d}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return Lock(descriptor)
+
+    def sync(self) -> None:
+        """What was made, renamed or removed here is so after a crash too."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,85 @@
+"""The rows of one writer: appended by it, followed by everybody else."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from thinkonce.kv.disk.rows import ROW, Rows, read_rows
+
+__all__ = ("Followed", "Manifest")
+
+
+class Manifest:
+    """Appends rows to a file that is locked. Methods raise OSError."""
+
+    def __init__(self, path: Path) -> None:
+        """What was torn at its end is cut off; `rows` are the good ones that were there."""
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.rows: Rows = read_rows(path)
+        self._end = len(self.rows) * ROW.itemsize
+        os.ftruncate(self._descriptor, self._end)
+
+    @property
+    def count(self) -> int:
+        return self._end // ROW.itemsize
+
+    def append(self, rows: Rows) -> None:
+        """On the disk when it returns. Where it raises, the rows before are as they were."""
+        data = rows.tobytes()
+        try:
+            view, at = memoryview(data), self._end
+            while view:
+                count = os.pwrite(self._descriptor, view, at)
+                view, at = view[count:], at + count
+            os.fdatasync(self._descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._end)
+            raise
+        self._end += len(data)
+
+    def replace(self, rows: Rows) -> None:
+        """Write all of it anew; whoever follows it sees another file."""
+        new = self._path.with_suffix(".new")
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(rows.tobytes())
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+            new.replace(self._path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._end = descriptor, len(rows) * ROW.itemsize
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class Followed:
+    """The rows of another process, from where they were read last."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._end, self._file = path, 0, 0
+
+    def news(self) -> tuple[bool, Rows]:
+        """Whether all that was read before is void, and the rows since. Raises OSError."""
+        found = os.stat(self._path)
+        is_void = bool(self._file) and (found.st_ino != self._file or found.st_size < self._end)
+        if is_void:
+            self._end = 0
+        self._file = found.st_ino
+        if found.st_size == self._end:
+            return is_void, np.zeros(0, ROW)
+        rows = read_rows(self._path, self._end)
+        self._end += len(rows) * ROW.itemsize
+        return is_void, rows

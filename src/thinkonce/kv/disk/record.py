@@ -1,0 +1,54 @@
+"""One block in a file: whose it is, what it was made of, and its state.
+
+    0    8   magic "TOBLOCK1"
+    8   16   id           24  16  parent
+    40   4   bytes of tokens      44   8  bytes of state
+    52  16   BLAKE3 of all before, the tokens and the state
+    68       tokens, then state
+
+Numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from blake3 import blake3
+
+from thinkonce.kv.prefix.blocks import Block
+
+__all__ = ("HEAD_BYTES", "encoded_head", "record_bytes", "state_in")
+
+_MAGIC = b"TOBLOCK1"
+_HEAD = struct.Struct("<8s16s16sIQ")
+_DIGEST_BYTES = 16
+HEAD_BYTES = _HEAD.size + _DIGEST_BYTES
+
+
+def record_bytes(block: Block, state_bytes: int) -> int:
+    return HEAD_BYTES + len(block.tokens) + state_bytes
+
+
+def encoded_head(block: Block, state: memoryview) -> bytes:
+    """All of the record but the state that follows."""
+    head = _HEAD.pack(_MAGIC, block.id, block.parent, len(block.tokens), state.nbytes)
+    return head + _digest(head, block.tokens, state) + block.tokens
+
+
+def state_in(record: bytearray, block: Block) -> bytearray | None:
+    """The state of `block`; None for a record that is another's, or not what was written."""
+    size = len(block.tokens)
+    if len(record) < HEAD_BYTES + size:
+        return None
+    head, view = bytes(record[: _HEAD.size]), memoryview(record)
+    state = view[HEAD_BYTES + size :]
+    expected = _HEAD.pack(_MAGIC, block.id, block.parent, size, state.nbytes)
+    digest, tokens = view[_HEAD.size : HEAD_BYTES], view[HEAD_BYTES : HEAD_BYTES + size]
+    is_whole = head == expected and tokens == block.tokens
+    if not is_whole or digest != _digest(head, block.tokens, state):
+        return None
+    return record[HEAD_BYTES + size :]
+
+
+def _digest(head: bytes, tokens: bytes, state: memoryview) -> bytes:
+    return blake3(head).update(tokens).update(state).digest(_DIGEST_BYTES)

@@ -1,0 +1,143 @@
+"""A prefix from disk gives the bits that reading it anew gives, in the process that comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_families import network
+from test_exact import CHUNK, DTYPES, MODEL, ROOM, generator, random_tokens, read
+from test_exact import one_thread as one_thread
+
+from thinkonce.kv.disk import tier as module
+from thinkonce.kv.disk.tier import DiskTier
+from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.support import FAMILIES, shape_of
+from thinkonce.kv.prefix.index import PrefixIndex
+from thinkonce.kv.prefix.owner import Owner
+
+LONG = 20.0
+
+
+@contextmanager
+def reader(model: Any, folder: Path, room: int = ROOM) -> Iterator[ExactGenerator]:
+    """As a process of its own would have it: nothing in memory, and the folder."""
+    tier = DiskTier(folder, MODEL, 2**26)
+    try:
+        yield ExactGenerator(
+            model,
+            frozenset(),
+            chunk_tokens=CHUNK,
+            fingerprint=MODEL,
+            kept=PrefixIndex(room),
+            below=tier,
+        )
+        assert tier.flush(LONG)
+    finally:
+        tier.close()
+
+
+def stored(model: Any, folder: Path, prompt: list[int]) -> None:
+    with reader(model, folder) as found:
+        read(found, prompt, tokens=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prefix_from_disk_gives_the_bits_of_reading_it_anew(
+    family: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model, shared = network(family, dtype), random_tokens(3 * CHUNK)
+    stored(model, tmp_path, shared + random_tokens(7))
+    cold = generator(model, None)
+    with reader(model, tmp_path) as warm:
+        for tail in (1, 3, CHUNK + 1):
+            prompt = shared + random_tokens(tail, seed=tail)
+            found = read(warm, prompt, tokens=2)
+            assert found.cached == 3 * CHUNK
+            assert found.same_as(read(cold, prompt, tokens=2)), f"a tail of {tail}"
+        assert warm.stats.disk_tokens == 3 * CHUNK, "from then on it is in memory"
+
+
+def test_what_memory_has_no_room_for_is_found_on_disk(tmp_path: Path) -> None:
+    model, prompt = network("llama", torch.float32), random_tokens(5 * CHUNK + 1)
+    block = shape_of(model).bytes_a_token * CHUNK
+    cold = read(generator(model, None), prompt, tokens=2)
+    with reader(model, tmp_path, room=2 * block) as warm:
+        assert read(warm, prompt, tokens=2).same_as(cold)
+        assert warm._below is not None
+        assert warm._below.flush(LONG)
+        again = read(warm, prompt, tokens=2)
+        assert again.cached == 5 * CHUNK
+        assert again.same_as(cold)
+
+
+def test_what_was_in_memory_before_there_was_room_on_disk_follows(tmp_path: Path) -> None:
+    model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
+    with reader(model, tmp_path) as warm:
+        tier = warm._below
+        assert isinstance(tier, DiskTier)
+        tier._broken_until = float("inf")
+        read(warm, prompt, tokens=0)
+        tier._broken_until = 0.0
+        read(warm, prompt, tokens=0)
+    with reader(model, tmp_path) as later:
+        assert read(later, prompt, tokens=0).cached == 3 * CHUNK
+
+
+def damage(folder: Path) -> None:
+    """One bit in the last state that was written."""
+    (path,) = folder.rglob("*.blocks")
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 0x40
+    path.write_bytes(raw)
+
+
+def test_a_damaged_block_is_computed(tmp_path: Path) -> None:
+    model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
+    stored(model, tmp_path, prompt)
+    damage(tmp_path)
+    with reader(model, tmp_path) as warm:
+        found = read(warm, prompt, tokens=2)
+        assert found.cached == 2 * CHUNK
+        assert found.same_as(read(generator(model, None), prompt, tokens=2))
+
+
+def test_a_damaged_block_that_was_not_told_from_a_good_one_would_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: what the tests above compare does change with one bit of a block."""
+    model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
+    stored(model, tmp_path, prompt)
+    damage(tmp_path)
+    size = shape_of(model).bytes_a_token * CHUNK
+    monkeypatch.setattr(module, "state_in", lambda record, block: record[-size:])
+    with reader(model, tmp_path) as warm:
+        found = read(warm, prompt, tokens=0)
+        assert found.cached == 3 * CHUNK
+        assert not found.same_as(read(generator(model, None), prompt, tokens=0))
+
+
+def test_owners_share_nothing_on_disk(tmp_path: Path) -> None:
+    model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
+    with reader(model, tmp_path) as one:
+        read(one, prompt, Owner("one"), tokens=0)
+    with reader(model, tmp_path) as later:
+        assert read(later, prompt, Owner("two"), tokens=0).cached == 0
+        assert read(later, prompt, Owner("one", "space"), tokens=0).cached == 0
+        assert read(later, prompt, Owner("one"), tokens=0).cached == 3 * CHUNK
+
+
+def test_where_computing_is_sooner_nothing_is_loaded(tmp_path: Path) -> None:
+    model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
+    stored(model, tmp_path, prompt)
+    with reader(model, tmp_path) as slow:
+        slow.rates.read(1, 0.001)
+        slow.rates.loaded(1, 0.002)
+        found = read(slow, prompt, tokens=2)
+        assert (found.cached, slow.stats.slower) == (0, 3)
+        assert found.same_as(read(generator(model, None), prompt, tokens=2))
