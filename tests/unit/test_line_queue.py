@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import threading
@@ -38,7 +39,7 @@ def test_what_is_beyond_the_bound_is_lost_and_counted(caplog: pytest.LogCaptureF
     assert reader.got.startswith("first\nxxx")
     assert len(reader.got) <= MOST_WAITING
     assert [record.getMessage() for record in caplog.records] == [
-        "100 lines of this log are lost: whoever reads it was too slow"
+        "lines of this log that are lost, because it took no more: 100"
     ]
 
 
@@ -61,3 +62,28 @@ def test_who_writes_to_nobody_is_told() -> None:
     assert queue.end(10.0)
     with pytest.raises(OSError, match="closed"):
         queue.write("more\n")
+
+
+class Disk(io.StringIO):
+    """Full until it is not."""
+
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return super().write(text)
+
+
+def test_a_full_disk_loses_lines_until_it_has_room(caplog: pytest.LogCaptureFixture) -> None:
+    disk = Disk()
+    queue = LineQueue(disk)
+    queue.write("lost\n")
+    with queue._changed:
+        assert queue._changed.wait_for(lambda: queue._lost, 10.0)
+    disk.full = False
+    with caplog.at_level(logging.WARNING, "thinkonce"):
+        queue.write("kept\n")
+        assert queue.end(10.0)
+    assert disk.getvalue() == "kept\n"
+    assert "it took no more: 1" in caplog.text

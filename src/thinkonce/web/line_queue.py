@@ -7,6 +7,7 @@ write ──► waiting ──► thread ──► sink
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import sys
@@ -20,6 +21,8 @@ log = logging.getLogger("thinkonce")
 
 # Characters that wait for their reader: those of some ten thousand requests.
 MOST_WAITING = 2**20
+# Nobody will read it any more; other failures, a full disk say, pass.
+_OVER = (errno.EPIPE, errno.EBADF)
 # At the end, for whoever still reads.
 END_SECONDS = 1.0
 
@@ -81,19 +84,21 @@ class LineQueue(io.TextIOBase):
             self._put(text)
 
     def _put(self, text: str) -> None:
-        failure = ""
+        failure, lost = "", 0
         try:
             self._sink.write(text)
             self._sink.flush()
         except (OSError, ValueError) as error:
-            failure = str(error) or "nobody reads it"
+            is_over = isinstance(error, ValueError) or error.errno in _OVER
+            failure, lost = str(error) if is_over else "", text.count("\n")
         with self._changed:
             self._waiting = 0 if failure else self._waiting - len(text)
-            lost = self._lost = 0 if failure else self._lost
+            self._lost = 0 if failure else self._lost + lost
+            lost = 0 if lost else self._lost  # told once something gets through
             self._failure = failure
             self._changed.notify_all()
         if lost:
-            log.warning("%d lines of this log are lost: whoever reads it was too slow", lost)
+            log.warning("lines of this log that are lost, because it took no more: %d", lost)
             with self._changed:
                 self._lost -= lost
                 self._changed.notify_all()
