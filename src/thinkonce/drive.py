@@ -198,6 +198,8 @@ class AsyncWorld(World):
         return self.join(step.ask) if isinstance(step, Join) else LATER
 
     async def carry_out(self, step: Step) -> object:
+        if isinstance(step, CallModel):  # first: at every miss it is the one
+            return await self.call(step.ask)
         match step:
             case Look(tier, ask, peek):
                 return await self._look(tier, ask, peek)
@@ -207,8 +209,6 @@ class AsyncWorld(World):
                 await self._catch_up()
                 self.keep(tier, ask, entry)
                 return None
-            case CallModel(ask):
-                return await self.call(ask)
             case Join(ask):
                 return self.join(ask)
             case Lead(ask, seat):

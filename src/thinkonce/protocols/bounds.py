@@ -11,6 +11,7 @@ from collections.abc import Iterable
 __all__ = ("MOST", "all_keepable", "bounded", "encodable")
 
 MOST = 2**53  # the largest count or time: up to it a double is exact
+_NUMBER, _LIST = (int, float), (list, tuple)  # a union would be made at each look
 _HELD = 2**64  # beyond, MessagePack has no whole number
 
 
@@ -36,11 +37,11 @@ def all_keepable(values: Iterable[object]) -> bool:
         if isinstance(value, str):
             if not value.isascii() and encodable(value) != value:
                 return False
-        elif isinstance(value, int | float):
+        elif isinstance(value, _NUMBER):
             if not -_HELD < value < _HELD:
                 return False
         elif isinstance(value, dict):
             stack += [*value, *value.values()]
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, _LIST):
             stack += value
     return True

@@ -46,17 +46,21 @@ class Known:
 
     def lacks(self, digest: bytes, generation: int) -> bool:
         """Whether it is certain that neither file nor queue has `digest`. Reads no disk."""
-        with self._lock:
-            if self._after is not None or generation != self._generation or not self._hear():
-                return False
-            (number,) = _hash(digest)
-            bits, mask, step = self._bits, self._mask, number >> 32 | 1
-            for _ in range(4):
-                place = number & mask
-                if not bits[place >> 3] & 1 << (place & 7):
-                    return True
-                number += step
+        if self._after is not None or generation != self._generation:
             return False
+        if self._heard != self._host.written[0] or self._held > self._room:
+            with self._lock:
+                if not self._hear():
+                    return False
+        bits = self._bits
+        (number,) = _hash(digest)
+        mask, step = len(bits) * 8 - 1, number >> 32 | 1
+        for _ in range(4):
+            place = number & mask
+            if not bits[place >> 3] & 1 << (place & 7):
+                return bits is self._bits and self._after is None  # else they were begun anew
+            number += step
+        return False
 
     def add(self, digest: bytes) -> None:
         """It is queued to be written."""

@@ -8,7 +8,7 @@ are used as they are. For requests that are written in one go; others are the se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ READ_BUFFER = 64 * 1024
 # A request's body is written in one go up to here, bytes.
 MAX_WRITE = 512 * 1024
 MOST_TARGETS = 256  # a query makes a target of its own
+MOST_HEADS, LARGEST_HEAD = 256, 4096  # remembered; bytes
 # Who answers otherwise may have left the request's body unread, or send one where none belongs.
 KEEPING = 200
 # What aiohttp writes itself, or what decides how a body is written.
@@ -92,12 +93,13 @@ class Wire:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         self._targets: dict[str, Target | None] = {}
+        self._heads: dict[tuple[bytes, tuple[Header, ...]], bytes] = {}
 
     async def ask(
         self,
         method: str,
         url: str,
-        headers: Iterable[Header],
+        headers: Sequence[Header],
         body: bytes,
         owner: str,
         until: float = inf,
@@ -108,14 +110,17 @@ class Wire:
         loop time when it has to have begun. Raises what `session.request` does, ValueError, and
         TimeoutError.
         """
-        is_one_piece = len(body) <= MAX_WRITE and bool(body) is (method == "POST")
-        if not (is_one_piece and _NOT_OURS.isdisjoint(name for name, _ in headers)):
+        if len(body) > MAX_WRITE or bool(body) is not (method == "POST"):
             return None
         target = self._target(method, url)
         if target is None:
             return None
-        head, connector = _head(target.opening, headers, body), self._session.connector
+        connector, head = self._session.connector, self._head(target.opening, tuple(headers))
         assert connector is not None
+        if head is None:
+            return None
+        length = b"content-length: %d\r\n" % len(body) if body else b""
+        data = b"".join((head, length, b"\r\n", body))
         target.request.owner = owner
         connection = None
         if isinstance(connector, KeptConnector):
@@ -127,7 +132,7 @@ class Wire:
         if until < inf:
             timer = connector._loop.call_at(until, _give_up, _of(connection))
         try:
-            return await _exchanged(connection, target.request, head + body)
+            return await _exchanged(connection, target.request, data)
         except BaseException:
             connection.close()
             raise
@@ -142,6 +147,20 @@ class Wire:
             return await connector.connect(request, [], self._session.timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("connecting took too long") from error
+
+    def _head(self, opening: bytes, headers: tuple[Header, ...]) -> bytes | None:
+        """As the function. A client's requests have the same headers one after the other."""
+        heads = self._heads
+        head = heads.get((opening, headers))
+        if head is None:
+            if not _NOT_OURS.isdisjoint([name for name, _ in headers]):
+                return None
+            head = _head(opening, headers)
+            if len(head) <= LARGEST_HEAD:
+                if len(heads) >= MOST_HEADS:
+                    heads.clear()
+                heads[opening, headers] = head
+        return head
 
     def _target(self, method: str, url: str) -> Target | None:
         if method != "POST":  # there are as many as there are things to look at
@@ -221,15 +240,14 @@ def _of(connection: Connection) -> ResponseHandler:
     return protocol
 
 
-def _head(opening: bytes, headers: Iterable[Header], body: bytes) -> bytes:
+def _head(opening: bytes, headers: Iterable[Header]) -> bytes:
+    """Of a request, but for the length of its body and the blank line. Raises ValueError."""
     lines = [opening]
     for name, value in headers:
         lines.append(b"%b: %b\r\n" % (name, value))
-    if body:
-        lines.append(b"content-length: %d\r\n" % len(body))
     # A line too many would be a header of somebody else's making, or a second request.
-    written = len(lines) + 2  # the first piece has two lines, and one more ends the head
-    head = b"%b\r\n" % b"".join(lines)
+    written = len(lines) + 1  # the first piece has two lines
+    head = b"".join(lines)
     if head.count(b"\n") != written or head.count(b"\r") != written or b"\0" in head:
         raise ValueError("a header with the end of a line in it")
     return head
