@@ -23,7 +23,7 @@ from thinkonce.protocols.question import question_in
 from thinkonce.protocols.splice import put
 from thinkonce.request.canonical import Parsed
 from thinkonce.request.controls import Controls, parse_controls, strip_controls
-from thinkonce.request.headers import Taken, take_headers
+from thinkonce.request.headers import Taken
 from thinkonce.request.kept import may_hold_credential, pack
 from thinkonce.request.key import Keyer, ignoring, request_parts, wanted_parts
 from thinkonce.tiers.tier import Key
@@ -169,7 +169,7 @@ class Reader:
             body.get("kv_cache"), body.get("cache"), call.headers, self._classes
         )
         self._check_controls(controls)
-        taken = take_headers(call.headers, self.forward_headers)
+        taken = call.taken(self.forward_headers)
         client = call.client
         pool = self._pools.for_model(asked.model)
         if pool is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from asyncio import to_thread
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from typing import TYPE_CHECKING
 
+from thinkonce.request.headers import Taken, take_headers
 from thinkonce.web.at_once import CYCLE, lines_of, send_at_once
 from thinkonce.web.exchange import (
     READ,
@@ -63,7 +64,7 @@ _CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 class Head:
     """What reading a request needs of its head. `client`: whose it is, where that is known."""
 
-    __slots__ = ("client", "head", "headers", "query")
+    __slots__ = ("_taken", "client", "head", "headers", "query")
     tenant = ""  # named by an administrator, in place of the credential's
     counts = True  # False: no client asked, so it saves nothing and is not remembered
     sample: int | None = None  # named by an administrator, in place of whose turn it is
@@ -73,6 +74,13 @@ class Head:
     ) -> None:
         self.headers, self.query, self.client = headers, query, client
         self.head: dict[bytes, bytes] = dict(headers)
+        self._taken: tuple[Container[bytes], Taken] | None = None
+
+    def taken(self, extra: Container[bytes]) -> Taken:
+        """See `take_headers`. Taken once: the fast lane has one head for many requests."""
+        if self._taken is None or self._taken[0] is not extra:
+            self._taken = extra, take_headers(self.headers, extra)
+        return self._taken[1]
 
 
 class Call(Head):

@@ -18,7 +18,6 @@ from thinkonce.protocols.registry import BELOW, SPEECHES
 from thinkonce.protocols.splice import members
 from thinkonce.request.canonical import MAX_MEMBERS
 from thinkonce.request.controls import strip_controls
-from thinkonce.request.headers import take_headers
 from thinkonce.upstream.exchange import Exchange
 from thinkonce.upstream.failure import Broken, Header, Refused
 from thinkonce.upstream.pools import Pool, Pools
@@ -55,7 +54,7 @@ class Passing:
         model = self._model(call, raw)
         pool = self._pools.for_model(model) or self._pools.all[0]
         path = version_free(call.scope["raw_path"].decode("latin-1"))
-        taken = take_headers(call.headers, self._extra)
+        taken = call.taken(self._extra)
         if call.client is not None:
             _check_path(call, call.client, pool, path, model)
             taken = msgspec.structs.replace(taken, credential=())

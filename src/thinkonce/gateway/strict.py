@@ -107,7 +107,8 @@ class StrictTeller(Teller):
             prepared = self.dialect.prepare(reply)
             if not asked.stream and prepared.serves(asked):
                 body = prepared.render(asked, self._stamp(reply.source_id))
-                fetched = replace(fetched, reply=msgspec.structs.replace(reply, body=body))
+                own = msgspec.structs.replace(reply, body=body)
+                fetched = msgspec.structs.replace(fetched, reply=own)
         await super().made(call, asking, found, fetched)
 
     def _stamp(self, source: str) -> Stamp:

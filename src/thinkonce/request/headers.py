@@ -8,6 +8,7 @@ changes the answer means a wrong one.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -108,6 +109,7 @@ def take_headers(
     return Taken(tuple(forward), tuple(keyed), tuple(credential))
 
 
+@lru_cache(maxsize=64)  # clients choose what is in them
 def with_one_type(taken: Taken, *, stream: bool) -> Taken:
     """What goes along with a body that is known to be JSON, in UTF-8, of a request with a key.
 
