@@ -46,6 +46,25 @@ async def test_the_engine_is_told_the_tenant_with_the_secret_it_was_started_with
     assert tenants[2] == tenants[3]
 
 
+CONTROLS = {"namespace": "v2", "refresh": True, "tags": ["a"], "ttl": 60}
+
+
+async def test_the_engine_is_told_what_concerns_attention_state(stage: Stage) -> None:
+    gateway = await stage.gateway(upstreams=engine(stage))
+    await gateway.chat("a", kv_cache=CONTROLS)
+    await gateway.chat("b", kv_cache={"enabled": False})
+    await gateway.chat("c", kv_cache={"ttl": 60})
+    await gateway.chat("d")
+    told = [seen.json.get("kv_cache") for seen in stage.upstream.seen]
+    assert told == [{"namespace": "v2", "refresh": True}, {"enabled": False}, None, None]
+
+
+async def test_a_provider_is_told_nothing_of_it(stage: Stage) -> None:
+    gateway = await stage.gateway(upstreams=engine(stage, secret=""))
+    await gateway.chat("a", kv_cache=CONTROLS)
+    assert "kv_cache" not in stage.upstream.seen[0].json
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("controls", [{}, {"cache-control": "no-store"}])
 async def test_a_client_cannot_name_another_tenant(

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from thinkonce.kv.engine import KvEngine, open_engine
 from thinkonce.kv.generation.generator import Generator, Prefilled, Sampling, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.app import ModelApp, ModelLimits
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.scheduler import Scheduler
@@ -100,9 +101,10 @@ class GatedGenerator:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
+        terms: Terms = USUAL,
     ) -> Iterator[Prefilled | Token]:
         self.begun.append(tuple(prompt))
-        for step in self.inner.generate(prompt, sampling, cancelled, owner):
+        for step in self.inner.generate(prompt, sampling, cancelled, owner, terms):
             if isinstance(step, Token):
                 assert self.gate.wait(60), "the test forgot to open the gate"
                 self.made += 1

@@ -9,6 +9,7 @@ from small_model import make_tokenizer
 
 from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent, Work, answer
 from thinkonce.kv.serving.reply import ChatDialect
 
@@ -32,6 +33,7 @@ class Remembering:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
+        terms: Terms = USUAL,
     ) -> Iterator[Prefilled | Token]:
         self.seeds.append(sampling.seed)
         known = tuple(prompt) in self._known

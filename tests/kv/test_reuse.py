@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 from small_model import Serve, Served, client_of, make_tokenizer, serving
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -82,6 +83,48 @@ def test_two_credentials_share_nothing(served: Served, client: OpenAI) -> None:
     for key in ("another", "a third"):
         assert cached(ask(client.with_options(api_key=key), "Who jumps?")) == 0
     assert cached(ask(client.with_options(api_key="another"), "Who jumps?")) > 0
+
+
+@pytest.mark.parametrize("name", ["prompt_cache_key", "namespace", "cache_key"])
+def test_prompts_under_another_name_are_kept_apart(client: OpenAI, name: str) -> None:
+    def named(value: str) -> dict[str, Any]:
+        return {name: value} if name == "prompt_cache_key" else {"kv_cache": {name: value}}
+
+    ask(client, "Who jumps?")
+    assert cached(ask(client, "Who jumps?", extra_body=named("one"))) == 0
+    assert cached(ask(client, "Who jumps?", extra_body=named("one"))) > 0
+    assert cached(ask(client, "Who jumps?", extra_body=named("two"))) == 0
+    assert cached(ask(client, "Who jumps?")) > 0
+
+
+def test_who_wants_nothing_kept_leaves_and_loads_nothing(served: Served, client: OpenAI) -> None:
+    off = {"kv_cache": {"enabled": False}}
+    answer = ask(client, "Who jumps?", extra_body=off)
+    assert stats(served)["memory"]["blocks"] == 0
+    assert cached(ask(client, "Who jumps?")) == 0
+    again = ask(client, "Who jumps?", extra_body=off)
+    assert cached(again) == 0
+    assert again.choices[0].message.content == answer.choices[0].message.content
+
+
+def test_a_refresh_reads_anew_what_is_known(served: Served, client: OpenAI) -> None:
+    fresh = {"kv_cache": {"refresh": True}}
+    assert [cached(ask(client, "Who jumps?", extra_body=fresh)) for _ in range(2)] == [0, 0]
+    assert cached(ask(client, "Who jumps?")) > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"ttl": 60}, "kv_cache.ttl: got 60; it accepts one of enabled, refresh, namespace"),
+        ({"enabled": "no"}, "kv_cache.enabled"),
+        ({"namespace": "n" * 1025}, "kv_cache.namespace"),
+        ("off", "kv_cache"),
+    ],
+)
+def test_controls_that_are_not_known_are_named(client: OpenAI, given: Any, named: str) -> None:
+    with pytest.raises(BadRequestError, match=re.escape(named)):
+        ask(client, "Who jumps?", extra_body={"kv_cache": given})
 
 
 def test_a_restart_finds_what_was_read_before(model: Model, tmp_path: Path) -> None:

@@ -28,10 +28,12 @@ from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.prefix.blocks import Block, blocks_of
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.prefix.tier import BlockTier
 
 __all__ = ("ExactGenerator", "Reading", "ReadingStats")
 
+_NEITHER = Terms(reads=False, keeps=False)
 _logger = logging.getLogger("thinkonce.kv")
 
 
@@ -93,8 +95,9 @@ class ExactGenerator:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
+        terms: Terms = USUAL,
     ) -> Iterator[Prefilled | Token]:
-        reading = self.read(prompt, cancelled, owner)
+        reading = self.read(prompt, cancelled, owner, terms)
         if reading is None:
             return
         answer = self._answers
@@ -108,21 +111,25 @@ class ExactGenerator:
         yield from decoded(reading.logits, len(prompt), sampling, self._end_ids, step, cancelled)
 
     def read(
-        self, prompt: Sequence[int], cancelled: Callable[[], bool], owner: Owner = NOBODY
+        self,
+        prompt: Sequence[int],
+        cancelled: Callable[[], bool],
+        owner: Owner = NOBODY,
+        terms: Terms = USUAL,
     ) -> Reading | None:
         """Fill the slab with the prompt's keys and values; None where the caller left meanwhile.
 
         Full chunks are kept as they are computed, so a reading that is given up helps the next.
         """
         self._answers += 1
-        if self._kept is None:
+        if self._kept is None or terms == _NEITHER:
             return self._read(prompt, cancelled, [], None)
         blocks = list(blocks_of(prompt, self.chunk_tokens, self.fingerprint, owner))
         # The last token is always computed, together with what is in a piece with it.
-        usable = blocks[: (len(prompt) - 1) // self.chunk_tokens]
-        with self._kept.hold(usable) as hold:
+        most = (len(prompt) - 1) // self.chunk_tokens if terms.reads else 0
+        with self._kept.hold(blocks[:most]) as hold:
             try:
-                return self._read(prompt, cancelled, blocks, hold)
+                return self._read(prompt, cancelled, blocks, hold, most)
             finally:
                 self._offer(hold)
 
@@ -132,8 +139,11 @@ class ExactGenerator:
         cancelled: Callable[[], bool],
         blocks: Sequence[Block],
         hold: Hold[torch.Tensor] | None,
+        most: int = 0,
     ) -> Reading | None:
-        cached = self._load(prompt, blocks, hold) if hold is not None else self._begin(prompt)
+        """`most`: so many blocks may be loaded."""
+        self._begin(prompt)
+        cached = self._load(blocks[:most], hold) if hold is not None else 0
         logits = None
         for start in range(cached, len(prompt), self.chunk_tokens):
             if cancelled():
@@ -148,24 +158,19 @@ class ExactGenerator:
         assert logits is not None, "a prompt has a token, and its last piece is never loaded"
         return Reading(logits, cached)
 
-    def _begin(self, prompt: Sequence[int]) -> int:
+    def _begin(self, prompt: Sequence[int]) -> None:
         self._count(prompts=1, prompt_tokens=len(prompt))
         with torch.inference_mode():
             self.slab.begin()
             self.slab.reserve(len(prompt))
-        return 0
 
-    def _load(
-        self, prompt: Sequence[int], blocks: Sequence[Block], hold: Hold[torch.Tensor]
-    ) -> int:
-        """Bring into the slab what is known of the prompt's beginning; how many tokens."""
-        self._begin(prompt)
+    def _load(self, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> int:
+        """Bring into the slab what is known of `blocks`, a prompt's beginning; how many tokens."""
         with torch.inference_mode():
             for node in hold.nodes:
                 self.slab.load(node.state)
         in_memory = len(hold.nodes)
-        usable = blocks[in_memory : (len(prompt) - 1) // self.chunk_tokens]
-        found = in_memory + self._load_below(usable, hold)
+        found = in_memory + self._load_below(blocks[in_memory:], hold)
         below = (found - in_memory) * self.chunk_tokens
         self._count(cached_tokens=found * self.chunk_tokens, disk_tokens=below)
         return found * self.chunk_tokens

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.terms import USUAL, Terms
 
 __all__ = ("Generator", "Prefilled", "Sampling", "Token")
 
@@ -66,11 +67,12 @@ class Generator(Protocol):
         sampling: Sampling,
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
+        terms: Terms = USUAL,
     ) -> Iterator[Prefilled | Token]:
         """One Prefilled, then at most `sampling.max_tokens` tokens, the last may be an end.
 
         `cancelled` is asked between steps; once true the iterator ends early. `prompt` is not
         empty and leaves room for the answer in the model's context. State of an earlier prompt
-        is used for this one only if both have one `owner`.
+        is used for this one only if both have one `owner`, and as far as `terms` allow it.
         """
         ...

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from thinkonce.kv.generation.decode import decoded, forward
 from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.terms import USUAL, Terms
 
 __all__ = ("PlainGenerator",)
 
@@ -35,6 +36,7 @@ class PlainGenerator:
         sampling: Sampling,
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
+        terms: Terms = USUAL,
     ) -> Iterator[Prefilled | Token]:
         past = DynamicCache(config=self._network.config)
         logits = self._read(prompt, past, cancelled)

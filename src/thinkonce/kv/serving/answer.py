@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from thinkonce.kv.generation.generator import Generator, Prefilled, Sampling, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.detokenise import Detokeniser
 from thinkonce.kv.serving.transcript import Piece, Transcript
 
@@ -20,7 +21,7 @@ FinishReason = Literal["stop", "length"]
 class Work:
     """What one request asks of the model: `choices` answers to each prompt (token ids).
 
-    `owner` is whose attention state may be used, and whose it becomes.
+    `owner` is whose attention state may be used, and whose it becomes, on which `terms`.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -28,6 +29,7 @@ class Work:
     sampling: Sampling
     stops: tuple[str, ...] = ()
     owner: Owner = NOBODY
+    terms: Terms = USUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ def answer(
         place, repetition = divmod(choice, work.choices)
         sampling = replace(work.sampling, seed=work.sampling.seed + choice)
         tally = _Tally()
-        tokens = generator.generate(work.prompts[place], sampling, cancelled, work.owner)
+        tokens = generator.generate(
+            work.prompts[place], sampling, cancelled, work.owner, work.terms
+        )
         transcript = Transcript(Detokeniser(tokenizer), work.stops)
         yield from _choice(choice, tokens, transcript, tally, cancelled)
         if cancelled():

@@ -172,7 +172,7 @@ class ModelApp:
             logprobs=bool(ask.logprobs),
             include_usage=ask.include_usage,
         )
-        work = replace(self._work(ask, [tokens], "messages"), owner=owner)
+        work = _of(owner, ask, self._work(ask, [tokens], "messages"))
         await self._answer(ask, work, dialect, receive, reply)
 
     async def _text(self, body: bytes, owner: Owner, receive: Receive, reply: Reply) -> None:
@@ -190,7 +190,7 @@ class ModelApp:
             logprobs=ask.logprobs is not None,
             include_usage=ask.include_usage,
         )
-        work = replace(self._work(ask, prompts, "prompt"), owner=owner)
+        work = _of(owner, ask, self._work(ask, prompts, "prompt"))
         await self._answer(ask, work, dialect, receive, reply)
 
     def _echoes(self, ask: TextAsk) -> list[str]:
@@ -231,6 +231,12 @@ class ModelApp:
             reply,
             stream=bool(ask.stream),
         )
+
+
+def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work) -> Work:
+    """Whose the work is, and on what terms."""
+    said = ask.attention
+    return replace(work, owner=said.owner(owner, ask.prompt_cache_key), terms=said.terms)
 
 
 def _allow(method: str, *allowed: str) -> None:

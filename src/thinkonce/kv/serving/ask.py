@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.generation.generator import Sampling
+from thinkonce.kv.serving.controls import KvControls, controls_in
 
 __all__ = ("ChatAsk", "Defaults", "TextAsk", "read_chat", "read_text")
 
@@ -58,10 +59,17 @@ class _Ask(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: _Penalty | None = None
     stop: str | list[str] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    prompt_cache_key: Annotated[str, Meta(max_length=1024)] | None = None
+    kv_cache: Any = None
 
     @property
     def choices(self) -> int:
         return self.n or 1
+
+    @property
+    def attention(self) -> KvControls:
+        """Checked when the body was read."""
+        return controls_in(self.kv_cache)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -215,6 +223,7 @@ def _read(body: bytes, kind: type[_AnyAsk], defaults: Defaults) -> _AnyAsk:
 def _check_shared(ask: _Ask, defaults: Defaults) -> None:
     if len(ask.stops) > _MOST_STOPS or not all(ask.stops):
         raise RequestError("stop", ask.stop, f"up to {_MOST_STOPS} texts, none of them empty")
+    controls_in(ask.kv_cache)
     if ask.stream_options is not None and not ask.stream:
         raise RequestError("stream_options", "an object", "nothing where stream is not true")
     for token in ask.logit_bias or {}:
