@@ -175,8 +175,8 @@ class AsyncWorld(World):
     """Carries steps out on the running event loop.
 
     Reads of persistent tiers and of purges made elsewhere go through a thread, because a disk may
-    stall; writes do not block by the tier contract. The model's call may be a coroutine or a plain
-    value.
+    stall, unless a tier knows without reading that it lacks the entry. Writes do not block by the
+    tier contract. The model's call may be a coroutine or a plain value.
     """
 
     def at_once(self, step: Step) -> object:
