@@ -39,6 +39,8 @@ LABELS = {
     "epoch": "purges so far",
     "following": "waiting for others",
     "file_bytes": "size of the file",
+    "label": "cache_key",
+    "source": "upstream pool",
     "purge_epoch": "purges so far",
     "secret": "fingerprint of secret",
     "saved_seconds": "time saved",
