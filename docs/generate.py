@@ -27,6 +27,7 @@ import thinkonce.outcome
 from thinkonce.cli.output import show_bytes, show_seconds
 from thinkonce.cli.reference import command_help
 from thinkonce.gateway.metrics import FAMILIES, PREFIX
+from thinkonce.kv.serving import metrics as model_metrics
 from thinkonce.settings.load import TABLES, env_name, sections
 from thinkonce.settings.read import Field, fields_of
 from thinkonce.settings.sections import Section, Settings, default_classes
@@ -96,13 +97,24 @@ What was saved by model, tenant, namespace, tag and hour is told by `GET /cache/
     yield "\nHistograms come as `_bucket`, `_sum` and `_count`.\n\n## What to ask\n"
     for what, query in QUESTIONS.items():
         yield f"\n{what[0].upper()}{what[1:]}:\n\n```promql\n{query}\n```\n"
+    yield """
+## The model server
+
+`GET /metrics` of `thinkonce serve-model` tells these; `tier` is `memory` or `disk`.
+
+| metric | type | labels | |
+|---|---|---|---|
+"""
+    for name, kind, label, about in model_metrics.FAMILIES:
+        labels = f"`{label}`" if label else ""
+        yield f"| `{PREFIX}{name}` | {kind} | {labels} | {cell(about)} |\n"
 
 
 def files() -> Iterator[str]:
     """Folder by folder, the first paragraph of each module's docstring."""
     source = DOCS.parent / "src" / "thinkonce"
     yield "# Every file in one sentence\n"
-    folders = [source, *sorted(path.parent for path in source.glob("*/__init__.py"))]
+    folders = sorted(path.parent for path in source.rglob("__init__.py"))
     for folder in folders:
         name = folder.relative_to(source.parent).as_posix()
         yield f"\n## {name}/\n\n| file | |\n|---|---|\n"

@@ -66,7 +66,7 @@ OUTSIDE = {
     "uvicorn": {"web"},
     "uvloop": {"web"},
     "httptools": {"web"},
-    "prometheus_client": {"gateway"},
+    "prometheus_client": {"gateway", "kv"},
     "opentelemetry": {"gateway"},
     "typer": {"cli"},
     "tomlkit": {"cli"},

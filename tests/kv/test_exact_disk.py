@@ -136,8 +136,8 @@ def test_where_computing_is_sooner_nothing_is_loaded(tmp_path: Path) -> None:
     model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
     stored(model, tmp_path, prompt)
     with reader(model, tmp_path) as slow:
-        slow.rates.read(1, 0.001)
-        slow.rates.loaded(1, 0.002)
+        slow.rates.prefill.add(1, 0.001)
+        slow.rates.load.add(1, 0.002)
         found = read(slow, prompt, tokens=2)
         assert (found.cached, slow.stats.slower) == (0, 3)
         assert found.same_as(read(generator(model, None), prompt, tokens=2))

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import torch
 from openai import BadRequestError, OpenAI
+from prometheus_client.parser import text_string_to_metric_families
 from small_model import Serve, Served, client_of, make_tokenizer, serving
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -125,6 +126,37 @@ def test_a_refresh_reads_anew_what_is_known(served: Served, client: OpenAI) -> N
 def test_controls_that_are_not_known_are_named(client: OpenAI, given: Any, named: str) -> None:
     with pytest.raises(BadRequestError, match=re.escape(named)):
         ask(client, "Who jumps?", extra_body={"kv_cache": given})
+
+
+def test_metrics_tell_what_was_read_and_what_was_loaded(model: Model, tmp_path: Path) -> None:
+    kept = Kv(chunk=CHUNK, store=str(tmp_path / "kv"))
+    with serving(model, kv=kept) as served, client_of(served) as client:
+        usage = [ask(client, "Who jumps?").usage for _ in range(2)]
+        assert served.engine.disk is not None
+        assert served.engine.disk.flush(20)
+        page = httpx.get(f"{served.url}/metrics")
+        told = stats(served)
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = {
+        sample.name + str(sample.labels.get("tier", "")): sample.value
+        for family in text_string_to_metric_families(page.text)
+        for sample in family.samples
+    }
+    assert found["thinkonce_kv_prompts_total"] == 2
+    assert found["thinkonce_kv_prompt_tokens_total"] == sum(one.prompt_tokens for one in usage)
+    assert found["thinkonce_kv_cached_tokens_totalmemory"] == usage[1].prompt_cache_hit_tokens > 0
+    assert found["thinkonce_kv_cached_tokens_totaldisk"] == 0
+    for tier in ("memory", "disk"):
+        assert found[f"thinkonce_kv_blocks{tier}"] == told[tier]["blocks"] > 0
+        assert found[f"thinkonce_kv_max_bytes{tier}"] == told[tier]["max_bytes"]
+    assert found["thinkonce_kv_prefill_seconds_count"] == told["prefill"]["count"] > 0
+    assert (found["thinkonce_waiting"], found["thinkonce_running"]) == (0, 0)
+
+
+def test_metrics_of_a_model_that_keeps_nothing_are_its_line(serve: Serve) -> None:
+    page = httpx.get(f"{serve(kv=Kv(reuse=False)).url}/metrics").text
+    assert "thinkonce_waiting 0.0" in page
+    assert "thinkonce_kv_blocks{" not in page
 
 
 def test_a_restart_finds_what_was_read_before(model: Model, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from thinkonce.protocols.dialect import Asked, Speech
 from thinkonce.protocols.question import question_in
 from thinkonce.protocols.splice import put
 from thinkonce.request.canonical import Parsed
-from thinkonce.request.controls import Controls, for_engine, parse_controls, strip_controls
+from thinkonce.request.controls import Controls, parse_controls, strip_controls
+from thinkonce.request.engine_controls import engine_controls
 from thinkonce.request.headers import Taken
 from thinkonce.request.kept import may_hold_credential, pack
 from thinkonce.request.key import Keyer, ignoring, request_parts, wanted_parts
@@ -124,7 +125,7 @@ class Asking:
 
         Our own engine gets what it says about attention state.
         """
-        keep = for_engine(self.controls) if self.pool.declared.engine_secret else b""
+        keep = engine_controls(self.controls) if self.pool.declared.engine_secret else b""
         if keep or "kv_cache" in self.body or "cache" in self.body:
             return strip_controls(self.raw, self.body, keep)
         return self.raw

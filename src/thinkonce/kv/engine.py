@@ -15,6 +15,7 @@ from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator, ReadingStats
 from thinkonce.kv.generation.generator import Generator
 from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.generation.rates import Rate
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.weights.model import Model
@@ -74,20 +75,27 @@ class KvEngine:
             "blocks_refused": held.refused + read.not_kept,
             "collisions": held.collisions,
             "disk": self._on_disk(read),
+            "prefill": _measured(self.exact.rates.prefill),
+            "load": _measured(self.exact.rates.load),
             "slab_bytes": slab.bytes,
         }
 
     def _on_disk(self, read: ReadingStats) -> dict[str, Any] | None:
         if self.disk is None or self.exact is None:
             return None
-        rates = self.exact.rates
         return {
             **asdict(self.disk.stats()),
             "tokens_loaded": read.disk_tokens,
             "slower_than_recompute": read.slower,
-            "load_us_a_token": round(rates.load * 1e6, 1),
-            "prefill_us_a_token": round(rates.prefill * 1e6, 1),
         }
+
+
+def _measured(rate: Rate) -> dict[str, float]:
+    return {
+        "count": rate.count,
+        "seconds": round(rate.seconds, 6),
+        "us_a_token": round(rate.a_token * 1e6, 1),
+    }
 
 
 def open_engine(model: Model, kv: Kv) -> KvEngine:

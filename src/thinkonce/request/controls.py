@@ -31,7 +31,6 @@ __all__ = (
     "LITELLM_FIELDS",
     "SECONDS_SCHEMA",
     "Controls",
-    "for_engine",
     "parse_controls",
     "strip_controls",
 )
@@ -115,18 +114,6 @@ def strip_controls(raw: bytes, body: dict[str, Any], keep: bytes = b"") -> bytes
     if "kv_cache" in body or "cache" in body:
         raw = without(raw, ("kv_cache", "cache"))
     return add(raw, b'"kv_cache":' + keep) if keep else raw
-
-
-def for_engine(controls: Controls) -> bytes:
-    """The `kv_cache` that our own engine gets, as JSON; empty where there is nothing to say."""
-    told: dict[str, Any] = {}
-    if not controls.enabled:
-        told["enabled"] = False
-    if controls.refresh:
-        told["refresh"] = True
-    if controls.namespace:
-        told["namespace"] = controls.namespace
-    return msgspec.json.encode(told) if told else b""
 
 
 def _header_text(value: bytes) -> str:

@@ -151,7 +151,7 @@ class ExactGenerator:
             piece = prompt[start : start + self.chunk_tokens]
             began = self._clock.monotonic()
             logits = self._forward(piece, start)
-            self.rates.read(len(piece), self._clock.monotonic() - began)
+            self.rates.prefill.add(len(piece), self._clock.monotonic() - began)
             place = start // self.chunk_tokens
             if hold is not None and place < len(blocks):
                 self._keep(hold, blocks[place], place)
@@ -189,7 +189,7 @@ class ExactGenerator:
                 return count
             with torch.inference_mode():
                 self.slab.load(state)
-            self.rates.loaded(self.chunk_tokens, self._clock.monotonic() - began)
+            self.rates.load.add(self.chunk_tokens, self._clock.monotonic() - began)
             _hold(hold, block, state, first + count)
         return known
 

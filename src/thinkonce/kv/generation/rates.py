@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-__all__ = ("Rates",)
+__all__ = ("Rate", "Rates")
 
 _SHARE = 0.2  # of the newest measurement in the mean
 
 
-class Rates:
-    """Seconds a token, exponentially averaged. Not thread-safe; 0: not measured yet."""
+class Rate:
+    """Seconds a token, exponentially averaged; 0: not measured yet. Not thread-safe.
+
+    `count` measurements took `seconds` together.
+    """
 
     def __init__(self) -> None:
-        self.prefill = self.load = 0.0
+        self.a_token = self.seconds = 0.0
+        self.count = 0
 
-    def read(self, tokens: int, seconds: float) -> None:
-        """So many tokens went through the model."""
-        self.prefill = _averaged(self.prefill, seconds / tokens)
+    def add(self, tokens: int, seconds: float) -> None:
+        now = seconds / tokens
+        self.a_token = now if not self.count else self.a_token + _SHARE * (now - self.a_token)
+        self.count += 1
+        self.seconds += seconds
 
-    def loaded(self, tokens: int, seconds: float) -> None:
-        self.load = _averaged(self.load, seconds / tokens)
+
+class Rates:
+    """`prefill`: tokens that went through the model. `load`: those that came from below memory."""
+
+    def __init__(self) -> None:
+        self.prefill, self.load = Rate(), Rate()
 
     def load_is_sooner(self) -> bool:
         """True as well while one of the two was never measured."""
-        return not self.prefill or self.load < self.prefill
-
-
-def _averaged(before: float, now: float) -> float:
-    return now if not before else before + _SHARE * (now - before)
+        return not self.prefill.count or self.load.a_token < self.prefill.a_token

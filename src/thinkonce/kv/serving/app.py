@@ -19,6 +19,7 @@ from thinkonce.kv.serving.answer import Work, answer
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
 from thinkonce.kv.serving.delivery import deliver
 from thinkonce.kv.serving.http import Reply, read_body
+from thinkonce.kv.serving.metrics import TEXT_TYPE, exposition
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.prompt import called_tools, chat_tokens, text_tokens
 from thinkonce.kv.serving.reply import ChatDialect, Dialect, TextDialect
@@ -32,7 +33,7 @@ _logger = logging.getLogger("thinkonce.kv")
 _access = logging.getLogger("thinkonce.kv.access")
 
 _NOT_YET = (
-    *("/embeddings", "/responses", "/messages", "/metrics", "/openapi.json", "/dashboard"),
+    *("/embeddings", "/responses", "/messages", "/openapi.json", "/dashboard"),
     *("/kv/purge", "/kv/preload", "/kv/explain"),
 )
 
@@ -126,11 +127,18 @@ class ModelApp:
             await handler(body, owner, receive, reply)
         elif path in _NOT_YET:
             raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")
+        elif path == "/metrics":
+            _allow(method, "GET", "HEAD")
+            await reply.whole(TEXT_TYPE, self._metrics())
         else:
             page = self._page(path)
             _allow(method, "GET", "HEAD")
             ready = path != "/readyz" or self.scheduler.alive
             await reply.json(msgspec.json.encode(page), 200 if ready else 503)
+
+    def _metrics(self) -> bytes:
+        line = self.scheduler
+        return exposition(self._engine.stats(), waiting=line.waiting, running=int(line.running))
 
     def _page(self, path: str) -> dict[str, Any]:
         """What is only read."""

@@ -62,8 +62,14 @@ class Reply:
         return self.status is not None
 
     async def json(self, body: bytes, status: int = 200, headers: tuple[Header, ...] = ()) -> None:
+        await self.whole(b"application/json", body, status, headers)
+
+    async def whole(
+        self, kind: bytes, body: bytes, status: int = 200, headers: tuple[Header, ...] = ()
+    ) -> None:
+        """`body`, of the content type `kind`."""
         length = (b"content-length", b"%d" % len(body))
-        await self._start(status, ((b"content-type", b"application/json"), length, *headers))
+        await self._start(status, ((b"content-type", kind), length, *headers))
         await self._send({"type": "http.response.body", "body": body})
 
     async def error(self, error: HttpError) -> None:

@@ -1,0 +1,97 @@
+"""The model server's numbers, in Prometheus' text form. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+__all__ = ("FAMILIES", "PREFIX", "TEXT_TYPE", "exposition")
+
+PREFIX = "thinkonce_"
+TEXT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+# Name without the prefix, kind, labels, what it tells.
+FAMILIES = (
+    ("kv_prompts_total", "counter", "", "Prompts that were begun."),
+    ("kv_prompt_tokens_total", "counter", "", "Their tokens."),
+    ("kv_cached_tokens_total", "counter", "tier", "Of those, the ones that were loaded."),
+    ("kv_blocks", "gauge", "tier", "Blocks that are kept."),
+    ("kv_bytes", "gauge", "tier", "Bytes that they take."),
+    ("kv_max_bytes", "gauge", "tier", "Bytes that they may take."),
+    ("kv_evictions_total", "counter", "tier", "Blocks that made room for others."),
+    ("kv_dropped_total", "counter", "tier", "Blocks that were not kept: no room, or a failure."),
+    ("kv_damaged_total", "counter", "tier", "Blocks found and not what was written."),
+    ("kv_prefill_seconds", "summary", "", "Time to compute a piece of a prompt."),
+    ("kv_load_seconds", "summary", "", "Time to load a block from disk."),
+    ("waiting", "gauge", "", "Requests in the line."),
+    ("running", "gauge", "", "Requests that are answered: 0 or 1."),
+)
+
+Values = dict[str, Any]  # by tier, or of "" alone
+
+
+def exposition(stats: Mapping[str, Any], *, waiting: int, running: int) -> bytes:
+    """`stats` is what `/kv/stats` answers. Where nothing is kept, the families are empty."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(_values(stats) | {"waiting": {"": waiting}, "running": {"": running}}))
+    return generate_latest(registry)
+
+
+class _Page(Collector):
+    def __init__(self, values: Mapping[str, Values]) -> None:
+        self._values = values
+
+    def collect(self) -> Iterator[Metric]:
+        for name, kind, label, about in FAMILIES:
+            yield _metric(name, kind, label, about, self._values.get(name, {}))
+
+
+def _metric(name: str, kind: str, label: str, about: str, values: Values) -> Metric:
+    labels = [label] if label else []
+    if kind == "summary":
+        summary = SummaryMetricFamily(PREFIX + name, about)
+        for count, seconds in values.values():
+            summary.add_metric([], count, seconds)
+        return summary
+    made = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+    simple = made(PREFIX + name, about, labels=labels)
+    for said, number in values.items():
+        simple.add_metric([said] if label else [], number)
+    return simple
+
+
+def _values(stats: Mapping[str, Any]) -> dict[str, Values]:
+    if not stats["reuse"]:
+        return {}
+    memory, disk = stats["memory"], stats["disk"]
+    on_disk = 0 if disk is None else disk["tokens_loaded"]
+    found: dict[str, Values] = {
+        "kv_prompts_total": {"": stats["prompts"]},
+        "kv_prompt_tokens_total": {"": stats["prompt_tokens"]},
+        "kv_cached_tokens_total": {"memory": stats["cached_tokens"] - on_disk},
+        "kv_evictions_total": {"memory": stats["blocks_evicted"]},
+        "kv_dropped_total": {"memory": stats["blocks_refused"]},
+        "kv_damaged_total": {"memory": stats["collisions"]},
+        "kv_prefill_seconds": {"": _summed(stats["prefill"])},
+        "kv_load_seconds": {"": _summed(stats["load"])},
+    } | {f"kv_{name}": {"memory": memory[name]} for name in ("blocks", "bytes", "max_bytes")}
+    if disk is not None:
+        found["kv_cached_tokens_total"]["disk"] = on_disk
+        of_disk = {"evictions_total": "evicted", "dropped_total": "dropped"}
+        of_disk |= {"damaged_total": "damaged"}
+        of_disk |= {name: name for name in ("blocks", "bytes", "max_bytes")}
+        for name, told in of_disk.items():
+            found[f"kv_{name}"]["disk"] = disk[told]
+    return found
+
+
+def _summed(measured: Mapping[str, Any]) -> tuple[int, float]:
+    return measured["count"], measured["seconds"]
