@@ -145,6 +145,37 @@ async def test_what_breaks_off_is_a_502(
     await nothing_is_left(gateway)
 
 
+CHUNKS = b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
+LATER = {
+    "a bad chunk": HEAD + CHUNKS,
+    "a bad chunk of a stream": b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" + CHUNKS,
+    "a bad chunk of an error": HEAD.replace(b"200 OK", b"400 Bad") + CHUNKS,
+}
+
+
+@pytest.mark.parametrize("data", LATER.values(), ids=LATER)
+@pytest.mark.parametrize("path", ["chat/completions", "embeddings", "audio/speech"])
+async def test_what_breaks_off_later_is_known_at_once(
+    gateway: Running, upstream: Upstream, path: str, data: bytes
+) -> None:
+    """And not when the time between two pieces is over."""
+
+    async def talk(seen: Seen, out: Out) -> None:
+        await out.raw(data)
+        await asyncio.sleep(0.02)  # for a segment of its own
+        await out.raw(b"zz\r\n")
+        await asyncio.Event().wait()
+
+    upstream.script = talk
+    async with asyncio.timeout(10):
+        try:
+            got = await gateway.post(f"/v1/{path}", ASKS.get(path, {"input": "x"}))
+            assert b"framing is broken" in got.body or got.status == 400
+        except aiohttp.ClientPayloadError:
+            assert path == "audio/speech", "what has begun cannot be taken back"
+    await nothing_is_left(gateway)
+
+
 @pytest.mark.parametrize("name", NAMES)
 async def test_an_answer_longer_than_it_says_is_cut_and_its_connection_not_used_again(
     gateway: Running, upstream: Upstream, name: str

@@ -23,6 +23,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.helpers import _EXC_SENTINEL
 from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import StreamReader
@@ -129,7 +130,10 @@ def bound_interim(connector: aiohttp.TCPConnector) -> None:
 
 
 class _Handler(ResponseHandler):
-    """aiohttp reads interim answers for as long as they come."""
+    """aiohttp reads interim answers for as long as they come, and tells nobody who waits for a
+
+    body that what came of it since is none.
+    """
 
     _interim = 0
 
@@ -144,6 +148,13 @@ class _Handler(ResponseHandler):
         self.set_exception(BadHttpMessage(f"more than {MOST_INTERIM} interim answers"))
         if self.transport is not None:
             self.transport.abort()
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
+        super().set_exception(exc, exc_cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            # Without what it quotes.
+            body.set_exception(aiohttp.ClientPayloadError("its framing is broken"), exc)
 
 
 def is_on_its_way(protocol: ResponseHandler) -> bool:
