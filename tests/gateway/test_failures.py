@@ -94,13 +94,17 @@ async def test_a_connection_that_breaks_before_the_first_byte_is_tried_again(
     assert upstream.calls == 2
 
 
-async def test_nobody_there_is_a_502_that_names_the_upstream(stage: Stage) -> None:
+async def test_nobody_there_is_a_502_that_names_the_upstream(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     await stage.upstream.stop()
     gateway = await stage.gateway(gateway={"retries": 0})
     got = await gateway.chat()
     assert (got.status, got.json["error"]["code"]) == (502, "upstream_unreachable")
     assert "'main'" in got.json["error"]["message"]
     assert (got.cache, got.reason) == ("MISS", "error")
+    assert "cannot be reached: Cannot connect to host" in caplog.text
+    assert "ssl" not in caplog.text, "it was asked in plain HTTP"
     await stage.upstream.start()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from thinkonce.tiers.cipher import Cipher
 
 __all__ = (
+    "FILE_SETTING",
     "KEY_BYTES",
     "NO_KEYS",
     "SETTING",

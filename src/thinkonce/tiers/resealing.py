@@ -23,7 +23,7 @@ from thinkonce.errors import MISSING, ConfigError, CorruptEntry, TierError
 from thinkonce.tiers.aliases import ID_AT, ID_END, Aliases, entries_by_key
 from thinkonce.tiers.codec import Codec
 from thinkonce.tiers.database import Database
-from thinkonce.tiers.keyring import SETTING
+from thinkonce.tiers.keyring import FILE_SETTING, SETTING
 from thinkonce.tiers.ledger_table import write_ledger_again
 from thinkonce.tiers.rows import Rows
 from thinkonce.tiers.savings_table import write_savings_again
@@ -137,10 +137,10 @@ def check_keys(rows: Callable[[str], Iterable[Any]], aliases: Aliases, place: st
     if not unknown:
         return
     shown, count = ", ".join(sorted(unknown)), sum(held[key] for key in unknown)
-    what = f"the key {shown}: {count} entries of {place} are encrypted with it"
+    what = f"the key {shown}: {place} is encrypted with it (entries: {count:,})"
     lost = "if it is lost, `thinkonce encrypt --forget` removes them"
     if cipher is None:
-        raise ConfigError(SETTING, MISSING, f"{what}; {lost}")
+        raise ConfigError(SETTING, MISSING, f"it, or {FILE_SETTING}, with {what}; {lost}")
     ours = ", ".join(cipher.ids)
     raise ConfigError(SETTING, f"key {ours}", f"{what}; put it behind the new one; {lost}")
 

@@ -140,5 +140,5 @@ def say(error: Exception) -> str:
     elif isinstance(error, ValueError):  # aiohttp.InvalidURL too
         said = ""
     else:
-        said = str(error)
+        said = str(error).replace(" ssl:default", "")  # aiohttp says so of plain HTTP too
     return said or type(error).__name__
