@@ -290,6 +290,14 @@ async def test_a_purge_by_model_age_key_or_everything(stage: Stage) -> None:
     assert (await gateway.post("/cache/purge", {"older_than": "soon"})).status == 400
 
 
+async def test_a_purge_names_a_bounded_number_of_tags(stage: Stage, tmp_path: Path) -> None:
+    gateway = await stage.gateway(store={"url": f"sqlite:///{tmp_path}/a.db"})
+    tags = [f"tag-{number}" for number in range(40_000)]
+    got = await gateway.post("/cache/purge", {"tags": tags})
+    assert (got.status, got.json["error"]["param"]) == (400, "tags")
+    assert (await gateway.post("/cache/purge", {"tags": tags[:10_000]})).json == {"purged": 0}
+
+
 async def test_the_bounds_change_while_running(gateway: Running) -> None:
     for n in range(10):
         await gateway.chat(str(n))

@@ -17,6 +17,9 @@ from thinkonce.units import parse_bytes, parse_seconds
 __all__ = ("Feedback", "Limits", "Purge", "Reset", "feedback", "limits", "purge", "remove", "reset")
 
 
+MOST_TAGS = 10_000  # of a purge: SQLite takes no more than 32,766 in one statement
+
+
 class Purge(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of POST purge. `older_than`: seconds, or a text such as 90s, 1h."""
 
@@ -61,6 +64,8 @@ async def purge(desk: Desk, call: Call) -> None:
             "purge: nothing named; give tags, namespace, model, key, older_than, expired, "
             'or {"all": true}',
         )
+    if len(wanted.tags) > MOST_TAGS:
+        raise RequestError("tags", f"{len(wanted.tags)} tags", f"up to {MOST_TAGS} at a time")
     now = desk.shelf.clock.wall()
     older = wanted.older_than
     selector = Selector(
