@@ -30,6 +30,9 @@ TAG = struct.Struct("=Q")
 # digest, pid, boot, space, purge epoch, sequence, start time, length of the address, address,
 # checksum
 FIXED = struct.Struct("=32s4IQQH110sI")
+CHECKED = struct.Struct("=32s4IQQH110s")  # the same without the checksum, and what follows then
+REST = struct.Struct(f"=I{-FIXED.size % 8}xd32s")
+SEQUENCE_AT = 32 + 16
 MAX_ADDRESS_BYTES = 110
 LEASE_AT = -(-FIXED.size // 8) * 8
 LEASE = struct.Struct("=d")
@@ -208,20 +211,20 @@ class FlightTable:
         owner, at = claim.owner, claim.at
         whose = (owner.pid, owner.boot, owner.space)
         fields = (claim.digest, *whose, claim.epoch, claim.sequence, owner.started)
-        FIXED.pack_into(region, at, *fields, len(claim.address), claim.address, 0)
-        check_at = at + FIXED.size - 4
-        struct.pack_into("=I", region, check_at, checksum(region[at:check_at]))
-        LEASE.pack_into(region, at + LEASE_AT, claim.until)
-        self._note_wait(claim, NOBODY)
+        checked = CHECKED.pack(*fields, len(claim.address), claim.address)
+        rest = REST.pack(checksum(checked), claim.until, NOBODY)
+        region[at : at + SLOT_BYTES] = checked + rest
         TAG.pack_into(region, tag_at, tag_of(claim.digest))
 
     def _holds(self, claim: Claim) -> bool:
         """Is the place of `claim` still the same claim's?"""
         bucket, way = place_of(claim.at)
-        if not self._tags(bucket)[way]:
+        region, at = self._host.flights, claim.at
+        (tag,) = TAG.unpack_from(region, bucket * BUCKET_BYTES + way * TAG.size)
+        (sequence,) = TAG.unpack_from(region, at + SEQUENCE_AT)
+        if not tag or sequence != claim.sequence:  # a number is never given twice
             return False
-        written = self._read(bucket, way)
-        return written is not None and written.sequence == claim.sequence
+        return bool(region[at : at + len(claim.digest)] == claim.digest)
 
     def _waits_for(self, claim: Claim) -> bytes:
         return bytes(self._host.flights[claim.at + WAITS_AT : claim.at + SLOT_BYTES])
@@ -234,7 +237,7 @@ def is_live(claim: Claim, now: float) -> bool:
     return now < claim.until and is_alive(claim.owner)
 
 
-def checksum(content: memoryview) -> int:
+def checksum(content: memoryview | bytes) -> int:
     return zlib.crc32(content) or 1  # zeros, as in a new file, are no claim
 
 
