@@ -211,6 +211,7 @@ WITHIN = {
     ("kv", "prefix"): set[str](),
     ("kv", "weights"): set[str](),
     ("kv", "disk"): {"prefix"},
+    ("kv", "planning"): {"prefix"},
     ("kv", "generation"): {"prefix"},
     ("kv", "serving"): {"prefix", "generation", "weights", "engine"},
     ("meaning", "text"): set[str](),

@@ -21,6 +21,7 @@ from thinkonce.cli import (
     look,
     model,
     move,
+    plan,
     preload,
     purge,
     serve,
@@ -82,6 +83,7 @@ for group in (
     encrypt,
     doctor,
     bench,
+    plan,
     later,
 ):
     group.register(app)

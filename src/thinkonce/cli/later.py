@@ -12,7 +12,6 @@ __all__ = ("NOT_BUILT", "NotBuilt", "register")
 
 NOT_BUILT = {
     "kv": ("The prefix tree of an engine.", "kv stats"),
-    "plan": ("Replay a log under other policies and sizes.", "plan log.jsonl"),
     "lint": ("Prompt layouts that break prompt caching.", "lint prompts.jsonl"),
 }
 

@@ -150,6 +150,7 @@ def local_model(settings: Settings, say: Callable[[str], None]) -> LocalModel:
         "THINKONCE_KV_REUSE": str(kv.reuse).lower(),
         "THINKONCE_KV_MEMORY": str(kv.memory),
         "THINKONCE_KV_CHUNK": str(kv.chunk),
+        "THINKONCE_KV_POLICY": kv.policy,
         "THINKONCE_KV_STORE": kv.store,
         "THINKONCE_KV_DISK": str(kv.disk),
     }

@@ -17,6 +17,7 @@ from thinkonce.kv.generation.generator import Generator
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.rates import Rate
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
+from thinkonce.kv.prefix.choice import policy_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
@@ -40,6 +41,7 @@ class KvEngine:
     index: PrefixIndex[torch.Tensor] | None = None
     disk: DiskTier | None = None
     owners_key: bytes = b""
+    policy: str = ""
     why: str = ""
 
     def close(self) -> None:
@@ -60,6 +62,7 @@ class KvEngine:
             "exact": True,
             "fingerprint": self.exact.fingerprint.hex(),
             "chunk_tokens": self.exact.chunk_tokens,
+            "policy": self.policy,
             "bytes_a_token": slab.shape.bytes_a_token,
             "prompts": read.prompts,
             "prompt_tokens": read.prompt_tokens,
@@ -111,7 +114,8 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
             _logger.warning("attention state of %s is not reused: %s", model.name, why)
         return KvEngine(PlainGenerator(model.network, model.end_ids), why=why)
     _check_budget(model, kv)
-    index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory)
+    fitting = kv.memory // (shape_of(model.network).bytes_a_token * kv.chunk)
+    index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy_of(kv.policy, fitting))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk).digest()
     disk, key = _opened_disk(kv, fingerprint)
     exact = ExactGenerator(
@@ -122,7 +126,7 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
         kept=index,
         below=disk,
     )
-    return KvEngine(exact, exact, index, disk, key)
+    return KvEngine(exact, exact, index, disk, key, kv.policy)
 
 
 def _opened_disk(kv: Kv, fingerprint: bytes) -> tuple[DiskTier | None, bytes]:

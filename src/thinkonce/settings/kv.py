@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from thinkonce.settings.section import MIB, YES_NO, Section, about, size
 
-__all__ = ("Kv",)
+__all__ = ("Kv", "KvPolicy")
+
+KvPolicy = Literal["lru", "forward_decay"]
 
 
 class Kv(Section, frozen=True):
@@ -30,6 +32,15 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = 1024 * MIB
+    policy: Annotated[
+        KvPolicy,
+        about(
+            "What goes first. lru: what was not used for the longest. forward_decay: as that, but "
+            "what was used often stays longer; `thinkonce plan --kv` compares them.",
+            "lru or forward_decay",
+            fixed=True,
+        ),
+    ] = "lru"
     store: Annotated[
         str,
         about(

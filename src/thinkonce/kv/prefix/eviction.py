@@ -2,7 +2,8 @@
 
 Only leaves may go: a block is of no use without all blocks before it. A policy orders them; the
 index keeps them in a heap by `key` and asks again when one comes up, so a key may rise at any
-time and costs nothing until then. A new policy is a new file with a class of this shape.
+time and costs nothing until then. A new policy is a new file under `policies/` with a class of
+this shape, and a line where policies are chosen (`choice.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ class Ranked(Protocol):
     """What a policy sees of a block. `start` is the number of tokens before it, `rank` its own."""
 
     rank: float
+
+    @property
+    def id(self) -> bytes: ...
 
     @property
     def start(self) -> int: ...

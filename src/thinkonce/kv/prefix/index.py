@@ -44,6 +44,10 @@ class Node(Generic[State]):
         self.rank = 0.0
 
     @property
+    def id(self) -> bytes:
+        return self.block.id
+
+    @property
     def evictable(self) -> bool:
         return not self.children and not self.pins
 

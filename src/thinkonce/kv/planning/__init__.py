@@ -1,0 +1,1 @@
+"""What another size or policy would have loaded: recorded requests, replayed without a model."""

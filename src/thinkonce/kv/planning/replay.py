@@ -1,0 +1,90 @@
+"""A trace through the very index that serves: what was loaded, and how much had to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+from thinkonce.clock import Clock
+from thinkonce.kv.planning.clairvoyant import Clairvoyant
+from thinkonce.kv.planning.trace import Asked, Trace
+from thinkonce.kv.prefix.blocks import BLOCK_ID_BYTES, Block
+from thinkonce.kv.prefix.choice import POLICIES, policy_of
+from thinkonce.kv.prefix.eviction import TreePolicy
+from thinkonce.kv.prefix.index import PrefixIndex
+
+__all__ = ("PLANNED", "Replayed", "replayed")
+
+PLANNED = (*POLICIES, Clairvoyant.name)
+_ROOT = bytes(BLOCK_ID_BYTES)
+
+
+class Replayed(NamedTuple):
+    """One policy at one size, in blocks. `hit_ratio` is of tokens; `read_*` are the tokens of a
+    prompt that had to be read, at the median, the 95th and the 99th percentile.
+    """
+
+    policy: str
+    blocks: int
+    hit_ratio: float
+    read_p50: int
+    read_p95: int
+    read_p99: int
+    evicted: int
+
+
+def replayed(trace: Trace, policy: str, blocks: int) -> Replayed:
+    """Requests one after the other, as the model server's worker takes them."""
+    prompts = [_blocks(asked, trace.block_tokens) for asked in trace.requests]
+    now = 0.0
+    clock = Clock(wall=lambda: now, monotonic=lambda: now)
+    index: PrefixIndex[None] = PrefixIndex(blocks, _policy(policy, prompts, blocks), clock)
+    read: list[int] = []
+    cached = 0
+    for asked, prompt in zip(trace.requests, prompts, strict=True):
+        now = asked.at
+        with index.hold(prompt[: _usable(asked, trace.block_tokens)]) as hold:
+            known = len(hold.nodes) * trace.block_tokens
+            for block in prompt[len(hold.nodes) :]:
+                if not hold.extend(block, None, 1):
+                    break
+        cached += known
+        read.append(asked.tokens - known)
+    tokens = sum(asked.tokens for asked in trace.requests)
+    return Replayed(
+        policy=policy,
+        blocks=blocks,
+        hit_ratio=cached / max(1, tokens),
+        read_p50=_percentile(read, 0.5),
+        read_p95=_percentile(read, 0.95),
+        read_p99=_percentile(read, 0.99),
+        evicted=index.stats().evicted,
+    )
+
+
+def _policy(name: str, prompts: Sequence[Sequence[Block]], blocks: int) -> TreePolicy:
+    if name == Clairvoyant.name:
+        return Clairvoyant([block.id for block in prompt] for prompt in prompts)
+    return policy_of(name, blocks)
+
+
+def _usable(asked: Asked, block_tokens: int) -> int:
+    """The last token is always computed, with its block."""
+    return max(0, asked.tokens - 1) // block_tokens
+
+
+def _blocks(asked: Asked, block_tokens: int) -> list[Block]:
+    """Full blocks alone are kept. Tokens are not known: as many zeros stand for them."""
+    held, found, parent = bytes(4 * block_tokens), list[Block](), _ROOT
+    for name in asked.blocks[: asked.tokens // block_tokens]:
+        id = blake2b(name.encode(), digest_size=BLOCK_ID_BYTES).digest()
+        found.append(Block(id, parent, held))
+        parent = id
+    return found
+
+
+def _percentile(values: Sequence[int], share: float) -> int:
+    """The nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,102 @@
+"""Recorded requests as names of blocks: no text, no tokens.
+
+Two public forms, a JSON object a line:
+
+    a request          {"timestamp": ms, "input_length": n, "hash_ids": [...]}
+                       512 tokens a block (Mooncake, FAST 2025)
+    a conversation     {"id": ..., "block_size": n, "requests": [{"t": s, "in": n, "hash_ids": []}]}
+                       ids are its own (agentic coding traces)
+
+`hash_ids` are chained: an id stands for its block and all before it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+
+from thinkonce.errors import ConfigError
+
+__all__ = ("Asked", "Trace", "read_trace")
+
+MOONCAKE_BLOCK = 512
+_WRITTEN = "--kv"
+_FORMS = "lines with hash_ids, or conversations with requests (docs/kv.md names both)"
+
+
+class Asked(NamedTuple):
+    """One request: `at` in seconds, `tokens` of its prompt, the names of its blocks in order."""
+
+    at: float
+    tokens: int
+    blocks: tuple[str, ...]
+
+
+class Trace(NamedTuple):
+    """Requests in the order of their times; `block_tokens` tokens to a block."""
+
+    requests: list[Asked]
+    block_tokens: int
+
+    @property
+    def distinct(self) -> int:
+        """Blocks that differ."""
+        return len({name for asked in self.requests for name in asked.blocks})
+
+
+def read_trace(path: str) -> Trace:
+    """`-` is standard input; a name ending in .gz is unpacked. Raises ConfigError."""
+    found: list[Asked] = []
+    sizes: set[int] = set()
+    with _lines(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                size, asked = _read(line, path, number)
+                sizes.add(size)
+                found += asked
+    if not found:
+        raise ConfigError(_WRITTEN, path, _FORMS)
+    if len(sizes) > 1:
+        raise ConfigError(_WRITTEN, path, f"blocks of one size, not of {sorted(sizes)} tokens")
+    return Trace(sorted(found, key=lambda asked: asked.at), sizes.pop())
+
+
+@contextmanager
+def _lines(path: str) -> Iterator[Iterable[bytes]]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    opener: Any = gzip.open if path.endswith(".gz") else open
+    try:
+        file: BinaryIO = opener(Path(path), "rb")
+    except OSError as error:
+        raise ConfigError(_WRITTEN, path, f"a file that can be read ({error.strerror})") from None
+    with file:
+        yield file
+
+
+def _read(line: bytes, path: str, number: int) -> tuple[int, list[Asked]]:
+    try:
+        row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+        if "requests" not in row:
+            names = tuple(str(each) for each in row["hash_ids"])
+            asked = Asked(row["timestamp"] / 1000, int(row["input_length"]), names)
+            return MOONCAKE_BLOCK, [asked]
+        return int(row["block_size"]), list(_conversation(row))
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        wrong = f"{path} line {number}"
+        raise ConfigError(_WRITTEN, wrong, f"{_FORMS} ({type(error).__name__}: {error})") from None
+
+
+def _conversation(row: dict[str, Any]) -> Iterator[Asked]:
+    own = "" if row.get("hash_id_scope") == "global" else f"{row['id']} "
+    for each in row["requests"]:
+        if "hash_ids" in each:
+            names = tuple(f"{own}{name}" for name in each["hash_ids"])
+            yield Asked(float(each["t"]), int(each["in"]), names)

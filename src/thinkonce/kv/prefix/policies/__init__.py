@@ -1,0 +1,1 @@
+"""Policies of eviction beside the default: one file each, and a line in `choice.py`."""
