@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
@@ -225,7 +226,8 @@ def test_a_row_that_was_never_written_is_none(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     good = row_of(b"i" * 16, b"p" * 16, Kind.LIVE, 1, 4096, 77)
     path.write_bytes(good.tobytes() + bytes(2 * ROW.itemsize))
-    assert len(read_rows(path)) == 1
+    with path.open("rb") as file:
+        assert len(read_rows(file.fileno())) == 1
 
 
 def test_a_damaged_block_stays_away_after_a_restart(
@@ -295,3 +297,164 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"\[kv\] store.*a folder that this user may write"):
         DiskTier(tmp_path / "file", MODEL, 2**20)
+
+
+def test_a_budget_holds_for_files_and_not_only_for_what_is_live_in_them(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thinkonce.kv.disk.segment.SEGMENT_BYTES", 10 * RECORD)
+    budget = 100 * RECORD
+    tier = opened(max_bytes=budget)
+    kept = [chain(1, f"kept {number}")[0] for number in range(60)]
+    for number, block in enumerate(kept):  # one of these and one that goes, side by side
+        keep(tier, [block, *chain(1, f"gone {number}")])
+    tier.forget([chain(1, f"gone {number}")[0].id for number in range(0, 60, 3)])
+    assert tier.flush(LONG)
+    taken = sum(path.stat().st_size for path in opened.files("blocks"))
+    assert taken <= 100 * RECORD + (module.DEAD_SHARE * budget) + 10 * RECORD
+    assert all(tier.known([block]) for block in kept)
+
+
+def test_a_folder_that_was_removed_is_made_anew_and_kept_from_then_on(
+    opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier = opened()
+    keep(tier, chain(3))
+    shutil.rmtree(opened.folder)
+    keep(tier, chain(2, "b"))
+    assert "went away" in caplog.text
+    assert (loaded(tier, chain(3)), loaded(tier, chain(2, "b"))) == (0, 2)
+    tier.close()
+    assert loaded(opened(), chain(2, "b")) == 2
+
+
+def test_files_that_are_not_ours_are_left_alone(opened: Opened) -> None:
+    tier, blocks = opened(), chain(2)
+    keep(tier, blocks)
+    for name in ("9x.rows", "0001-notes.blocks", "12345.rows"):
+        (tier._folder.path / name).write_text("mine")
+    assert tier.known(chain(3, "other")) == 0, "a look at other processes' files"
+    keep(tier, chain(2, "b"))
+    tier.close()
+    assert loaded(opened(), blocks) == 2
+    assert (tier._folder.path / "0001-notes.blocks").read_text() == "mine"
+
+
+def test_whatever_goes_wrong_in_the_thread_it_goes_on(
+    opened: Opened, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = opened(clock=clock.clock)
+
+    def broken(*_: object) -> bytes:
+        raise ValueError("a mistake of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "encoded_head", broken)
+        assert tier.offer(chain(1)[0], memoryview(state_of(chain(1)[0])))
+        assert tier.flush(LONG)
+    assert (tier.stats().failures, tier.stats().dropped) == (1, 1)
+    clock.advance(module.TRY_AGAIN)
+    keep(tier, chain(2))
+    assert loaded(tier, chain(2)) == 2
+
+
+def test_what_a_full_disk_cut_short_takes_no_room(opened: Opened, clock: FakeClock) -> None:
+    tier = opened(clock=clock.clock)
+    keep(tier, chain(1))
+    for number in range(3):
+        block = chain(1, f"new {number}")[0]
+        with no_file_above(RECORD + 100):
+            assert tier.offer(block, memoryview(state_of(block) * 3))
+            assert tier.flush(LONG)
+        clock.advance(module.TRY_AGAIN)
+    assert len(opened.files("blocks")) == 1
+    assert loaded(tier, chain(1)) == 1
+
+
+def test_a_lock_that_cannot_be_made_is_named(opened: Opened) -> None:
+    (opened.folder / MODEL.hex() / "0001.lock").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"\[kv\] store.*Is a directory"):
+        opened()
+
+
+def test_a_record_that_its_process_moved_is_read_where_it_lies_now(
+    opened: Opened, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thinkonce.kv.disk.segment.SEGMENT_BYTES", 4 * RECORD)
+    one, other = opened(clock=clock.clock), opened(clock=clock.clock)
+    blocks = chain(2, "kept")
+    for number in range(2):
+        keep(one, [blocks[number], *[chain(1, f"{number} {at}")[0] for at in range(3)]])
+    assert other.known(blocks) == 2
+    one.forget([chain(1, f"{number} {at}")[0].id for number in range(2) for at in range(3)])
+    assert one.flush(LONG)
+    keep(one, chain(4, "more"))
+    assert loaded(other, blocks) == 2
+    assert other.stats().failures == 0
+
+
+def test_a_manifest_that_is_written_anew_again_and_again_is_followed(
+    opened: Opened, clock: FakeClock
+) -> None:
+    one, other = opened(max_bytes=6 * STATE, clock=clock.clock), opened(clock=clock.clock)
+    assert other.known(chain(1)) == 0
+    for number in range(3):
+        for at in range(300):
+            keep(one, chain(1, f"{number} {at}"))
+        one._manifest.replace(one._catalogue.live(one._writer))
+        assert loaded(other, chain(1, f"{number} 299")) == 1
+        assert len(other._catalogue) == len(one._catalogue)
+
+
+def test_a_damaged_copy_of_another_process_does_not_hide_one_s_own(
+    opened: Opened, clock: FakeClock
+) -> None:
+    one, other = opened(clock=clock.clock), opened(clock=clock.clock)
+    block = chain(1)[0]
+    for tier in (one, other):  # neither has looked at the other's meanwhile
+        keep(tier, [block])
+    (damaged,) = [path for path in opened.files("blocks") if path.name.startswith("0001")]
+    raw = bytearray(damaged.read_bytes())
+    raw[1000] ^= 1
+    damaged.write_bytes(raw)
+    other.close()
+    again = opened(clock=clock.clock)
+    assert again.known(chain(2)) == 1
+    assert again.load(block) == state_of(block)
+
+
+def test_what_is_forgotten_is_gone_for_all_and_after_a_restart(
+    opened: Opened, clock: FakeClock
+) -> None:
+    one, other, left = (opened(clock=clock.clock) for _ in range(3))
+    for number, tier in enumerate((one, other, left)):
+        keep(tier, chain(2, f"{number}"))
+    left.close()
+    clock.advance(module.LOOK_AGAIN)
+    assert [loaded(one, chain(2, f"{number}")) for number in range(3)] == [2, 2, 2]
+    assert other.known(chain(3, "0")) == 2
+    assert one.forget([chain(2, f"{number}")[1].id for number in range(3)]) == 3
+    assert [one.known(chain(2, f"{number}")) for number in range(3)] == [1, 1, 1]
+    assert one.flush(LONG)
+    clock.advance(module.LOOK_AGAIN)
+    assert other.known(chain(3, "none")) == 0, "it looks"
+    assert other.flush(LONG)
+    assert [other.known(chain(2, f"{number}")) for number in range(3)] == [1, 1, 1]
+    one.close()
+    other.close()
+    again, *_ = (opened(clock=clock.clock) for _ in range(3))
+    clock.advance(module.LOOK_AGAIN)
+    assert [again.known(chain(2, f"{number}")) for number in range(3)] == [1, 1, 1]
+
+
+def test_all_is_forgotten_and_room_given_back(opened: Opened) -> None:
+    tier = opened()
+    keep(tier, chain(9))
+    for block in chain(3, "waiting"):
+        tier.offer(block, memoryview(state_of(block)))
+    tier.forget()
+    assert tier.flush(LONG)
+    assert tier.known(chain(9)) == tier.known(chain(3, "waiting")) == tier.stats().blocks == 0
+    keep(tier, chain(1, "next"))
+    tier.close()
+    assert len(opened()._catalogue) == 1

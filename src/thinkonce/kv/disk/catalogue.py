@@ -54,13 +54,11 @@ class Catalogue:
         self._make_room()
         self._rows[begin : self._end] = rows
         self._writers[begin : self._end] = writer
-        columns = (rows[name].tolist() for name in ("id", "length", "kind"))
-        for row, (id, length, kind) in enumerate(zip(*columns, strict=True), start=begin):
-            if kind == Kind.LIVE and id not in self._at:  # as a million are at the start
-                self._at[id] = row
-                self.bytes += length
-            else:
-                self._replace(row, id, length, kind, writer)
+        ids: list[bytes] = rows["id"].tolist()
+        if not self._all_new(begin, ids, rows):
+            columns = (ids, rows["length"].tolist(), rows["kind"].tolist())
+            for row, (id, length, kind) in enumerate(zip(*columns, strict=True), start=begin):
+                self._put(row, id, length, kind, writer)
         self._age(begin)
 
     def moved(self, writer: int, rows: Rows) -> None:
@@ -70,6 +68,9 @@ class Catalogue:
         begin = self._end
         self.add(writer, rows)
         self._used[begin : self._end] = array("q", ages)
+
+    def ids(self) -> list[bytes]:
+        return list(self._at)
 
     def place(self, id: bytes) -> Place | None:
         row = self._at.get(id)
@@ -129,30 +130,48 @@ class Catalogue:
         ids: list[bytes] = self._rows["id"].tolist()
         self._at = {id: row for row, id in enumerate(ids)}
 
-    def _replace(self, row: int, id: bytes, length: int, kind: int, writer: int) -> None:
+    def _all_new(self, begin: int, ids: list[bytes], rows: Rows) -> bool:
+        """Take in rows that are the first, as a million are at the start, in one go; False and
+        nothing done where some of them replace others.
+        """
+        if self._at or not (rows["kind"] == Kind.LIVE).all():
+            return False
+        at = dict(zip(ids, range(begin, self._end), strict=True))
+        if len(at) < len(ids):
+            return False
+        self._at, self.bytes = at, int(rows["length"].sum(dtype=np.int64))
+        return True
+
+    def _put(self, row: int, id: bytes, length: int, kind: int, writer: int) -> None:
         before = self._at.get(id)
+        is_others = before is not None and self._writers[before] != writer
+        if is_others:
+            return  # each says what is in its own files; of two that have it the first is read
+        self.forget(id)
         if kind == Kind.LIVE:
-            if before is not None:
-                self.bytes -= int(self._rows["length"][before])
             self._at[id] = row
             self.bytes += length
-        elif before is not None and self._writers[before] == writer:
-            self.forget(id)
 
     def _age(self, begin: int) -> None:
         """Each new row is younger than the one before it, and what it stands on as young."""
         count = self._end - begin
         self._used.extend(range(self._serial + 1, self._serial + count + 1))
         self._serial += count
-        parents: list[bytes] = self._rows["parent"][begin : self._end].tolist()
-        used, at = self._used, self._at
+        used, parents = self._used, self._rows["parent"][begin : self._end].tolist()
+        above = list(map(self._at.get, parents))
         for row in range(self._end - 1, begin - 1, -1):
-            age, above = used[row], at.get(parents[row - begin])
-            while above is not None and used[above] < age:
-                used[above] = age
-                is_new = above >= begin
-                higher = parents[above - begin] if is_new else self._rows["parent"][above].tobytes()
-                above = at.get(higher)
+            parent = above[row - begin]
+            if parent is not None and used[parent] < used[row]:
+                used[parent] = used[row]
+                if parent < begin:  # what is new has its turn in this loop
+                    self._age_above(parent)
+
+    def _age_above(self, row: int) -> None:
+        age = self._used[row]
+        above = self._at.get(self._rows["parent"][row].tobytes())
+        while above is not None and self._used[above] < age:
+            self._used[above] = age
+            above = self._at.get(self._rows["parent"][above].tobytes())
 
     def _live(self, writer: int) -> npt.NDArray[np.int64]:
         rows = np.fromiter(self._at.values(), np.int64, len(self._at))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,8 @@ __all__ = ("Folder", "Lock", "kept_key", "made_folder")
 
 _KEY_BYTES = 32
 _MOST_WRITERS = 9999
+_ROWS = re.compile(r"(\d{4})\.rows", re.ASCII)
+_SEGMENT = re.compile(r"(\d{4})-(\d{8})\.blocks", re.ASCII)
 
 
 def made_folder(path: Path, setting: str) -> Path:
@@ -79,11 +82,13 @@ class Folder:
         return self.path / f"{writer:04d}-{number:08d}.blocks"
 
     def writers(self) -> list[int]:
-        return sorted(int(path.stem) for path in self.path.glob("[0-9]*.rows"))
+        return sorted(found[0] for name in os.listdir(self.path) if (found := _read(_ROWS, name)))
 
     def segments(self, writer: int) -> Iterator[int]:
-        for path in self.path.glob(f"{writer:04d}-*.blocks"):
-            yield int(path.stem.partition("-")[2])
+        for name in os.listdir(self.path):
+            found = _read(_SEGMENT, name)
+            if found and found[0] == writer:
+                yield found[1]
 
     def remove(self, writer: int) -> None:
         """All its files but the lock, which the caller holds."""
@@ -120,3 +125,9 @@ class Folder:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _read(pattern: re.Pattern[str], name: str) -> tuple[int, ...] | None:
+    """The numbers in a file's name; None for a file that is not ours."""
+    found = pattern.fullmatch(name)
+    return None if found is None else tuple(map(int, found.groups()))

@@ -20,13 +20,20 @@ class Manifest:
         """What was torn at its end is cut off; `rows` are the good ones that were there."""
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.rows: Rows = read_rows(path)
+        self.rows: Rows = read_rows(self._descriptor)
         self._end = len(self.rows) * ROW.itemsize
         os.ftruncate(self._descriptor, self._end)
 
     @property
     def count(self) -> int:
         return self._end // ROW.itemsize
+
+    def is_there(self) -> bool:
+        """Whether the file that is written to is still the one of that name."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def append(self, rows: Rows) -> None:
         """On the disk when it returns. Where it raises, the rows before are as they were."""
@@ -69,17 +76,32 @@ class Followed:
     """The rows of another process, from where they were read last."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._end, self._file = path, 0, 0
+        """The file is held open: a number of a file that is gone could be the next one's."""
+        self._path, self._end, self._descriptor = path, 0, -1
+
+    @property
+    def end(self) -> int:
+        """Bytes that were read."""
+        return self._end
 
     def news(self) -> tuple[bool, Rows]:
         """Whether all that was read before is void, and the rows since. Raises OSError."""
         found = os.stat(self._path)
-        is_void = bool(self._file) and (found.st_ino != self._file or found.st_size < self._end)
+        was_open = self._descriptor >= 0
+        is_other = was_open and not os.path.samestat(found, os.fstat(self._descriptor))
+        is_void = is_other or found.st_size < self._end
         if is_void:
+            self.close()
             self._end = 0
-        self._file = found.st_ino
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         if found.st_size == self._end:
             return is_void, np.zeros(0, ROW)
-        rows = read_rows(self._path, self._end)
+        rows = read_rows(self._descriptor, self._end)
         self._end += len(rows) * ROW.itemsize
         return is_void, rows
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -8,8 +8,8 @@ never written, from one that was. Records have a digest of their own.
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -53,9 +53,9 @@ def row_of(
     return row
 
 
-def read_rows(path: Path, start: int = 0) -> Rows:
+def read_rows(descriptor: int, start: int = 0) -> Rows:
     """The good rows from byte `start` on, up to the first that is torn. Raises OSError."""
-    with path.open("rb") as file:
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
         file.seek(start)
         raw = file.read()
     rows = np.frombuffer(raw, ROW, count=len(raw) // ROW.itemsize)

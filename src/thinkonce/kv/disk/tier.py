@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thinkonce.clock import SYSTEM, Clock
+from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Catalogue, Place
 from thinkonce.kv.disk.folder import Folder, made_folder
 from thinkonce.kv.disk.manifest import Followed, Manifest
@@ -38,6 +39,7 @@ QUEUE_BYTES = 256 * 1024 * 1024  # of state that waits to be written
 TRY_AGAIN = 30.0  # seconds after the system refused
 LOOK_AGAIN = 5.0  # seconds between two looks for other processes' files
 KEPT_SHARE = 0.95  # of the budget, once it was exceeded: not each write evicts
+DEAD_SHARE = 0.1  # of the budget, beyond what moving records costs
 HALF = 0.5  # live share of a segment below which it is written anew
 
 
@@ -61,14 +63,14 @@ class DiskTier:
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._clock, self._max_bytes, self._queue_bytes = clock, max_bytes, queue_bytes
-        path = made_folder(made_folder(folder, "[kv] store") / fingerprint.hex(), "[kv] store")
-        self._folder = Folder(path)
-        self._writer, self._lock_file = self._folder.lock_one()
-        self._manifest = Manifest(self._folder.rows(self._writer))
-        self._catalogue, self._reader = Catalogue(), SegmentReader(self._folder)
-        self._segments = self._open_own()
-        self._followed: dict[int, Followed] = {}
-        self._looked_at = -LOOK_AGAIN
+        self._looked_at: float = -LOOK_AGAIN
+        self._ordered: list[bytes] = []  # said to be gone by others, of blocks in our files
+        self._root, self._model = folder, fingerprint.hex()
+        try:
+            self._open()
+        except OSError as error:
+            accepts = f"a folder that this user may write ({error.strerror or error})"
+            raise ConfigError("[kv] store", str(folder), accepts) from None
         self._queue: deque[_Offered] = deque()
         self._queued: dict[bytes, int] = {}
         self._gone: list[bytes] = []  # damaged, to be said in the rows
@@ -88,7 +90,12 @@ class DiskTier:
             if found < len(blocks):
                 self._follow()
                 found = self._known(blocks)
-            return found
+            ordered, self._ordered = self._ordered, []
+        if ordered:
+            with self._wake:
+                self._gone.extend(ordered)
+                self._wake.notify_all()
+        return found
 
     def load(self, block: Block) -> bytearray | None:
         with self._lock:
@@ -96,7 +103,7 @@ class DiskTier:
             if place is None:
                 return None
             try:
-                record = self._reader.read(place)
+                place, record = self._read(block.id, place)
             except OSError as error:
                 self._failures += 1
                 self._catalogue.forget(block.id)
@@ -128,6 +135,25 @@ class DiskTier:
         with self._lock:
             self._catalogue.use(block.id for block in blocks)
 
+    def forget(self, ids: Iterable[bytes] | None = None) -> int:
+        with self._wake:
+            with self._lock:
+                self._follow()
+                named = set(self._catalogue.ids() if ids is None else ids)
+                gone = [id for id in named if id in self._catalogue]
+                for id in gone:
+                    self._catalogue.forget(id)
+            kept = [each for each in self._queue if ids is not None and each.block.id not in named]
+            waited = len(self._queue) - len(kept)
+            for each in self._queue:
+                if each not in kept:
+                    del self._queued[each.block.id]
+            self._queue = deque(kept)
+            # What is being written at this moment goes as soon as it is.
+            self._gone.extend({*gone, *(self._queued if ids is None else named)})
+            self._wake.notify_all()
+        return len(gone) + waited
+
     def stats(self) -> TierStats:
         with self._lock:
             return TierStats(
@@ -151,10 +177,8 @@ class DiskTier:
             self._wake.notify_all()
         self._thread.join()
         with self._lock:
-            self._segments.give_up()
-            self._reader.close()
-            self._manifest.close()
-            self._lock_file.release()
+            self._let_go()
+            self._catalogue = Catalogue()
 
     # -- finding, under the lock ---------------------------------------------------------------
 
@@ -163,6 +187,17 @@ class DiskTier:
             if block.id not in self._catalogue:
                 return count
         return len(blocks)
+
+    def _read(self, id: bytes, place: Place) -> tuple[Place, bytearray]:
+        """And where it was found: another process may have moved it. Raises OSError."""
+        try:
+            return place, self._reader.read(place)
+        except FileNotFoundError:
+            self._follow()
+            moved = self._catalogue.place(id)
+            if moved is None or moved == place:
+                raise
+            return moved, self._reader.read(moved)
 
     def _follow(self) -> None:
         """Take in what other processes have written since."""
@@ -173,15 +208,29 @@ class DiskTier:
                     if writer != self._writer and writer not in self._followed:
                         self._followed[writer] = Followed(self._folder.rows(writer))
         for writer, followed in list(self._followed.items()):
+            is_first = not followed.end
             try:
                 is_void, rows = followed.news()
             except OSError:
                 is_void, rows = True, None
-                del self._followed[writer]
+                self._followed.pop(writer).close()
             if is_void:
                 self._catalogue.forget_writer(writer)
             if rows is not None and len(rows):
                 self._catalogue.add(writer, rows)
+                if not is_first:
+                    self._obey(rows)
+
+    def _obey(self, rows: Rows) -> None:
+        """What another process says is gone is so here too. Of what it said before we looked
+        first, those who had the blocks have taken care.
+        """
+        for id in rows["id"][rows["kind"] == Kind.GONE].tolist():
+            place = self._catalogue.place(id)
+            if place is not None:
+                self._catalogue.forget(id)
+                if place.writer == self._writer:
+                    self._ordered.append(id)
 
     def _disown(self, block: Block, place: Place) -> None:
         """What is in the file is not what was written."""
@@ -218,18 +267,27 @@ class DiskTier:
     def _do(self, offered: Sequence[_Offered], gone: Sequence[bytes]) -> None:
         try:
             self._remove(gone)
+            if gone:
+                self._remove_left(set(gone))
             if offered:
                 self._write(offered)
-                self._keep_to_budget()
-        except OSError as error:
-            self._segments.give_up()
-            with self._lock:
-                self._failures += 1
-                self._dropped += len(offered)
-            self._broken_until = self._clock.monotonic() + TRY_AGAIN
-            _logger.warning("attention state is not written for %.0f s: %s", TRY_AGAIN, error)
+            self._keep_to_budget()
+        except Exception as error:  # whatever it is: without this thread the queue stays full
+            self._failed(error, len(offered))
+
+    def _failed(self, error: Exception, offered: int) -> None:
+        self._segments.give_up()
+        with self._lock:
+            self._failures += 1
+            self._dropped += offered
+        self._broken_until = self._clock.monotonic() + TRY_AGAIN
+        _logger.warning("attention state is not written for %.0f s: %s", TRY_AGAIN, error)
+        with suppress(OSError):
+            self._remove_empty()  # a full disk gets back what was written of these
 
     def _write(self, offered: Sequence[_Offered]) -> None:
+        if not self._manifest.is_there():
+            self._open_again()
         rows = np.concatenate([self._appended(each) for each in offered])
         self._segments.sync()
         self._manifest.append(rows)
@@ -239,8 +297,25 @@ class DiskTier:
 
     def _remove(self, ids: Sequence[bytes]) -> None:
         if ids:
-            nobody = bytes(16)
-            self._manifest.append(np.concatenate([row_of(id, nobody, Kind.GONE) for id in ids]))
+            self._manifest.append(_gone_rows(ids))
+            with self._lock:
+                for id in ids:
+                    self._catalogue.forget(id)
+
+    def _remove_left(self, ids: set[bytes]) -> None:
+        """Say it in the files of processes that have ended too."""
+        for writer in self._folder.writers():
+            lock = None if writer == self._writer else self._folder.lock(writer)
+            if lock is None:
+                continue
+            try:
+                manifest = Manifest(self._folder.rows(writer))
+                found = ids.intersection(manifest.rows["id"].tolist())
+                if found:
+                    manifest.append(_gone_rows(found))
+                manifest.close()
+            finally:
+                lock.release()
 
     def _appended(self, offered: _Offered) -> Rows:
         block = offered.block
@@ -263,6 +338,7 @@ class DiskTier:
             self._catalogue.compact()
         if self._manifest.count > 4 * len(live) + 1024:
             self._manifest.replace(live)
+            self._folder.sync()
 
     def _remove_abandoned(self) -> None:
         """Files of processes that have ended, if another one took no more care of them."""
@@ -272,7 +348,8 @@ class DiskTier:
                 continue
             with self._lock:
                 self._catalogue.forget_writer(writer)
-                self._followed.pop(writer, None)
+                if writer in self._followed:
+                    self._followed.pop(writer).close()
                 for number in self._folder.segments(writer):
                     self._reader.forget(writer, number)
             self._folder.remove(writer)
@@ -288,15 +365,23 @@ class DiskTier:
         self._remove(gone)
 
     def _emptied(self) -> list[int]:
-        """Segments of which less than half is live, and that are not empty."""
+        """Segments of which less than half is live, and that are not empty; and the emptiest of
+        the others while what is dead in all of them takes more than a share of the budget.
+        """
         with self._lock:
             live = self._catalogue.segments(self._writer)
-        return [
-            number
-            for number, size in live.items()
-            if number != self._segments.current
-            and size < HALF * self._folder.segment(self._writer, number).stat().st_size
-        ]
+        live.pop(self._segments.current, None)
+        sizes = {
+            number: self._folder.segment(self._writer, number).stat().st_size for number in live
+        }
+        dead = sum(sizes.values()) - sum(live.values())
+        found = []
+        for number in sorted(live, key=lambda number: live[number] / sizes[number]):
+            if live[number] >= HALF * sizes[number] and dead <= DEAD_SHARE * self._max_bytes:
+                break
+            dead -= sizes[number] - live[number]
+            found.append(number)
+        return found
 
     def _move_out_of(self, segments: Sequence[int]) -> None:
         """Write what is live in them anew; the old records stay until the new rows are there."""
@@ -333,12 +418,43 @@ class DiskTier:
                 with self._lock:
                     self._reader.forget(self._writer, number)
 
-    def _open_own(self) -> SegmentWriter:
+    def _open(self) -> None:
         """Take in what was left behind; segments are begun anew, behind all that are known."""
+        made_folder(self._root, "[kv] store")
+        self._folder = Folder(made_folder(self._root / self._model, "[kv] store"))
+        self._writer, self._lock_file = self._folder.lock_one()
+        try:
+            self._manifest = Manifest(self._folder.rows(self._writer))
+        except BaseException:
+            self._lock_file.release()
+            raise
+        self._catalogue, self._reader = Catalogue(), SegmentReader(self._folder)
+        self._followed: dict[int, Followed] = {}
+        self._looked_at = -LOOK_AGAIN
         rows = self._manifest.rows
         self._catalogue.add(self._writer, rows)
         numbers = [*self._folder.segments(self._writer), *rows["segment"].tolist(), 0]
-        return SegmentWriter(self._folder, self._writer, int(max(numbers)) + 1)
+        self._segments = SegmentWriter(self._folder, self._writer, int(max(numbers)) + 1)
+
+    def _open_again(self) -> None:
+        """The files went away under us: begin with what is there now, which may be nothing."""
+        _logger.warning("the folder of attention state went away, and is made anew")
+        with self._lock:
+            self._let_go()
+            self._open()
+
+    def _let_go(self) -> None:
+        self._segments.give_up()
+        self._reader.close()
+        for followed in self._followed.values():
+            followed.close()
+        self._manifest.close()
+        self._lock_file.release()
+
+
+def _gone_rows(ids: Iterable[bytes]) -> Rows:
+    nobody = bytes(16)
+    return np.concatenate([row_of(id, nobody, Kind.GONE) for id in ids])
 
 
 def _live_row(id: bytes, parent: bytes, place: Place) -> Rows:

@@ -10,8 +10,8 @@ __all__ = ("bytes_of", "state_of")
 
 
 def bytes_of(state: torch.Tensor) -> memoryview:
-    """No copy: `state` is contiguous, on the CPU, and must not change."""
-    return state.reshape(-1).view(torch.uint8).numpy().data.cast("B")
+    """No copy of what is on the CPU: `state` is contiguous and must not change."""
+    return state.cpu().reshape(-1).view(torch.uint8).numpy().data.cast("B")
 
 
 def state_of(data: bytearray, shape: KvShape) -> torch.Tensor | None:

@@ -151,7 +151,8 @@ class ExactGenerator:
             piece = prompt[start : start + self.chunk_tokens]
             began = self._clock.monotonic()
             logits = self._forward(piece, start)
-            self.rates.prefill.add(len(piece), self._clock.monotonic() - began)
+            if len(piece) == self.chunk_tokens:  # a short tail costs several times as much a token
+                self.rates.prefill.add(len(piece), self._clock.monotonic() - began)
             place = start // self.chunk_tokens
             if hold is not None and place < len(blocks):
                 self._keep(hold, blocks[place], place)

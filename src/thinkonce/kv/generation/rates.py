@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ("Rate", "Rates")
 
 _SHARE = 0.2  # of the newest measurement in the mean
+_TRY_AGAIN = 16
 
 
 class Rate:
@@ -29,7 +30,13 @@ class Rates:
 
     def __init__(self) -> None:
         self.prefill, self.load = Rate(), Rate()
+        self._turned_down = 0
 
     def load_is_sooner(self) -> bool:
-        """True as well while one of the two was never measured."""
-        return not self.prefill.count or self.load.a_token < self.prefill.a_token
+        """True as well while one of the two was never measured, and now and then where it was
+        not: what is never loaded is never measured again, and one load may have met a slow disk.
+        """
+        if not self.prefill.count or self.load.a_token < self.prefill.a_token:
+            return True
+        self._turned_down += 1
+        return self._turned_down % _TRY_AGAIN == 0

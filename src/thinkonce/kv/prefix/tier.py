@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +51,14 @@ class BlockTier(Protocol):
 
     def used(self, blocks: Sequence[Block]) -> None:
         """A request used this path, from the root on."""
+        ...
+
+    def forget(self, ids: Iterable[bytes] | None = None) -> int:
+        """Find these blocks no more, or none of this model; how many there were.
+
+        It holds here at once, after a restart once `flush` has returned, and in other processes
+        when they look the next time. What lies behind a block that is gone is of no use.
+        """
         ...
 
     def stats(self) -> TierStats: ...
