@@ -12,8 +12,8 @@ from openai import OpenAI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from thinkonce.kv.engine import KvEngine, open_engine
-from thinkonce.kv.generation.generator import Generator, Prefilled, Sampling, Token
+from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
+from thinkonce.kv.generation.generator import Generator, Sampling, Steps, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.app import ModelApp, ModelLimits
@@ -102,7 +102,7 @@ class GatedGenerator:
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
-    ) -> Iterator[Prefilled | Token]:
+    ) -> Steps:
         self.begun.append(tuple(prompt))
         for step in self.inner.generate(prompt, sampling, cancelled, owner, terms):
             if isinstance(step, Token):
@@ -130,6 +130,8 @@ def serving(
     model: Model,
     *,
     max_waiting: int = 4,
+    deadline: float = 0.0,
+    patience: float = 30.0,
     kv: Kv | None = None,
     secret: str = "",
     limits: ModelLimits | None = None,
@@ -137,7 +139,13 @@ def serving(
     engine = open_engine(model, kv or Kv(chunk=64))
     generator = GatedGenerator(engine.generator)
     generator.gate.set()
-    scheduler, owners = Scheduler(max_waiting), Owners(secret, engine.owners_key)
+    scheduler = Scheduler(
+        max_waiting,
+        sequences=sequences_of(engine, kv or Kv()),
+        deadline=deadline,
+        patience=patience,
+    )
+    owners = Owners(secret, engine.owners_key)
     gated = replace(engine, generator=generator)
     app = ModelApp(model, gated, scheduler, owners=owners, limits=limits)
     ready = threading.Event()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from small_model import make_tokenizer
 
-from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.generator import Prefilled, Sampling, Steps, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent, Work, answer
 from thinkonce.kv.serving.reply import ChatDialect
+from thinkonce.kv.serving.scheduler import Turn
 
 TOKENIZER = make_tokenizer()
 
@@ -34,7 +35,7 @@ class Remembering:
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
-    ) -> Iterator[Prefilled | Token]:
+    ) -> Steps:
         self.seeds.append(sampling.seed)
         known = tuple(prompt) in self._known
         self._known.add(tuple(prompt))
@@ -48,7 +49,8 @@ class Remembering:
 
 
 def events(generator: Remembering, work: Work) -> list[Event]:
-    return list(answer(generator, TOKENIZER, work, lambda: False))
+    made = answer(generator, TOKENIZER, work, lambda: False)
+    return [event for event in made if not isinstance(event, Turn)]
 
 
 def test_cached_tokens_count_once_for_each_prompt_like_the_prompt_itself() -> None:
@@ -91,5 +93,6 @@ def test_a_cancelled_answer_has_no_end() -> None:
     )
     assert isinstance(next(steps), Begun)
     assert isinstance(next(steps), Said)
+    assert next(steps) == Turn(made=1), "others have their turn once the text is out"
     left = True
     assert list(steps) == []

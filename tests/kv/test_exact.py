@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_families import OWN, VOCABULARY, network
 
 from thinkonce.kv.generation.exact import ExactGenerator
-from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.generator import Sampling, Token
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.slab import KvShape
 from thinkonce.kv.generation.support import FAMILIES, shape_of
@@ -77,6 +77,10 @@ def read(
         steps = reader.generate(prompt, Sampling(max_tokens=tokens, temperature=0), never, owner)
         answer = [step.id for step in steps if isinstance(step, Token)]
     return Read(found.logits, state, found.cached_tokens, answer)
+
+
+def tokens_of(steps: Any) -> list[Token]:
+    return [step for step in steps if isinstance(step, Token)]
 
 
 def random_tokens(length: int, seed: int = 0) -> list[int]:
@@ -312,14 +316,25 @@ def test_memory_that_runs_out_costs_no_answer(
     assert "not kept: none left" in caplog.text
 
 
-def test_an_answer_that_another_one_has_overtaken_stops_instead_of_going_wrong() -> None:
-    kept, _ = warm(network("llama", torch.float32))
-    first = kept.generate(random_tokens(5), GREEDY, never)
-    assert next(first) == Prefilled(5, 0)
-    next(first)
-    read(kept, random_tokens(9))
-    with pytest.raises(RuntimeError, match="another answer"):
-        list(first)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_answers_that_take_turns_are_those_of_one_after_the_other(dtype: torch.dtype) -> None:
+    model = network("qwen3", dtype)
+    drawn = Sampling(max_tokens=24, temperature=0.8, seed=3, logprobs=2)
+    shared = random_tokens(2 * CHUNK)
+    prompts = [random_tokens(7, seed=1), [*shared, 5], [*shared, 6, 7], random_tokens(40, seed=2)]
+    alone = generator(model, None)
+    expected = [tokens_of(alone.generate(prompt, drawn, never)) for prompt in prompts]
+    kept, index = warm(model)
+    answers = [list[Token]() for _ in prompts]
+    open_ones = [(kept.generate(p, drawn, never), answers[n]) for n, p in enumerate(prompts)]
+    while open_ones:
+        answer, made = open_ones.pop(0)
+        step = next(answer, None)
+        made.extend([step] if isinstance(step, Token) else [])
+        open_ones.extend([(answer, made)] if step is not None else [])
+    assert answers == expected
+    assert kept.slabs.under_way == 0
+    index.check()
 
 
 def test_the_answer_s_own_tokens_are_not_kept() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from openai import OpenAI, RateLimitError
 from small_model import Serve, Served, client_of
 
 from thinkonce.clock import Clock
-from thinkonce.kv.serving.scheduler import Busy, Scheduler
+from thinkonce.kv.serving.scheduler import Busy, Job, Scheduler, Turn
 
 PATIENCE = 30.0
 
@@ -125,12 +125,14 @@ class Steps:
         self.done: list[str] = []
         self.go = threading.Event()
 
-    def job(self, name: str) -> tuple[Callable[[Callable[[], bool]], None], Callable[[], None]]:
-        def run(cancelled: Callable[[], bool]) -> None:
+    def job(self, name: str, turns: int = 1) -> tuple[Job, Callable[[Exception], None]]:
+        def run(cancelled: Callable[[], bool]) -> Iterator[Turn]:
             assert self.go.wait(PATIENCE)
-            self.done.append(f"{name} cancelled" if cancelled() else name)
+            for _ in range(turns):
+                yield Turn(made=1)
+            self.done.append(name)
 
-        return run, lambda: self.done.append(f"{name} dropped")
+        return run, lambda why: self.done.append(f"{name} dropped")
 
 
 def test_closing_finishes_what_waits_and_accepts_nothing_more() -> None:
@@ -156,7 +158,7 @@ def test_cancelling_drops_what_waits_and_tells_what_runs() -> None:
     tickets[0].cancel()
     steps.go.set()
     line.close()
-    assert steps.done == ["b dropped", "a cancelled", "c"]
+    assert steps.done == ["b dropped", "a dropped", "c"]
 
 
 def test_the_bound_holds_before_the_worker_has_taken_the_first_job() -> None:
@@ -174,10 +176,11 @@ def test_a_job_that_fails_does_not_end_the_worker(caplog: pytest.LogCaptureFixtu
     steps, line = Steps(), Scheduler(max_waiting=2)
     steps.go.set()
 
-    def fail(cancelled: Callable[[], bool]) -> None:
+    def fail(cancelled: Callable[[], bool]) -> Iterator[Turn]:
+        yield Turn(read=1)
         raise ZeroDivisionError
 
-    line.submit(fail, lambda: None)
+    line.submit(fail, lambda why: None)
     line.submit(*steps.job("next"))
     line.close()
     assert steps.done == ["next"]
@@ -187,13 +190,14 @@ def test_a_job_that_fails_does_not_end_the_worker(caplog: pytest.LogCaptureFixtu
 def test_retry_after_grows_with_the_line_and_with_what_answers_take() -> None:
     now = 0.0
 
-    def ten_seconds(cancelled: Callable[[], bool]) -> None:
+    def ten_seconds(cancelled: Callable[[], bool]) -> Iterator[Turn]:
         nonlocal now
         now += 10.0
+        yield Turn(made=1)
 
     line = Scheduler(max_waiting=1, clock=Clock(wall=lambda: now, monotonic=lambda: now))
     for _ in range(20):
-        line.submit(ten_seconds, lambda: None)
+        line.submit(ten_seconds, lambda why: None)
         assert line.wait_until(lambda line: not line.running and not line.waiting, PATIENCE)
     steps = Steps()
     line.submit(*steps.job("running"))

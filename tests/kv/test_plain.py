@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Token
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.weights.model import Model
 
 
 def tokens_of(model: Model, prompt: list[int], sampling: Sampling) -> list[Token]:
     steps = list(PlainGenerator(model.network, model.end_ids).generate(prompt, sampling, never))
-    first, rest = steps[0], steps[1:]
-    assert first == Prefilled(len(prompt), 0)
-    return [step for step in rest if isinstance(step, Token)]
+    pieces = [step.tokens for step in steps if isinstance(step, Read)]
+    assert sum(pieces) == len(prompt)
+    assert steps[len(pieces)] == Prefilled(len(prompt), 0)
+    return [step for step in steps if isinstance(step, Token)]
 
 
 def never() -> bool:
@@ -65,9 +66,9 @@ def test_cancelling_stops_at_the_next_token_and_within_the_prompt(model: Model) 
     generator = PlainGenerator(model.network, model.end_ids)
     left = False
     steps = generator.generate(random_prompt(9), Sampling(max_tokens=99), lambda: left)
-    next(steps), next(steps)
+    assert [type(next(steps)) for _ in range(3)] == [Read, Prefilled, Token]
     left = True
     assert list(steps) == []
     asked = iter([False, False, True])
     long = generator.generate(random_prompt(1500), Sampling(max_tokens=9), lambda: next(asked))
-    assert list(long) == [], "the third piece of the prompt was not read"
+    assert list(long) == [Read(512)] * 2, "the third piece of the prompt was not read"

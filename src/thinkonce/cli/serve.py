@@ -147,6 +147,8 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
             port=port,
             threads=settings.local.threads,
             max_waiting=settings.local.queue,
+            max_waiting_tokens=settings.local.queue_tokens,
+            deadline=settings.local.deadline,
             kv=settings.kv,
             gateway_secret=settings.kv.gateway_secret,
             access_log=not quiet,

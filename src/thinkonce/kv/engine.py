@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from thinkonce.kv.generation.rates import Rate
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
 from thinkonce.kv.prefix.choice import policy_of
 from thinkonce.kv.prefix.index import PrefixIndex
+from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 
-__all__ = ("KvEngine", "open_engine")
+__all__ = ("KvEngine", "open_engine", "sequences_of")
 
 _logger = logging.getLogger("thinkonce.kv")
 
@@ -44,6 +46,22 @@ class KvEngine:
     policy: str = ""
     why: str = ""
 
+    def known(self, prompts: Sequence[Sequence[int]], owner: Owner) -> Callable[[], int]:
+        """What tells how many tokens of the prompts are in memory now; from any thread."""
+        if self.exact is None:
+            return lambda: 0
+        each = [self.exact.known(prompt, owner) for prompt in prompts]
+        return lambda: sum(known() for known in each)
+
+    def most_tokens(self) -> int | None:
+        """The longest prompt and answer together that memory can hold; None: no bound known."""
+        return None if self.exact is None else self.exact.slabs.most_tokens
+
+    def check(self, tokens: int) -> None:
+        """Raises TooLong where a prompt and answer of so many tokens can never fit."""
+        if self.exact is not None:
+            self.exact.slabs.check(tokens)
+
     def close(self) -> None:
         """Write what is still to be written. Idempotent."""
         if self.disk is not None:
@@ -56,14 +74,14 @@ class KvEngine:
         """
         if self.index is None or self.exact is None:
             return {"reuse": False, "why": self.why}
-        held, read, slab = self.index.stats(), self.exact.stats, self.exact.slab
+        held, read, slabs = self.index.stats(), self.exact.stats, self.exact.slabs
         return {
             "reuse": True,
             "exact": True,
             "fingerprint": self.exact.fingerprint.hex(),
             "chunk_tokens": self.exact.chunk_tokens,
             "policy": self.policy,
-            "bytes_a_token": slab.shape.bytes_a_token,
+            "bytes_a_token": slabs.shape.bytes_a_token,
             "prompts": read.prompts,
             "prompt_tokens": read.prompt_tokens,
             "cached_tokens": read.cached_tokens,
@@ -71,7 +89,7 @@ class KvEngine:
                 "blocks": held.blocks,
                 "tokens": held.blocks * self.exact.chunk_tokens,
                 "bytes": held.bytes,
-                "max_bytes": held.max_bytes,
+                "max_bytes": slabs.max_bytes,
             },
             "blocks_added": held.added,
             "blocks_evicted": held.evicted,
@@ -80,7 +98,8 @@ class KvEngine:
             "disk": self._on_disk(read),
             "prefill": _measured(self.exact.rates.prefill),
             "load": _measured(self.exact.rates.load),
-            "slab_bytes": slab.bytes,
+            "slab_bytes": slabs.bytes,
+            "sequences": slabs.under_way,
         }
 
     def _on_disk(self, read: ReadingStats) -> dict[str, Any] | None:
@@ -125,6 +144,7 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
         fingerprint=fingerprint,
         kept=index,
         below=disk,
+        memory=kv.memory,
     )
     return KvEngine(exact, exact, index, disk, key, kv.policy)
 
@@ -143,3 +163,8 @@ def _check_budget(model: Model, kv: Kv) -> None:
     if kv.memory < block:
         accepts = f"{block} bytes or more, one block of {kv.chunk} tokens of {model.name}"
         raise ConfigError("[kv] memory", kv.memory, f"{accepts}; or [kv] reuse = false")
+
+
+def sequences_of(engine: KvEngine, kv: Kv) -> int:
+    """How many answers may be under way: one alone where nobody knows what its state takes."""
+    return kv.sequences if engine.exact is not None else 1

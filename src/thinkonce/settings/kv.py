@@ -26,8 +26,8 @@ class Kv(Section, frozen=True):
     memory: Annotated[
         int,
         size(
-            "Most bytes of it in memory; what was not used for the longest goes. What the prompt "
-            "under way takes comes on top.",
+            "Most bytes of it in memory, with what prompts and answers under way take; what was "
+            "not used for the longest goes.",
             least=1,
             fixed=True,
         ),
@@ -58,6 +58,17 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = 16 * 1024 * MIB
+    sequences: Annotated[
+        int,
+        about(
+            "Answers made by turns, so that a long one does not hold up a short one. One client "
+            "alone leaves the last place free.",
+            "1 to 64",
+            least=1,
+            most=64,
+            fixed=True,
+        ),
+    ] = 4
     chunk: Annotated[
         int,
         about(

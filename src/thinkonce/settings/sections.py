@@ -314,6 +314,20 @@ class Local(Section, frozen=True):
             fixed=True,
         ),
     ] = 16
+    queue_tokens: Annotated[
+        int,
+        about(
+            "Tokens that the prompts of those may have together; beyond it 429. An empty line "
+            "takes a prompt of any length.",
+            "1 or more",
+            least=1,
+            fixed=True,
+        ),
+    ] = 262_144
+    deadline: Annotated[
+        float,
+        seconds("Most time for an answer, with the wait for it; then 504. 0: none.", fixed=True),
+    ] = 0.0
 
 
 class Log(Section, frozen=True):

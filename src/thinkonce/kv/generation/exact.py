@@ -12,7 +12,7 @@ an answer wrote is never kept: computed in other company, its last bits would be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +21,10 @@ import torch
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.generation.blob import bytes_of, state_of
 from thinkonce.kv.generation.decode import decoded, forward
-from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Steps, Token
 from thinkonce.kv.generation.rates import Rates
 from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.generation.slabs import Slabs
 from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.prefix.blocks import Block, blocks_of
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
@@ -67,8 +68,9 @@ class ExactGenerator:
 
     `kept` None reads every prompt anew, with the same bits as result; what is not there is looked
     for in `below`, where there is such a tier. `fingerprint` is that of the model and
-    `chunk_tokens`. Not thread-safe, and one answer at a time: beginning the next one ends an
-    iterator that is still open. The index may be shared and looked at meanwhile.
+    `chunk_tokens`. `memory` bounds what `kept` and the sequences under way take together, in
+    bytes; None leaves `kept` its own bound and sequences none. Answers may take turns, each in a
+    slab of its own, on one thread. The index may be shared and looked at meanwhile.
     """
 
     def __init__(
@@ -80,14 +82,15 @@ class ExactGenerator:
         fingerprint: bytes,
         kept: PrefixIndex[torch.Tensor] | None,
         below: BlockTier | None = None,
+        memory: int | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._network, self._end_ids = network, end_ids
         self.chunk_tokens, self.fingerprint, self._kept = chunk_tokens, fingerprint, kept
         self._below, self._clock, self.rates = below, clock, Rates()
-        self.slab = Slab(shape_of(network))
+        self.slab = Slab(shape_of(network))  # of `read`; answers borrow theirs
+        self.slabs = Slabs(self.slab.shape, kept, memory)
         self.stats = ReadingStats()
-        self._answers = 0
 
     def generate(
         self,
@@ -96,19 +99,18 @@ class ExactGenerator:
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
-    ) -> Iterator[Prefilled | Token]:
-        reading = self.read(prompt, cancelled, owner, terms)
-        if reading is None:
-            return
-        answer = self._answers
-        yield Prefilled(len(prompt), reading.cached_tokens)
-
-        def step(token: int, position: int) -> torch.Tensor:
-            if answer != self._answers:
-                raise RuntimeError("another answer was begun before this one had ended")
-            return self._forward([token], position)
-
-        yield from decoded(reading.logits, len(prompt), sampling, self._end_ids, step, cancelled)
+    ) -> Steps:
+        while (slab := self.slabs.take(len(prompt) + sampling.max_tokens)) is None:
+            if cancelled():
+                return
+            yield Read(0)
+        try:
+            reading = yield from self._reading(slab, prompt, cancelled, owner, terms)
+            if reading is not None:
+                yield Prefilled(len(prompt), reading.cached_tokens)
+                yield from self._decoded(slab, reading, len(prompt), sampling, cancelled)
+        finally:
+            self.slabs.give_back(slab)
 
     def read(
         self,
@@ -117,66 +119,106 @@ class ExactGenerator:
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
     ) -> Reading | None:
-        """Fill the slab with the prompt's keys and values; None where the caller left meanwhile.
+        """Fill `slab` with the prompt's keys and values; None where the caller left meanwhile.
 
         Full chunks are kept as they are computed, so a reading that is given up helps the next.
         """
-        self._answers += 1
+        steps = self._reading(self.slab, prompt, cancelled, owner, terms)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as over:
+                found: Reading | None = over.value
+                return found
+
+    def known(self, prompt: Sequence[int], owner: Owner) -> Callable[[], int]:
+        """What tells how many tokens of the prompt are in memory now; from any thread."""
+        kept, size = self._kept, self.chunk_tokens
+        if kept is None:
+            return lambda: 0
+        usable = (len(prompt) - 1) // size * size
+        blocks = list(blocks_of(prompt[:usable], size, self.fingerprint, owner))
+        return lambda: kept.known(blocks) * size
+
+    def _decoded(
+        self,
+        slab: Slab,
+        reading: Reading,
+        position: int,
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+    ) -> Iterator[Token]:
+        def step(token: int, place: int) -> torch.Tensor:
+            return self._forward(slab, [token], place)
+
+        return decoded(reading.logits, position, sampling, self._end_ids, step, cancelled)
+
+    def _reading(
+        self,
+        slab: Slab,
+        prompt: Sequence[int],
+        cancelled: Callable[[], bool],
+        owner: Owner,
+        terms: Terms,
+    ) -> Generator[Read, None, Reading | None]:
+        """A step a forward pass; what is known is loaded before the first."""
         if self._kept is None or terms == _NEITHER:
-            return self._read(prompt, cancelled, [], None)
+            return (yield from self._read(slab, prompt, cancelled, [], None))
         blocks = list(blocks_of(prompt, self.chunk_tokens, self.fingerprint, owner))
         # The last token is always computed, together with what is in a piece with it.
         most = (len(prompt) - 1) // self.chunk_tokens if terms.reads else 0
         with self._kept.hold(blocks[:most]) as hold:
             try:
-                return self._read(prompt, cancelled, blocks, hold, most)
+                return (yield from self._read(slab, prompt, cancelled, blocks, hold, most))
             finally:
                 self._offer(hold)
 
     def _read(
         self,
+        slab: Slab,
         prompt: Sequence[int],
         cancelled: Callable[[], bool],
         blocks: Sequence[Block],
         hold: Hold[torch.Tensor] | None,
         most: int = 0,
-    ) -> Reading | None:
+    ) -> Generator[Read, None, Reading | None]:
         """`most`: so many blocks may be loaded."""
-        self._begin(prompt)
-        cached = self._load(blocks[:most], hold) if hold is not None else 0
+        self._begin(slab, prompt)
+        cached = self._load(slab, blocks[:most], hold) if hold is not None else 0
         logits = None
         for start in range(cached, len(prompt), self.chunk_tokens):
             if cancelled():
                 return None
             piece = prompt[start : start + self.chunk_tokens]
             began = self._clock.monotonic()
-            logits = self._forward(piece, start)
+            logits = self._forward(slab, piece, start)
             if len(piece) == self.chunk_tokens:  # a short tail costs several times as much a token
                 self.rates.prefill.add(len(piece), self._clock.monotonic() - began)
             place = start // self.chunk_tokens
             if hold is not None and place < len(blocks):
-                self._keep(hold, blocks[place], place)
+                self._keep(slab, hold, blocks[place], place)
+            yield Read(len(piece))
         assert logits is not None, "a prompt has a token, and its last piece is never loaded"
         return Reading(logits, cached)
 
-    def _begin(self, prompt: Sequence[int]) -> None:
+    def _begin(self, slab: Slab, prompt: Sequence[int]) -> None:
         self._count(prompts=1, prompt_tokens=len(prompt))
         with torch.inference_mode():
-            self.slab.begin()
-            self.slab.reserve(len(prompt))
+            slab.begin()
+            slab.reserve(len(prompt))
 
-    def _load(self, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> int:
+    def _load(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> int:
         """Bring into the slab what is known of `blocks`, a prompt's beginning; how many tokens."""
         with torch.inference_mode():
             for node in hold.nodes:
-                self.slab.load(node.state)
+                slab.load(node.state)
         in_memory = len(hold.nodes)
-        found = in_memory + self._load_below(blocks[in_memory:], hold)
+        found = in_memory + self._load_below(slab, blocks[in_memory:], hold)
         below = (found - in_memory) * self.chunk_tokens
         self._count(cached_tokens=found * self.chunk_tokens, disk_tokens=below)
         return found * self.chunk_tokens
 
-    def _load_below(self, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> int:
+    def _load_below(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> int:
         """Load from the tier below what follows; how many blocks. They are in memory then too."""
         known = self._below.known(blocks) if self._below is not None else 0
         if known and not self.rates.load_is_sooner():
@@ -189,7 +231,7 @@ class ExactGenerator:
             if state is None:
                 return count
             with torch.inference_mode():
-                self.slab.load(state)
+                slab.load(state)
             self.rates.load.add(self.chunk_tokens, self._clock.monotonic() - began)
             _hold(hold, block, state, first + count)
         return known
@@ -209,19 +251,19 @@ class ExactGenerator:
             self._below.offer(node.block, bytes_of(node.state))
         self._below.used([node.block for node in hold.nodes])
 
-    def _forward(self, tokens: Sequence[int], position: int) -> torch.Tensor:
+    def _forward(self, slab: Slab, tokens: Sequence[int], position: int) -> torch.Tensor:
         with torch.inference_mode():
-            self.slab.reserve(position + len(tokens))
-        return forward(self._network, tokens, position, self.slab.cache)
+            slab.reserve(position + len(tokens))
+        return forward(self._network, tokens, position, slab.cache)
 
-    def _keep(self, hold: Hold[torch.Tensor], block: Block, place: int) -> None:
+    def _keep(self, slab: Slab, hold: Hold[torch.Tensor], block: Block, place: int) -> None:
         """Store one chunk's keys and values; memory that is not there costs the answer nothing."""
         if self._below is None and place != len(hold.nodes):
             return
         start = place * self.chunk_tokens
         try:
             with torch.inference_mode():
-                state = self.slab.copy(start, start + self.chunk_tokens)
+                state = slab.copy(start, start + self.chunk_tokens)
         except (MemoryError, RuntimeError) as failed:  # torch has both for memory that ran out
             _logger.warning("attention state is not kept: %s", failed)
             self._count(not_kept=1)

@@ -6,14 +6,20 @@ An implementation that reuses attention state yields the same events with `cache
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from thinkonce.errors import ThinkOnceError
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 
-__all__ = ("Generator", "Prefilled", "Sampling", "Token")
+__all__ = ("Generator", "Prefilled", "Read", "Sampling", "Steps", "Token", "TooLong")
+
+
+class TooLong(ThinkOnceError):
+    """A prompt and answer that `[kv] memory` can never hold; says what would fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,13 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """So many tokens of the prompt were computed in one step; 0 while memory is waited for."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prefilled:
     """The prompt has been read; `cached_tokens` of it were known already."""
 
@@ -58,8 +71,12 @@ class Token:
     top: tuple[tuple[int, float], ...] = ()
 
 
+Steps = abc.Generator[Read | Prefilled | Token, None, None]
+"""What a generator does and makes, step by step."""
+
+
 class Generator(Protocol):
-    """Makes the tokens of one answer. Called from one thread at a time."""
+    """Makes the tokens of answers, several by turns. Called from one thread at a time."""
 
     def generate(
         self,
@@ -68,11 +85,14 @@ class Generator(Protocol):
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
-    ) -> Iterator[Prefilled | Token]:
-        """One Prefilled, then at most `sampling.max_tokens` tokens, the last may be an end.
+    ) -> Steps:
+        """Any number of Read, one Prefilled, then at most `sampling.max_tokens` tokens, the last
+        may be an end.
 
-        `cancelled` is asked between steps; once true the iterator ends early. `prompt` is not
-        empty and leaves room for the answer in the model's context. State of an earlier prompt
+        Between two of them lies one forward pass at most, so that answers can take turns; closing
+        the iterator frees what it holds. `cancelled` is asked between steps; once true the
+        iterator ends early. `prompt` is not empty and leaves room for the answer in the model's
+        context; TooLong is raised for what memory can never hold. State of an earlier prompt
         is used for this one only if both have one `owner`, and as far as `terms` allow it.
         """
         ...

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
 from thinkonce.kv.generation.decode import decoded, forward
-from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Steps
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 
@@ -37,9 +37,9 @@ class PlainGenerator:
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
-    ) -> Iterator[Prefilled | Token]:
+    ) -> Steps:
         past = DynamicCache(config=self._network.config)
-        logits = self._read(prompt, past, cancelled)
+        logits = yield from self._read(prompt, past, cancelled)
         if logits is None:
             return
         yield Prefilled(prompt_tokens=len(prompt), cached_tokens=0)
@@ -51,11 +51,13 @@ class PlainGenerator:
 
     def _read(
         self, prompt: Sequence[int], past: Any, cancelled: Callable[[], bool]
-    ) -> torch.Tensor | None:
+    ) -> Generator[Read, None, torch.Tensor | None]:
         """The logits after the prompt, None where the caller left meanwhile."""
         logits = None
         for start in range(0, len(prompt), _PIECE_TOKENS):
             if cancelled():
                 return None
-            logits = forward(self._network, prompt[start : start + _PIECE_TOKENS], start, past)
+            piece = prompt[start : start + _PIECE_TOKENS]
+            logits = forward(self._network, piece, start, past)
+            yield Read(len(piece))
         return logits

@@ -16,11 +16,16 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-__all__ = ("KvShape", "ScatterLayer", "Slab", "SlabLayer")
+__all__ = ("KvShape", "ScatterLayer", "Slab", "SlabLayer", "in_steps")
 
 # Capacity comes in steps of so many tokens, so that every head's first value is aligned alike:
 # matrix kernels may choose their path, hence their last bits, by alignment.
 _STEP_TOKENS = 256
+
+
+def in_steps(tokens: int) -> int:
+    """The capacity that holds so many tokens."""
+    return -(-tokens // _STEP_TOKENS) * _STEP_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,7 @@ class Slab:
         """Make room for a sequence of so many tokens; it keeps what it has."""
         if tokens <= self.capacity:
             return
-        steps = -(-max(tokens, 2 * self.capacity) // _STEP_TOKENS)
-        grown = self.shape.empty(steps * _STEP_TOKENS)
+        grown = self.shape.empty(in_steps(max(tokens, 2 * self.capacity)))
         kept = self.length
         grown[:, :, :, :kept] = self.tensor[:, :, :, :kept]
         self.tensor = grown

@@ -96,6 +96,29 @@ class PrefixIndex(Generic[State]):
                 hold.nodes.append(node)
         return hold
 
+    def known(self, blocks: Iterable[Block]) -> int:
+        """How many of `blocks`, from the first on, are here now. Pins and counts nothing."""
+        found = 0
+        with self._lock:
+            for block in blocks:
+                node = self._nodes.get(block.id)
+                if node is None or node.block != block:
+                    break
+                found += 1
+        return found
+
+    def resize(self, max_bytes: int, *, at_once: bool = False) -> bool:
+        """Change the budget, and forget what is beyond it. Where requests under way hold more:
+        False, and nothing is done, or with `at_once` all that they do not hold is forgotten.
+        """
+        with self._lock:
+            fits = self._pinned_bytes <= max_bytes
+            if fits or at_once:
+                self._max_bytes = max_bytes
+                while self._bytes > max(max_bytes, self._pinned_bytes):
+                    self._forget(self._next_leaf())
+            return fits
+
     def stats(self) -> IndexStats:
         with self._lock:
             return IndexStats(

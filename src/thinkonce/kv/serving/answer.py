@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from thinkonce.kv.generation.generator import Generator, Prefilled, Sampling, Token
+from thinkonce.kv.generation.generator import Generator, Prefilled, Read, Sampling, Steps
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.detokenise import Detokeniser
+from thinkonce.kv.serving.scheduler import Turn
 from thinkonce.kv.serving.transcript import Piece, Transcript
 
 __all__ = ("Begun", "Ended", "Event", "Said", "Spent", "Work", "answer")
@@ -72,8 +74,11 @@ Event = Begun | Said | Ended | Spent
 
 def answer(
     generator: Generator, tokenizer: Any, work: Work, cancelled: Callable[[], bool]
-) -> Iterator[Event]:
+) -> Iterator[Event | Turn]:
     """Every choice of `work`, one after the other. Ends without Spent once `cancelled`.
+
+    A Turn comes after each step of the model, behind what it said. Closing the iterator frees
+    what the answer holds.
 
     Choices differ by their seed only: choice i takes `seed + i`.
     """
@@ -86,7 +91,8 @@ def answer(
             work.prompts[place], sampling, cancelled, work.owner, work.terms
         )
         transcript = Transcript(Detokeniser(tokenizer), work.stops)
-        yield from _choice(choice, tokens, transcript, tally, cancelled)
+        with closing(tokens):
+            yield from _choice(choice, tokens, transcript, tally, cancelled)
         if cancelled():
             return
         made += tally.made
@@ -102,13 +108,16 @@ class _Tally:
 
 def _choice(
     choice: int,
-    tokens: Iterator[Prefilled | Token],
+    tokens: Steps,
     transcript: Transcript,
     tally: _Tally,
     cancelled: Callable[[], bool],
-) -> Iterator[Event]:
+) -> Iterator[Event | Turn]:
     reason: FinishReason = "length"
     for step in tokens:
+        if isinstance(step, Read):
+            yield Turn(read=step.tokens)
+            continue
         if isinstance(step, Prefilled):
             tally.cached = step.cached_tokens
             yield Begun(choice)
@@ -122,6 +131,7 @@ def _choice(
         if transcript.stopped:
             yield Ended(choice, "stop")
             return
+        yield Turn(made=1)
     if not cancelled():
         rest = transcript.finish()
         if rest.text or rest.tokens:

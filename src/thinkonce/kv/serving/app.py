@@ -14,11 +14,13 @@ import msgspec
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
+from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.answer import Work, answer
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
 from thinkonce.kv.serving.delivery import deliver
 from thinkonce.kv.serving.http import Reply, read_body
+from thinkonce.kv.serving.line import Demand
 from thinkonce.kv.serving.metrics import TEXT_TYPE, exposition
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.prompt import called_tools, chat_tokens, text_tokens
@@ -133,27 +135,30 @@ class ModelApp:
         else:
             page = self._page(path)
             _allow(method, "GET", "HEAD")
-            ready = path != "/readyz" or self.scheduler.alive
-            await reply.json(msgspec.json.encode(page), 200 if ready else 503)
+            await reply.json(msgspec.json.encode(page), 200 if self._is_well(path) else 503)
 
     def _metrics(self) -> bytes:
         line = self.scheduler
-        return exposition(self._engine.stats(), waiting=line.waiting, running=int(line.running))
+        return exposition(self._engine.stats(), waiting=line.waiting, running=line.running)
 
     def _page(self, path: str) -> dict[str, Any]:
         """What is only read."""
-        if path == "/healthz":
-            return {"status": "ok"}
-        if path == "/readyz":
-            return {"status": "ok" if self.scheduler.alive else "shutting down"}
+        if path in ("/healthz", "/readyz"):
+            ill = "the model's thread has died" if self.scheduler.died else "shutting down"
+            return {"status": "ok" if self._is_well(path) else ill}
         if path == "/kv/stats":
-            return self._engine.stats()
+            return {**self._engine.stats(), "line": self.scheduler.stats()}
         if path == "/models":
             return {"object": "list", "data": [self._card()]}
         if path.startswith("/models/"):
             self._check_model(path.removeprefix("/models/"))
             return self._card()
         raise HttpError(404, f"there is no {path} here", code="unknown_url")
+
+    def _is_well(self, path: str) -> bool:
+        if path == "/healthz":
+            return not self.scheduler.died
+        return path != "/readyz" or self.scheduler.alive
 
     def _card(self) -> dict[str, Any]:
         return {
@@ -224,7 +229,20 @@ class ModelApp:
                 code="context_length_exceeded",
             )
         bound = asked or min(self._defaults.max_tokens, context - longest)
+        bound = self._within_memory(longest, bound, field, is_asked=asked is not None)
         return Work(tuple(prompts), ask.choices, ask.sampling(self._defaults, bound), ask.stops)
+
+    def _within_memory(self, longest: int, bound: int, field: str, *, is_asked: bool) -> int:
+        """How long the answer may be. Raises HttpError where it cannot be as long as asked."""
+        most = self._engine.most_tokens()
+        if most is not None and not is_asked:
+            bound = max(1, min(bound, most - longest))
+        try:
+            self._engine.check(longest + bound)
+        except TooLong as wrong:
+            code = "context_length_exceeded"
+            raise HttpError(400, str(wrong), param=field, code=code) from wrong
+        return bound
 
     async def _answer(
         self, ask: ChatAsk | TextAsk, work: Work, dialect: Dialect, receive: Receive, reply: Reply
@@ -237,8 +255,13 @@ class ModelApp:
             dialect,
             receive,
             reply,
+            demand=await self._off_loop(self._demand, work),
             stream=bool(ask.stream),
         )
+
+    def _demand(self, work: Work) -> Demand:
+        known = self._engine.known(work.prompts, work.owner) if work.terms.reads else lambda: 0
+        return Demand(work.owner.tenant, sum(map(len, work.prompts)), known)
 
 
 def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work) -> Work:

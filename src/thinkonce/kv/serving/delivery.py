@@ -8,18 +8,21 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from thinkonce.errors import ThinkOnceError
+from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.serving.answer import Event, Spent
 from thinkonce.kv.serving.http import Reply
+from thinkonce.kv.serving.line import Demand
 from thinkonce.kv.serving.reply import Dialect
-from thinkonce.kv.serving.scheduler import Busy, Scheduler
+from thinkonce.kv.serving.scheduler import Busy, Late, Scheduler, Stopped, Turn, WorkerDied
 from thinkonce.web.exchange import HttpError, Receive, error_body
 
 __all__ = ("Produce", "deliver")
 
 _logger = logging.getLogger("thinkonce.kv")
 
-Produce = Callable[[Callable[[], bool]], Iterator[Event]]
-"""Makes an answer's events; it is given a function that says whether it should stop."""
+Produce = Callable[[Callable[[], bool]], Iterator[Event | Turn]]
+"""Makes an answer's events, turn by turn; it is given a function that says whether to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,17 @@ async def deliver(
     receive: Receive,
     reply: Reply,
     *,
+    demand: Demand,
     stream: bool,
 ) -> None:
     """Run `produce` in the line and send what it makes, as a stream or in one piece.
 
-    A client that leaves takes its work out of the line, or stops it at the next token. Raises
+    A client that leaves takes its work out of the line, or stops it before the next step. Raises
     HttpError where the line is full (429 with Retry-After), or the work fails or is dropped
-    before anything was sent; later failures become an error event.
+    before anything was sent; later failures become an error event. What a client is slow to take
+    waits here, at most one answer: its place at the model is freed when the answer is made.
     """
-    async with aclosing(_messages(produce, scheduler, receive)) as messages:
+    async with aclosing(_messages(produce, scheduler, receive, demand)) as messages:
         if stream:
             await _stream(messages, dialect, reply)
         else:
@@ -58,7 +63,7 @@ async def deliver(
 
 
 async def _messages(
-    produce: Produce, scheduler: Scheduler, receive: Receive
+    produce: Produce, scheduler: Scheduler, receive: Receive, demand: Demand
 ) -> AsyncGenerator[Event | _Failed, None]:
     """The events as they are made. Closing this iterator cancels the work."""
     loop = asyncio.get_running_loop()
@@ -69,19 +74,28 @@ async def _messages(
         if not loop.is_closed():
             loop.call_soon_threadsafe(queue.put_nowait, message)
 
-    def run(cancelled: Callable[[], bool]) -> None:
+    def run(cancelled: Callable[[], bool]) -> Iterator[Turn]:
         try:
             for event in produce(cancelled):
-                post(event)
+                if isinstance(event, Turn):
+                    yield event
+                else:
+                    post(event)
+        except TooLong as error:
+            post(_Failed(error))
         except Exception as error:
             _logger.exception("generation failed")
             post(_Failed(error))
         post(_Over())
 
+    def dropped(why: ThinkOnceError) -> None:
+        post(_Failed(why))
+        post(_Over())
+
     try:
-        ticket = scheduler.submit(run, lambda: post(_Over()))
-    except Busy as busy:
-        raise _refusal(busy, scheduler) from busy
+        ticket = scheduler.submit(run, dropped, demand)
+    except (Busy, WorkerDied) as refused:
+        raise _error_of(refused) from refused
     watcher = asyncio.create_task(_watch(receive, queue))
     try:
         while not isinstance(message := await queue.get(), _Over):
@@ -102,7 +116,7 @@ async def _whole(messages: AsyncIterator[Event | _Failed], dialect: Dialect, rep
     events: list[Event] = []
     async for message in messages:
         if isinstance(message, _Failed):
-            raise _failure(message)
+            raise _error_of(message.error)
         events.append(message)
     if not _complete(events):
         raise _dropped()
@@ -114,7 +128,7 @@ async def _stream(messages: AsyncIterator[Event | _Failed], dialect: Dialect, re
     wrong: HttpError | None = _dropped()
     async for message in messages:
         if isinstance(message, _Failed):
-            wrong = _failure(message)
+            wrong = _error_of(message.error)
             break
         if not reply.started:
             await reply.open_stream()
@@ -132,15 +146,32 @@ def _complete(events: list[Event]) -> bool:
     return bool(events) and isinstance(events[-1], Spent)
 
 
-def _refusal(busy: Busy, scheduler: Scheduler) -> HttpError:
-    status = 429 if scheduler.alive else 503
-    wait = ((b"retry-after", b"%d" % busy.retry_after),)
-    return HttpError(status, str(busy), code="server_busy", headers=wait)
+def _error_of(error: Exception) -> HttpError:
+    """In the protocol's shape. Of a failure only its kind: the rest may hold text of the prompt."""
+    match error:
+        case Busy():
+            wait = ((b"retry-after", b"%d" % error.retry_after),)
+            status = 503 if error.closed else 429
+            return HttpError(status, str(error), code="server_busy", headers=wait)
+        case Late():
+            return HttpError(504, f"{error} ([local] deadline)", code="deadline_exceeded")
+        case TooLong():
+            return HttpError(400, str(error), code="context_length_exceeded")
+        case WorkerDied():
+            return HttpError(503, str(error), code="model_failed")
+        case Stopped():
+            return _dropped()
+    if _is_memory(error):
+        message = "the machine has not enough memory for this request now; ask for less, or later"
+        return HttpError(503, message, code="out_of_memory", headers=((b"retry-after", b"5"),))
+    return HttpError(500, f"generation failed ({type(error).__name__})", code="failed")
 
 
-def _failure(failed: _Failed) -> HttpError:
-    # The details are in the log: they may hold text of the prompt.
-    return HttpError(500, f"generation failed ({type(failed.error).__name__})", code="failed")
+def _is_memory(error: Exception) -> bool:
+    """Python and torch say it in three ways; torch is not loaded for this."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
 
 
 def _dropped() -> HttpError:

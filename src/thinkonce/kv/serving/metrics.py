@@ -32,7 +32,7 @@ FAMILIES = (
     ("kv_prefill_seconds", "summary", "", "Time to compute a piece of a prompt."),
     ("kv_load_seconds", "summary", "", "Time to load a block from disk."),
     ("waiting", "gauge", "", "Requests in the line."),
-    ("running", "gauge", "", "Requests that are answered: 0 or 1."),
+    ("running", "gauge", "", "Requests that are answered, by turns."),
 )
 
 Values = dict[str, Any]  # by tier, or of "" alone

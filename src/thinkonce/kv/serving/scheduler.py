@@ -1,7 +1,11 @@
-"""One worker and a bounded line before it: first come, first served.
+"""One worker, up to N answers by turns, and a bounded line before it.
 
-A model on a CPU uses every core for one answer, so answers run one at a time; a second worker
-would make both slower. A line that is full says so at once instead of growing.
+    line ──> [ answer | answer | answer | reading ]     a turn is one forward pass of one of them
+
+A model on a CPU uses every core for one pass, so a second worker would make both slower; turns
+keep a long answer from holding up a short one, and every pass is what it would be alone. One
+prompt is read at a time: requests that share a prefix compute it once. A line that is full says
+so at once instead of growing.
 """
 
 from __future__ import annotations
@@ -10,99 +14,193 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ThinkOnceError
+from thinkonce.kv.serving.line import Demand, Line
 
-__all__ = ("Busy", "Job", "Scheduler", "Ticket")
-
-Job = Callable[[Callable[[], bool]], None]
-"""Does the work; it is given a function that says whether it should stop."""
+__all__ = ("Busy", "Demand", "Job", "Late", "Scheduler", "Stopped", "Ticket", "Turn", "WorkerDied")
 
 _logger = logging.getLogger("thinkonce.kv")
 
 # How much the latest job counts in the average that Retry-After is computed from.
 _LATEST_WEIGHT = 0.3
 _LONGEST_RETRY_SECONDS = 120
+PATIENCE_SECONDS = 30.0
+_NOBODY = Demand()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn did: tokens of a prompt that were `read`, tokens of an answer `made`."""
+
+    read: int = 0
+    made: int = 0
+
+
+Job = Callable[[Callable[[], bool]], Iterator[Turn]]
+"""Does the work by turns; it is given a function that says whether it should stop."""
+
+
+class Stopped(ThinkOnceError):
+    """A job left before its end: its client has gone, or the server ends."""
+
+
+class Late(ThinkOnceError):
+    """A job had not ended when its time was up."""
+
+
+class WorkerDied(ThinkOnceError):
+    """The thread that runs the model has ended by a failure; nothing is answered any more."""
 
 
 class Busy(ThinkOnceError):
-    """The line is full or closed. `retry_after` is in whole seconds, at least 1."""
+    """The line is full, or `closed`. `retry_after` is in whole seconds, at least 1."""
 
-    def __init__(self, message: str, retry_after: int) -> None:
+    def __init__(self, message: str, retry_after: int, closed: bool = False) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after, self.closed = retry_after, closed
+
+
+Dropped = Callable[[ThinkOnceError], None]
 
 
 class Ticket:
-    """One job's place in the line. Thread-safe."""
+    """One job's place in the line, and among those under way. Thread-safe."""
 
-    def __init__(self, line: Scheduler, run: Job, dropped: Callable[[], None]) -> None:
-        self._line = line
+    def __init__(self, owner: Scheduler, run: Job, dropped: Dropped, demand: Demand) -> None:
+        self._owner, self.dropped, self.demand = owner, dropped, demand
         self._cancelled = threading.Event()
-        self.run, self.dropped = run, dropped
+        self.since = owner.clock.monotonic()
+        self.steps = run(self.cancelled)
+        self.reading = True  # no token of the answer has been made yet
+        self.seconds = 0.0  # of the worker
 
     def cancel(self) -> None:
-        """Leave the line, or tell the running job to stop; harmless once the job is done."""
+        """Leave the line, or stop before the next turn; harmless once the job is done."""
         self._cancelled.set()
-        self._line._leave(self)
+        self._owner._leave(self)
 
     def cancelled(self) -> bool:
         return self._cancelled.is_set()
 
 
 class Scheduler:
-    """Runs jobs one at a time on a thread of its own, in the order they came.
+    """Runs jobs by turns on a thread of its own, at most `sequences` at a time.
 
-    `max_waiting` bounds the jobs that wait besides the one that runs. All methods are
-    thread-safe.
+    `max_waiting` bounds the jobs that wait besides those, `max_tokens` their prompts together.
+    One tenant alone leaves the last of several places free. A job that is not done `deadline`
+    seconds after it came is given up; 0: none. All methods are thread-safe.
     """
 
-    def __init__(self, max_waiting: int, clock: Clock = SYSTEM) -> None:
-        self._max_waiting = max_waiting
-        self._clock = clock
-        self._line: deque[Ticket] = deque()
-        self._running: Ticket | None = None
-        self._closed = False
+    def __init__(
+        self,
+        max_waiting: int,
+        clock: Clock = SYSTEM,
+        *,
+        sequences: int = 1,
+        max_tokens: int = 2**62,
+        deadline: float = 0.0,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self.max_waiting, self.sequences, self.clock = max_waiting, sequences, clock
+        self._deadline = deadline or math.inf
+        self._line: Line[Ticket] = Line(max_tokens, patience)
+        self._under_way: deque[Ticket] = deque()
+        self._closed = self._died = False
         self._mean_seconds = 1.0
+        self._refused = self._late = 0
+        self._longest_wait = 0.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="thinkonce-model", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Job, dropped: Callable[[], None]) -> Ticket:
-        """Put a job into the line. Raises Busy where the line is full or closed.
+    def submit(self, run: Job, dropped: Dropped, demand: Demand = _NOBODY) -> Ticket:
+        """Put a job into the line. Raises Busy where the line is full or closed, and WorkerDied.
 
-        `run(cancelled)` is called on the worker's thread and should return soon after
-        `cancelled()` is true. `dropped()` is called instead where the job leaves the line
-        before its turn, on the thread that made it leave.
+        `run(cancelled)` makes the iterator of its turns, which is run, and closed, on the
+        worker's thread. `dropped(why)` is called where the job does not run to its end: it left,
+        was pushed out, was late, or the worker died; on the thread that made it leave.
         """
-        ticket = Ticket(self, run, dropped)
         with self._changed:
+            if self._died:
+                raise WorkerDied("the thread that runs the model has died; restart the server")
             if self._closed:
-                raise Busy("the server is shutting down", retry_after=1)
-            if len(self._line) + self.running > self._max_waiting:
-                raise Busy(
-                    f"{self._max_waiting} requests are waiting, which is as many as may",
-                    retry_after=self._expected_wait(),
-                )
-            self._line.append(ticket)
+                raise Busy("the server is shutting down", retry_after=1, closed=True)
+            pushed_out = self._make_room(demand)
+            ticket = Ticket(self, run, dropped, demand)
+            self._line.add(ticket)
             self._changed.notify_all()
+        for other in pushed_out:
+            other.dropped(self._busy())
         return ticket
 
     @property
     def waiting(self) -> int:
-        """Jobs in the line, without the running one."""
+        """Jobs in the line, without those under way."""
         return len(self._line)
 
     @property
-    def running(self) -> bool:
-        return self._running is not None
+    def running(self) -> int:
+        """Jobs under way."""
+        return len(self._under_way)
 
     @property
     def alive(self) -> bool:
         """True while jobs are accepted and somebody is there to run them."""
-        return self._thread.is_alive() and not self._closed
+        return not self.died and not self._closed
+
+    @property
+    def died(self) -> bool:
+        """The worker's thread has ended, and nobody asked it to."""
+        return self._died or (not self._thread.is_alive() and not self._closed)
+
+    def stats(self) -> dict[str, Any]:
+        """What waits, oldest first, and what has come of the others. It names no tenant."""
+        with self._changed:
+            now = self.clock.monotonic()
+            waiting = [
+                {
+                    "position": place,
+                    "seconds": round(now - ticket.since, 3),
+                    "tokens": ticket.demand.tokens,
+                    "known_tokens": ticket.demand.known(),
+                }
+                for place, ticket in enumerate(self._line, start=1)
+            ]
+            return {
+                "under_way": self.running,
+                "sequences": self.sequences,
+                "max_waiting": self.max_waiting,
+                "waiting_tokens": self._line.tokens,
+                "max_waiting_tokens": self._line.max_tokens,
+                "longest_wait_seconds": round(self._longest_wait, 3),
+                "mean_seconds": round(self._mean_seconds, 3),
+                "refused": self._refused,
+                "late": self._late,
+                "waiting": waiting,
+            }
+
+    def resize(
+        self,
+        *,
+        max_waiting: int | None = None,
+        sequences: int | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        """Change bounds; what waits or is under way beyond them is served all the same."""
+        with self._changed:
+            if max_waiting is not None:
+                self.max_waiting = max_waiting
+            if sequences is not None:
+                self.sequences = sequences
+            if max_tokens is not None:
+                self._line.max_tokens = max_tokens
+            self._changed.notify_all()
 
     def wait_until(self, holds: Callable[[Scheduler], bool], timeout: float) -> bool:
         """Wait until `holds(self)`, at most `timeout` seconds; true if that came.
@@ -115,7 +213,7 @@ class Scheduler:
     def cancel_all(self) -> None:
         """Cancel what runs and what waits; new jobs are still accepted."""
         with self._changed:
-            tickets = [*self._line, *([self._running] if self._running else [])]
+            tickets = [*self._line, *self._under_way]
         for ticket in tickets:
             ticket.cancel()
 
@@ -127,37 +225,146 @@ class Scheduler:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _expected_wait(self) -> int:
+    # -- the line ------------------------------------------------------------------------------
+
+    def _make_room(self, demand: Demand) -> list[Ticket]:
+        """Those that are pushed out for it. Raises Busy where nobody may be."""
+        pushed_out: list[Ticket] = []
+        while why := self._why_full(demand):
+            other = self._line.to_push_out(demand.tenant)
+            self._refused += 1
+            if other is None:
+                for ticket in reversed(pushed_out):  # in vain: they keep their places
+                    self._line.add(ticket)
+                raise self._busy(why)
+            self._line.remove(other)
+            pushed_out.append(other)
+        return pushed_out
+
+    def _why_full(self, demand: Demand) -> str:
+        """Empty where it is not."""
+        # The line is one longer while nothing runs, whose first is about to begin.
+        if len(self._line) + bool(self.running) > self.max_waiting:
+            return f"{self.max_waiting} requests are waiting, which is as many as may"
+        if not self._line.has_room(demand.tokens):
+            most, held = self._line.max_tokens, self._line.tokens
+            return f"prompts of {held} tokens are waiting; {most} may, and this has {demand.tokens}"
+        return ""
+
+    def _busy(self, why: str = "a request of another client took the place of this one") -> Busy:
         seconds = math.ceil(self._mean_seconds * (len(self._line) + self.running))
-        return max(1, min(seconds, _LONGEST_RETRY_SECONDS))
+        return Busy(why, max(1, min(seconds, _LONGEST_RETRY_SECONDS)))
 
     def _leave(self, ticket: Ticket) -> None:
         with self._changed:
-            if ticket not in self._line:
-                return
-            self._line.remove(ticket)
+            waited = self._line.remove(ticket)
             self._changed.notify_all()
-        ticket.dropped()
+        if waited:
+            ticket.dropped(_given_up())
+
+    # -- the worker ----------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (ticket := self._next()) is not None:
-            began = self._clock.monotonic()
-            try:
-                ticket.run(ticket.cancelled)
-            except Exception:
-                # One job's failure is that job's; the next one must still be served.
-                _logger.exception("a job failed")
-            self._finished(self._clock.monotonic() - began)
+        try:
+            while (ticket := self._next()) is not None:
+                self._take_turn(ticket)
+        except BaseException as died:  # whatever ends the thread must not leave anybody waiting
+            _logger.critical("the thread that runs the model has died", exc_info=died)
+            self._die()
 
     def _next(self) -> Ticket | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._line or self._closed)
-            self._running = self._line.popleft() if self._line else None
-            self._changed.notify_all()
-            return self._running
+        """Whose turn it is; None where there is nothing left to do. Waits for a job."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._line or self._under_way or self._closed)
+                late = self._take_out_late()
+                self._begin_one()
+                ticket = self._under_way[0] if self._under_way else None
+                self._under_way.rotate(-1)
+                over = ticket is None and not self._line and self._closed
+            for other in late:
+                other.dropped(self._lateness())
+            if ticket is not None or over:
+                return ticket
 
-    def _finished(self, seconds: float) -> None:
+    def _take_out_late(self) -> list[Ticket]:
+        late = [ticket for ticket in self._line if self._is_late(ticket)]
+        for ticket in late:
+            self._line.remove(ticket)
+        return late
+
+    def _lateness(self) -> Late:
+        self._late += 1
+        return Late(f"no answer within {self._deadline:g} seconds")
+
+    def _is_late(self, ticket: Ticket) -> bool:
+        return self.clock.monotonic() - ticket.since >= self._deadline
+
+    def _begin_one(self) -> None:
+        """Let the next job begin, where there is a place and no prompt is being read."""
+        free = self.sequences - self.running
+        if free < 1 or any(ticket.reading for ticket in self._under_way):
+            return
+        here = {ticket.demand.tenant for ticket in self._under_way}
+        now = self.clock.monotonic()
+        ticket = self._line.next(now, here if free == 1 and len(here) == 1 else ())
+        if ticket is None:
+            return
+        self._longest_wait = max(self._longest_wait, now - ticket.since)
+        self._under_way.appendleft(ticket)
+        self._changed.notify_all()
+
+    def _take_turn(self, ticket: Ticket) -> None:
+        if ticket.cancelled() or self._is_late(ticket):
+            self._end(ticket)
+            ticket.dropped(_given_up() if ticket.cancelled() else self._lateness())
+            return
+        began = self.clock.monotonic()
+        try:
+            turn = next(ticket.steps, None)
+        except Exception:
+            # One job's failure is that job's; the next one must still be served.
+            _logger.exception("a job failed")
+            turn = None
+        ticket.seconds += self.clock.monotonic() - began
+        if turn is None:
+            self._finished(ticket)
+            return
+        ticket.reading = not turn.made
         with self._changed:
-            self._mean_seconds += _LATEST_WEIGHT * (seconds - self._mean_seconds)
-            self._running = None
+            self._line.shares.charge(ticket.demand.tenant, turn.read, turn.made)
+
+    def _finished(self, ticket: Ticket) -> None:
+        with self._changed:
+            self._mean_seconds += _LATEST_WEIGHT * (ticket.seconds - self._mean_seconds)
+        self._end(ticket)
+
+    def _end(self, ticket: Ticket) -> None:
+        """Free its place, and what its iterator holds."""
+        close = getattr(ticket.steps, "close", None)
+        try:
+            if close is not None:
+                close()
+        except Exception:
+            _logger.exception("a job failed")
+        with self._changed:
+            self._under_way.remove(ticket)
+            here = {other.demand.tenant for other in (*self._line, *self._under_way)}
+            self._line.shares.forget(here)
             self._changed.notify_all()
+
+    def _die(self) -> None:
+        with self._changed:
+            self._died = True
+            tickets = [*self._line, *self._under_way]
+            for ticket in tickets:
+                self._line.remove(ticket)
+            self._under_way.clear()
+            self._changed.notify_all()
+        for ticket in tickets:
+            with suppress(Exception):
+                ticket.dropped(WorkerDied("the thread that runs the model has died"))
+
+
+def _given_up() -> Stopped:
+    return Stopped("the request was given up")

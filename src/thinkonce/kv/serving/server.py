@@ -10,7 +10,7 @@ import sys
 import torch
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
 from thinkonce.kv.serving.app import ModelApp, ModelLimits
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.scheduler import Scheduler
@@ -36,6 +36,8 @@ def run(
     dtype: str = "auto",
     threads: int = 0,
     max_waiting: int = 16,
+    max_waiting_tokens: int = 262_144,
+    deadline: float = 0.0,
     kv: Kv | None = None,
     gateway_secret: str = "",
     limits: ModelLimits | None = None,
@@ -48,9 +50,11 @@ def run(
 
     `model` is a packaged model's name, a directory, or None for the packaged default; `port` 0
     takes a free one. `threads` are torch's, 0 leaves its choice, which is all cores.
-    `max_waiting` requests may wait besides the one that is answered. `kv` says what is kept of
-    prompts; `gateway_secret` is that of the gateway which started this server. The first signal
-    lets running and waiting answers finish, at most `drain_seconds`; a second one gives them up.
+    `max_waiting` requests, with prompts of `max_waiting_tokens`, may wait besides those that are
+    answered, by turns, and are given up `deadline` seconds after they came, 0: never. `kv` says
+    what is kept of prompts; `gateway_secret` is that of the gateway which started this
+    server. The first signal lets running and waiting answers finish, at most `drain_seconds`; a
+    second one gives them up.
     `say` gets the lines for whoever started it: the first says that requests are accepted, one
     that the end was asked for, and the last what came of it. By default they are printed.
 
@@ -71,7 +75,13 @@ def run(
             say("stopped before it was ready")
             return 0
         raise
-    scheduler, owners = Scheduler(max_waiting), Owners(gateway_secret, engine.owners_key)
+    scheduler = Scheduler(
+        max_waiting,
+        sequences=sequences_of(engine, kv or Kv()),
+        max_tokens=max_waiting_tokens,
+        deadline=deadline,
+    )
+    owners = Owners(gateway_secret, engine.owners_key)
     app = ModelApp(loaded, engine, scheduler, owners=owners, limits=limits, access_log=access_log)
     ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
     engine.close()
