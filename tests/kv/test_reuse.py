@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from small_model import Serve, Served, client_of, make_tokenizer, serving
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from thinkonce.cli import main
 from thinkonce.errors import ConfigError
 from thinkonce.kv.engine import open_engine
 from thinkonce.kv.generation.support import fingerprint_of, unsupported
@@ -152,6 +154,23 @@ def test_metrics_tell_what_was_read_and_what_was_loaded(model: Model, tmp_path: 
         assert found[f"thinkonce_kv_max_bytes{tier}"] == told[tier]["max_bytes"]
     assert found["thinkonce_kv_prefill_seconds_count"] == told["prefill"]["count"] > 0
     assert (found["thinkonce_waiting"], found["thinkonce_running"]) == (0, 0)
+
+
+def test_the_command_line_tells_it_by_tier(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Kv(chunk=CHUNK, store=str(tmp_path / "kv"))
+    with serving(model, kv=kept) as served, client_of(served) as client:
+        for _ in range(2):
+            ask(client, "Who jumps?")
+        assert main(["kv", "stats", "--url", served.url]) == 0
+        said = capsys.readouterr().out
+        assert main(["kv", "stats", "--url", served.url, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+    assert f"{told['cached_tokens']:,} (" in said
+    assert [line.split()[0] for line in said.splitlines()[-2:]] == ["memory", "disk"]
+    assert main(["kv", "stats", "--url", served.url]) == 1
+    assert "cannot be reached" in capsys.readouterr().err
 
 
 def test_metrics_of_a_model_that_keeps_nothing_are_its_line(serve: Serve) -> None:

@@ -17,6 +17,7 @@ from thinkonce.cli import (
     encrypt,
     explain,
     keys,
+    kv,
     later,
     look,
     model,
@@ -84,6 +85,7 @@ for group in (
     doctor,
     bench,
     plan,
+    kv,
     later,
 ):
     group.register(app)

@@ -11,7 +11,6 @@ from thinkonce.errors import ThinkOnceError
 __all__ = ("NOT_BUILT", "NotBuilt", "register")
 
 NOT_BUILT = {
-    "kv": ("The prefix tree of an engine.", "kv stats"),
     "lint": ("Prompt layouts that break prompt caching.", "lint prompts.jsonl"),
 }
 
