@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinkonce.errors import ConfigError
+from thinkonce.kv.disk import holdings
 from thinkonce.kv.disk import tier as module
 from thinkonce.kv.disk.rows import ROW, Kind, read_rows, row_of
 from thinkonce.kv.disk.tier import DiskTier
@@ -128,7 +129,7 @@ def test_two_processes_find_what_either_wrote(opened: Opened, clock: FakeClock) 
     keep(one, chain(3))
     assert loaded(other, chain(3)) == 3
     keep(other, chain(2, "b"))
-    clock.advance(module.LOOK_AGAIN)
+    clock.advance(holdings.LOOK_AGAIN)
     assert loaded(one, chain(2, "b")) == 2
     keep(other, chain(4, "b")[2:])
     assert loaded(one, chain(4, "b")) == 4, "what is followed is looked at each time"
@@ -249,7 +250,7 @@ def test_a_damaged_block_stays_away_after_a_restart(
 def test_a_folder_that_vanished_is_a_miss(opened: Opened) -> None:
     tier, blocks = opened(), chain(2)
     keep(tier, blocks)
-    tier._reader.close()
+    tier._files.reader.close()
     for path in opened.files("blocks"):
         path.unlink()
     assert tier.load(blocks[0]) is None
@@ -311,7 +312,7 @@ def test_a_budget_holds_for_files_and_not_only_for_what_is_live_in_them(
     tier.forget([chain(1, f"gone {number}")[0].id for number in range(0, 60, 3)])
     assert tier.flush(LONG)
     taken = sum(path.stat().st_size for path in opened.files("blocks"))
-    assert taken <= 100 * RECORD + (module.DEAD_SHARE * budget) + 10 * RECORD
+    assert taken <= 100 * RECORD + (holdings.DEAD_SHARE * budget) + 10 * RECORD
     assert all(tier.known([block]) for block in kept)
 
 
@@ -332,12 +333,12 @@ def test_files_that_are_not_ours_are_left_alone(opened: Opened) -> None:
     tier, blocks = opened(), chain(2)
     keep(tier, blocks)
     for name in ("9x.rows", "0001-notes.blocks", "12345.rows"):
-        (tier._folder.path / name).write_text("mine")
+        (tier._files.folder.path / name).write_text("mine")
     assert tier.known(chain(3, "other")) == 0, "a look at other processes' files"
     keep(tier, chain(2, "b"))
     tier.close()
     assert loaded(opened(), blocks) == 2
-    assert (tier._folder.path / "0001-notes.blocks").read_text() == "mine"
+    assert (tier._files.folder.path / "0001-notes.blocks").read_text() == "mine"
 
 
 def test_whatever_goes_wrong_in_the_thread_it_goes_on(
@@ -349,7 +350,7 @@ def test_whatever_goes_wrong_in_the_thread_it_goes_on(
         raise ValueError("a mistake of ours")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "encoded_head", broken)
+        patch.setattr(holdings, "encoded_head", broken)
         assert tier.offer(chain(1)[0], memoryview(state_of(chain(1)[0])))
         assert tier.flush(LONG)
     assert (tier.stats().failures, tier.stats().dropped) == (1, 1)
@@ -401,9 +402,9 @@ def test_a_manifest_that_is_written_anew_again_and_again_is_followed(
     for number in range(3):
         for at in range(300):
             keep(one, chain(1, f"{number} {at}"))
-        one._manifest.replace(one._catalogue.live(one._writer))
+        one._files.manifest.replace(one._files.catalogue.live(one._files.writer))
         assert loaded(other, chain(1, f"{number} 299")) == 1
-        assert len(other._catalogue) == len(one._catalogue)
+        assert len(other._files.catalogue) == len(one._files.catalogue)
 
 
 def test_a_damaged_copy_of_another_process_does_not_hide_one_s_own(
@@ -430,20 +431,20 @@ def test_what_is_forgotten_is_gone_for_all_and_after_a_restart(
     for number, tier in enumerate((one, other, left)):
         keep(tier, chain(2, f"{number}"))
     left.close()
-    clock.advance(module.LOOK_AGAIN)
+    clock.advance(holdings.LOOK_AGAIN)
     assert [loaded(one, chain(2, f"{number}")) for number in range(3)] == [2, 2, 2]
     assert other.known(chain(3, "0")) == 2
     assert one.forget([chain(2, f"{number}")[1].id for number in range(3)]) == 3
     assert [one.known(chain(2, f"{number}")) for number in range(3)] == [1, 1, 1]
     assert one.flush(LONG)
-    clock.advance(module.LOOK_AGAIN)
+    clock.advance(holdings.LOOK_AGAIN)
     assert other.known(chain(3, "none")) == 0, "it looks"
     assert other.flush(LONG)
     assert [other.known(chain(2, f"{number}")) for number in range(3)] == [1, 1, 1]
     one.close()
     other.close()
     again, *_ = (opened(clock=clock.clock) for _ in range(3))
-    clock.advance(module.LOOK_AGAIN)
+    clock.advance(holdings.LOOK_AGAIN)
     assert [again.known(chain(2, f"{number}")) for number in range(3)] == [1, 1, 1]
 
 
@@ -457,4 +458,4 @@ def test_all_is_forgotten_and_room_given_back(opened: Opened) -> None:
     assert tier.known(chain(9)) == tier.known(chain(3, "waiting")) == tier.stats().blocks == 0
     keep(tier, chain(1, "next"))
     tier.close()
-    assert len(opened()._catalogue) == 1
+    assert len(opened()._files.catalogue) == 1

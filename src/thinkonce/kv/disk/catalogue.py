@@ -34,6 +34,10 @@ class Catalogue:
     """Not thread-safe. About 200 bytes a block."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Know of nothing."""
         self._rows = np.zeros(_LEAST_ROOM, ROW)
         self._writers = np.zeros(_LEAST_ROOM, np.uint16)
         self._used = array("q")  # by row; read one by one, which an array of numpy is slow at
