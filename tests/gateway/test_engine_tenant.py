@@ -56,7 +56,7 @@ async def test_the_engine_is_told_what_concerns_attention_state(stage: Stage) ->
     await gateway.chat("c", kv_cache={"ttl": 60})
     await gateway.chat("d")
     told = [seen.json.get("kv_cache") for seen in stage.upstream.seen]
-    assert told == [{"namespace": "v2", "refresh": True}, {"enabled": False}, None, None]
+    assert told == [CONTROLS, {"enabled": False}, {"ttl": 60}, None]
 
 
 async def test_a_provider_is_told_nothing_of_it(stage: Stage) -> None:

@@ -120,7 +120,11 @@ def test_a_refresh_reads_anew_what_is_known(served: Served, client: OpenAI) -> N
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"ttl": 60}, "kv_cache.ttl: got 60; it accepts one of enabled, refresh, namespace"),
+        ({"lifetime": 60}, "kv_cache.lifetime: got 60; it accepts one of enabled, refresh"),
+        ({"ttl": "2h"}, "kv_cache.ttl: got '2h'; it accepts 5m, 1h, 24h"),
+        ({"ttl": 0}, "kv_cache.ttl"),
+        ({"priority": "urgent"}, "kv_cache.priority"),
+        ({"tags": ["n" * 257]}, "kv_cache.tags"),
         ({"enabled": "no"}, "kv_cache.enabled"),
         ({"namespace": "n" * 1025}, "kv_cache.namespace"),
         ("off", "kv_cache"),

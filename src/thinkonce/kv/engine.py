@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupporte
 from thinkonce.kv.prefix.choice import policy_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 
@@ -45,6 +46,21 @@ class KvEngine:
     owners_key: bytes = b""
     policy: str = ""
     why: str = ""
+    purges: Purges = field(default_factory=Purges)
+
+    def purge(self, rule: PurgeRule) -> int:
+        """From now on nothing is found that `rule` holds for; how many blocks memory lost.
+
+        Any thread may call it. Raises OSError where it holds for this process alone, because the
+        folder could not be written.
+        """
+        try:
+            self.purges.add(rule)
+        finally:
+            gone = [] if self.index is None else self.index.purge(rule.holds)
+            if self.disk is not None:
+                self.disk.forget(None if rule == PurgeRule() else gone)
+        return len(gone)
 
     def known(self, prompts: Sequence[Sequence[int]], owner: Owner) -> Callable[[], int]:
         """What tells how many tokens of the prompts are in memory now; from any thread."""
@@ -94,6 +110,8 @@ class KvEngine:
             "blocks_added": held.added,
             "blocks_evicted": held.evicted,
             "blocks_refused": held.refused + read.not_kept,
+            "blocks_expired": held.expired,
+            "blocks_purged": held.purged,
             "collisions": held.collisions,
             "disk": self._on_disk(read),
             "prefill": _measured(self.exact.rates.prefill),
@@ -137,6 +155,7 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy_of(kv.policy, fitting))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk).digest()
     disk, key = _opened_disk(kv, fingerprint)
+    purges = Purges(Path(kv.store).expanduser() / "purges.json" if kv.store else None)
     exact = ExactGenerator(
         model.network,
         model.end_ids,
@@ -145,8 +164,9 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
         kept=index,
         below=disk,
         memory=kv.memory,
+        purges=purges,
     )
-    return KvEngine(exact, exact, index, disk, key, kv.policy)
+    return KvEngine(exact, exact, index, disk, key, kv.policy, purges=purges)
 
 
 def _opened_disk(kv: Kv, fingerprint: bytes) -> tuple[DiskTier | None, bytes]:

@@ -1,8 +1,6 @@
-"""What our own engine is told of a request's controls: those about attention state."""
+"""What of a request's controls our own engine is told: what concerns attention state."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
@@ -10,14 +8,22 @@ from thinkonce.request.controls import Controls
 
 __all__ = ("engine_controls",)
 
+_LONGEST_LIFE = 30 * 86_400.0  # seconds; the engine refuses a longer one
+
 
 def engine_controls(controls: Controls) -> bytes:
-    """The `kv_cache` that the engine gets, as JSON; empty where there is nothing to say."""
-    told: dict[str, Any] = {}
-    if not controls.enabled:
-        told["enabled"] = False
-    if controls.refresh:
-        told["refresh"] = True
-    if controls.namespace:
-        told["namespace"] = controls.namespace
+    """The `kv_cache` that our own engine gets, as JSON; empty where there is nothing to say.
+
+    A class of lives that the configuration names is not told: the engine does not know it.
+    """
+    told = {
+        "enabled": None if controls.enabled else False,
+        "refresh": controls.refresh or None,
+        "namespace": controls.namespace or None,
+        "tags": controls.tags or None,
+        "ttl": min(controls.ttl, _LONGEST_LIFE) if controls.ttl else None,
+        "priority": controls.priority or None,
+        "preload": controls.preload or None,
+    }
+    told = {name: value for name, value in told.items() if value is not None}
     return msgspec.json.encode(told) if told else b""

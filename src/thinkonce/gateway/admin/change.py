@@ -10,6 +10,7 @@ import msgspec
 from thinkonce.engine.http import Call, HttpError
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.gateway.admin.desk import Desk
+from thinkonce.gateway.admin.engines import purge_engines
 from thinkonce.selector import Selector
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
@@ -78,7 +79,26 @@ async def purge(desk: Desk, call: Call) -> None:
     )
     gone = await asyncio.to_thread(desk.shelf.purge, selector)
     desk.audit(call, f"purged {gone} entries: {_said(wanted)}")
+    await _purge_engines(desk, wanted)
     await desk.send(call, {"purged": gone})
+
+
+async def _purge_engines(desk: Desk, wanted: Purge) -> None:
+    """Attention state too, where what is named can be told of it. Raises HttpError 502."""
+    fields = msgspec.structs.asdict(wanted)
+    said = {name: value for name, value in fields.items() if value != getattr(Purge(), name)}
+    if not said.keys() <= {"tags", "namespace", "model", "all"}:
+        return
+    # With `all`, whatever else is named narrows it here too.
+    told = {name: value for name, value in said.items() if name != "all"} or {"all": True}
+    failed = await purge_engines(desk.settings, told)
+    if failed:
+        what = "; ".join(f"{url}: {why}" for url, why in failed.items())
+        raise HttpError(
+            502,
+            f"purged here; attention state was not purged by {what}",
+            code="engine_not_purged",
+        )
 
 
 async def limits(desk: Desk, call: Call) -> None:

@@ -29,12 +29,12 @@ from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.prefix.blocks import Block, blocks_of
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.purges import Purges
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.prefix.tier import BlockTier
 
 __all__ = ("ExactGenerator", "Reading", "ReadingStats")
 
-_NEITHER = Terms(reads=False, keeps=False)
 _logger = logging.getLogger("thinkonce.kv")
 
 
@@ -83,11 +83,13 @@ class ExactGenerator:
         kept: PrefixIndex[torch.Tensor] | None,
         below: BlockTier | None = None,
         memory: int | None = None,
+        purges: Purges | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._network, self._end_ids = network, end_ids
         self.chunk_tokens, self.fingerprint, self._kept = chunk_tokens, fingerprint, kept
         self._below, self._clock, self.rates = below, clock, Rates()
+        self._purges = purges or Purges()
         self.slab = Slab(shape_of(network))  # of `read`; answers borrow theirs
         self.slabs = Slabs(self.slab.shape, kept, memory)
         self.stats = ReadingStats()
@@ -137,7 +139,8 @@ class ExactGenerator:
         if kept is None:
             return lambda: 0
         usable = (len(prompt) - 1) // size * size
-        blocks = list(blocks_of(prompt[:usable], size, self.fingerprint, owner))
+        named = self._purges.era_of(owner)
+        blocks = list(blocks_of(prompt[:usable], size, self.fingerprint, named))
         return lambda: kept.known(blocks) * size
 
     def _decoded(
@@ -162,16 +165,25 @@ class ExactGenerator:
         terms: Terms,
     ) -> Generator[Read, None, Reading | None]:
         """A step a forward pass; what is known is loaded before the first."""
-        if self._kept is None or terms == _NEITHER:
+        if self._kept is None or not (terms.reads or terms.keeps):
             return (yield from self._read(slab, prompt, cancelled, [], None))
+        owner = self._purges.era_of(owner)
         blocks = list(blocks_of(prompt, self.chunk_tokens, self.fingerprint, owner))
         # The last token is always computed, together with what is in a piece with it.
         most = (len(prompt) - 1) // self.chunk_tokens if terms.reads else 0
-        with self._kept.hold(blocks[:most]) as hold:
-            try:
-                return (yield from self._read(slab, prompt, cancelled, blocks, hold, most))
-            finally:
-                self._offer(hold)
+        try:
+            with self._kept.hold(blocks[:most], owner, terms) as hold:
+                try:
+                    return (yield from self._read(slab, prompt, cancelled, blocks, hold, most))
+                finally:
+                    self._offer(hold, owner)
+        finally:
+            if self._is_purged(owner):
+                self._kept.purge(owner.__eq__)
+
+    def _is_purged(self, owner: Owner) -> bool:
+        """Whether that happened since `owner` was asked for: then nothing of it is found again."""
+        return self._purges.era_of(owner) != owner
 
     def _read(
         self,
@@ -243,9 +255,11 @@ class ExactGenerator:
         # What has another length was not written by this model, whatever its name says.
         return state if state is not None and state.shape[3] == self.chunk_tokens else None
 
-    def _offer(self, hold: Hold[torch.Tensor]) -> None:
-        """What is in memory of this prompt shall be below too."""
-        if self._below is None:
+    def _offer(self, hold: Hold[torch.Tensor], owner: Owner) -> None:
+        """What is in memory of this prompt shall be below too, unless it is to expire: blocks
+        below know no life.
+        """
+        if self._below is None or hold.terms.life is not None or self._is_purged(owner):
             return
         for node in hold.nodes:
             self._below.offer(node.block, bytes_of(node.state))
@@ -258,7 +272,8 @@ class ExactGenerator:
 
     def _keep(self, slab: Slab, hold: Hold[torch.Tensor], block: Block, place: int) -> None:
         """Store one chunk's keys and values; memory that is not there costs the answer nothing."""
-        if self._below is None and place != len(hold.nodes):
+        below = self._below if hold.terms.life is None else None
+        if below is None and place != len(hold.nodes):
             return
         start = place * self.chunk_tokens
         try:
@@ -268,8 +283,8 @@ class ExactGenerator:
             _logger.warning("attention state is not kept: %s", failed)
             self._count(not_kept=1)
             return
-        if not _hold(hold, block, state, place) and self._below is not None:
-            self._below.offer(block, bytes_of(state))
+        if not _hold(hold, block, state, place) and below is not None:
+            below.offer(block, bytes_of(state))
 
     def _count(self, **more: int) -> None:
         was = self.stats

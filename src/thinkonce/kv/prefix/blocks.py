@@ -43,7 +43,10 @@ def first_parent(fingerprint: bytes, tenant: str) -> bytes:
 
 def salt_of(owner: Owner) -> bytes:
     """Keeps apart what one tenant wants kept apart; the tenant comes first here too."""
-    return digest_of_parts((owner.tenant, owner.namespace, owner.cache_key), BLOCK_ID_BYTES)
+    parts: tuple[str, ...] = (owner.tenant, owner.namespace, owner.cache_key)
+    if owner.tags or owner.era:
+        parts = (*parts, owner.era, *owner.tags)
+    return digest_of_parts(parts, BLOCK_ID_BYTES)
 
 
 def packed(tokens: Sequence[int]) -> bytes:

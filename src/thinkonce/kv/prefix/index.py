@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 from types import TracebackType
 from typing import Generic, TypeVar
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.eviction import LeafLru, TreePolicy
+from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.terms import USUAL, WEIGHTS, Terms
 
 __all__ = ("Hold", "IndexStats", "Node", "PrefixIndex")
 
@@ -27,21 +30,38 @@ State = TypeVar("State")
 
 # Rows of the heap that nobody needs any more are swept out beyond this many, and 4 a node.
 _SPARE_ROWS = 1000
+# What one tenant may raise above `medium`, of the memory.
+_RAISED_SHARE = 0.25
 
 
 class Node(Generic[State]):
-    """One block in memory. `children` and `pins` count; a node with either of them stays."""
+    """One block in memory. `children` and `pins` count; a node with either of them stays.
 
-    __slots__ = ("block", "children", "parent", "pins", "rank", "size", "start", "state")
+    `expires_at` is in seconds of a monotonic clock. A node that is `doomed` was purged while it
+    was pinned: it is not found any more and goes with its last pin.
+    """
+
+    __slots__ = (
+        *("block", "children", "doomed", "expires_at", "owner", "parent", "pins", "rank"),
+        *("size", "start", "state", "weight"),
+    )
 
     def __init__(
-        self, block: Block, parent: Node[State] | None, start: int, state: State, size: int
+        self,
+        block: Block,
+        parent: Node[State] | None,
+        start: int,
+        state: State,
+        size: int,
+        owner: Owner = NOBODY,
     ) -> None:
         """`start`: tokens before this block; `size`: bytes that it takes."""
         self.block, self.parent, self.start = block, parent, start
-        self.state, self.size = state, size
+        self.state, self.size, self.owner = state, size, owner
         self.children = self.pins = 0
-        self.rank = 0.0
+        self.rank, self.expires_at = 0.0, -inf
+        self.weight = WEIGHTS["low"]
+        self.doomed = False
 
     @property
     def id(self) -> bytes:
@@ -57,7 +77,8 @@ class IndexStats:
     """`bytes` of `max_bytes` are taken by `blocks`; the rest counts since the beginning.
 
     `collisions`: blocks found by their hash whose tokens were other ones. `refused`: blocks that
-    found no room, because requests under way hold it.
+    found no room, because requests under way hold it. `expired` and `purged` ones are not among
+    the `evicted`.
     """
 
     blocks: int
@@ -67,6 +88,8 @@ class IndexStats:
     evicted: int
     refused: int
     collisions: int
+    expired: int
+    purged: int
 
 
 class PrefixIndex(Generic[State]):
@@ -82,15 +105,24 @@ class PrefixIndex(Generic[State]):
         self._serials = count()  # of equal keys the first row decides; nodes have no order
         self._bytes = self._pinned_bytes = 0
         self._added = self._evicted = self._refused = self._collisions = 0
+        self._expired = self._purged = 0
+        self._expiries: list[tuple[float, int, int, Node[State]]] = []
+        self._raised: Counter[str] = Counter()  # bytes above `medium`, by tenant
         self._lock = threading.Lock()
 
-    def hold(self, blocks: Iterable[Block]) -> Hold[State]:
-        """Find the longest known beginning of `blocks` and pin it until the hold is released."""
-        hold = Hold(self)
+    def hold(
+        self, blocks: Iterable[Block], owner: Owner = NOBODY, terms: Terms = USUAL
+    ) -> Hold[State]:
+        """Find the longest known beginning of `blocks` and pin it until the hold is released.
+
+        What is found and what is added is `owner`'s, and stays on these `terms` at least.
+        """
+        hold = Hold(self, owner, terms)
         with self._lock:
+            self._expire()
             for block in blocks:
                 node = self._nodes.get(block.id)
-                if node is None or not self._is(node, block):
+                if node is None or node.doomed or not self._is(node, block):
                     break
                 self._pin(node)
                 hold.nodes.append(node)
@@ -102,7 +134,7 @@ class PrefixIndex(Generic[State]):
         with self._lock:
             for block in blocks:
                 node = self._nodes.get(block.id)
-                if node is None or node.block != block:
+                if node is None or node.doomed or node.block != block:
                     break
                 found += 1
         return found
@@ -116,11 +148,26 @@ class PrefixIndex(Generic[State]):
             if fits or at_once:
                 self._max_bytes = max_bytes
                 while self._bytes > max(max_bytes, self._pinned_bytes):
+                    self._evicted += 1
                     self._forget(self._next_leaf())
             return fits
 
+    def purge(self, gone: Callable[[Owner], bool]) -> list[bytes]:
+        """Forget what belongs to those owners; the names of those blocks. What requests under way
+        stand on is not found any more, and goes with them.
+        """
+        with self._lock:
+            chosen = [n for n in self._nodes.values() if not n.doomed and gone(n.owner)]
+            for node in sorted(chosen, key=lambda node: -node.start):
+                node.doomed = True
+                self._purged += 1
+                if node.evictable:
+                    self._forget(node)
+            return [node.id for node in chosen]
+
     def stats(self) -> IndexStats:
         with self._lock:
+            self._expire()
             return IndexStats(
                 blocks=len(self._nodes),
                 bytes=self._bytes,
@@ -129,6 +176,8 @@ class PrefixIndex(Generic[State]):
                 evicted=self._evicted,
                 refused=self._refused,
                 collisions=self._collisions,
+                expired=self._expired,
+                purged=self._purged,
             )
 
     def check(self) -> None:
@@ -151,14 +200,16 @@ class PrefixIndex(Generic[State]):
     def _extend(self, hold: Hold[State], block: Block, state: State, size: int) -> bool:
         with self._lock:
             parent = hold.nodes[-1] if hold.nodes else None
+            if parent is not None and parent.doomed:
+                return False
             if (node := self._nodes.get(block.id)) is not None:
-                if not self._is(node, block):
+                if node.doomed or not self._is(node, block):
                     return False
             elif not self._make_room(size):
                 self._refused += 1
                 return False
             else:
-                node = self._add(block, parent, state, size)
+                node = self._add(block, parent, state, size, hold.owner)
             self._pin(node)
             hold.nodes.append(node)
             return True
@@ -166,13 +217,19 @@ class PrefixIndex(Generic[State]):
     def _release(self, hold: Hold[State]) -> None:
         with self._lock:
             # Here and not when they are found: until now they were pinned, whatever their rank.
-            self._policy.touch(hold.nodes, self._clock.monotonic())
+            now = self._clock.monotonic()
+            self._policy.touch(hold.nodes, now)
+            for node in hold.nodes:
+                self._agree(node, hold.terms, now)
             while hold.nodes:
                 node = hold.nodes.pop()
                 node.pins -= 1
                 if not node.pins:
                     self._pinned_bytes -= node.size
-                self._list_leaf(node)
+                if node.doomed and node.evictable:
+                    self._forget(node)
+                else:
+                    self._list_leaf(node)
 
     # -- under the lock ------------------------------------------------------------------------
 
@@ -186,11 +243,50 @@ class PrefixIndex(Generic[State]):
             self._pinned_bytes += node.size
         node.pins += 1
 
+    def _agree(self, node: Node[State], terms: Terms, now: float) -> None:
+        """The longest life and the highest priority that anybody asked for."""
+        until = inf if terms.life is None else now + terms.life
+        if until > node.expires_at:
+            node.expires_at = until
+            if until != inf:
+                heappush(self._expiries, (until, -node.start, next(self._serials), node))
+        weight = WEIGHTS[terms.priority]
+        if weight > node.weight:
+            node.weight = self._allowed(node, weight)
+
+    def _allowed(self, node: Node[State], weight: int) -> int:
+        """`weight`, or that of `medium` where this tenant has raised as much as it may."""
+        medium, tenant = WEIGHTS["medium"], node.owner.tenant
+        if weight <= medium or node.weight > medium:
+            return weight
+        if self._raised[tenant] + node.size > _RAISED_SHARE * self._max_bytes:
+            return medium
+        self._raised[tenant] += node.size
+        return weight
+
+    def _expire(self) -> None:
+        """Forget what nobody used for as long as it was to live. A request uses its whole path,
+        so a parent never expires before its child.
+        """
+        now = self._clock.monotonic()
+        while self._expiries and self._expiries[0][0] <= now:
+            at, _, _, node = heappop(self._expiries)
+            is_there = self._nodes.get(node.block.id) is node
+            # What is pinned or has children is listed anew when it is released, or outlived.
+            if is_there and node.expires_at == at and node.evictable:
+                self._expired += 1
+                self._forget(node)
+
     def _add(
-        self, block: Block, parent: Node[State] | None, state: State, size: int
+        self,
+        block: Block,
+        parent: Node[State] | None,
+        state: State,
+        size: int,
+        owner: Owner,
     ) -> Node[State]:
         start = 0 if parent is None else parent.start + len(parent.block.tokens) // 4
-        node = Node(block, parent, start, state, size)
+        node = Node(block, parent, start, state, size, owner)
         if parent is not None:
             parent.children += 1
         self._nodes[block.id] = node
@@ -205,6 +301,7 @@ class PrefixIndex(Generic[State]):
         if self._pinned_bytes + size > self._max_bytes:
             return False
         while self._bytes + size > self._max_bytes:
+            self._evicted += 1
             self._forget(self._next_leaf())
         return True
 
@@ -213,14 +310,19 @@ class PrefixIndex(Generic[State]):
             key, _, node = heappop(self._rows)
             if self._nodes.get(node.block.id) is not node or not node.evictable:
                 continue  # it gets a new row when it becomes a leaf again
-            if self._policy.key(node) == key:
+            if self._key(node) == key:
                 return node
             self._list_leaf(node)
+
+    def _key(self, node: Node[State]) -> tuple[float, ...]:
+        return (node.weight, *self._policy.key(node))
 
     def _forget(self, node: Node[State]) -> None:
         del self._nodes[node.block.id]
         self._bytes -= node.size
-        self._evicted += 1
+        if node.weight > WEIGHTS["medium"]:
+            self._raised[node.owner.tenant] -= node.size
+            self._raised += Counter()  # without those that are at 0
         if (parent := node.parent) is not None:
             parent.children -= 1
             self._list_leaf(parent)
@@ -228,10 +330,10 @@ class PrefixIndex(Generic[State]):
     def _list_leaf(self, node: Node[State]) -> None:
         if not node.evictable:
             return
-        heappush(self._rows, (self._policy.key(node), next(self._serials), node))
+        heappush(self._rows, (self._key(node), next(self._serials), node))
         if len(self._rows) > 4 * len(self._nodes) + _SPARE_ROWS:
             leaves = [node for node in self._nodes.values() if node.evictable]
-            self._rows = [(self._policy.key(n), next(self._serials), n) for n in leaves]
+            self._rows = [(self._key(n), next(self._serials), n) for n in leaves]
             heapify(self._rows)
 
 
@@ -241,8 +343,10 @@ class Hold(Generic[State]):
     `nodes` are the blocks found, then those added, from the prompt's beginning on.
     """
 
-    def __init__(self, index: PrefixIndex[State]) -> None:
-        self._index = index
+    def __init__(
+        self, index: PrefixIndex[State], owner: Owner = NOBODY, terms: Terms = USUAL
+    ) -> None:
+        self._index, self.owner, self.terms = index, owner, terms
         self.nodes: list[Node[State]] = []
 
     def extend(self, block: Block, state: State, size: int) -> bool:

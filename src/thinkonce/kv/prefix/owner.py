@@ -11,13 +11,16 @@ __all__ = ("NOBODY", "Owner")
 class Owner:
     """Whose a prompt is: attention state is never shared between two owners.
 
-    `tenant` stands for a credential and comes from whoever checked it. `namespace` and
-    `cache_key` are the tenant's own words; they keep apart and never bring together.
+    `tenant` stands for a credential and comes from whoever checked it. `namespace`, `cache_key`
+    and `tags` (sorted, each once) are the tenant's own words; they keep apart and never bring
+    together. `era` tells what was purged before: state from an earlier one is never found.
     """
 
     tenant: str = ""
     namespace: str = ""
     cache_key: str = ""
+    tags: tuple[str, ...] = ()
+    era: str = ""
 
 
 NOBODY = Owner()

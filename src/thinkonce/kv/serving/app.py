@@ -16,8 +16,10 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.serving.admin import authorise, read_purge
 from thinkonce.kv.serving.answer import Work, answer
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
+from thinkonce.kv.serving.breakpoints import life_asked
 from thinkonce.kv.serving.delivery import deliver
 from thinkonce.kv.serving.http import Reply, read_body
 from thinkonce.kv.serving.line import Demand
@@ -36,7 +38,7 @@ _access = logging.getLogger("thinkonce.kv.access")
 
 _NOT_YET = (
     *("/embeddings", "/responses", "/messages", "/openapi.json", "/dashboard"),
-    *("/kv/purge", "/kv/preload", "/kv/explain"),
+    *("/kv/preload", "/kv/explain"),
 )
 
 
@@ -127,6 +129,11 @@ class ModelApp:
             owner = self._owners.of(scope)
             body = await read_body(scope, receive, self._limits.max_body_bytes)
             await handler(body, owner, receive, reply)
+        elif path == "/kv/purge":
+            _allow(method, "POST")
+            authorise(scope, self._owners.secret)
+            body = await read_body(scope, receive, self._limits.max_body_bytes)
+            await self._purge(body, reply)
         elif path in _NOT_YET:
             raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")
         elif path == "/metrics":
@@ -206,6 +213,18 @@ class ModelApp:
         work = _of(owner, ask, self._work(ask, prompts, "prompt"))
         await self._answer(ask, work, dialect, receive, reply)
 
+    async def _purge(self, body: bytes, reply: Reply) -> None:
+        ask = read_purge(body)
+        if ask.model is not None:
+            self._check_model(ask.model)
+        try:
+            gone = await asyncio.to_thread(self._engine.purge, ask.rule)
+        except OSError as error:
+            message = f"purged until this process ends: the folder was not written ({error})"
+            raise HttpError(500, message, code="not_written") from error
+        _logger.info("attention state was purged: %d blocks in memory", gone)
+        await reply.json(msgspec.json.encode({"purged": gone}))
+
     def _echoes(self, ask: TextAsk) -> list[str]:
         """What to repeat before each choice."""
         decode = self._model.tokenizer.decode
@@ -267,7 +286,8 @@ class ModelApp:
 def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work) -> Work:
     """Whose the work is, and on what terms."""
     said = ask.attention
-    return replace(work, owner=said.owner(owner, ask.prompt_cache_key), terms=said.terms)
+    life = life_asked(ask.messages, ask.tools) if isinstance(ask, ChatAsk) else None
+    return replace(work, owner=said.owner(owner, ask.prompt_cache_key), terms=said.terms(life))
 
 
 def _allow(method: str, *allowed: str) -> None:

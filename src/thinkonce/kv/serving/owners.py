@@ -27,19 +27,19 @@ class Owners:
     """
 
     def __init__(self, secret: str = "", key: bytes = b"") -> None:
-        self._secret = secret.encode()
+        self.secret = secret.encode()
         self._key = key or secrets.token_bytes(32)
 
     def of(self, scope: Scope) -> Owner:
         """Raises HttpError 403 for a tenant, or a secret, that is not the gateway's to name."""
         given, tenant = (header(scope, name) for name in ENGINE_HEADERS)
-        is_gateway = bool(self._secret) and hmac.compare_digest(given or b"", self._secret)
+        is_gateway = bool(self.secret) and hmac.compare_digest(given or b"", self.secret)
         if (given or tenant) and not is_gateway:
             names = " and ".join(name.decode() for name in ENGINE_HEADERS)
             raise HttpError(403, f"{names} are for the gateway that started this server")
         if is_gateway and tenant:
             return Owner(f"gateway {tenant.decode('latin-1')}")
-        if self._secret:
+        if self.secret:
             return Owner(f"nobody {secrets.token_hex(16)}")
         return Owner(f"client {self._hashed(scope)}")
 

@@ -55,7 +55,10 @@ def called_tools(tokenizer: Any, ask: ChatAsk) -> frozenset[str]:
 
 
 def _tools(ask: ChatAsk) -> list[dict[str, Any]]:
-    return ask.tools or [] if ask.tool_choice != "none" else []
+    """Without what is said to the cache: the template would write it into the prompt."""
+    if ask.tool_choice == "none":
+        return []
+    return [{k: v for k, v in tool.items() if k != "cache_control"} for tool in ask.tools or []]
 
 
 def text_tokens(tokenizer: Any, prompt: str | list[int], vocabulary: int) -> tuple[int, ...]:

@@ -1,0 +1,153 @@
+"""What was purged: from then on, attention state of those owners has other names.
+
+A purge is a rule with a stamp of its own. The stamps of all rules that an owner falls under are
+its era, which enters the names of its blocks: so a purge holds at once in every tier and for
+writes that come late, and with a file also after a restart and in every process that shares it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from thinkonce.errors import ConfigError
+from thinkonce.kv.prefix.owner import Owner
+
+__all__ = ("MOST_RULES", "PurgeRule", "Purges")
+
+_logger = logging.getLogger("thinkonce.kv")
+
+MOST_RULES = 1024
+"""With more, one rule for everything takes the place of all."""
+
+
+class PurgeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose state is purged: that of owners for whom every named field holds; none: of all.
+
+    `tenant`: as a gateway names it, or as `Owner` has it. `tags`: one of them suffices.
+    """
+
+    tenant: str | None = None
+    namespace: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def holds(self, owner: Owner) -> bool:
+        names = (owner.tenant, owner.tenant.partition(" ")[2])
+        return (
+            (self.tenant is None or self.tenant in names)
+            and (self.namespace is None or self.namespace == owner.namespace)
+            and (not self.tags or not set(self.tags).isdisjoint(owner.tags))
+        )
+
+
+class _Stamped(msgspec.Struct, frozen=True):
+    rule: PurgeRule
+    stamp: str
+
+
+_decode = msgspec.json.Decoder(list[_Stamped]).decode
+
+
+class Purges:
+    """`path`: where they are kept; None: with the process. Thread-safe.
+
+    Raises ConfigError, at the start alone, for a file that cannot be read: what it forbids would
+    be found again.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path, self._seen = path, (0, 0, 0)
+        self._rules: tuple[_Stamped, ...] = ()
+        self._lock = threading.Lock()
+        try:
+            self._follow()
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError("[kv] store", str(path), f"a file of purges ({error})") from None
+
+    def era_of(self, owner: Owner) -> Owner:
+        """`owner` as it is called now."""
+        with self._lock:
+            try:
+                self._follow()
+            except (OSError, msgspec.DecodeError) as error:
+                _logger.warning("purges of other processes are not seen: %s", error)
+            rules = self._rules
+        stamps = [each.stamp for each in rules if each.rule.holds(owner)]
+        return replace(owner, era=" ".join(stamps)) if stamps else owner
+
+    def add(self, rule: PurgeRule) -> None:
+        """From now on. Raises OSError where it cannot be written: then it ends with the process."""
+        stamped = _Stamped(rule, secrets.token_hex(8))
+        with self._lock, self._alone():
+            try:
+                if self._path is not None:
+                    self._follow()
+            finally:
+                self._rules = _with(self._rules, stamped)
+            self._write()
+
+    def _follow(self) -> None:
+        """Take in what another process has written."""
+        if self._path is None:
+            return
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return
+        seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if seen != self._seen:
+            self._rules = tuple(_decode(self._path.read_bytes()))
+            self._seen = seen
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        made = self._path.with_suffix(f".{secrets.token_hex(8)}")
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(self._rules))
+                file.flush()
+                os.fsync(file.fileno())
+            made.replace(self._path)
+        finally:
+            made.unlink(missing_ok=True)
+        _sync_folder(self._path.parent)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process changes the file meanwhile."""
+        if self._path is None:
+            yield
+            return
+        lock = self._path.with_suffix(".lock")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _with(rules: tuple[_Stamped, ...], added: _Stamped) -> tuple[_Stamped, ...]:
+    kept = tuple(each for each in rules if each.rule != added.rule)
+    if added.rule == PurgeRule() or len(kept) >= MOST_RULES:
+        return (_Stamped(PurgeRule(), added.stamp),)
+    return (*kept, added)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""A purge at the gateway kills attention state too, and says so where it could not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.conftest import Stage
+from gateway.upstream import Out, Seen
+from kv.small_model import Served, make_network, make_tokenizer, serving
+from thinkonce.kv.weights.model import load
+from thinkonce.settings import Kv, Upstream
+
+SECRET = "s" * 64
+TEXT = "The quick brown fox jumps over the lazy dog. " * 12
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Served]:
+    folder = tmp_path / "tiny"
+    tokenizer = make_tokenizer()
+    make_network(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    with serving(load(str(folder)), kv=Kv(chunk=64), secret=SECRET) as served:
+        yield served
+
+
+def blocks(engine: Served) -> int:
+    assert engine.engine.index is not None
+    return engine.engine.index.stats().blocks
+
+
+async def test_a_tag_is_purged_of_answers_and_attention_state_alike(
+    stage: Stage, engine: Served
+) -> None:
+    pools = {"local": Upstream(urls=[f"{engine.url}/v1"], engine_secret=SECRET)}
+    gateway = await stage.gateway(upstreams=pools)
+    for tag in ("a", "b"):
+        await gateway.chat(TEXT, model="tiny", max_tokens=2, kv_cache={"tags": [tag]})
+    both = blocks(engine)
+    assert both > 0
+    assert (await gateway.post("/cache/purge", {"tags": ["a"]})).status == 200
+    assert blocks(engine) == both / 2
+    assert (await gateway.post("/cache/purge", {"older_than": 0})).status == 200
+    assert (await gateway.post("/cache/purge", {"tags": ["b"], "model": "else"})).status == 200
+    assert blocks(engine) == both / 2, "what is said of answers alone, or of another model"
+    assert (await gateway.post("/cache/purge", {"all": True})).status == 200
+    assert blocks(engine) == 0
+
+
+async def test_an_engine_that_did_not_purge_is_named(stage: Stage) -> None:
+    async def fail(seen: Seen, out: Out) -> None:
+        await out.json({"error": {"message": "broken"}}, 500)
+
+    stage.upstream.script = fail
+    pools = {"local": Upstream(urls=[stage.upstream.url], engine_secret=SECRET)}
+    gateway = await stage.gateway(upstreams=pools)
+    got = await gateway.post("/cache/purge", {"tags": ["a"]})
+    assert got.status == 502
+    assert f"{stage.upstream.url}: it answered 500" in got.json["error"]["message"]
+    assert stage.upstream.seen[-1].json == {"tags": ["a"]}
+
+
+async def test_other_upstreams_are_not_asked(stage: Stage) -> None:
+    gateway = await stage.gateway()
+    assert (await gateway.post("/cache/purge", {"all": True})).status == 200
+    assert stage.upstream.calls == 0
