@@ -27,8 +27,10 @@ __all__ = ("LimitedProtocol",)
 FRAMING, FRAMING_A_BYTE = 64 * 1024, 8
 # How many of those bytes may come with no byte of content between them: trailers have none.
 BARE = 64 * 1024
-# Requests that wait on a connection for the answers before theirs.
+# Requests that wait on a connection for the answers before theirs; those behind them stay bytes
+# until some of these are answered. So many bytes are parsed at a time, which may hold more.
 MOST_PIPELINED = 64
+SLICE = 16 * 1024
 MOST_DIGITS = 20  # of a length; the parser takes any number of zeros in front of it, `int` does not
 # What a connection that was refused when it came has to take its answer and go.
 LINGER_SECONDS = 0.5
@@ -57,6 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # what came of it: of all bytes, of content, and as the timer saw it last.
     _began = 0.0
     _came = _content = _seen = 0
+    _later = b""  # came behind as many requests as may wait
     _bare = 0  # bytes of its body's framing since the last of its content
     _request_timer: Any = None
     _write_timer: Any = None
@@ -110,13 +113,35 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        if self._later or len(self.pipeline) >= MOST_PIPELINED:
+            self._later += data
+            self.flow.pause_reading()
+            return
         while data := self._without_body(data):
-            self._feed(data)
-            data, self.rest = self.rest, b""
+            self._feed(data[:SLICE])
+            data, self.rest = self.rest + data[SLICE:], b""
+            if data and len(self.pipeline) >= MOST_PIPELINED:
+                self._later = data
+                self.flow.pause_reading()
+                break
         if not self._between or (self.cycle is None or self.cycle.response_complete):
             self._await_rest()
         else:
             self._began = 0.0
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._later:
+            self.flow.pause_reading()
+            if len(self.pipeline) < MOST_PIPELINED // 2:
+                self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Read what came behind requests that are answered by now."""
+        data, self._later = self._later, b""
+        if data and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.data_received(data)
 
     def _feed(self, data: bytes) -> None:
         received, content = self._open_head + len(data), self._content
@@ -146,8 +171,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._suspect and _size(self.headers) > self.edge.limits.header_limit:
             state[OVERSIZED] = self._refusal
         _check_framing_of(self.headers)
-        if len(self.pipeline) >= MOST_PIPELINED:
-            raise HttpParserError("so many requests wait already")
         if not self.url.startswith(b"/"):
             self.headers[:] = _with_authority(self.url, self.headers)
         super().on_headers_complete()
