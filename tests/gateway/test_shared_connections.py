@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+import aiohttp
 import pytest
 
 from gateway.conftest import Running, Stage
@@ -20,6 +23,8 @@ from gateway.upstream import Out, Script, Seen, Upstream, completion, once
 from thinkonce.settings import Client
 from thinkonce.settings import Upstream as Declared
 from thinkonce.upstream import client, kept
+from thinkonce.upstream.connections import Connections
+from thinkonce.web.server import new_loop
 
 CHAT = b"POST /v1/chat/completions "
 STOLEN = json.dumps({"model": "priced", "messages": [{"role": "user", "content": "stolen"}]})
@@ -396,3 +401,39 @@ async def test_a_pool_whose_connections_are_all_taken_leaves_the_others_theirs(
         assert (await gateway.chat()).status == 200
     gate.set()
     assert [got.status for got in await asyncio.gather(*calls)] == [200] * 4
+
+
+def test_a_connection_given_up_while_it_is_made_closes_no_descriptor_of_others() -> None:
+    """uvloop has closed it by then, and its number may be another's: a client's, or a file's."""
+
+    async def give_up(make: Callable[..., socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        own = make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0)))
+        own.setblocking(False)
+        await loop.sock_connect(own, server.sockets[0].getsockname())
+        number = own.fileno()
+        making = asyncio.ensure_future(loop.create_connection(asyncio.Protocol, sock=own))
+        await asyncio.sleep(0)
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)
+        while (another := os.open(os.devnull, os.O_RDONLY)) != number:
+            os.close(another)  # not closed yet
+            await asyncio.sleep(0.001)
+        del own, making
+        gc.collect()
+        os.fstat(another)  # open still
+        os.close(another)
+        server.close()
+
+    async def give_up_each() -> None:
+        connections = Connections(4, 5.0)
+        for session in (connections._kept, connections._single):
+            connector = session.connector
+            assert isinstance(connector, aiohttp.TCPConnector)
+            assert connector._socket_factory is not None
+            await asyncio.wait_for(give_up(connector._socket_factory), 10)
+        await connections.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(give_up_each())

@@ -24,7 +24,7 @@ from yarl import URL
 
 from thinkonce.protocols.registry import SPEECHES
 from thinkonce.upstream.failure import Header
-from thinkonce.upstream.kept import KeptConnector, bound_interim
+from thinkonce.upstream.kept import KeptConnector, bound_interim, handed_over
 from thinkonce.upstream.wire import MAX_HEADER, MAX_WRITE, Answer, Wire
 
 __all__ = ("Connections",)
@@ -38,7 +38,7 @@ class Connections:
 
     def __init__(self, most: int, connect: float) -> None:
         self._kept = _session(KeptConnector(most), connect)
-        single = aiohttp.TCPConnector(limit=most, force_close=True)
+        single = aiohttp.TCPConnector(limit=most, force_close=True, socket_factory=handed_over)
         bound_interim(single)
         self._single = _session(single, connect)
         self._wire = Wire(self._kept)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import select
+import socket
 import sys
 import termios
 from collections import Counter
@@ -29,7 +30,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
 
-__all__ = ("KeptConnector", "OwnedRequest", "bound_interim")
+__all__ = ("KeptConnector", "OwnedRequest", "bound_interim", "handed_over")
 
 # Idle connections of a pool, and of those to one of its servers.
 MOST_IDLE, MOST_IDLE_OF_SERVER = 256, 128
@@ -64,7 +65,7 @@ class KeptConnector(aiohttp.TCPConnector):
     """
 
     def __init__(self, limit: int) -> None:
-        super().__init__(limit=limit)
+        super().__init__(limit=limit, socket_factory=handed_over)
         bound_interim(self)
         # The oldest first. Those that a server has ended stay until their turn comes.
         self._idle: dict[ResponseHandler, ConnectionKey] = {}
@@ -123,6 +124,23 @@ class KeptConnector(aiohttp.TCPConnector):
             self._idle_of[key[:2]] -= 1
 
 
+class _HandedOver(socket.socket):
+    """uvloop closes the descriptor of a socket that it was given, also where it is cancelled before
+
+    it has detached the object. Collected, the object would close the number once more, which may
+    be another connection's by then, or a file's.
+    """
+
+    def __del__(self) -> None:
+        pass
+
+
+def handed_over(address: tuple[Any, ...]) -> socket.socket:
+    """For `socket_factory`: whoever makes a connection closes it, the collector never does."""
+    family, kind, protocol = address[:3]
+    return _HandedOver(family, kind, protocol)
+
+
 def bound_interim(connector: aiohttp.TCPConnector) -> None:
     """Let connections made from now on end where a server says too often that it is about to."""
     loop = connector._loop
@@ -168,10 +186,10 @@ def is_on_its_way(protocol: ResponseHandler) -> bool:
         return False
     if transport.get_write_buffer_size():
         return True
-    socket = transport.get_extra_info("socket")
-    if sys.platform != "linux" or socket is None:  # elsewhere nobody tells
+    own = transport.get_extra_info("socket")
+    if sys.platform != "linux" or own is None:  # elsewhere nobody tells
         return False
-    waiting = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
+    waiting = fcntl.ioctl(own.fileno(), termios.TIOCOUTQ, bytes(4))
     return bool(int.from_bytes(waiting, sys.byteorder))
 
 
@@ -188,9 +206,9 @@ def _has_news(protocol: ResponseHandler) -> bool:
 
 def _is_readable(protocol: ResponseHandler) -> bool:
     """Whether the system has something that the loop has not come to yet: be it the end."""
-    socket = None if protocol.transport is None else protocol.transport.get_extra_info("socket")
-    if socket is None:
+    own = None if protocol.transport is None else protocol.transport.get_extra_info("socket")
+    if own is None:
         return True
     poll = select.poll()
-    poll.register(socket.fileno(), select.POLLIN)
+    poll.register(own.fileno(), select.POLLIN)
     return bool(poll.poll(0))
