@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from thinkonce.errors import ConfigError
+from thinkonce.errors import ConfigError, RequestError
 from thinkonce.kv.disk.folder import kept_key, made_folder
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator, ReadingStats
@@ -77,6 +77,19 @@ class KvEngine:
         """Raises TooLong where a prompt and answer of so many tokens can never fit."""
         if self.exact is not None:
             self.exact.slabs.check(tokens)
+
+    def resize(self, memory: int) -> None:
+        """Change `[kv] memory`, at once but for what sequences under way hold. Thread-safe.
+
+        Raises RequestError for less than one block, and where nothing is kept.
+        """
+        if self.exact is None:
+            raise RequestError("memory", memory, f"nothing: {self.why}")
+        slabs = self.exact.slabs
+        least = slabs.shape.bytes_a_token * self.exact.chunk_tokens
+        if memory < least:
+            raise RequestError("memory", memory, f"{least} bytes or more, one block")
+        slabs.resize(memory)
 
     def close(self) -> None:
         """Write what is still to be written. Idempotent."""

@@ -22,6 +22,7 @@ from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read
 from thinkonce.kv.serving.breakpoints import life_asked
 from thinkonce.kv.serving.delivery import deliver
 from thinkonce.kv.serving.http import Reply, read_body
+from thinkonce.kv.serving.limits import change_limits
 from thinkonce.kv.serving.line import Demand
 from thinkonce.kv.serving.metrics import TEXT_TYPE, exposition
 from thinkonce.kv.serving.owners import Owners
@@ -134,6 +135,12 @@ class ModelApp:
             authorise(scope, self._owners.secret)
             body = await read_body(scope, receive, self._limits.max_body_bytes)
             await self._purge(body, reply)
+        elif path == "/kv/limits":
+            _allow(method, "POST")
+            authorise(scope, self._owners.secret)
+            body = await read_body(scope, receive, self._limits.max_body_bytes)
+            told = change_limits(body, self._engine, self.scheduler)
+            await reply.json(msgspec.json.encode(told))
         elif path in _NOT_YET:
             raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")
         elif path == "/metrics":

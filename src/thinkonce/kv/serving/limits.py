@@ -1,0 +1,41 @@
+"""`POST /kv/limits`: memory, answers at a time and the line, changed while the server runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from thinkonce.errors import RequestError
+from thinkonce.kv.engine import KvEngine
+from thinkonce.kv.serving.scheduler import Scheduler
+
+__all__ = ("change_limits",)
+
+
+class _Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may be changed; null and absent leave it as it is. `memory` in bytes."""
+
+    memory: Annotated[int, Meta(ge=1)] | None = None
+    sequences: Annotated[int, Meta(ge=1, le=64)] | None = None
+    queue: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    queue_tokens: Annotated[int, Meta(ge=1)] | None = None
+
+
+def change_limits(body: bytes, engine: KvEngine, line: Scheduler) -> dict[str, Any]:
+    """Change what the body names, and tell how things stand then. Raises RequestError."""
+    try:
+        wanted = msgspec.json.decode(body, type=_Limits)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as wrong:
+        names = ", ".join(_Limits.__struct_fields__)
+        raise RequestError("body", str(wrong), f"a JSON object with {names}") from wrong
+    if wanted.memory is not None:
+        engine.resize(wanted.memory)
+    if wanted.sequences is not None and engine.exact is None:
+        accepts = "nothing; this model's state is not reused, so it answers one at a time"
+        raise RequestError("sequences", wanted.sequences, accepts)
+    line.resize(
+        max_waiting=wanted.queue, sequences=wanted.sequences, max_tokens=wanted.queue_tokens
+    )
+    return {**engine.stats(), "line": line.stats()}
