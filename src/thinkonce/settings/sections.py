@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from thinkonce.settings.edge import EdgeSettings
 from thinkonce.settings.kv import Kv
+from thinkonce.settings.local import Local
 from thinkonce.settings.peers import Client, Upstream
 from thinkonce.settings.rates import Rates
 from thinkonce.settings.section import (
@@ -283,51 +284,6 @@ class Gateway(EdgeSettings, frozen=True):
     drain_timeout: Annotated[
         float, seconds("How long answers under way may take after SIGTERM.")
     ] = 30.0
-
-
-class Local(Section, frozen=True):
-    """The local model behind `serve --local`, and `serve-model`."""
-
-    enabled: Annotated[
-        bool, about("Start a local model behind the gateway.", YES_NO, fixed=True)
-    ] = False
-    model: Annotated[
-        str, about("The model to serve.", "a packaged model's name or a directory", fixed=True)
-    ] = "SmolLM2-135M-Instruct"
-    threads: Annotated[
-        int,
-        about(
-            "Threads a forward pass uses; 0: all cores.",
-            "0 to 256",
-            least=0,
-            most=256,
-            fixed=True,
-        ),
-    ] = 0
-    queue: Annotated[
-        int,
-        about(
-            "Requests that may wait for the model; beyond it 429.",
-            "0 to 10000",
-            least=0,
-            most=10_000,
-            fixed=True,
-        ),
-    ] = 16
-    queue_tokens: Annotated[
-        int,
-        about(
-            "Tokens that the prompts of those may have together; beyond it 429. An empty line "
-            "takes a prompt of any length.",
-            "1 or more",
-            least=1,
-            fixed=True,
-        ),
-    ] = 262_144
-    deadline: Annotated[
-        float,
-        seconds("Most time for an answer, with the wait for it; then 504. 0: none.", fixed=True),
-    ] = 0.0
 
 
 class Log(Section, frozen=True):
