@@ -90,7 +90,7 @@ class Holdings:
 
     # -- under the lock -------------------------------------------------------------------------
 
-    def read(self, id: bytes, place: Place) -> tuple[Place, bytearray]:
+    def read(self, id: bytes, place: Place) -> tuple[Place, memoryview]:
         """And where it was found: another process may have moved it. Raises OSError."""
         try:
             return place, self.reader.read(place)

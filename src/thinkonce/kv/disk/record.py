@@ -35,19 +35,18 @@ def encoded_head(block: Block, state: memoryview) -> bytes:
     return head + _digest(head, block.tokens, state) + block.tokens
 
 
-def state_in(record: bytearray, block: Block) -> bytearray | None:
-    """The state of `block`; None for a record that is another's, or not what was written."""
+def state_in(record: memoryview, block: Block) -> memoryview | None:
+    """The state of `block`, in place; None for a record that is another's, or damaged."""
     size = len(block.tokens)
     if len(record) < HEAD_BYTES + size:
         return None
-    head, view = bytes(record[: _HEAD.size]), memoryview(record)
-    state = view[HEAD_BYTES + size :]
+    head, state = bytes(record[: _HEAD.size]), record[HEAD_BYTES + size :]
     expected = _HEAD.pack(_MAGIC, block.id, block.parent, size, state.nbytes)
-    digest, tokens = view[_HEAD.size : HEAD_BYTES], view[HEAD_BYTES : HEAD_BYTES + size]
+    digest, tokens = record[_HEAD.size : HEAD_BYTES], record[HEAD_BYTES : HEAD_BYTES + size]
     is_whole = head == expected and tokens == block.tokens
     if not is_whole or digest != _digest(head, block.tokens, state):
         return None
-    return record[HEAD_BYTES + size :]
+    return state
 
 
 def _digest(head: bytes, tokens: bytes, state: memoryview) -> bytes:

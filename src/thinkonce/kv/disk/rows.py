@@ -14,7 +14,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ("ROW", "Kind", "Rows", "read_rows", "row_of")
+__all__ = ("ROW", "Kind", "Rows", "checks", "read_rows", "row_of")
 
 ROW = np.dtype(
     [
@@ -49,7 +49,7 @@ def row_of(
     row["id"], row["parent"] = np.void(id), np.void(parent)
     row["segment"], row["offset"], row["length"] = segment, offset, length
     row["kind"] = kind
-    row["check"] = _checks(row)
+    row["check"] = checks(row)
     return row
 
 
@@ -59,11 +59,12 @@ def read_rows(descriptor: int, start: int = 0) -> Rows:
         file.seek(start)
         raw = file.read()
     rows = np.frombuffer(raw, ROW, count=len(raw) // ROW.itemsize)
-    bad = np.flatnonzero(rows["check"] != _checks(rows))
+    bad = np.flatnonzero(rows["check"] != checks(rows))
     return rows[: bad[0]] if len(bad) else rows
 
 
-def _checks(rows: Rows) -> npt.NDArray[np.uint32]:
+def checks(rows: Rows) -> npt.NDArray[np.uint32]:
+    """What the last word of each row must be."""
     words = rows.view("<u4").reshape(len(rows), _WORDS)[:, :-1]
     sums: npt.NDArray[np.uint32] = (words * _WEIGHTS).sum(axis=1, dtype=np.uint32)
     return sums ^ _START

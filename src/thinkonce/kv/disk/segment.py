@@ -9,6 +9,8 @@ import os
 from collections import OrderedDict
 from contextlib import suppress
 
+import numpy as np
+
 from thinkonce.kv.disk.catalogue import Place
 from thinkonce.kv.disk.folder import Folder
 
@@ -72,13 +74,12 @@ class SegmentReader:
         self._folder = folder
         self._open: OrderedDict[tuple[int, int], int] = OrderedDict()
 
-    def read(self, place: Place) -> bytearray:
+    def read(self, place: Place) -> memoryview:
         """Raises OSError, also for a file that is gone or too short."""
         descriptor = self._descriptor(place.writer, place.segment)
-        record = bytearray(place.length)
-        view, at = memoryview(record), 0
+        record, at = np.empty(place.length, np.uint8).data, 0  # not cleared before
         while at < place.length:
-            count = os.preadv(descriptor, [view[at:]], place.offset + at)
+            count = os.preadv(descriptor, [record[at:]], place.offset + at)
             if not count:
                 raise OSError(f"{self._folder.segment(place.writer, place.segment)} is too short")
             at += count

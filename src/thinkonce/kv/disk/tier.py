@@ -77,7 +77,7 @@ class DiskTier:
                 self._wake.notify_all()
         return found
 
-    def load(self, block: Block) -> bytearray | None:
+    def load(self, block: Block) -> memoryview | None:
         with self._files.lock:
             place = self._files.catalogue.place(block.id)
             if place is None:

@@ -14,7 +14,7 @@ def bytes_of(state: torch.Tensor) -> memoryview:
     return state.cpu().reshape(-1).view(torch.uint8).numpy().data.cast("B")
 
 
-def state_of(data: bytearray, shape: KvShape) -> torch.Tensor | None:
+def state_of(data: memoryview, shape: KvShape) -> torch.Tensor | None:
     """The block of as many tokens as `data` holds; None where it is no whole number of them.
 
     No copy: the tensor lives in `data`.
