@@ -408,10 +408,10 @@ def test_a_connection_given_up_while_it_is_made_closes_no_descriptor_of_others()
 
     async def give_up(make: Callable[..., socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        server = socket.create_server(("127.0.0.1", 0))
         own = make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0)))
         own.setblocking(False)
-        await loop.sock_connect(own, server.sockets[0].getsockname())
+        await loop.sock_connect(own, server.getsockname())
         number = own.fileno()
         making = asyncio.ensure_future(loop.create_connection(asyncio.Protocol, sock=own))
         await asyncio.sleep(0)
