@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from thinkonce.kv.generation.generator import Generator, Prefilled, Read, Sampling, Steps
@@ -36,9 +36,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The first token of a choice is about to be made."""
+    """The first token of a choice is about to be made; its prompt, and what of it was known."""
 
     choice: int
+    prompt_tokens: int = field(default=0, compare=False)
+    cached_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,11 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A choice is complete."""
+    """A choice is complete; `stop` is the text of the request's that ended it, if one did."""
 
     choice: int
     reason: FinishReason
+    stop: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def _choice(
             continue
         if isinstance(step, Prefilled):
             tally.cached = step.cached_tokens
-            yield Begun(choice)
+            yield Begun(choice, step.prompt_tokens, step.cached_tokens)
             continue
         tally.made += 1
         if step.ends:
@@ -129,7 +132,7 @@ def _choice(
         if (piece := transcript.push(step)).text:
             yield Said(choice, piece)
         if transcript.stopped:
-            yield Ended(choice, "stop")
+            yield Ended(choice, "stop", transcript.stop)
             return
         yield Turn(made=1)
     if not cancelled():

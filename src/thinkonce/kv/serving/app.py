@@ -24,6 +24,8 @@ from thinkonce.kv.serving.delivery import deliver
 from thinkonce.kv.serving.http import Reply, read_body
 from thinkonce.kv.serving.limits import change_limits
 from thinkonce.kv.serving.line import Demand
+from thinkonce.kv.serving.messages import read_messages
+from thinkonce.kv.serving.messages_reply import Kept, MessagesDialect, messages_error
 from thinkonce.kv.serving.metrics import TEXT_TYPE, exposition
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.prompt import called_tools, chat_tokens, text_tokens
@@ -38,7 +40,7 @@ _logger = logging.getLogger("thinkonce.kv")
 _access = logging.getLogger("thinkonce.kv.access")
 
 _NOT_YET = (
-    *("/embeddings", "/responses", "/messages", "/openapi.json", "/dashboard"),
+    *("/embeddings", "/responses", "/openapi.json", "/dashboard"),
     *("/kv/preload", "/kv/explain"),
 )
 
@@ -92,6 +94,7 @@ class ModelApp:
         self._posts: dict[str, _Handler] = {
             "/chat/completions": self._chat,
             "/completions": self._text,
+            "/messages": self._messages,
         }
 
     def close(self) -> None:
@@ -99,11 +102,13 @@ class ModelApp:
         self._reader.shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; every error becomes OpenAI's error object."""
+        """One request; every error becomes the protocol's error object."""
         if scope["type"] != "http":
             return
         reply = Reply(scope, send)
         began = time.monotonic()
+        if scope["path"].removeprefix("/v1") == "/messages":
+            reply.told = messages_error
         try:
             await self._route(scope, receive, reply)
         except RequestError as wrong:
@@ -202,6 +207,17 @@ class ModelApp:
         work = _of(owner, ask, self._work(ask, [tokens], "messages"))
         await self._answer(ask, work, dialect, receive, reply)
 
+    async def _messages(self, body: bytes, owner: Owner, receive: Receive, reply: Reply) -> None:
+        ask, life = await self._off_loop(read_messages, body, self._defaults)
+        self._check_model(ask.model)
+        tokens = await self._off_loop(chat_tokens, self._model.tokenizer, ask)
+        work = _of(owner, ask, self._work(ask, [tokens], "messages"), life)
+        exact = self._engine.exact
+        chunk = exact.chunk_tokens if exact is not None and work.terms.keeps else 0
+        tools = called_tools(self._model.tokenizer, ask)
+        dialect = MessagesDialect(self._model.name, Kept(chunk, work.terms.life), tools)
+        await self._answer(ask, work, dialect, receive, reply)
+
     async def _text(self, body: bytes, owner: Owner, receive: Receive, reply: Reply) -> None:
         ask: TextAsk = await self._off_loop(read_text, body, self._defaults)
         self._check_model(ask.model)
@@ -271,7 +287,12 @@ class ModelApp:
         return bound
 
     async def _answer(
-        self, ask: ChatAsk | TextAsk, work: Work, dialect: Dialect, receive: Receive, reply: Reply
+        self,
+        ask: ChatAsk | TextAsk,
+        work: Work,
+        dialect: Dialect | MessagesDialect,
+        receive: Receive,
+        reply: Reply,
     ) -> None:
         await deliver(
             lambda cancelled: answer(
@@ -290,10 +311,11 @@ class ModelApp:
         return Demand(work.owner.tenant, sum(map(len, work.prompts)), known)
 
 
-def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work) -> Work:
-    """Whose the work is, and on what terms."""
+def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work, life: float | None = None) -> Work:
+    """Whose the work is, and on what terms; `life`: what breakpoints asked for, if known."""
     said = ask.attention
-    life = life_asked(ask.messages, ask.tools) if isinstance(ask, ChatAsk) else None
+    if life is None and isinstance(ask, ChatAsk):
+        life = life_asked(ask.messages, ask.tools)
     return replace(work, owner=said.owner(owner, ask.prompt_cache_key), terms=said.terms(life))
 
 

@@ -13,9 +13,10 @@ from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.serving.answer import Event, Spent
 from thinkonce.kv.serving.http import Reply
 from thinkonce.kv.serving.line import Demand
+from thinkonce.kv.serving.messages_reply import MessagesDialect
 from thinkonce.kv.serving.reply import Dialect
 from thinkonce.kv.serving.scheduler import Busy, Late, Scheduler, Stopped, Turn, WorkerDied
-from thinkonce.web.exchange import HttpError, Receive, error_body
+from thinkonce.web.exchange import HttpError, Receive
 
 __all__ = ("Produce", "deliver")
 
@@ -41,7 +42,7 @@ _Message = Event | _Failed | _Over
 async def deliver(
     produce: Produce,
     scheduler: Scheduler,
-    dialect: Dialect,
+    dialect: Dialect | MessagesDialect,
     receive: Receive,
     reply: Reply,
     *,
@@ -112,7 +113,9 @@ async def _watch(receive: Receive, queue: asyncio.Queue[_Message]) -> None:
     queue.put_nowait(_Over())
 
 
-async def _whole(messages: AsyncIterator[Event | _Failed], dialect: Dialect, reply: Reply) -> None:
+async def _whole(
+    messages: AsyncIterator[Event | _Failed], dialect: Dialect | MessagesDialect, reply: Reply
+) -> None:
     events: list[Event] = []
     async for message in messages:
         if isinstance(message, _Failed):
@@ -123,7 +126,9 @@ async def _whole(messages: AsyncIterator[Event | _Failed], dialect: Dialect, rep
     await reply.json(dialect.whole(events))
 
 
-async def _stream(messages: AsyncIterator[Event | _Failed], dialect: Dialect, reply: Reply) -> None:
+async def _stream(
+    messages: AsyncIterator[Event | _Failed], dialect: Dialect | MessagesDialect, reply: Reply
+) -> None:
     """The stream opens with the first event, so that what fails before has a status."""
     wrong: HttpError | None = _dropped()
     async for message in messages:
@@ -133,12 +138,14 @@ async def _stream(messages: AsyncIterator[Event | _Failed], dialect: Dialect, re
         if not reply.started:
             await reply.open_stream()
         for chunk in dialect.chunks(message):
-            await reply.event(chunk)
+            await reply.event(dialect.frame(chunk))
         if isinstance(message, Spent):
             wrong = None
     if wrong is not None and not reply.started:
         raise wrong
-    await reply.event(b"[DONE]" if wrong is None else error_body(wrong))
+    last = dialect.ending if wrong is None else dialect.failed(wrong)
+    if last is not None:
+        await reply.event(dialect.frame(last))
     await reply.close_stream()
 
 

@@ -53,6 +53,7 @@ class Reply:
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
         self.status: int | None = None
+        self.told = error_body  # an error, in the protocol's shape
         given = header(scope, b"x-request-id") or b""
         self.request_id = given if is_request_id(given) else uuid.uuid4().hex.encode()
 
@@ -73,7 +74,7 @@ class Reply:
         await self._send({"type": "http.response.body", "body": body})
 
     async def error(self, error: HttpError) -> None:
-        await self.json(error_body(error), error.status, error.headers)
+        await self.json(self.told(error), error.status, error.headers)
 
     async def open_stream(self) -> None:
         kind = (b"content-type", b"text/event-stream; charset=utf-8")
@@ -82,8 +83,8 @@ class Reply:
         await self._start(200, (kind, *quick))
 
     async def event(self, data: bytes) -> None:
-        body = b"data: " + data + b"\n\n"
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        """`data` as the stream frames it."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def close_stream(self) -> None:
         await self._send({"type": "http.response.body", "body": b""})

@@ -17,6 +17,7 @@ from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent
 from thinkonce.kv.serving.calls import CallReader
 from thinkonce.kv.serving.detokenise import token_bytes
 from thinkonce.kv.serving.transcript import Piece
+from thinkonce.web.exchange import HttpError, error_body
 
 __all__ = ("ChatDialect", "Dialect", "TextDialect")
 
@@ -45,6 +46,16 @@ class Dialect(ABC):
             "created": int(time.time()),
             "model": model,
         }
+
+    ending: bytes | None = b"[DONE]"
+
+    def frame(self, chunk: bytes) -> bytes:
+        """A chunk as an event of the stream."""
+        return b"data: " + chunk + b"\n\n"
+
+    def failed(self, error: HttpError) -> bytes:
+        """The stream's last chunk, where it breaks off."""
+        return error_body(error)
 
     @abstractmethod
     def begun(self, event: Begun) -> dict[str, Any] | None:

@@ -38,17 +38,21 @@ class Transcript:
         self._held = ""
         self._given = 0  # characters given out
         self._waiting: deque[tuple[int, Token]] = deque()  # where its text begins, the token
-        self.stopped = False
+        self.stop: str | None = None  # the text that was met
 
     def push(self, token: Token) -> Piece:
         """The piece this token releases; `stopped` is true once a stop text was met."""
         self._waiting.append((self._given + len(self._held), token))
         self._held += self._detokeniser.push(token.id)
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            return self._give(min(found))
+            at, self.stop = min(found)
+            return self._give(at)
         return self._give(len(self._held) - self._tail())
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop is not None
 
     def finish(self) -> Piece:
         """What was held back, once it is certain that nothing follows."""
