@@ -48,7 +48,7 @@ LEVELS = (
 )
 # These two stand beside the levels, on the parts named here.
 BESIDE = {
-    "kv": {"errors", "clock", "settings", "request", "web"},
+    "kv": {"errors", "clock", "settings", "request", "units", "web"},
     "testing": set().union(*LEVELS[: LEVELS.index({"engine"})]),
 }
 # Who may stand on `kv`: the command line starts its server and installs its models.

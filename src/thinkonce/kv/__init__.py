@@ -8,3 +8,20 @@ generation/   tokens from the model: generator is the seam, exact reads each pre
               plain reads anew
 prefix/       names of blocks, whose they are, what is in memory, and what goes first
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thinkonce.kv.embedded import Engine
+
+__all__ = ("Engine",)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Engine":
+        from thinkonce.kv.embedded import Engine
+
+        return Engine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

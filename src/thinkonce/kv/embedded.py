@@ -1,0 +1,144 @@
+"""A local model in this process, without a server: attention state reused in the same way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from thinkonce.errors import RequestError
+from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.prefix.owner import NOBODY
+from thinkonce.kv.serving.answer import Ended, Said, Spent, Work, answer
+from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
+from thinkonce.kv.serving.breakpoints import life_asked
+from thinkonce.kv.serving.prompt import chat_tokens
+from thinkonce.kv.weights.model import Model, load
+from thinkonce.settings import Kv
+from thinkonce.units import parse_bytes
+
+__all__ = ("Answer", "Engine", "Usage")
+
+_MOST_TOKENS = 1024  # of an answer to a request that sets no bound
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """In tokens; `cached_tokens` of the prompt's were loaded instead of computed."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`finish_reason`: `stop`, or `length` where `max_tokens` ended it."""
+
+    text: str
+    usage: Usage
+    finish_reason: str
+
+
+class Engine:
+    """A loaded model. Thread-safe: one answer at a time, others wait. A context manager."""
+
+    def __init__(self, model: Model, engine: KvEngine) -> None:
+        """See `open`."""
+        self._model, self._engine = model, engine
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    @classmethod
+    def open(
+        cls, model: str | None = None, *, ram: int | str = "1GiB", disk: str = "", chunk: int = 128
+    ) -> Engine:
+        """`model`: a packaged model's name, a directory, or None for the packaged default.
+
+        `ram`: most bytes of attention state in memory, such as "2GiB". `disk`: a folder that it
+        is written to as well. `chunk`: tokens in a block. Raises ConfigError for what cannot
+        work.
+        """
+        loaded = load(model)
+        kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk)
+        return cls(loaded, open_engine(loaded, kv))
+
+    def chat(self, messages: Sequence[dict[str, Any]], **fields: Any) -> Answer:
+        """One answer. `fields` are those of a chat completion: `max_tokens`, `temperature`,
+        `seed`, `stop`, `tools`, `kv_cache`, ... Raises RequestError naming the one that is wrong.
+        """
+        with self._lock:
+            events = list(self._events(messages, fields))
+        spent = next(event for event in events if isinstance(event, Spent))
+        ended = next(event for event in events if isinstance(event, Ended))
+        text = "".join(event.piece.text for event in events if isinstance(event, Said))
+        usage = Usage(spent.prompt_tokens, spent.completion_tokens, spent.cached_tokens)
+        return Answer(text, usage, ended.reason)
+
+    def stream(self, messages: Sequence[dict[str, Any]], **fields: Any) -> Iterator[str]:
+        """The answer's text as it is made. The engine is taken until the iterator is exhausted
+        or closed: ask for nothing else from the same thread meanwhile.
+        """
+        with self._lock:
+            for event in self._events(messages, fields):
+                if isinstance(event, Said):
+                    yield event.piece.text
+
+    def stats(self) -> dict[str, Any]:
+        """What `GET /kv/stats` of the model server tells."""
+        return self._engine.stats()
+
+    def close(self) -> None:
+        """Write what is still to be written. Idempotent; nothing can be asked afterwards."""
+        with self._lock:
+            self._is_closed = True
+            self._engine.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _events(self, messages: Sequence[dict[str, Any]], fields: dict[str, Any]) -> Iterator[Any]:
+        if self._is_closed:
+            raise RuntimeError("this engine is closed")
+        body = msgspec.json.encode({**fields, "messages": list(messages)})
+        ask = read_chat(body, self._defaults())
+        if ask.stream or ask.choices > 1:
+            raise RequestError("stream or n", True, "neither; call `stream`, or ask again")
+        yield from answer(
+            self._engine.generator, self._model.tokenizer, self._work(ask), lambda: False
+        )
+
+    def _work(self, ask: ChatAsk) -> Work:
+        tokens = chat_tokens(self._model.tokenizer, ask)
+        room = self._model.context_tokens - len(tokens)
+        bound = ask.asked_tokens or min(_MOST_TOKENS, room)
+        if bound > room or room < 1:
+            accepts = f"what fits a context of {self._model.context_tokens} with the answer"
+            raise RequestError("messages", f"{len(tokens)} tokens", accepts)
+        self._engine.check(len(tokens) + bound)
+        said, sampling = ask.attention, ask.sampling(self._defaults(), bound)
+        owner = said.owner(NOBODY, ask.prompt_cache_key)
+        terms = said.terms(life_asked(ask.messages, ask.tools))
+        return Work((tokens,), 1, sampling, ask.stops, owner, terms)
+
+    def _defaults(self) -> Defaults:
+        model = self._model
+        return Defaults(
+            temperature=model.temperature,
+            top_p=model.top_p,
+            top_k=model.top_k,
+            max_tokens=_MOST_TOKENS,
+            vocabulary=model.vocabulary,
+        )

@@ -1,0 +1,45 @@
+"""A model in this process: `thinkonce.kv.Engine`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thinkonce.errors import ConfigError, RequestError
+from thinkonce.kv import Engine
+
+ASK: Any = [{"role": "user", "content": "The quick brown fox jumps over the lazy dog. " * 12}]
+GREEDY: Any = {"max_tokens": 12, "temperature": 0}
+
+
+def test_a_beginning_is_read_once_and_found_after_a_restart(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    where = {"ram": "64MiB", "disk": str(tmp_path / "kv"), "chunk": 64}
+    with Engine.open(str(model_folder), **where) as engine:  # type: ignore[arg-type]
+        first, second = (engine.chat(ASK, **GREEDY) for _ in range(2))
+        assert first.usage.cached_tokens == 0 < second.usage.cached_tokens
+        assert "".join(engine.stream(ASK, **GREEDY)) == first.text == second.text
+        assert first.usage.completion_tokens == 12
+        assert first.finish_reason == "length"
+    with Engine.open(str(model_folder), **where) as again:  # type: ignore[arg-type]
+        third = again.chat(ASK, **GREEDY)
+        assert third.text == first.text
+        assert third.usage.cached_tokens == second.usage.cached_tokens
+        assert again.stats()["disk"]["tokens_loaded"] > 0
+
+
+def test_what_cannot_work_is_named(model_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="ram"):
+        Engine.open(str(model_folder), ram="much")
+    with Engine.open(str(model_folder)) as engine:
+        with pytest.raises(RequestError, match="context of 2048"):
+            engine.chat(ASK, max_tokens=2048)
+        with pytest.raises(RequestError, match=r"kv_cache\.lifetime"):
+            engine.chat(ASK, kv_cache={"lifetime": 1})
+        with pytest.raises(RequestError, match="call `stream`"):
+            engine.chat(ASK, n=2)
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.chat(ASK)
