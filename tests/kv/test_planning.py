@@ -17,6 +17,7 @@ from thinkonce.kv.planning.replay import PLANNED, replayed
 from thinkonce.kv.planning.trace import Asked, Trace, read_trace
 from thinkonce.kv.prefix.eviction import LeafLru
 from thinkonce.kv.prefix.policies.forward_decay import ForwardDecay
+from thinkonce.kv.prefix.policies.guarded import ALLOWANCE
 
 SIZE = 10
 
@@ -71,6 +72,29 @@ def test_no_policy_loads_more_than_what_was_read_before(asked: list[str], room: 
     for policy in PLANNED:
         assert replayed(trace(*asked), policy, room).hit_ratio <= most / tokens
         assert replayed(trace(*asked), policy, 10_000).hit_ratio == most / tokens
+
+
+def loaded(asked: list[str], policy: str, room: int) -> float:
+    """In blocks."""
+    tokens = sum(SIZE * len(prompt) + 1 for prompt in asked)
+    return replayed(trace(*asked), policy, room).hit_ratio * tokens / SIZE
+
+
+def test_the_guard_lets_go_of_what_was_popular_once() -> None:
+    asked = ["ABCDEFGH"] * 1000 + [*"abcdefghij"] * 100
+    lru, decay, guarded = (loaded(asked, name, 10) for name in ("lru", "forward_decay", "guarded"))
+    assert decay < lru - 500
+    assert guarded >= lru - ALLOWANCE * sum(map(len, asked)) - 2 * 10 - 8
+
+
+@given(prompts, st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(1, 12))
+@settings(max_examples=60)
+def test_guarded_is_behind_lru_by_no_more_than_it_says(
+    asked: list[str], times: list[int], room: int
+) -> None:
+    asked = [prompt for often in times for prompt in asked * often]
+    behind = loaded(asked, "lru", room) - loaded(asked, "guarded", room)
+    assert behind <= ALLOWANCE * sum(map(len, asked)) + 2 * room + 5 + 1e-6
 
 
 @given(st.lists(st.floats(0, 5000), min_size=1, max_size=30).map(sorted))

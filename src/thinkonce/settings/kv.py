@@ -8,7 +8,7 @@ from thinkonce.settings.section import MIB, YES_NO, Section, about, size
 
 __all__ = ("Kv", "KvPolicy")
 
-KvPolicy = Literal["lru", "forward_decay"]
+KvPolicy = Literal["lru", "forward_decay", "guarded"]
 
 
 class Kv(Section, frozen=True):
@@ -36,8 +36,9 @@ class Kv(Section, frozen=True):
         KvPolicy,
         about(
             "What goes first. lru: what was not used for the longest. forward_decay: as that, but "
-            "what was used often stays longer; `thinkonce plan --kv` compares them.",
-            "lru or forward_decay",
+            "what was used often stays longer. guarded: as that, until lru would have loaded "
+            "more. `thinkonce plan --kv` compares them.",
+            "lru, forward_decay or guarded",
             fixed=True,
         ),
     ] = "lru"

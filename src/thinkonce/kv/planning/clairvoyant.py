@@ -27,6 +27,10 @@ class Clairvoyant:
             for id in ids:
                 self._uses.setdefault(id, deque()).append(number)
 
+    @property
+    def turns(self) -> int:
+        return 0
+
     def touch(self, path: Sequence[Ranked], now: float) -> None:
         self._now += 1
         for block in path:

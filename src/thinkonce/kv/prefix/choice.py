@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from thinkonce.kv.prefix.eviction import LeafLru, TreePolicy
 from thinkonce.kv.prefix.policies.forward_decay import ForwardDecay
+from thinkonce.kv.prefix.policies.guarded import Guarded
 
 __all__ = ("POLICIES", "policy_of")
 
@@ -17,6 +18,7 @@ POLICIES: Mapping[str, Callable[[int], TreePolicy]] = MappingProxyType(
     {
         LeafLru.name: lambda blocks: LeafLru(),
         ForwardDecay.name: lambda blocks: ForwardDecay((1 + GHOSTS) * blocks),
+        Guarded.name: lambda blocks: Guarded(blocks, (1 + GHOSTS) * blocks),
     }
 )
 

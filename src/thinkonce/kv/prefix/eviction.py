@@ -31,6 +31,11 @@ class TreePolicy(Protocol):
 
     name: ClassVar[str]
 
+    @property
+    def turns(self) -> int:
+        """Counts up when keys may have fallen: the index then asks for those of all leaves."""
+        ...
+
     def touch(self, path: Sequence[Ranked], now: float) -> None:
         """A request used `path`, from the root on; `now` in seconds of a monotonic clock."""
         ...
@@ -47,6 +52,10 @@ class LeafLru:
     """
 
     name: ClassVar[str] = "lru"
+
+    @property
+    def turns(self) -> int:
+        return 0
 
     def touch(self, path: Sequence[Ranked], now: float) -> None:
         for block in path:

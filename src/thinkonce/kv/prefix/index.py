@@ -103,6 +103,7 @@ class PrefixIndex(Generic[State]):
         self._nodes: dict[bytes, Node[State]] = {}
         self._rows: list[tuple[tuple[float, ...], int, Node[State]]] = []
         self._serials = count()  # of equal keys the first row decides; nodes have no order
+        self._turns = self._policy.turns
         self._bytes = self._pinned_bytes = 0
         self._added = self._evicted = self._refused = self._collisions = 0
         self._expired = self._purged = 0
@@ -230,6 +231,9 @@ class PrefixIndex(Generic[State]):
                     self._forget(node)
                 else:
                     self._list_leaf(node)
+            if self._policy.turns != self._turns:
+                self._turns = self._policy.turns
+                self._list_anew()
 
     # -- under the lock ------------------------------------------------------------------------
 
@@ -332,9 +336,12 @@ class PrefixIndex(Generic[State]):
             return
         heappush(self._rows, (self._key(node), next(self._serials), node))
         if len(self._rows) > 4 * len(self._nodes) + _SPARE_ROWS:
-            leaves = [node for node in self._nodes.values() if node.evictable]
-            self._rows = [(self._key(n), next(self._serials), n) for n in leaves]
-            heapify(self._rows)
+            self._list_anew()
+
+    def _list_anew(self) -> None:
+        leaves = [node for node in self._nodes.values() if node.evictable]
+        self._rows = [(self._key(n), next(self._serials), n) for n in leaves]
+        heapify(self._rows)
 
 
 class Hold(Generic[State]):

@@ -33,6 +33,10 @@ class ForwardDecay:
         self._most, self._half_life = most, half_life
         self._known: OrderedDict[bytes, float] = OrderedDict()  # unused for longest first
 
+    @property
+    def turns(self) -> int:
+        return 0
+
     def touch(self, path: Sequence[Ranked], now: float) -> None:
         for block in path:
             block.rank = self._known[block.id] = self._counted(block.id, now)
