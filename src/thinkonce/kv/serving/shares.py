@@ -13,7 +13,7 @@ from collections.abc import Collection
 __all__ = ("MADE_WORK", "Shares")
 
 # A token of an answer takes a forward pass of its own, a prompt's come many in one: on a CPU one
-# takes as long as so many of those (measured; see the log).
+# takes as long as several of those; so many is an estimate, not a measurement.
 MADE_WORK = 6
 
 # Tenants that are gone are remembered only while they are ahead, and the furthest ahead longest.
