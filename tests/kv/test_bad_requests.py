@@ -194,7 +194,7 @@ def test_an_unknown_path_is_404_and_a_wrong_method_405(served: Served) -> None:
     assert send(served, "GET", "/v1/models/other").error["code"] == "model_not_found"
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses", "/kv/preload", "/kv/explain"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses", "/kv/preload"])
 def test_what_is_not_built_yet_says_so(served: Served, path: str) -> None:
     answer = send(served, "POST", path, b"{}")
     assert answer.status == 501

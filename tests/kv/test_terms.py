@@ -9,6 +9,7 @@ import pytest
 from thinkonce.clock import Clock
 from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.blocks import Block, blocks_of
+from thinkonce.kv.prefix.causes import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.terms import USUAL, Priority, Terms
@@ -47,7 +48,8 @@ def use(
 
 def test_what_nobody_used_for_its_life_is_not_found_and_takes_no_room() -> None:
     clock = Hands()
-    index: PrefixIndex[None] = PrefixIndex(100, clock=clock.clock)
+    ghosts = Ghosts(clock=clock.clock)
+    index: PrefixIndex[None] = PrefixIndex(100, clock=clock.clock, ghosts=ghosts)
     use(index, path(1, 2, 3), FIVE)
     clock.now = 299.0
     assert use(index, path(1, 2), FIVE) == 2
@@ -57,6 +59,10 @@ def test_what_nobody_used_for_its_life_is_not_found_and_takes_no_room() -> None:
     assert use(index, path(1, 2), FIVE) == 0
     assert index.stats().expired == 3
     assert index.stats().evicted == 0
+    clock.now = 609.0
+    assert [ghosts.find(block.id) for block in path(1, 2, 3)] == [("expired", 10.0)] * 2 + [
+        ("expired", 299.0)
+    ]
 
 
 def test_the_longest_life_that_anybody_asked_for_counts() -> None:

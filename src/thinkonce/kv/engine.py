@@ -18,10 +18,12 @@ from thinkonce.kv.generation.generator import Generator
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.rates import Rate
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
+from thinkonce.kv.prefix.causes import Explained, Ghosts
 from thinkonce.kv.prefix.choice import policy_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
+from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 
@@ -68,6 +70,12 @@ class KvEngine:
             return lambda: 0
         each = [self.exact.known(prompt, owner) for prompt in prompts]
         return lambda: sum(known() for known in each)
+
+    def explain(self, prompt: Sequence[int], owner: Owner, terms: Terms) -> Explained:
+        """What of the prompt would be loaded now, and why not more. Any thread may call it."""
+        if self.exact is None:
+            return Explained(len(prompt), 0, 0, "bypass")
+        return self.exact.explain(prompt, owner, terms)
 
     def most_tokens(self) -> int | None:
         """The longest prompt and answer together that memory can hold; None: no bound known."""
@@ -165,7 +173,8 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
         return KvEngine(PlainGenerator(model.network, model.end_ids), why=why)
     _check_budget(model, kv)
     fitting = kv.memory // (shape_of(model.network).bytes_a_token * kv.chunk)
-    index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy_of(kv.policy, fitting))
+    policy = policy_of(kv.policy, fitting)
+    index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, ghosts=Ghosts())
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk).digest()
     disk, key = _opened_disk(kv, fingerprint)
     purges = Purges(Path(kv.store).expanduser() / "purges.json" if kv.store else None)

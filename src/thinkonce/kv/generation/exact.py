@@ -27,6 +27,7 @@ from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.slabs import Slabs
 from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.prefix.blocks import Block, blocks_of
+from thinkonce.kv.prefix.causes import Cause, Explained
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.purges import Purges
@@ -142,6 +143,41 @@ class ExactGenerator:
         named = self._purges.era_of(owner)
         blocks = list(blocks_of(prompt[:usable], size, self.fingerprint, named))
         return lambda: kept.known(blocks) * size
+
+    def explain(
+        self, prompt: Sequence[int], owner: Owner = NOBODY, terms: Terms = USUAL
+    ) -> Explained:
+        """What of the prompt would be loaded now, and why not more; from any thread."""
+        if self._kept is None or not terms.reads:
+            return Explained(len(prompt), 0, 0, "bypass")
+        size, owner = self.chunk_tokens, self._purges.era_of(owner)
+        most = (len(prompt) - 1) // size
+        blocks = list(blocks_of(prompt[: most * size], size, self.fingerprint, owner))
+        memory = self._kept.known(blocks)
+        below = self._below.known(blocks[memory:]) if self._below is not None else 0
+        cause: Cause = "tail_not_stored" if most else "too_short"
+        ago = None
+        if below and self.rates.load_is_slower:
+            below, cause = 0, "slower_than_recompute"
+        elif memory + below < most:
+            end = (memory + below + 1) * size
+            cause, ago = self._gone(prompt[:end], blocks[memory + below], owner)
+        return Explained(len(prompt), memory * size, below * size, cause, ago)
+
+    def _gone(
+        self, beginning: Sequence[int], block: Block, owner: Owner
+    ) -> tuple[Cause, float | None]:
+        """What took `block`, the last one of `beginning`, and how many seconds ago."""
+        ghosts = self._kept.ghosts if self._kept is not None else None
+        if ghosts is None:
+            return "never_seen", None
+        if found := ghosts.find(block.id):
+            return found
+        if before := ghosts.before_purge(owner):
+            *_, last = blocks_of(beginning, self.chunk_tokens, self.fingerprint, before)
+            if found := ghosts.find(last.id):
+                return found
+        return "never_seen", None
 
     def _decoded(
         self,

@@ -32,11 +32,16 @@ class Rates:
         self.prefill, self.load = Rate(), Rate()
         self._turned_down = 0
 
+    @property
+    def load_is_slower(self) -> bool:
+        """As far as it was measured."""
+        return bool(self.prefill.count) and self.load.a_token >= self.prefill.a_token
+
     def load_is_sooner(self) -> bool:
         """True as well while one of the two was never measured, and now and then where it was
         not: what is never loaded is never measured again, and one load may have met a slow disk.
         """
-        if not self.prefill.count or self.load.a_token < self.prefill.a_token:
+        if not self.load_is_slower:
             return True
         self._turned_down += 1
         return self._turned_down % _TRY_AGAIN == 0

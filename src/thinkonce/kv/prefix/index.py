@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.causes import Ghosts, GoneBy
 from thinkonce.kv.prefix.eviction import LeafLru, TreePolicy
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, WEIGHTS, Terms
@@ -93,12 +94,19 @@ class IndexStats:
 
 
 class PrefixIndex(Generic[State]):
-    """Holds the state of prefixes within `max_bytes`. All methods are thread-safe."""
+    """Holds the state of prefixes within `max_bytes`. All methods are thread-safe.
+
+    `ghosts` is told of every block that leaves.
+    """
 
     def __init__(
-        self, max_bytes: int, policy: TreePolicy | None = None, clock: Clock = SYSTEM
+        self,
+        max_bytes: int,
+        policy: TreePolicy | None = None,
+        clock: Clock = SYSTEM,
+        ghosts: Ghosts | None = None,
     ) -> None:
-        self._max_bytes, self._clock = max_bytes, clock
+        self._max_bytes, self._clock, self.ghosts = max_bytes, clock, ghosts
         self._policy = policy or LeafLru()
         self._nodes: dict[bytes, Node[State]] = {}
         self._rows: list[tuple[tuple[float, ...], int, Node[State]]] = []
@@ -133,6 +141,7 @@ class PrefixIndex(Generic[State]):
         """How many of `blocks`, from the first on, are here now. Pins and counts nothing."""
         found = 0
         with self._lock:
+            self._expire()
             for block in blocks:
                 node = self._nodes.get(block.id)
                 if node is None or node.doomed or node.block != block:
@@ -150,7 +159,7 @@ class PrefixIndex(Generic[State]):
                 self._max_bytes = max_bytes
                 while self._bytes > max(max_bytes, self._pinned_bytes):
                     self._evicted += 1
-                    self._forget(self._next_leaf())
+                    self._forget(self._next_leaf(), "evicted")
             return fits
 
     def purge(self, gone: Callable[[Owner], bool]) -> list[bytes]:
@@ -163,7 +172,7 @@ class PrefixIndex(Generic[State]):
                 node.doomed = True
                 self._purged += 1
                 if node.evictable:
-                    self._forget(node)
+                    self._forget(node, "purged")
             return [node.id for node in chosen]
 
     def stats(self) -> IndexStats:
@@ -228,7 +237,7 @@ class PrefixIndex(Generic[State]):
                 if not node.pins:
                     self._pinned_bytes -= node.size
                 if node.doomed and node.evictable:
-                    self._forget(node)
+                    self._forget(node, "purged")
                 else:
                     self._list_leaf(node)
             if self._policy.turns != self._turns:
@@ -279,7 +288,7 @@ class PrefixIndex(Generic[State]):
             # What is pinned or has children is listed anew when it is released, or outlived.
             if is_there and node.expires_at == at and node.evictable:
                 self._expired += 1
-                self._forget(node)
+                self._forget(node, "expired")
 
     def _add(
         self,
@@ -306,7 +315,7 @@ class PrefixIndex(Generic[State]):
             return False
         while self._bytes + size > self._max_bytes:
             self._evicted += 1
-            self._forget(self._next_leaf())
+            self._forget(self._next_leaf(), "evicted")
         return True
 
     def _next_leaf(self) -> Node[State]:
@@ -321,8 +330,10 @@ class PrefixIndex(Generic[State]):
     def _key(self, node: Node[State]) -> tuple[float, ...]:
         return (node.weight, *self._policy.key(node))
 
-    def _forget(self, node: Node[State]) -> None:
+    def _forget(self, node: Node[State], cause: GoneBy) -> None:
         del self._nodes[node.block.id]
+        if self.ghosts is not None:
+            self.ghosts.add(node.block.id, node.owner, cause)
         self._bytes -= node.size
         if node.weight > WEIGHTS["medium"]:
             self._raised[node.owner.tenant] -= node.size

@@ -21,6 +21,7 @@ from thinkonce.kv.serving.answer import Work, answer
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
 from thinkonce.kv.serving.breakpoints import life_asked
 from thinkonce.kv.serving.delivery import deliver
+from thinkonce.kv.serving.explain import asks_text, explained
 from thinkonce.kv.serving.http import Reply, read_body
 from thinkonce.kv.serving.limits import change_limits
 from thinkonce.kv.serving.line import Demand
@@ -41,7 +42,7 @@ _access = logging.getLogger("thinkonce.kv.access")
 
 _NOT_YET = (
     *("/embeddings", "/responses", "/openapi.json", "/dashboard"),
-    *("/kv/preload", "/kv/explain"),
+    "/kv/preload",
 )
 
 
@@ -140,6 +141,12 @@ class ModelApp:
             authorise(scope, self._owners.secret)
             body = await read_body(scope, receive, self._limits.max_body_bytes)
             await self._purge(body, reply)
+        elif path == "/kv/explain":
+            _allow(method, "POST")
+            authorise(scope, self._owners.secret)
+            owner = self._owners.of(scope)
+            body = await read_body(scope, receive, self._limits.max_body_bytes)
+            await self._explain(body, owner, reply)
         elif path == "/kv/limits":
             _allow(method, "POST")
             authorise(scope, self._owners.secret)
@@ -247,6 +254,24 @@ class ModelApp:
             raise HttpError(500, message, code="not_written") from error
         _logger.info("attention state was purged: %d blocks in memory", gone)
         await reply.json(msgspec.json.encode({"purged": gone}))
+
+    async def _explain(self, body: bytes, owner: Owner, reply: Reply) -> None:
+        """Of a body as `chat/completions` takes it, or `completions` where it has a `prompt`."""
+        ask: ChatAsk | TextAsk
+        tokenizer, vocabulary = self._model.tokenizer, self._model.vocabulary
+        if await self._off_loop(asks_text, body):
+            ask = text = await self._off_loop(read_text, body, self._defaults)
+            prompts = [
+                await self._off_loop(text_tokens, tokenizer, each, vocabulary)
+                for each in text.prompts
+            ]
+        else:
+            ask = await self._off_loop(read_chat, body, self._defaults)
+            prompts = [await self._off_loop(chat_tokens, tokenizer, ask)]
+        self._check_model(ask.model)
+        work = _of(owner, ask, self._work(ask, prompts, "prompt"))
+        told = await self._off_loop(explained, self._engine, work)
+        await reply.json(msgspec.json.encode(told))
 
     def _echoes(self, ask: TextAsk) -> list[str]:
         """What to repeat before each choice."""
