@@ -100,6 +100,13 @@ def test_only_callers_on_this_machine_may_look(served: Served, path_header: str)
     assert answer.status_code == 403
 
 
+def test_a_body_of_messages_is_refused_rather_than_read_as_another(served: Served) -> None:
+    body = {"system": "Be brief.", "max_tokens": 8, "messages": [{"role": "user", "content": "a"}]}
+    answer = httpx.post(f"{served.url}/kv/explain", json=body)
+    assert answer.status_code == 400
+    assert "bodies of `messages` are not explained" in answer.json()["error"]["message"]
+
+
 def test_ghosts_are_bounded() -> None:
     ghosts = Ghosts(most=2)
     for name in (b"a", b"b", b"c"):
