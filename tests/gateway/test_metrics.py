@@ -54,7 +54,8 @@ def compare(gateway: Running) -> None:
 
 def documented() -> Rows:
     rows: Rows = {}
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
+    of_gateway = PAGE.read_text(encoding="utf-8").partition("\n## The model server\n")[0]
+    for line in of_gateway.splitlines():
         if line.startswith(f"| `{PREFIX}"):
             name, kind, labels = (cell.strip() for cell in line.split("|")[1:4])
             named = tuple(label.strip(" `") for label in labels.split(",") if label)
