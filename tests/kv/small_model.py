@@ -16,7 +16,8 @@ from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
 from thinkonce.kv.generation.generator import Generator, Sampling, Steps, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
-from thinkonce.kv.serving.app import ModelApp, ModelLimits
+from thinkonce.kv.serving.app import ModelApp
+from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.server import ModelServer

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from small_model import Serve, Served
 
-from thinkonce.kv.serving.app import ModelLimits
+from thinkonce.kv.serving.intake import ModelLimits
 
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
 JSON = {"content-type": "application/json"}

@@ -12,7 +12,7 @@ import torch
 from openai import APIStatusError, BadRequestError, OpenAI
 from small_model import END, Serve, Served, client_of, make_tokenizer
 
-from thinkonce.kv.serving.app import ModelLimits
+from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.weights.model import Model
 from thinkonce.kv.weights.packaged import MODELS
 

@@ -11,7 +11,8 @@ import torch
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
-from thinkonce.kv.serving.app import ModelApp, ModelLimits
+from thinkonce.kv.serving.app import ModelApp
+from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model, load
