@@ -176,6 +176,25 @@ async def test_requests_that_wait_are_bounded_and_all_are_answered(
     assert await answers_behind_a_slow_one(stage, count) == count + 2
 
 
+async def test_what_waits_stays_bounded_while_requests_before_it_read_their_bodies(
+    stage: Stage,
+) -> None:
+    gateway = await stage.gateway()
+    held: list[int] = []
+
+    async def looked(seen: Seen, out: Out) -> None:
+        held.append(len(connections(gateway)[0]._later))
+        await answer(seen, out)
+
+    stage.upstream.script = looked
+    post = b"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+    async with line(gateway) as client, asyncio.timeout(30):
+        sending = asyncio.create_task(client.send(post * 60_000))
+        await until(lambda: len(held) >= 150)
+        sending.cancel()
+    assert 0 < max(held) < 2**20
+
+
 # -- what becomes a header or a line of the log ------------------------------------------
 
 

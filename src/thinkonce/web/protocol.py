@@ -14,6 +14,7 @@ from ipaddress import IPv6Address
 from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from thinkonce.web.at_once import CYCLE
@@ -59,6 +60,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # what came of it: of all bytes, of content, and as the timer saw it last.
     _began = 0.0
     _came = _content = _seen = 0
+    _reading: _Reading
     _later = b""  # came behind as many requests as may wait
     _bare = 0  # bytes of its body's framing since the last of its content
     _request_timer: Any = None
@@ -74,6 +76,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = self._reading = _Reading(transport)
         self.timeout_keep_alive = cast(Any, self.edge.limits.idle_timeout)
         self._peer = _peer_of(self.client)
         if refusal := self.edge.enter(self._peer):
@@ -115,14 +118,14 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._later or len(self.pipeline) >= MOST_PIPELINED:
             self._later += data
-            self.flow.pause_reading()
+            self._reading.hold()
             return
         while data := self._without_body(data):
             self._feed(data[:SLICE])
             data, self.rest = self.rest + data[SLICE:], b""
             if data and len(self.pipeline) >= MOST_PIPELINED:
                 self._later = data
-                self.flow.pause_reading()
+                self._reading.hold()
                 break
         if not self._between or (self.cycle is None or self.cycle.response_complete):
             self._await_rest()
@@ -131,16 +134,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._later:
-            self.flow.pause_reading()
-            if len(self.pipeline) < MOST_PIPELINED // 2:
-                self.loop.call_soon(self._go_on)
+        if self._later and len(self.pipeline) < MOST_PIPELINED // 2:
+            self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Read what came behind requests that are answered by now."""
         data, self._later = self._later, b""
         if data and not self.transport.is_closing():
-            self.flow.resume_reading()
+            self._reading.let_go()
             self.data_received(data)
 
     def _feed(self, data: bytes) -> None:
@@ -307,6 +308,24 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self.edge.ended["write"] += 1
             self.transport.abort()
+
+
+class _Reading(FlowControl):
+    """Stays paused while it is held, though every request that is answered resumes it."""
+
+    _held = False
+
+    def hold(self) -> None:
+        self._held = True
+        self.pause_reading()
+
+    def let_go(self) -> None:
+        self._held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not self._held:
+            super().resume_reading()
 
 
 class _Unread(list[tuple[bytes, bytes]]):
