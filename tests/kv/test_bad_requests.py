@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,6 +53,7 @@ def post(served: Served, **fields: Any) -> Answered:
 
 WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"messages": []}, "messages"),
+    ({"stop": "a" * 1025}, "stop"),
     ({"messages": "hi"}, "messages"),
     ({"messages": None}, "messages"),
     ({"messages": ["hi"]}, "messages[0]"),
@@ -160,6 +163,61 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(serve: Serve) -> N
     connection.request("POST", "/v1/completions", sent_in_pieces, JSON, encode_chunked=True)
     assert connection.getresponse().status == 413
     connection.close()
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "messages"])
+def test_a_text_of_megabytes_is_refused_before_it_is_tokenised(served: Served, path: str) -> None:
+    said = {"prompt": "a" * 4_000_000} if path == "completions" else {}
+    asked = {"messages": [{"role": "user", "content": "<|im_end|>" * 400_000}], **said}
+    answer = send(served, "POST", f"/v1/{path}", json.dumps({**asked, "max_tokens": 1}).encode())
+    assert answer.status == 400
+    assert b"characters" in answer.body
+
+
+DEEP = '{"a":' * 800 + "1" + "}" * 800
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": DEEP}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f'"messages": [{{"role": "user", "content": "x", "name": {DEEP}}}]',
+        f'"messages": [{{"role": "user", "content": "x"}}], "chat_template_kwargs": {DEEP}',
+        f'"messages": [{{"role": "assistant", "tool_calls": [{json.dumps(CALL)}]}}]',
+        f'"messages": [{{"role": "user", "content": "x"}}], "n": {DEEP}',
+    ],
+    ids=["name", "variables", "arguments", "wrong"],
+)
+def test_values_in_hundreds_of_others_are_refused(served: Served, fields: str) -> None:
+    answer = send(served, "POST", "/v1/chat/completions", f'{{{fields}, "max_tokens": 1}}'.encode())
+    assert answer.status == 400
+
+
+def test_a_temperature_that_logits_cannot_be_divided_by_is_none(served: Served) -> None:
+    texts = {
+        json.loads(post(served, temperature=heat, max_tokens=8).body)["choices"][0]["message"][
+            "content"
+        ]
+        for heat in (0, 5e-324, 1e-40)
+    }
+    assert len(texts) == 1
+
+
+def test_bodies_on_their_way_are_bounded_together(serve: Serve) -> None:
+    served = serve(limits=ModelLimits(max_body_bytes=4000, max_reading_bytes=2000))
+    body = json.dumps({**GOOD, "user": "u" * 1500}).encode()
+    address = urlsplit(served.url)
+    with socket.create_connection((address.hostname, address.port or 80)) as slow:
+        head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        slow.sendall(head.encode() + body[:-1])
+        deadline = time.monotonic() + 10
+        while (answer := send(served, "POST", "/v1/chat/completions", body)).status == 200:
+            assert time.monotonic() < deadline, "the body on its way was never counted"
+        assert (answer.status, answer.error["code"]) == (503, "server_busy")
+        assert post(served).status == 200, "a small one has room"
+        slow.sendall(body[-1:])
+        assert slow.recv(100).startswith(b"HTTP/1.1 400 "), "completions need a prompt"
+    assert send(served, "POST", "/v1/chat/completions", body).status == 200
 
 
 @pytest.mark.parametrize(

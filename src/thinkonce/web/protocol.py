@@ -124,9 +124,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._feed(data[:SLICE])
             data, self.rest = self.rest + data[SLICE:], b""
             if data and len(self.pipeline) >= MOST_PIPELINED:
-                self._later = data
+                self._later, data = data, b""
                 self._reading.hold()
-                break
         if not self._between or (self.cycle is None or self.cycle.response_complete):
             self._await_rest()
         else:

@@ -9,6 +9,10 @@ from thinkonce.kv.generation.generator import Sampling
 __all__ = ("Sampler",)
 
 
+LEAST_TEMPERATURE = 1e-5
+"""Below it the likeliest token is taken: logits divided by less are no numbers any more."""
+
+
 class Sampler:
     """The choice of every token of one answer; it remembers what it chose, for the penalties.
 
@@ -26,7 +30,7 @@ class Sampler:
     def choose(self, logits: torch.Tensor) -> int:
         """The next token's id. `logits` is one fp32 row over the vocabulary, left unchanged."""
         row = self._adjusted(logits)
-        if self._sampling.temperature == 0:
+        if self._sampling.temperature < LEAST_TEMPERATURE:
             token = int(row.argmax())
         else:
             token = self._drawn(row / self._sampling.temperature)

@@ -26,6 +26,7 @@ from thinkonce.kv.serving.prompt import called_tools
 from thinkonce.kv.serving.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model
+from thinkonce.web.bodies import Bodies
 from thinkonce.web.exchange import OVERSIZED, ClientGone, HttpError, Receive, Scope, Send
 
 __all__ = ("ModelApp",)
@@ -39,7 +40,8 @@ _NOT_YET = (
 )
 
 
-_Handler = Callable[[bytes, Owner, Receive, Reply], Awaitable[None]]
+_Read = Callable[[bytes, Owner], Awaitable[tuple[Any, Work]]]
+_Tell = Callable[[Any, Work, Receive, Reply], Awaitable[None]]
 
 
 class ModelApp:
@@ -68,10 +70,11 @@ class ModelApp:
         self._desk = Desk(
             engine, scheduler, self._intake, self._owners, self._limits.max_body_bytes
         )
-        self._posts: dict[str, _Handler] = {
-            "/chat/completions": self._chat,
-            "/completions": self._text,
-            "/messages": self._messages,
+        self._bodies = Bodies(self._limits.max_reading_bytes)
+        self._posts: dict[str, tuple[_Read, _Tell]] = {
+            "/chat/completions": (self._intake.chat, self._chat),
+            "/completions": (self._intake.text, self._text),
+            "/messages": (self._intake.messages, self._messages),
         }
 
     def close(self) -> None:
@@ -107,11 +110,10 @@ class ModelApp:
         if oversized := scope["state"].get(OVERSIZED):
             raise oversized()
         method, path = scope["method"], scope["path"].removeprefix("/v1") or "/"
-        if handler := self._posts.get(path):
+        if found := self._posts.get(path):
             _allow(method, "POST")
-            owner = self._owners.of(scope)
-            body = await read_body(scope, receive, self._limits.max_body_bytes)
-            await handler(body, owner, receive, reply)
+            read, tell = found
+            await tell(*await self._read(scope, receive, read), receive, reply)
         elif path in self._desk.methods:
             _allow(method, self._desk.methods[path])
             await self._desk.answer(scope, path, receive, reply)
@@ -124,6 +126,23 @@ class ModelApp:
             page = self._page(path)
             _allow(method, "GET", "HEAD")
             await reply.json(msgspec.json.encode(page), 200 if self._is_well(path) else 503)
+
+    async def _read(self, scope: Scope, receive: Receive, read: _Read) -> tuple[Any, Work]:
+        """What is asked. The body is let go of before the answer begins."""
+        owner = self._owners.of(scope)
+        held = 0
+
+        def count(size: int) -> None:
+            nonlocal held
+            if not self._bodies.take(size, held):
+                raise _no_room()
+            held += size
+
+        try:
+            body = await read_body(scope, receive, self._limits.max_body_bytes, count)
+            return await read(body, owner)
+        finally:
+            self._bodies.give_back(held)
 
     def _metrics(self) -> bytes:
         line = self.scheduler
@@ -157,8 +176,7 @@ class ModelApp:
             "max_model_len": self._model.context_tokens,
         }
 
-    async def _chat(self, body: bytes, owner: Owner, receive: Receive, reply: Reply) -> None:
-        ask, work = await self._intake.chat(body, owner)
+    async def _chat(self, ask: ChatAsk, work: Work, receive: Receive, reply: Reply) -> None:
         dialect = ChatDialect(
             self._model.name,
             self._model.tokenizer,
@@ -168,16 +186,14 @@ class ModelApp:
         )
         await self._answer(ask, work, dialect, receive, reply)
 
-    async def _messages(self, body: bytes, owner: Owner, receive: Receive, reply: Reply) -> None:
-        ask, work = await self._intake.messages(body, owner)
+    async def _messages(self, ask: ChatAsk, work: Work, receive: Receive, reply: Reply) -> None:
         exact = self._engine.exact
         chunk = exact.chunk_tokens if exact is not None and work.terms.keeps else 0
         tools = called_tools(self._model.tokenizer, ask)
         dialect = MessagesDialect(self._model.name, Kept(chunk, work.terms.life), tools)
         await self._answer(ask, work, dialect, receive, reply)
 
-    async def _text(self, body: bytes, owner: Owner, receive: Receive, reply: Reply) -> None:
-        ask, work = await self._intake.text(body, owner)
+    async def _text(self, ask: TextAsk, work: Work, receive: Receive, reply: Reply) -> None:
         dialect = TextDialect(
             self._model.name,
             self._model.tokenizer,
@@ -209,13 +225,18 @@ class ModelApp:
             dialect,
             receive,
             reply,
-            demand=await self._intake.off_loop(self._demand, work),
+            demand=await self._intake.off_loop(work.owner, self._demand, work),
             stream=bool(ask.stream),
         )
 
     def _demand(self, work: Work) -> Demand:
         known = self._engine.known(work.prompts, work.owner) if work.terms.reads else lambda: 0
         return Demand(work.owner.tenant, sum(map(len, work.prompts)), known)
+
+
+def _no_room() -> HttpError:
+    message = "the bodies of requests that are being read take all the room there is for them"
+    return HttpError(503, message, code="server_busy", headers=((b"retry-after", b"1"),))
 
 
 def _allow(method: str, *allowed: str) -> None:

@@ -22,6 +22,8 @@ __all__ = ("ChatAsk", "Defaults", "TextAsk", "read_chat", "read_text")
 # More choices than this would hold the one worker for everybody else.
 _MOST_CHOICES = 16
 _MOST_STOPS = 16
+# Each token of an answer is looked at for how much of each stop text ends it.
+_LONGEST_STOP = 1024
 _OPENAI_TEXT_TOKENS = 16  # what `completions` promises where max_tokens is absent
 
 _Positive = Annotated[int, Meta(ge=1)]
@@ -221,8 +223,11 @@ def _read(body: bytes, kind: type[_AnyAsk], defaults: Defaults) -> _AnyAsk:
 
 
 def _check_shared(ask: _Ask, defaults: Defaults) -> None:
-    if len(ask.stops) > _MOST_STOPS or not all(ask.stops):
-        raise RequestError("stop", ask.stop, f"up to {_MOST_STOPS} texts, none of them empty")
+    if len(ask.stops) > _MOST_STOPS or not all(
+        0 < len(stop) <= _LONGEST_STOP for stop in ask.stops
+    ):
+        accepts = f"up to {_MOST_STOPS} texts of 1 to {_LONGEST_STOP} characters"
+        raise RequestError("stop", ask.stop, accepts)
     controls_in(ask.kv_cache)
     if ask.stream_options is not None and not ask.stream:
         raise RequestError("stream_options", "an object", "nothing where stream is not true")

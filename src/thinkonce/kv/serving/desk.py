@@ -65,10 +65,10 @@ class Desk:
         """Of a body as `chat/completions` takes it, or `completions` where it has a `prompt`."""
         owner = self._owners.of(scope)
         body = await read_body(scope, receive, self._most)
-        is_text = await self._intake.off_loop(asks_text, body)
+        is_text = await self._intake.off_loop(owner, asks_text, body)
         read = self._intake.text if is_text else self._intake.chat
         _, work = await read(body, owner)
-        told = await self._intake.off_loop(explained, self._engine, work)
+        told = await self._intake.off_loop(owner, explained, self._engine, work)
         await reply.json(msgspec.json.encode(told))
 
     async def _limits(self, scope: Scope, receive: Receive, reply: Reply) -> None:

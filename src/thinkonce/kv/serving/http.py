@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 from thinkonce.web.exchange import (
     Header,
@@ -23,15 +24,19 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body.
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, count: Callable[[int], None] | None = None
+) -> bytes:
+    """The whole body; `count` is told the bytes of each part and may raise.
 
     Raises ClientGone, HttpError 413 beyond `limit` bytes, and 415 for a body that says it is not
     plain JSON.
     """
     _check_type(scope)
     declared = header(scope, b"content-length")
-    return await read_whole(receive, limit, declared=declared, state=scope.get("state", {}))
+    return await read_whole(
+        receive, limit, declared=declared, state=scope.get("state", {}), count=count
+    )
 
 
 def _check_type(scope: Scope) -> None:

@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
+from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.prefix.owner import Owner
@@ -15,7 +18,8 @@ from thinkonce.kv.serving.answer import Work
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
 from thinkonce.kv.serving.breakpoints import life_asked
 from thinkonce.kv.serving.messages import read_messages
-from thinkonce.kv.serving.prompt import chat_tokens, text_tokens
+from thinkonce.kv.serving.prompt import chat_tokens, longest_piece, text_tokens
+from thinkonce.kv.serving.turns import Turns
 from thinkonce.kv.weights.model import Model
 from thinkonce.web.exchange import HttpError
 
@@ -24,27 +28,31 @@ __all__ = ("Intake", "ModelLimits")
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """`max_body_bytes` of one request; `default_max_tokens` of an answer that set no bound.
+    """`max_body_bytes` of one request, `max_reading_bytes` of all that are being read;
+    `default_max_tokens` of an answer that set no bound.
 
-    The second keeps a small model that repeats itself from holding the worker until its
+    The last keeps a small model that repeats itself from holding the worker until its
     context is full, which takes minutes on a CPU.
     """
 
     max_body_bytes: int = 8 * 1024 * 1024
+    max_reading_bytes: int = 64 * 1024 * 1024
     default_max_tokens: int = 1024
 
 
 class Intake:
     """Reads the bodies of one model's requests. Belongs to one event loop.
 
-    Templates and tokenising run on a thread of their own, so that a long prompt does not hold up
-    other requests. Methods raise RequestError, and HttpError for another model or a prompt that
-    does not fit.
+    Checks, templates and tokenising run on a thread of their own, so that a long prompt does not
+    hold up the loop; tenants take turns of it. Methods raise RequestError, and HttpError for
+    another model or a prompt that does not fit.
     """
 
     def __init__(self, model: Model, engine: KvEngine, limits: ModelLimits) -> None:
         self.model, self._engine = model, engine
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="thinkonce-tokenise")
+        self._turns = Turns()
+        self._most_characters = model.context_tokens * longest_piece(model.tokenizer)
         self._defaults = Defaults(
             temperature=model.temperature,
             top_p=model.top_p,
@@ -59,37 +67,71 @@ class Intake:
 
     async def chat(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
         """Of `chat/completions`."""
-        ask: ChatAsk = await self.off_loop(read_chat, body, self._defaults)
-        self.check_model(ask.model)
-        tokens = await self.off_loop(chat_tokens, self.model.tokenizer, ask)
-        return ask, _of(owner, ask, self._work(ask, [tokens], "messages"))
+        found: tuple[ChatAsk, Work] = await self.off_loop(owner, self._chat, body, owner)
+        return found
 
     async def messages(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
         """Of Anthropic's `messages`."""
-        ask, life = await self.off_loop(read_messages, body, self._defaults)
-        self.check_model(ask.model)
-        tokens = await self.off_loop(chat_tokens, self.model.tokenizer, ask)
-        return ask, _of(owner, ask, self._work(ask, [tokens], "messages"), life)
+        found: tuple[ChatAsk, Work] = await self.off_loop(owner, self._messages, body, owner)
+        return found
 
     async def text(self, body: bytes, owner: Owner) -> tuple[TextAsk, Work]:
         """Of `completions`."""
-        ask: TextAsk = await self.off_loop(read_text, body, self._defaults)
-        self.check_model(ask.model)
-        tokenizer, vocabulary = self.model.tokenizer, self.model.vocabulary
-        prompts = [
-            await self.off_loop(text_tokens, tokenizer, prompt, vocabulary)
-            for prompt in ask.prompts
-        ]
-        return ask, _of(owner, ask, self._work(ask, prompts, "prompt"))
+        found: tuple[TextAsk, Work] = await self.off_loop(owner, self._text, body, owner)
+        return found
 
     def check_model(self, name: str | None) -> None:
         if name is not None and name.casefold() != self.model.name.casefold():
-            message = f"the model {name!r} does not exist here; this server has {self.model.name}"
+            ours = self.model.name
+            message = f"the model {name[:100]!r} does not exist here; this server has {ours}"
             raise HttpError(404, message, param="model", code="model_not_found")
 
-    async def off_loop(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """On the thread that tokenises."""
-        return await asyncio.get_running_loop().run_in_executor(self._reader, function, *arguments)
+    async def off_loop(self, owner: Owner, function: Callable[..., Any], *arguments: Any) -> Any:
+        """On the thread that tokenises, when it is the turn of `owner`."""
+        loop = asyncio.get_running_loop()
+        async with self._turns.turn(owner.tenant):
+            try:
+                return await loop.run_in_executor(self._reader, function, *arguments)
+            except RecursionError:
+                raise RequestError("body", "a value in too many others", "fewer levels") from None
+
+    # -- on that thread ------------------------------------------------------------------------
+
+    def _chat(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
+        ask = read_chat(body, self._defaults)
+        return self._work_of_chat(ask, owner, life_asked(ask.messages, ask.tools))
+
+    def _messages(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
+        ask, life = read_messages(body, self._defaults)
+        return self._work_of_chat(ask, owner, life)
+
+    def _work_of_chat(self, ask: ChatAsk, owner: Owner, life: float | None) -> tuple[ChatAsk, Work]:
+        """And `ask` without its messages, which need not be held while it is answered."""
+        self.check_model(ask.model)
+        tokens = self._fitting(
+            "messages", chat_tokens, self.model.tokenizer, ask, self._most_characters
+        )
+        work = _of(owner, ask, self._work(ask, [tokens], "messages"), life)
+        return msgspec.structs.replace(ask, messages=[]), work
+
+    def _text(self, body: bytes, owner: Owner) -> tuple[TextAsk, Work]:
+        ask = read_text(body, self._defaults)
+        self.check_model(ask.model)
+        tokenizer, bounds = self.model.tokenizer, (self.model.vocabulary, self._most_characters)
+        prompts = [
+            self._fitting("prompt", text_tokens, tokenizer, each, *bounds) for each in ask.prompts
+        ]
+        return ask, _of(owner, ask, self._work(ask, prompts, "prompt"))
+
+    def _fitting(
+        self, field: str, read: Callable[..., tuple[int, ...]], *arguments: Any
+    ) -> tuple[int, ...]:
+        """The tokens that `read` makes. Raises HttpError for a text that it finds too long."""
+        try:
+            return read(*arguments)
+        except TooLong as wrong:
+            code = "context_length_exceeded"
+            raise HttpError(400, str(wrong), param=field, code=code) from wrong
 
     def _work(self, ask: ChatAsk | TextAsk, prompts: list[tuple[int, ...]], field: str) -> Work:
         """Raises HttpError where the longest prompt and its answer do not fit the context."""
@@ -122,8 +164,6 @@ class Intake:
 
 
 def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work, life: float | None = None) -> Work:
-    """Whose the work is, and on what terms; `life`: what breakpoints asked for, if known."""
+    """Whose the work is, and on what terms; `life`: what breakpoints asked for."""
     said = ask.attention
-    if life is None and isinstance(ask, ChatAsk):
-        life = life_asked(ask.messages, ask.tools)
     return replace(work, owner=said.owner(owner, ask.prompt_cache_key), terms=said.terms(life))

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import inspect
 import re
+from math import inf
 from typing import Any
 
 import msgspec
 from jinja2 import TemplateError
 
 from thinkonce.errors import RequestError
+from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.serving.ask import ChatAsk
 from thinkonce.kv.serving.calls import callable_names
 from thinkonce.kv.serving.veil import Veil
 
-__all__ = ("called_tools", "chat_tokens", "text_tokens")
+__all__ = ("called_tools", "chat_tokens", "longest_piece", "text_tokens")
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
+def longest_piece(tokenizer: Any) -> int:
+    """Characters that one token may stand for, at most."""
+    return max(map(len, tokenizer.get_vocab()))
+
+
+def chat_tokens(tokenizer: Any, ask: ChatAsk, most: float = inf) -> tuple[int, ...]:
     """The prompt the model's own chat template makes of the messages.
 
     Special tokens are the template's: one that a client typed is read as the text it is. Raises
-    RequestError for what the messages or the template do not allow.
+    RequestError for what the messages or the template do not allow, and TooLong for a text of
+    more than `most` characters: to tokenise megabytes takes up to a minute.
     """
     template = _template(tokenizer)
     extra = ask.chat_template_kwargs or {}
@@ -45,6 +53,7 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk) -> tuple[int, ...]:
     except (TemplateError, TypeError, ValueError, KeyError) as refused:
         accepts = f"messages this model's chat template takes ({refused})"
         raise RequestError("messages", f"{len(messages)} messages", accepts) from refused
+    _check_length(veil.typed(text), most)
     return veil.tokens(text)
 
 
@@ -61,8 +70,14 @@ def _tools(ask: ChatAsk) -> list[dict[str, Any]]:
     return [{k: v for k, v in tool.items() if k != "cache_control"} for tool in ask.tools or []]
 
 
-def text_tokens(tokenizer: Any, prompt: str | list[int], vocabulary: int) -> tuple[int, ...]:
-    """The tokens of a plain prompt; an empty one begins where a text begins."""
+def text_tokens(
+    tokenizer: Any, prompt: str | list[int], vocabulary: int, most: float = inf
+) -> tuple[int, ...]:
+    """The tokens of a plain prompt; an empty one begins where a text begins. Raises RequestError,
+    and TooLong for a text of more than `most` characters.
+    """
+    if isinstance(prompt, str):
+        _check_length(prompt, most)
     tokens = prompt if isinstance(prompt, list) else tokenizer(prompt)["input_ids"]
     if any(token >= vocabulary for token in tokens):
         raise RequestError("prompt", max(tokens), f"token ids below {vocabulary}")
@@ -71,6 +86,14 @@ def text_tokens(tokenizer: Any, prompt: str | list[int], vocabulary: int) -> tup
     if not tokens:
         raise RequestError("prompt", prompt, "text; this model has no token to begin one with")
     return tuple(tokens)
+
+
+def _check_length(text: str, most: float) -> None:
+    if len(text) > most:
+        raise TooLong(
+            f"the prompt has {len(text)} characters; more than {most:.0f} never fit this model's "
+            "context, whatever they say"
+        )
 
 
 def _template(tokenizer: Any) -> str:

@@ -19,7 +19,7 @@ from thinkonce.kv.weights.model import Model, load
 from thinkonce.kv.weights.packaged import Progress
 from thinkonce.settings import Kv
 from thinkonce.web.listener import bind
-from thinkonce.web.server import Say, Server, Terms, new_loop, print_line
+from thinkonce.web.server import Say, Server, Terms, let_collector_rest, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
 
 __all__ = ("ModelServer", "run")
@@ -83,6 +83,7 @@ def run(
         deadline=deadline,
     )
     owners = Owners(gateway_secret, engine.owners_key)
+    let_collector_rest()  # it would walk all that torch is, again and again, for one large body
     app = ModelApp(loaded, engine, scheduler, owners=owners, limits=limits, access_log=access_log)
     ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
     engine.close()

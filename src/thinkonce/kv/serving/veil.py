@@ -86,10 +86,14 @@ class Veil:
         if done < len(rendered):
             yield rendered[done:]
 
-    def _restored(self, part: str) -> tuple[int, ...]:
-        text = part
+    def typed(self, rendered: str) -> str:
+        """With what was hidden in its place."""
         for typed, mark in self._mark_of.items():
-            text = text.replace(mark, typed)
+            rendered = rendered.replace(mark, typed)
+        return rendered
+
+    def _restored(self, part: str) -> tuple[int, ...]:
+        text = self.typed(part)
         return self._encode(text, as_text=text != part)
 
     def _encode(self, text: str, *, as_text: bool = False) -> tuple[int, ...]:
