@@ -12,17 +12,21 @@ process and after every restart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from struct import pack
+from struct import pack, unpack
 
 from thinkonce.kv.prefix.fingerprint import digest_of_parts
 from thinkonce.kv.prefix.owner import Owner
 
-__all__ = ("BLOCK_ID_BYTES", "Block", "blocks_of", "first_parent", "packed", "salt_of")
+__all__ = (
+    *("BLOCK_ID_BYTES", "Block", "blocks_of", "first_parent", "named_behind", "packed"),
+    *("renamed", "salt_of", "unpacked"),
+)
 
 BLOCK_ID_BYTES = 16
+_TOKEN_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,28 @@ def packed(tokens: Sequence[int]) -> bytes:
     return pack(f"<{len(tokens)}I", *tokens)
 
 
+def unpacked(held: bytes) -> tuple[int, ...]:
+    return unpack(f"<{len(held) // _TOKEN_BYTES}I", held)
+
+
 def blocks_of(
     tokens: Sequence[int], chunk_tokens: int, fingerprint: bytes, owner: Owner
 ) -> Iterator[Block]:
     """The full chunks of a prompt, in order; what is left behind the last one has no name."""
-    parent, salt = first_parent(fingerprint, owner.tenant), salt_of(owner)
-    for start in range(0, len(tokens) - chunk_tokens + 1, chunk_tokens):
-        held = packed(tokens[start : start + chunk_tokens])
+    held, size = packed(tokens), _TOKEN_BYTES * chunk_tokens
+    starts = range(0, len(held) - size + 1, size)
+    return renamed((held[start : start + size] for start in starts), fingerprint, owner)
+
+
+def renamed(chunks: Iterable[bytes], fingerprint: bytes, owner: Owner) -> Iterator[Block]:
+    """What these packed chunks of one prompt are called under a model and an owner."""
+    return named_behind(first_parent(fingerprint, owner.tenant), chunks, owner)
+
+
+def named_behind(parent: bytes, chunks: Iterable[bytes], owner: Owner) -> Iterator[Block]:
+    """What packed chunks are called that follow a block of this owner."""
+    salt = salt_of(owner)
+    for held in chunks:
         block = Block(_hash(parent + salt + held), parent, held)
         yield block
         parent = block.id

@@ -1,80 +1,81 @@
-"""Why the beginning of a prompt is not known: names of blocks that are gone, and what took them."""
+"""Why a prompt, or a part of it, is read again: the causes, and what is told with them."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from thinkonce.clock import SYSTEM, Clock
-from thinkonce.kv.prefix.owner import Owner
+__all__ = ("Cause", "Costs", "Departure", "Explained", "Gone", "GoneBy", "Missing")
 
-__all__ = ("MOST_GHOSTS", "Cause", "Explained", "Ghosts", "Gone", "GoneBy")
-
-MOST_GHOSTS = 65_536
-"""Blocks that are gone and remembered, and owners of those that were purged, at most."""
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-GoneBy = Literal["evicted", "expired", "purged"]
+GoneBy = Literal["evicted", "expired", "purged", "no_room"]
 Cause = Literal[
-    GoneBy, "bypass", "too_short", "tail_not_stored", "never_seen", "slower_than_recompute"
+    GoneBy,
+    "bypass",
+    "too_short",
+    "tail_not_stored",
+    "never_seen",
+    "slower_than_recompute",
+    "load_error",
+    "content",
+    "tokenizer_boundary",
+    "salt",
+    "fingerprint",
+    "other_tenant",
 ]
 
 
 class Gone(NamedTuple):
-    """`at`: seconds of the clock of whoever remembers it."""
+    """`at`: seconds of the clock of whoever remembers it. `policy`: what chose it, if one did."""
 
     cause: GoneBy
     at: float
+    policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """Where a prompt leaves the nearest one that is known of the same owner.
+
+    `token` is the place of the first token that differs; `known` are the other prompt's tokens
+    from there on, as far as they are remembered. `in_tail`: it lies in what that prompt ended
+    with, less than a block, which is never kept.
+    """
+
+    token: int
+    known: tuple[int, ...]
+    in_tail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why a block is missing. `ago`: seconds since it went. `fields`: what keeps it apart."""
+
+    cause: Cause
+    ago: float | None = None
+    policy: str = ""
+    fields: tuple[str, ...] = ()
+    departure: Departure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds: of finding out what is known, of loading it, and of computing the rest."""
+
+    lookup: float = 0.0
+    load: float = 0.0
+    compute: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What a look-up of `prompt_tokens` would load now, and why not more.
+    """What of `prompt_tokens` was loaded, and why the first block that was not is missing.
 
-    `ago`: seconds since the first block that is missing went, where it is known to have gone.
+    `missed_tokens` are those of full blocks that could have been loaded, had they been there.
     """
 
     prompt_tokens: int
     memory_tokens: int
     disk_tokens: int
-    cause: Cause
-    ago: float | None = None
-
-
-class Ghosts:
-    """Remembers `most` blocks that are gone, by name: no token, no text. Thread-safe."""
-
-    def __init__(self, most: int = MOST_GHOSTS, clock: Clock = SYSTEM) -> None:
-        self._most, self._clock = most, clock
-        self._gone: OrderedDict[bytes, Gone] = OrderedDict()
-        self._eras: OrderedDict[Owner, str] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def add(self, block: bytes, owner: Owner, cause: GoneBy) -> None:
-        """That block left memory just now."""
-        with self._lock:
-            _put(self._gone, block, Gone(cause, self._clock.monotonic()), self._most)
-            if cause == "purged":
-                _put(self._eras, replace(owner, era=""), owner.era, self._most)
-
-    def find(self, block: bytes) -> tuple[GoneBy, float] | None:
-        """What took a block, and how many seconds ago."""
-        with self._lock:
-            gone = self._gone.get(block)
-        return None if gone is None else (gone.cause, self._clock.monotonic() - gone.at)
-
-    def before_purge(self, owner: Owner) -> Owner | None:
-        """What `owner` was called before the last purge that took a block of it."""
-        with self._lock:
-            era = self._eras.get(replace(owner, era=""))
-        return None if era is None or era == owner.era else replace(owner, era=era)
-
-
-def _put(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > most:
-        kept.popitem(last=False)
+    missing: Missing
+    missed_tokens: int = 0
+    costs: Costs = Costs()

@@ -20,8 +20,9 @@ from typing import Generic, TypeVar
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.prefix.blocks import Block
-from thinkonce.kv.prefix.causes import Ghosts, GoneBy
+from thinkonce.kv.prefix.causes import GoneBy
 from thinkonce.kv.prefix.eviction import LeafLru, TreePolicy
+from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, WEIGHTS, Terms
 
@@ -96,7 +97,7 @@ class IndexStats:
 class PrefixIndex(Generic[State]):
     """Holds the state of prefixes within `max_bytes`. All methods are thread-safe.
 
-    `ghosts` is told of every block that leaves.
+    `ghosts` is told of every block that comes and leaves.
     """
 
     def __init__(
@@ -173,6 +174,8 @@ class PrefixIndex(Generic[State]):
                 self._purged += 1
                 if node.evictable:
                     self._forget(node, "purged")
+            if self.ghosts is not None:
+                self.ghosts.purge(gone)
             return [node.id for node in chosen]
 
     def stats(self) -> IndexStats:
@@ -217,6 +220,7 @@ class PrefixIndex(Generic[State]):
                     return False
             elif not self._make_room(size):
                 self._refused += 1
+                self._tell_gone(block, hold.owner, "no_room", lives=hold.terms.life is not None)
                 return False
             else:
                 node = self._add(block, parent, state, size, hold.owner)
@@ -305,6 +309,8 @@ class PrefixIndex(Generic[State]):
         self._nodes[block.id] = node
         self._bytes += size
         self._added += 1
+        if self.ghosts is not None:
+            self.ghosts.here(block, owner)
         return node
 
     def _make_room(self, size: int) -> bool:
@@ -332,8 +338,7 @@ class PrefixIndex(Generic[State]):
 
     def _forget(self, node: Node[State], cause: GoneBy) -> None:
         del self._nodes[node.block.id]
-        if self.ghosts is not None:
-            self.ghosts.add(node.block.id, node.owner, cause)
+        self._tell_gone(node.block, node.owner, cause, lives=node.expires_at != inf)
         self._bytes -= node.size
         if node.weight > WEIGHTS["medium"]:
             self._raised[node.owner.tenant] -= node.size
@@ -341,6 +346,11 @@ class PrefixIndex(Generic[State]):
         if (parent := node.parent) is not None:
             parent.children -= 1
             self._list_leaf(parent)
+
+    def _tell_gone(self, block: Block, owner: Owner, cause: GoneBy, *, lives: bool) -> None:
+        if self.ghosts is not None:
+            policy = self._policy.name if cause == "evicted" else ""
+            self.ghosts.gone(block, owner, cause, policy, lives=lives)
 
     def _list_leaf(self, node: Node[State]) -> None:
         if not node.evictable:
