@@ -9,7 +9,8 @@ import pytest
 from openai import OpenAI
 from small_model import Served
 
-from thinkonce.kv.prefix.causes import Ghosts
+from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.owner import NOBODY
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 12
@@ -53,10 +54,20 @@ def test_a_short_prompt_and_one_that_may_not_read_say_so(served: Served) -> None
     assert explain(served, TEXT, enabled=False)["cause"] == "bypass"
 
 
-def test_of_another_ones_prompt_nothing_is_told(served: Served, client: OpenAI) -> None:
+def test_of_another_ones_prompt_only_that_it_exists_is_told(served: Served, client: OpenAI) -> None:
     ask(client, TEXT)
-    assert explain(served, TEXT, "sk-other")["cause"] == "never_seen"
-    assert explain(served, TEXT, key_of(client), namespace="n")["cause"] == "never_seen"
+    found = explain(served, TEXT, "sk-other")
+    assert (found["cause"], found["difference"]) == ("other_tenant", None)
+    found = explain(served, TEXT.replace("lazy", "idle"), "sk-other")
+    assert (found["cause"], found["difference"]) == ("never_seen", None), (
+        "no text leaks by likeness"
+    )
+
+
+def test_names_that_keep_one_tenants_prompts_apart_are_told(served: Served, client: OpenAI) -> None:
+    ask(client, TEXT)
+    found = explain(served, TEXT, key_of(client), namespace="n", tags=["v1"])
+    assert (found["cause"], found["fields"]) == ("salt", ["namespace", "tags"])
 
 
 def test_what_was_purged_is_told_also_after_a_second_purge(served: Served, client: OpenAI) -> None:
@@ -100,16 +111,10 @@ def test_only_callers_on_this_machine_may_look(served: Served, path_header: str)
     assert answer.status_code == 403
 
 
-def test_a_body_of_messages_is_refused_rather_than_read_as_another(served: Served) -> None:
-    body = {"system": "Be brief.", "max_tokens": 8, "messages": [{"role": "user", "content": "a"}]}
-    answer = httpx.post(f"{served.url}/kv/explain", json=body)
-    assert answer.status_code == 400
-    assert "bodies of `messages` are not explained" in answer.json()["error"]["message"]
-
-
 def test_ghosts_are_bounded() -> None:
     ghosts = Ghosts(most=2)
-    for name in (b"a", b"b", b"c"):
-        ghosts.add(name, NOBODY, "evicted")
+    blocks = [Block(name, b"root", b"1234") for name in (b"a", b"b", b"c")]
+    for block in blocks:
+        ghosts.gone(block, NOBODY, "evicted")
     assert ghosts.find(b"a") is None
     assert ghosts.find(b"c") is not None

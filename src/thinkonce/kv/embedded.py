@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +16,8 @@ from thinkonce.kv.prefix.owner import NOBODY
 from thinkonce.kv.serving.answer import Ended, Said, Spent, Work, answer
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
 from thinkonce.kv.serving.breakpoints import life_asked
-from thinkonce.kv.serving.prompt import chat_tokens
+from thinkonce.kv.serving.explanation import Explanation
+from thinkonce.kv.serving.prompt import chat_tokens, contents
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.settings import Kv
 from thinkonce.units import parse_bytes
@@ -37,11 +38,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`finish_reason`: `stop`, or `length` where `max_tokens` ended it."""
+    """`finish_reason`: `stop`, or `length` where `max_tokens` ended it.
+
+    `explain`: what of the prompt was loaded, and why not more.
+    """
 
     text: str
     usage: Usage
     finish_reason: str
+    explain: Explanation
 
 
 class Engine:
@@ -77,7 +82,7 @@ class Engine:
         ended = next(event for event in events if isinstance(event, Ended))
         text = "".join(event.piece.text for event in events if isinstance(event, Said))
         usage = Usage(spent.prompt_tokens, spent.completion_tokens, spent.cached_tokens)
-        return Answer(text, usage, ended.reason)
+        return Answer(text, usage, ended.reason, spent.explanations[0])
 
     def stream(self, messages: Sequence[dict[str, Any]], **fields: Any) -> Iterator[str]:
         """The answer's text as it is made. The engine is taken until the iterator is exhausted
@@ -130,8 +135,8 @@ class Engine:
         self._engine.check(len(tokens) + bound)
         said, sampling = ask.attention, ask.sampling(self._defaults(), bound)
         owner = said.owner(NOBODY, ask.prompt_cache_key)
-        terms = said.terms(life_asked(ask.messages, ask.tools))
-        return Work((tokens,), 1, sampling, ask.stops, owner, terms)
+        terms = replace(said.terms(life_asked(ask.messages, ask.tools)), explains=True)
+        return Work((tokens,), 1, sampling, ask.stops, owner, terms, contents(ask))
 
     def _defaults(self) -> Defaults:
         model = self._model

@@ -12,14 +12,18 @@ import torch
 
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.kv.disk.folder import kept_key, made_folder
+from thinkonce.kv.disk.models import Models, describe
 from thinkonce.kv.disk.tier import DiskTier
-from thinkonce.kv.generation.exact import ExactGenerator, ReadingStats
+from thinkonce.kv.generation.exact import ExactGenerator
 from thinkonce.kv.generation.generator import Generator
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.rates import Rate
+from thinkonce.kv.generation.reading import ReadingStats
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
-from thinkonce.kv.prefix.causes import Explained, Ghosts
+from thinkonce.kv.prefix.causes import Explained, Missing
 from thinkonce.kv.prefix.choice import policy_of
+from thinkonce.kv.prefix.fingerprint import Fingerprint
+from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
@@ -71,11 +75,13 @@ class KvEngine:
         each = [self.exact.known(prompt, owner) for prompt in prompts]
         return lambda: sum(known() for known in each)
 
-    def explain(self, prompt: Sequence[int], owner: Owner, terms: Terms) -> Explained:
+    def explain(
+        self, prompt: Sequence[int], owner: Owner, terms: Terms, *, is_admin: bool = False
+    ) -> Explained:
         """What of the prompt would be loaded now, and why not more. Any thread may call it."""
         if self.exact is None:
-            return Explained(len(prompt), 0, 0, "bypass")
-        return self.exact.explain(prompt, owner, terms)
+            return Explained(len(prompt), 0, 0, Missing("bypass"))
+        return self.exact.explain(prompt, owner, terms, is_admin=is_admin)
 
     def most_tokens(self) -> int | None:
         """The longest prompt and answer together that memory can hold; None: no bound known."""
@@ -175,29 +181,32 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
     fitting = kv.memory // (shape_of(model.network).bytes_a_token * kv.chunk)
     policy = policy_of(kv.policy, fitting)
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, ghosts=Ghosts())
-    fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk).digest()
+    fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk)
     disk, key = _opened_disk(kv, fingerprint)
     purges = Purges(Path(kv.store).expanduser() / "purges.json" if kv.store else None)
     exact = ExactGenerator(
         model.network,
         model.end_ids,
         chunk_tokens=kv.chunk,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint.digest(),
         kept=index,
         below=disk,
         memory=kv.memory,
         purges=purges,
+        others=Models(Path(kv.store).expanduser(), fingerprint) if kv.store else None,
     )
     return KvEngine(exact, exact, index, disk, key, kv.policy, purges=purges)
 
 
-def _opened_disk(kv: Kv, fingerprint: bytes) -> tuple[DiskTier | None, bytes]:
+def _opened_disk(kv: Kv, fingerprint: Fingerprint) -> tuple[DiskTier | None, bytes]:
     """And the key that hashes credentials, which lies in the same folder."""
     if not kv.store:
         return None, b""
     folder = made_folder(Path(kv.store).expanduser(), "[kv] store")
     key = kept_key(folder, "[kv] store")
-    return DiskTier(folder, fingerprint, kv.disk), key
+    tier = DiskTier(folder, fingerprint.digest(), kv.disk)
+    describe(folder, fingerprint)
+    return tier, key
 
 
 def _check_budget(model: Model, kv: Kv) -> None:

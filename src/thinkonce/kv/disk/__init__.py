@@ -2,6 +2,7 @@
 
     FOLDER/owners.key                 what direct clients' credentials are hashed with, 0600
     FOLDER/FINGERPRINT/               one model, as it was loaded
+        model.json                what it is, for who asks why another model finds nothing
         0001.lock                     held by the process that writes the files of this number
         0001.rows                     what lies where: rows of 56 bytes, appended
         0001-00000003.blocks          records, appended; at most 64 MiB, or one record

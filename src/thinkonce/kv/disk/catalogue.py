@@ -80,6 +80,15 @@ class Catalogue:
         row = self._at.get(id)
         return None if row is None else self._place(row)
 
+    def following(self, parent: bytes, most: int) -> list[bytes]:
+        """Of what follows that block, what was written last."""
+        words = self._rows[: self._end].view("<u4").reshape(-1, ROW.itemsize // 4)
+        column = words[:, ROW.fields["parent"][1] // 4] if ROW.fields else words[:, 0]
+        alike = np.flatnonzero(column == np.frombuffer(parent, "<u4")[0])[::-1]
+        rows = self._rows[alike]
+        ids = [row["id"].tobytes() for row in rows if row["parent"].tobytes() == parent]
+        return [id for id in dict.fromkeys(ids) if id in self._at][:most]
+
     def use(self, ids: Iterable[bytes]) -> None:
         """All of one path."""
         self._serial += 1

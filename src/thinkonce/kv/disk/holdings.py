@@ -31,6 +31,7 @@ _logger = logging.getLogger("thinkonce.kv")
 LOOK_AGAIN = 5.0  # seconds between two looks for other processes' files
 KEPT_SHARE = 0.95  # of the budget, once it was exceeded: not each write evicts
 DEAD_SHARE = 0.1  # of the budget, beyond what moving records costs
+_BEGINNING = 12 * 1024  # bytes of a record: its head and the tokens of the longest block
 HALF = 0.5  # live share of a segment below which it is written anew
 
 
@@ -100,6 +101,16 @@ class Holdings:
             if moved is None or moved == place:
                 raise
             return moved, self.reader.read(moved)
+
+    def beginning(self, id: bytes) -> memoryview | None:
+        """Of its record, as much as holds the tokens; None where it cannot be read."""
+        place = self.catalogue.place(id)
+        if place is None:
+            return None
+        try:
+            return self.reader.read(place._replace(length=min(place.length, _BEGINNING)))
+        except OSError:
+            return None
 
     def follow(self) -> None:
         """Take in what other processes have written since."""

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from thinkonce.kv.prefix.blocks import Block
 
-__all__ = ("HEAD_BYTES", "encoded_head", "record_bytes", "state_in")
+__all__ = ("HEAD_BYTES", "block_in", "encoded_head", "record_bytes", "state_in")
 
 _MAGIC = b"TOBLOCK1"
 _HEAD = struct.Struct("<8s16s16sIQ")
@@ -47,6 +47,16 @@ def state_in(record: memoryview, block: Block) -> memoryview | None:
     if not is_whole or digest != _digest(head, block.tokens, state):
         return None
     return state
+
+
+def block_in(beginning: memoryview) -> Block | None:
+    """What block a record is of, from its beginning alone: nothing of it is checked."""
+    if len(beginning) < HEAD_BYTES:
+        return None
+    magic, id, parent, size, _ = _HEAD.unpack_from(beginning)
+    if magic != _MAGIC or len(beginning) < HEAD_BYTES + size:
+        return None
+    return Block(id, parent, bytes(beginning[HEAD_BYTES : HEAD_BYTES + size]))
 
 
 def _digest(head: bytes, tokens: bytes, state: memoryview) -> bytes:

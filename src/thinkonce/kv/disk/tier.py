@@ -20,7 +20,7 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Place
 from thinkonce.kv.disk.holdings import Holdings, Offered
-from thinkonce.kv.disk.record import state_in
+from thinkonce.kv.disk.record import block_in, state_in
 from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.tier import TierStats
 
@@ -76,6 +76,12 @@ class DiskTier:
                 self._gone.extend(ordered)
                 self._wake.notify_all()
         return found
+
+    def following(self, parent: bytes, most: int) -> list[Block]:
+        with self._files.lock:
+            ids = self._files.catalogue.following(parent, most)
+            found = [self._files.beginning(id) for id in ids]
+        return [block for block in map(block_in, filter(None, found)) if block is not None]
 
     def load(self, block: Block) -> memoryview | None:
         with self._files.lock:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,45 +23,22 @@ from thinkonce.kv.generation.blob import bytes_of, state_of
 from thinkonce.kv.generation.decode import decoded, forward
 from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Steps, Token
 from thinkonce.kv.generation.rates import Rates
+from thinkonce.kv.generation.reading import Asked, Found, Reading, ReadingStats
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.slabs import Slabs
 from thinkonce.kv.generation.support import shape_of
-from thinkonce.kv.prefix.blocks import Block, blocks_of
-from thinkonce.kv.prefix.causes import Cause, Explained
+from thinkonce.kv.prefix.blocks import Block, blocks_of, first_parent, named_behind, packed
+from thinkonce.kv.prefix.causes import Costs, Explained, Missing
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.purges import Purges
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.prefix.tier import BlockTier
+from thinkonce.kv.prefix.why import OtherModels, Why
 
-__all__ = ("ExactGenerator", "Reading", "ReadingStats")
+__all__ = ("ExactGenerator",)
 
 _logger = logging.getLogger("thinkonce.kv")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A prompt that has been read: the fp32 logits after it, and what of it was known."""
-
-    logits: torch.Tensor
-    cached_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingStats:
-    """Since the start: prompts begun, their tokens, and those of them that were loaded.
-
-    `disk_tokens`: of the loaded ones, those that were not in memory. `not_kept` counts blocks
-    that could not be stored because memory ran out, `slower` those that were on disk and were
-    computed, because that is sooner done here.
-    """
-
-    prompts: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    disk_tokens: int = 0
-    not_kept: int = 0
-    slower: int = 0
 
 
 class ExactGenerator:
@@ -85,12 +62,15 @@ class ExactGenerator:
         below: BlockTier | None = None,
         memory: int | None = None,
         purges: Purges | None = None,
+        others: OtherModels | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._network, self._end_ids = network, end_ids
         self.chunk_tokens, self.fingerprint, self._kept = chunk_tokens, fingerprint, kept
         self._below, self._clock, self.rates = below, clock, Rates()
         self._purges = purges or Purges()
+        ghosts = kept.ghosts if kept is not None else None
+        self._why = Why(fingerprint, chunk_tokens, ghosts, below, others)
         self.slab = Slab(shape_of(network))  # of `read`; answers borrow theirs
         self.slabs = Slabs(self.slab.shape, kept, memory)
         self.stats = ReadingStats()
@@ -110,7 +90,7 @@ class ExactGenerator:
         try:
             reading = yield from self._reading(slab, prompt, cancelled, owner, terms)
             if reading is not None:
-                yield Prefilled(len(prompt), reading.cached_tokens)
+                yield Prefilled(len(prompt), reading.cached_tokens, reading.explained)
                 yield from self._decoded(slab, reading, len(prompt), sampling, cancelled)
         finally:
             self.slabs.give_back(slab)
@@ -145,39 +125,47 @@ class ExactGenerator:
         return lambda: kept.known(blocks) * size
 
     def explain(
-        self, prompt: Sequence[int], owner: Owner = NOBODY, terms: Terms = USUAL
+        self,
+        prompt: Sequence[int],
+        owner: Owner = NOBODY,
+        terms: Terms = USUAL,
+        *,
+        is_admin: bool = False,
     ) -> Explained:
-        """What of the prompt would be loaded now, and why not more; from any thread."""
+        """What of the prompt would be loaded now, and why not more; from any thread.
+
+        Loading and computing are estimated by what either has taken so far. An admin is told
+        that another tenant has the text.
+        """
         if self._kept is None or not terms.reads:
-            return Explained(len(prompt), 0, 0, "bypass")
-        size, owner = self.chunk_tokens, self._purges.era_of(owner)
+            return Explained(len(prompt), 0, 0, Missing("bypass"))
+        began, size = self._clock.monotonic(), self.chunk_tokens
+        owner = self._purges.era_of(owner)
         most = (len(prompt) - 1) // size
         blocks = list(blocks_of(prompt[: most * size], size, self.fingerprint, owner))
         memory = self._kept.known(blocks)
         below = self._below.known(blocks[memory:]) if self._below is not None else 0
-        cause: Cause = "tail_not_stored" if most else "too_short"
-        ago = None
-        if below and self.rates.load_is_slower:
-            below, cause = 0, "slower_than_recompute"
-        elif memory + below < most:
-            end = (memory + below + 1) * size
-            cause, ago = self._gone(prompt[:end], blocks[memory + below], owner)
-        return Explained(len(prompt), memory * size, below * size, cause, ago)
+        slower = bool(below) and self.rates.load_is_slower
+        found = Found(memory, 0 if slower else below, slower=slower)
+        asked = Asked(prompt, blocks, most, owner, terms)
+        missing = self._missing(asked, found, is_admin=is_admin)
+        rest = len(prompt) - found.blocks * size
+        costs = Costs(
+            self._clock.monotonic() - began,
+            self.rates.load.a_token * found.below * size,
+            self.rates.prefill.a_token * rest,
+        )
+        return asked.explained(found, size, missing, costs)
 
-    def _gone(
-        self, beginning: Sequence[int], block: Block, owner: Owner
-    ) -> tuple[Cause, float | None]:
-        """What took `block`, the last one of `beginning`, and how many seconds ago."""
-        ghosts = self._kept.ghosts if self._kept is not None else None
-        if ghosts is None:
-            return "never_seen", None
-        if found := ghosts.find(block.id):
-            return found
-        if before := ghosts.before_purge(owner):
-            *_, last = blocks_of(beginning, self.chunk_tokens, self.fingerprint, before)
-            if found := ghosts.find(last.id):
-                return found
-        return "never_seen", None
+    def _missing(self, asked: Asked, found: Found, *, is_admin: bool = False) -> Missing:
+        """Why the first block that was not loaded was not."""
+        if not asked.terms.reads:
+            return Missing("bypass")
+        if found.blocks >= asked.most:
+            return Missing("tail_not_stored" if asked.most else "too_short")
+        if found.slower or found.failed:
+            return Missing("slower_than_recompute" if found.slower else "load_error")
+        return self._why.missing(asked.blocks, found.blocks, asked.owner, is_admin=is_admin)
 
     def _decoded(
         self,
@@ -202,15 +190,17 @@ class ExactGenerator:
     ) -> Generator[Read, None, Reading | None]:
         """A step a forward pass; what is known is loaded before the first."""
         if self._kept is None or not (terms.reads or terms.keeps):
-            return (yield from self._read(slab, prompt, cancelled, [], None))
-        owner = self._purges.era_of(owner)
+            return (yield from self._read(slab, Asked(prompt, (), 0, owner, terms), cancelled))
+        began, owner = self._clock.monotonic(), self._purges.era_of(owner)
         blocks = list(blocks_of(prompt, self.chunk_tokens, self.fingerprint, owner))
         # The last token is always computed, together with what is in a piece with it.
         most = (len(prompt) - 1) // self.chunk_tokens if terms.reads else 0
+        asked = Asked(prompt, blocks, most, owner, terms)
         try:
             with self._kept.hold(blocks[:most], owner, terms) as hold:
+                lookup = self._clock.monotonic() - began
                 try:
-                    return (yield from self._read(slab, prompt, cancelled, blocks, hold, most))
+                    return (yield from self._read(slab, asked, cancelled, hold, lookup))
                 finally:
                     self._offer(hold, owner)
         finally:
@@ -224,30 +214,47 @@ class ExactGenerator:
     def _read(
         self,
         slab: Slab,
-        prompt: Sequence[int],
+        asked: Asked,
         cancelled: Callable[[], bool],
-        blocks: Sequence[Block],
-        hold: Hold[torch.Tensor] | None,
-        most: int = 0,
+        hold: Hold[torch.Tensor] | None = None,
+        lookup: float = 0.0,
     ) -> Generator[Read, None, Reading | None]:
-        """`most`: so many blocks may be loaded."""
+        """`lookup`: seconds that finding out took what is in memory."""
+        prompt, clock = asked.prompt, self._clock.monotonic
         self._begin(slab, prompt)
-        cached = self._load(slab, blocks[:most], hold) if hold is not None else 0
-        logits = None
+        began = clock()
+        found = self._load(slab, asked.blocks[: asked.most], hold) if hold is not None else Found()
+        load = clock() - began
+        missing = self._missing(asked, found) if asked.terms.explains else None
+        cached, computed, logits = found.blocks * self.chunk_tokens, 0.0, None
         for start in range(cached, len(prompt), self.chunk_tokens):
             if cancelled():
                 return None
             piece = prompt[start : start + self.chunk_tokens]
-            began = self._clock.monotonic()
+            began = clock()
             logits = self._forward(slab, piece, start)
+            computed += (took := clock() - began)
             if len(piece) == self.chunk_tokens:  # a short tail costs several times as much a token
-                self.rates.prefill.add(len(piece), self._clock.monotonic() - began)
+                self.rates.prefill.add(len(piece), took)
             place = start // self.chunk_tokens
-            if hold is not None and place < len(blocks):
-                self._keep(slab, hold, blocks[place], place)
+            if hold is not None and place < len(asked.blocks):
+                self._keep(slab, hold, asked.blocks[place], place)
             yield Read(len(piece))
         assert logits is not None, "a prompt has a token, and its last piece is never loaded"
-        return Reading(logits, cached)
+        self._remember_end(asked)
+        costs = Costs(lookup, load, computed)
+        if missing is None:
+            return Reading(logits, cached)
+        return Reading(logits, cached, asked.explained(found, self.chunk_tokens, missing, costs))
+
+    def _remember_end(self, asked: Asked) -> None:
+        """For who asks why a longer prompt was not loaded further."""
+        owner, blocks, terms = asked.owner, asked.blocks, asked.terms
+        if self._kept is None or not terms.keeps or terms.life or self._is_purged(owner):
+            return
+        parent = blocks[-1].id if blocks else first_parent(self.fingerprint, owner.tenant)
+        rest = packed(asked.prompt[len(blocks) * self.chunk_tokens :])
+        self._why.ended(next(named_behind(parent, [rest], owner)), owner)
 
     def _begin(self, slab: Slab, prompt: Sequence[int]) -> None:
         self._count(prompts=1, prompt_tokens=len(prompt))
@@ -255,34 +262,33 @@ class ExactGenerator:
             slab.begin()
             slab.reserve(len(prompt))
 
-    def _load(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> int:
-        """Bring into the slab what is known of `blocks`, a prompt's beginning; how many tokens."""
+    def _load(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> Found:
+        """Bring into the slab what is known of `blocks`, a prompt's beginning."""
         with torch.inference_mode():
             for node in hold.nodes:
                 slab.load(node.state)
-        in_memory = len(hold.nodes)
-        found = in_memory + self._load_below(slab, blocks[in_memory:], hold)
-        below = (found - in_memory) * self.chunk_tokens
-        self._count(cached_tokens=found * self.chunk_tokens, disk_tokens=below)
-        return found * self.chunk_tokens
+        found = self._load_below(slab, blocks, hold)
+        loaded, below = found.blocks * self.chunk_tokens, found.below * self.chunk_tokens
+        self._count(cached_tokens=loaded, disk_tokens=below)
+        return found
 
-    def _load_below(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> int:
-        """Load from the tier below what follows; how many blocks. They are in memory then too."""
-        known = self._below.known(blocks) if self._below is not None else 0
+    def _load_below(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> Found:
+        """Load from the tier below what follows. It is in memory then too."""
+        first = len(hold.nodes)
+        known = self._below.known(blocks[first:]) if self._below is not None else 0
         if known and not self.rates.load_is_sooner():
             self._count(slower=known)
-            return 0
-        first = len(hold.nodes)
-        for count, block in enumerate(blocks[:known]):
+            return Found(first, slower=True)
+        for count, block in enumerate(blocks[first : first + known]):
             began = self._clock.monotonic()
             state = self._stored(block)
             if state is None:
-                return count
+                return Found(first, count, failed=True)
             with torch.inference_mode():
                 slab.load(state)
             self.rates.load.add(self.chunk_tokens, self._clock.monotonic() - began)
             _hold(hold, block, state, first + count)
-        return known
+        return Found(first, known)
 
     def _stored(self, block: Block) -> torch.Tensor | None:
         assert self._below is not None

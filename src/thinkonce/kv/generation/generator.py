@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from thinkonce.errors import ThinkOnceError
+from thinkonce.kv.prefix.causes import Explained
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 
@@ -52,10 +53,14 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The prompt has been read; `cached_tokens` of it were known already."""
+    """The prompt has been read; `cached_tokens` of it were known already.
+
+    `explained`: why not more, where the terms asked for it and something is kept.
+    """
 
     prompt_tokens: int
     cached_tokens: int
+    explained: Explained | None = None
 
 
 @dataclass(frozen=True, slots=True)

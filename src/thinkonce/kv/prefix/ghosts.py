@@ -14,6 +14,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TypeVar
 
 from thinkonce.clock import SYSTEM, Clock
@@ -77,16 +78,20 @@ class Ghosts:
             _put(self._owners, owner, None, MOST_OWNERS)
 
     def gone(
-        self, block: Block, owner: Owner, cause: GoneBy, policy: str = "", *, lives: bool = False
+        self, block: Block, owner: Owner, cause: GoneBy, policy: str = "", *, until: float = inf
     ) -> None:
-        """That block left memory just now, or found no room; `lives`: it was to, for a time."""
+        """That block left memory just now, or found no room; `until`: what its life was to be,
+        in seconds of the clock.
+        """
+        now = self._clock.monotonic()
         with self._lock:
-            _put(self._gone, block.id, Gone(cause, self._clock.monotonic(), policy), self._most)
+            at = min(until, now) if cause == "expired" else now
+            _put(self._gone, block.id, Gone(cause, at, policy), self._most)
             self._here.discard(block.id)
             self._unlist(block)
             if cause == "purged":
                 _put(self._eras, replace(owner, era=""), owner.era, self._most)
-            elif not lives:
+            elif until == inf:
                 self._keep(Known(block, owner))
 
     def ended(self, tail: Block, owner: Owner) -> None:
@@ -136,7 +141,7 @@ class Ghosts:
         return None if era is None or era == owner.era else replace(owner, era=era)
 
     @property
-    def bytes(self) -> int:
+    def kept_bytes(self) -> int:
         """Of tokens of what is not in memory."""
         return self._total
 

@@ -220,7 +220,8 @@ class PrefixIndex(Generic[State]):
                     return False
             elif not self._make_room(size):
                 self._refused += 1
-                self._tell_gone(block, hold.owner, "no_room", lives=hold.terms.life is not None)
+                until = inf if hold.terms.life is None else 0.0
+                self._tell_gone(block, hold.owner, "no_room", until)
                 return False
             else:
                 node = self._add(block, parent, state, size, hold.owner)
@@ -338,7 +339,7 @@ class PrefixIndex(Generic[State]):
 
     def _forget(self, node: Node[State], cause: GoneBy) -> None:
         del self._nodes[node.block.id]
-        self._tell_gone(node.block, node.owner, cause, lives=node.expires_at != inf)
+        self._tell_gone(node.block, node.owner, cause, node.expires_at)
         self._bytes -= node.size
         if node.weight > WEIGHTS["medium"]:
             self._raised[node.owner.tenant] -= node.size
@@ -347,10 +348,10 @@ class PrefixIndex(Generic[State]):
             parent.children -= 1
             self._list_leaf(parent)
 
-    def _tell_gone(self, block: Block, owner: Owner, cause: GoneBy, *, lives: bool) -> None:
+    def _tell_gone(self, block: Block, owner: Owner, cause: GoneBy, until: float) -> None:
         if self.ghosts is not None:
             policy = self._policy.name if cause == "evicted" else ""
-            self.ghosts.gone(block, owner, cause, policy, lives=lives)
+            self.ghosts.gone(block, owner, cause, policy, until=until)
 
     def _list_leaf(self, node: Node[State]) -> None:
         if not node.evictable:

@@ -21,6 +21,7 @@ MAX_LIFE = 30 * 86_400.0
 @dataclass(frozen=True, slots=True)
 class Terms:
     """`reads`: what is known of the prompt may be loaded. `keeps`: what is computed is kept.
+    `explains`: it shall be told what was loaded, and why not more.
 
     `life`: seconds from the last use on; None: until room is needed. Of blocks that several
     requests use, the longest life and the highest priority count.
@@ -30,6 +31,7 @@ class Terms:
     keeps: bool = True
     life: float | None = None
     priority: Priority = "medium"
+    explains: bool = False
 
 
 USUAL = Terms()

@@ -40,6 +40,13 @@ class BlockTier(Protocol):
         """How many of `blocks`, from the first on, are there; their contents are not looked at."""
         ...
 
+    def following(self, parent: bytes, most: int) -> list[Block]:
+        """At most so many of the blocks that follow that one, whoever's they are; for explaining.
+
+        Their tokens are as they are written, not checked against the digest.
+        """
+        ...
+
     def load(self, block: Block) -> memoryview | None: ...
 
     def offer(self, block: Block, state: memoryview) -> bool:

@@ -1,10 +1,10 @@
 """Why a block is missing: asked of what is remembered, the surest cause first.
 
-    its name              is among those that are gone          evicted, expired, purged, no_room
-    its name elsewhere    is known under another owner          salt, other_tenant
-                          or to another model in the folder     fingerprint
-    what it follows       has others behind it                  content, tail_not_stored
-    nothing               never_seen
+its name              is among those that are gone          evicted, expired, purged, no_room
+its name elsewhere    is known under another owner          salt, other_tenant
+                      or to another model in the folder     fingerprint
+what it follows       has others behind it                  content, tail_not_stored
+nothing               never_seen
 """
 
 from __future__ import annotations
@@ -96,13 +96,14 @@ class Why:
             if not (is_own or (is_admin and not is_others)):
                 continue
             fields = tuple(name for name in _SALT if getattr(other, name) != getattr(owner, name))
-            if is_own and not fields or not self._has(blocks, place, other):
+            if (is_own and not fields) or not self._has(blocks, place, other):
                 continue
             if is_own:
                 return Missing("salt", fields=fields)
             is_others = True
-        if fields := self._other_model(blocks, place, owner):
-            return Missing("fingerprint", fields=fields)
+        differing = self._other_model(blocks, place, owner)
+        if differing is not None:
+            return Missing("fingerprint", fields=differing)
         return Missing("other_tenant") if is_others else None
 
     def _has(self, blocks: Sequence[Block], place: int, other: Owner) -> bool:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from thinkonce.kv.generation.generator import Generator, Prefilled, Read, Sampling, Steps
+from thinkonce.kv.prefix.causes import Explained, Missing
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.detokenise import Detokeniser
+from thinkonce.kv.serving.explanation import Explanation, explanation
 from thinkonce.kv.serving.scheduler import Turn
 from thinkonce.kv.serving.transcript import Piece, Transcript
 
@@ -24,6 +26,7 @@ class Work:
     """What one request asks of the model: `choices` answers to each prompt (token ids).
 
     `owner` is whose attention state may be used, and whose it becomes, on which `terms`.
+    `contents` are the texts of a chat's messages, to tell in which of them it differs.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -32,15 +35,20 @@ class Work:
     stops: tuple[str, ...] = ()
     owner: Owner = NOBODY
     terms: Terms = USUAL
+    contents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The first token of a choice is about to be made; its prompt, and what of it was known."""
+    """The first token of a choice is about to be made; its prompt, and what of it was known.
+
+    `explanation`: where it was asked for, of the first choice of each prompt.
+    """
 
     choice: int
     prompt_tokens: int = field(default=0, compare=False)
     cached_tokens: int = field(default=0, compare=False)
+    explanation: Explanation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +73,13 @@ class Spent:
     """What the whole request cost, in tokens; the last event of an answer that was finished.
 
     A prompt counts once, however many choices it has; an end-of-answer token counts as made.
+    `explanations`: one a prompt, where they were asked for.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    explanations: tuple[Explanation, ...] = field(default=(), compare=False)
 
 
 Event = Begun | Said | Ended | Spent
@@ -86,27 +96,48 @@ def answer(
     Choices differ by their seed only: choice i takes `seed + i`.
     """
     made = cached = 0
+    explanations: list[Explanation] = []
     for choice in range(len(work.prompts) * work.choices):
         place, repetition = divmod(choice, work.choices)
         sampling = replace(work.sampling, seed=work.sampling.seed + choice)
         tally = _Tally()
+        explain = _explains(tokenizer, work, place) if repetition == 0 else None
         tokens = generator.generate(
             work.prompts[place], sampling, cancelled, work.owner, work.terms
         )
         transcript = Transcript(Detokeniser(tokenizer), work.stops)
         with closing(tokens):
-            yield from _choice(choice, tokens, transcript, tally, cancelled)
+            yield from _choice(choice, tokens, transcript, tally, cancelled, explain)
         if cancelled():
             return
         made += tally.made
         cached += tally.cached if repetition == 0 else 0
-    yield Spent(sum(len(prompt) for prompt in work.prompts), made, cached)
+        explanations += tally.explanations
+    prompt_tokens = sum(len(prompt) for prompt in work.prompts)
+    yield Spent(prompt_tokens, made, cached, tuple(explanations))
 
 
 @dataclass(slots=True)
 class _Tally:
     made: int = 0
     cached: int = 0
+    explanations: list[Explanation] = field(default_factory=list)
+
+
+_Explain = Callable[[Prefilled], Explanation]
+
+
+def _explains(tokenizer: Any, work: Work, place: int) -> _Explain | None:
+    """What tells of prompt number `place` why not more was loaded; None where nobody asks."""
+    if not work.terms.explains:
+        return None
+
+    def explain(prefilled: Prefilled) -> Explanation:
+        prompt = work.prompts[place]
+        found = prefilled.explained or Explained(len(prompt), 0, 0, Missing("bypass"))
+        return explanation(tokenizer, prompt, found, work.contents)
+
+    return explain
 
 
 def _choice(
@@ -115,6 +146,7 @@ def _choice(
     transcript: Transcript,
     tally: _Tally,
     cancelled: Callable[[], bool],
+    explain: _Explain | None,
 ) -> Iterator[Event | Turn]:
     reason: FinishReason = "length"
     for step in tokens:
@@ -123,7 +155,9 @@ def _choice(
             continue
         if isinstance(step, Prefilled):
             tally.cached = step.cached_tokens
-            yield Begun(choice, step.prompt_tokens, step.cached_tokens)
+            told = explain(step) if explain is not None else None
+            tally.explanations += [told] if told is not None else []
+            yield Begun(choice, step.prompt_tokens, step.cached_tokens, told)
             continue
         tally.made += 1
         if step.ends:

@@ -34,6 +34,7 @@ __all__ = ("ModelApp",)
 _logger = logging.getLogger("thinkonce.kv")
 _access = logging.getLogger("thinkonce.kv.access")
 
+_PAGES = ("/healthz", "/readyz", "/metrics", "/models", "/kv/stats")
 _NOT_YET = (
     *("/embeddings", "/responses", "/openapi.json", "/dashboard"),
     "/kv/preload",
@@ -160,7 +161,9 @@ class ModelApp:
         if path.startswith("/models/"):
             self._intake.check_model(path.removeprefix("/models/"))
             return self._card()
-        raise HttpError(404, f"there is no {path} here", code="unknown_url")
+        known = ", ".join(sorted((*self._posts, *self._desk.methods, *_PAGES)))
+        message = f"there is no {path} here; there are {known}, each with /v1 before it too"
+        raise HttpError(404, message, code="unknown_url")
 
     def _is_well(self, path: str) -> bool:
         if path == "/healthz":

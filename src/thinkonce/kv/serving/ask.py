@@ -80,7 +80,9 @@ class _Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def include_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
+        """An explanation is told there, so whoever asks for one gets it too."""
+        asked = self.stream_options and self.stream_options.include_usage
+        return bool(asked or self.attention.explain)
 
     @property
     def asked_tokens(self) -> int | None:

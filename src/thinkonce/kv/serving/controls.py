@@ -25,7 +25,8 @@ class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `enabled` false: what is known of the prompt is not loaded, and nothing of it is kept.
     `refresh`: it is not loaded, and kept. `namespace`, `cache_key` and `tags` keep prompts apart.
     `ttl`: seconds or a class, from the last use on. `preload`: kept like `priority` pinned, for
-    an hour where `ttl` does not say how long.
+    an hour where `ttl` does not say how long. `explain`: the answer's usage tells why not more
+    was loaded.
     """
 
     enabled: bool | None = None
@@ -35,6 +36,7 @@ class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ttl: float | str | None = None
     priority: Priority | None = None
     preload: bool | None = None
+    explain: bool | None = None
     tags: Annotated[tuple[_Tag, ...], Meta(max_length=64)] | None = None
 
     def terms(self, life: float | None = None) -> Terms:
@@ -51,6 +53,7 @@ class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             keeps=enabled,
             life=life,
             priority="pinned" if self.preload else self.priority or "medium",
+            explains=bool(self.explain),
         )
 
     def owner(self, of: Owner, prompt_cache_key: str | None) -> Owner:

@@ -10,7 +10,7 @@ import msgspec
 
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.serving.admin import authorise, read_purge
-from thinkonce.kv.serving.explain import asks_text, explained
+from thinkonce.kv.serving.explain import explained
 from thinkonce.kv.serving.http import Reply, read_body
 from thinkonce.kv.serving.intake import Intake
 from thinkonce.kv.serving.limits import change_limits
@@ -62,13 +62,12 @@ class Desk:
         await reply.json(msgspec.json.encode({"purged": gone}))
 
     async def _explain(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        """Of a body as `chat/completions` takes it, or `completions` where it has a `prompt`."""
+        """Of a body as any of the three paths that make answers takes it."""
         owner = self._owners.of(scope)
         body = await read_body(scope, receive, self._most)
-        is_text = await self._intake.off_loop(owner, asks_text, body)
-        read = self._intake.text if is_text else self._intake.chat
-        _, work = await read(body, owner)
-        told = await self._intake.off_loop(owner, explained, self._engine, work)
+        work = await self._intake.to_explain(body, owner)
+        tokenizer = self._intake.model.tokenizer
+        told = await self._intake.off_loop(owner, explained, self._engine, tokenizer, work)
         await reply.json(msgspec.json.encode(told))
 
     async def _limits(self, scope: Scope, receive: Receive, reply: Reply) -> None:

@@ -2,39 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.serving.answer import Work
+from thinkonce.kv.serving.explanation import explanation
 
-__all__ = ("asks_text", "explained")
+__all__ = ("DialectName", "dialect_of", "explained")
+
+DialectName = Literal["chat", "text", "messages"]
 
 
 class _Kind(msgspec.Struct, frozen=True):
+    """Members that bodies of one dialect alone have."""
+
     prompt: msgspec.Raw = msgspec.Raw()
     system: msgspec.Raw = msgspec.Raw()
+    stop_sequences: msgspec.Raw = msgspec.Raw()
+    messages: list[Any] = []
+    tools: list[Any] | None = None
+
+    @property
+    def is_anthropic(self) -> bool:
+        """Blocks and tools of Anthropic's are no parts and tools of a chat completion."""
+        tools = [tool for tool in self.tools or () if isinstance(tool, dict)]
+        contents = [m.get("content") for m in self.messages if isinstance(m, dict)]
+        blocks = [block for content in contents if isinstance(content, list) for block in content]
+        kinds = {block.get("type") for block in blocks if isinstance(block, dict)}
+        return (
+            bool(self.system or self.stop_sequences)
+            or any("input_schema" in tool for tool in tools)
+            or bool(kinds & {"tool_use", "tool_result"})
+        )
 
 
-def asks_text(body: bytes) -> bool:
-    """Whether a body is one of `completions`. What is no JSON is told by whoever reads it all.
+def dialect_of(body: bytes) -> DialectName:
+    """Whose body it is: by its members, as the same text may be sent to three paths.
 
-    Raises RequestError for one of `messages`: read as a chat's, its system text would be left out.
+    What both `messages` and `chat/completions` take is read alike by both. What is no JSON is
+    told by whoever reads it all.
     """
     try:
         kind = msgspec.json.decode(body, type=_Kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    if kind.system:
-        accepts = "nothing; bodies of `messages` are not explained, those of chat completions are"
-        raise RequestError("system", "a text", accepts)
-    return bool(kind.prompt)
+        return "chat"
+    if kind.prompt:
+        return "text"
+    return "messages" if kind.is_anthropic else "chat"
 
 
-def explained(engine: KvEngine, work: Work) -> dict[str, Any]:
+def explained(engine: KvEngine, tokenizer: Any, work: Work) -> dict[str, Any]:
     """One look-up a prompt; nothing is loaded, counted or kept longer for it."""
-    looked = [engine.explain(prompt, work.owner, work.terms) for prompt in work.prompts]
-    return {"policy": engine.policy, "prompts": [asdict(each) for each in looked]}
+    looked = [
+        (prompt, engine.explain(prompt, work.owner, work.terms, is_admin=True))
+        for prompt in work.prompts
+    ]
+    told = [explanation(tokenizer, prompt, each, work.contents) for prompt, each in looked]
+    return {"policy": engine.policy, "prompts": told}

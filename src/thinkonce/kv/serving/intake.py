@@ -17,8 +17,9 @@ from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.answer import Work
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
 from thinkonce.kv.serving.breakpoints import life_asked
+from thinkonce.kv.serving.explain import dialect_of
 from thinkonce.kv.serving.messages import read_messages
-from thinkonce.kv.serving.prompt import chat_tokens, longest_piece, text_tokens
+from thinkonce.kv.serving.prompt import chat_tokens, contents, longest_piece, text_tokens
 from thinkonce.kv.serving.turns import Turns
 from thinkonce.kv.weights.model import Model
 from thinkonce.web.exchange import HttpError
@@ -80,6 +81,11 @@ class Intake:
         found: tuple[TextAsk, Work] = await self.off_loop(owner, self._text, body, owner)
         return found
 
+    async def to_explain(self, body: bytes, owner: Owner) -> Work:
+        """Of any of these three, with the texts of its messages."""
+        found: Work = await self.off_loop(owner, self._to_explain, body, owner)
+        return found
+
     def check_model(self, name: str | None) -> None:
         if name is not None and name.casefold() != self.model.name.casefold():
             ours = self.model.name
@@ -96,6 +102,17 @@ class Intake:
                 raise RequestError("body", "a value in too many others", "fewer levels") from None
 
     # -- on that thread ------------------------------------------------------------------------
+
+    def _to_explain(self, body: bytes, owner: Owner) -> Work:
+        match dialect_of(body):
+            case "text":
+                return self._text(body, owner)[1]
+            case "messages":
+                ask, life = read_messages(body, self._defaults)
+            case "chat":
+                ask = read_chat(body, self._defaults)
+                life = life_asked(ask.messages, ask.tools)
+        return replace(self._work_of_chat(ask, owner, life)[1], contents=contents(ask))
 
     def _chat(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
         ask = read_chat(body, self._defaults)
@@ -166,4 +183,6 @@ class Intake:
 def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work, life: float | None = None) -> Work:
     """Whose the work is, and on what terms; `life`: what breakpoints asked for."""
     said = ask.attention
-    return replace(work, owner=said.owner(owner, ask.prompt_cache_key), terms=said.terms(life))
+    owner, terms = said.owner(owner, ask.prompt_cache_key), said.terms(life)
+    texts = contents(ask) if terms.explains and isinstance(ask, ChatAsk) else ()
+    return replace(work, owner=owner, terms=terms, contents=texts)

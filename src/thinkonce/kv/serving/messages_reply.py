@@ -10,6 +10,7 @@ import msgspec
 
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent
 from thinkonce.kv.serving.calls import CallReader
+from thinkonce.kv.serving.explanation import Explanation
 from thinkonce.web.exchange import HttpError
 
 __all__ = ("Kept", "MessagesDialect", "messages_error")
@@ -71,6 +72,7 @@ class MessagesDialect:
         rest, calls = self._rest()
         said: list[dict[str, Any]] = [_text(begun + rest)] if begun + rest else []
         usage = self._usage(spent.prompt_tokens, spent.cached_tokens, spent.completion_tokens)
+        usage |= _explained(*spent.explanations)
         content = said + [_call(call) for call in calls]
         return _encode({**self._head, "content": content, **_end(ended, calls), "usage": usage})
 
@@ -91,6 +93,7 @@ class MessagesDialect:
     def _start(self, event: Begun) -> bytes:
         end = {"stop_reason": None, "stop_sequence": None}
         usage = self._usage(event.prompt_tokens, event.cached_tokens, 0)
+        usage |= _explained(event.explanation) if event.explanation is not None else {}
         message: dict[str, Any] = {**self._head, "content": [], **end, "usage": usage}
         return _event("message_start", message=message)
 
@@ -152,6 +155,10 @@ def messages_error(error: HttpError) -> bytes:
     message = error.message.encode("utf-8", "backslashreplace").decode()
     told = {"type": _ERROR_TYPES.get(error.status, other), "message": message}
     return _encode({"type": "error", "error": told})
+
+
+def _explained(*explanations: Explanation) -> dict[str, Any]:
+    return {"kv_explain": explanations} if explanations else {}
 
 
 def _end(ended: Ended, calls: Collection[Any]) -> dict[str, Any]:

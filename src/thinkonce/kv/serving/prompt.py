@@ -16,7 +16,7 @@ from thinkonce.kv.serving.ask import ChatAsk
 from thinkonce.kv.serving.calls import callable_names
 from thinkonce.kv.serving.veil import Veil
 
-__all__ = ("called_tools", "chat_tokens", "longest_piece", "text_tokens")
+__all__ = ("called_tools", "chat_tokens", "contents", "longest_piece", "text_tokens")
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -55,6 +55,12 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk, most: float = inf) -> tuple[int, .
         raise RequestError("messages", f"{len(messages)} messages", accepts) from refused
     _check_length(veil.typed(text), most)
     return veil.tokens(text)
+
+
+def contents(ask: ChatAsk) -> tuple[str, ...]:
+    """The texts of the messages as the template gets them. Raises RequestError."""
+    messages = (_message(number, written) for number, written in enumerate(ask.messages))
+    return tuple(str(message["content"]) for message in messages)
 
 
 def called_tools(tokenizer: Any, ask: ChatAsk) -> frozenset[str]:

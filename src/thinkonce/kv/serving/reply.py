@@ -267,7 +267,7 @@ def _usage(spent: Spent) -> dict[str, Any]:
     """`prompt_tokens` is the full count; what was known of it is told as OpenAI's and DeepSeek's
     clients read it.
     """
-    return {
+    usage = {
         "prompt_tokens": spent.prompt_tokens,
         "completion_tokens": spent.completion_tokens,
         "total_tokens": spent.prompt_tokens + spent.completion_tokens,
@@ -275,3 +275,4 @@ def _usage(spent: Spent) -> dict[str, Any]:
         "prompt_cache_hit_tokens": spent.cached_tokens,
         "prompt_cache_miss_tokens": spent.prompt_tokens - spent.cached_tokens,
     }
+    return {**usage, "kv_explain": spent.explanations} if spent.explanations else usage

@@ -1,0 +1,84 @@
+"""One prompt on its way into the model: what was asked, what was found of it, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.causes import Costs, Explained, Missing
+from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.terms import Terms
+
+__all__ = ("Asked", "Found", "Reading", "ReadingStats")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A prompt that has been read: the fp32 logits after it, and what of it was known.
+
+    `explained`: where the terms asked for it, what was loaded and why not more.
+    """
+
+    logits: torch.Tensor
+    cached_tokens: int
+    explained: Explained | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt whose state may be kept: its full `blocks`, of which `most` may be loaded."""
+
+    prompt: Sequence[int]
+    blocks: Sequence[Block]
+    most: int
+    owner: Owner
+    terms: Terms
+
+    def explained(
+        self, found: Found, chunk_tokens: int, missing: Missing, costs: Costs
+    ) -> Explained:
+        return Explained(
+            len(self.prompt),
+            found.memory * chunk_tokens,
+            found.below * chunk_tokens,
+            missing,
+            (self.most - found.blocks) * chunk_tokens,
+            costs,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Blocks of a prompt, from the first on, that were in memory, and behind them `below` it.
+
+    `slower`: more is below, and sooner computed. `failed`: more is, and could not be read.
+    """
+
+    memory: int = 0
+    below: int = 0
+    slower: bool = False
+    failed: bool = False
+
+    @property
+    def blocks(self) -> int:
+        return self.memory + self.below
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingStats:
+    """Since the start: prompts begun, their tokens, and those of them that were loaded.
+
+    `disk_tokens`: of the loaded ones, those that were not in memory. `not_kept` counts blocks
+    that could not be stored because memory ran out, `slower` those that were on disk and were
+    computed, because that is sooner done here.
+    """
+
+    prompts: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    disk_tokens: int = 0
+    not_kept: int = 0
+    slower: int = 0
