@@ -23,10 +23,11 @@ from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.causes import GoneBy
 from thinkonce.kv.prefix.eviction import LeafLru, TreePolicy
 from thinkonce.kv.prefix.ghosts import Ghosts
+from thinkonce.kv.prefix.node import Node
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, WEIGHTS, Terms
 
-__all__ = ("Hold", "IndexStats", "Node", "PrefixIndex")
+__all__ = ("Hold", "IndexStats", "PrefixIndex")
 
 State = TypeVar("State")
 
@@ -34,44 +35,6 @@ State = TypeVar("State")
 _SPARE_ROWS = 1000
 # What one tenant may raise above `medium`, of the memory.
 _RAISED_SHARE = 0.25
-
-
-class Node(Generic[State]):
-    """One block in memory. `children` and `pins` count; a node with either of them stays.
-
-    `expires_at` is in seconds of a monotonic clock. A node that is `doomed` was purged while it
-    was pinned: it is not found any more and goes with its last pin.
-    """
-
-    __slots__ = (
-        *("block", "children", "doomed", "expires_at", "owner", "parent", "pins", "rank"),
-        *("size", "start", "state", "weight"),
-    )
-
-    def __init__(
-        self,
-        block: Block,
-        parent: Node[State] | None,
-        start: int,
-        state: State,
-        size: int,
-        owner: Owner = NOBODY,
-    ) -> None:
-        """`start`: tokens before this block; `size`: bytes that it takes."""
-        self.block, self.parent, self.start = block, parent, start
-        self.state, self.size, self.owner = state, size, owner
-        self.children = self.pins = 0
-        self.rank, self.expires_at = 0.0, -inf
-        self.weight = WEIGHTS["low"]
-        self.doomed = False
-
-    @property
-    def id(self) -> bytes:
-        return self.block.id
-
-    @property
-    def evictable(self) -> bool:
-        return not self.children and not self.pins
 
 
 @dataclass(frozen=True, slots=True)
