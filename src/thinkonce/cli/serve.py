@@ -94,6 +94,13 @@ def serve_model(
     ] = None,
     host: Host = None,
     port: Annotated[int | None, typer.Option(help="Port; 0: any.  [default: 8001]")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Numbers: float32, bfloat16, float16.  [default: those of the weights]"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, or cuda with a GPU.  [default: cpu]")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads a forward pass uses; 0: all cores.  [default: 0]")
     ] = None,
@@ -115,6 +122,8 @@ def serve_model(
     """An OpenAI-compatible server for one local model."""
     flags = {
         "local.model": model,
+        "local.dtype": dtype,
+        "local.device": device,
         "local.threads": threads,
         "local.queue": queue,
         "kv.memory": kv_memory,
@@ -145,6 +154,8 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
             settings.local.model,
             host=host,
             port=port,
+            dtype=settings.local.dtype,
+            device=settings.local.device,
             threads=settings.local.threads,
             max_waiting=settings.local.queue,
             max_waiting_tokens=settings.local.queue_tokens,

@@ -30,8 +30,10 @@ def command_of(local: Local, port: int = 0) -> list[str]:
     """What starts the model's server. Port 0: it takes a free one and says which."""
     module = [sys.executable, "-m", "thinkonce", "serve-model"]
     limits = ["--threads", str(local.threads), "--queue", str(local.queue)]
+    kind = ["--dtype", local.dtype, "--device", local.device]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
     # The gateway has a line for each request already.
-    return [*module, local.model, "--host", "127.0.0.1", "--port", str(port), *limits, "--quiet"]
+    return [*module, local.model, *address, *kind, *limits, "--quiet"]
 
 
 class LocalModel:

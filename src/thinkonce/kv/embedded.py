@@ -60,15 +60,23 @@ class Engine:
 
     @classmethod
     def open(
-        cls, model: str | None = None, *, ram: int | str = "1GiB", disk: str = "", chunk: int = 128
+        cls,
+        model: str | None = None,
+        *,
+        ram: int | str = "1GiB",
+        disk: str = "",
+        chunk: int = 128,
+        dtype: str = "auto",
+        device: str = "cpu",
     ) -> Engine:
         """`model`: a packaged model's name, a directory, or None for the packaged default.
 
         `ram`: most bytes of attention state in memory, such as "2GiB". `disk`: a folder that it
-        is written to as well. `chunk`: tokens in a block. Raises ConfigError for what cannot
+        is written to as well. `chunk`: tokens in a block. `dtype`: numbers of the model, "auto"
+        those of its weights; `device`: where it computes. Raises ConfigError for what cannot
         work.
         """
-        loaded = load(model)
+        loaded = load(model, dtype=dtype, device=device)
         kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk)
         return cls(loaded, open_engine(loaded, kv))
 

@@ -17,6 +17,7 @@ from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator
 from thinkonce.kv.generation.generator import Generator
 from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.generation.probe import other_bits
 from thinkonce.kv.generation.rates import Rate
 from thinkonce.kv.generation.reading import ReadingStats
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
@@ -172,7 +173,7 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
     log that says why. Raises ConfigError for a budget that holds not even one block, and for a
     folder that cannot be written.
     """
-    why = unsupported(model.network) if kv.reuse else "`kv.reuse` is false"
+    why = _why_not(model, kv.chunk) if kv.reuse else "`kv.reuse` is false"
     if why is not None:
         if kv.reuse:
             _logger.warning("attention state of %s is not reused: %s", model.name, why)
@@ -196,6 +197,16 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
         others=Models(Path(kv.store).expanduser(), fingerprint) if kv.store else None,
     )
     return KvEngine(exact, exact, index, disk, key, kv.policy, purges=purges)
+
+
+def _why_not(model: Model, chunk_tokens: int) -> str | None:
+    """Why its state is not reused: it is not known to give equal bits, or was seen not to."""
+    network = model.network
+    if (why := unsupported(network)) is not None or network.device.type == "cpu":
+        return why
+    if (found := other_bits(network, model.end_ids, chunk_tokens)) is None:
+        return None
+    return f"on {network.device} reading from memory gave other bits than reading anew: {found}"
 
 
 def _opened_disk(kv: Kv, fingerprint: Fingerprint) -> tuple[DiskTier | None, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from thinkonce.settings.section import YES_NO, Section, about, seconds
 
@@ -18,6 +18,23 @@ class Local(Section, frozen=True):
     model: Annotated[
         str, about("The model to serve.", "a packaged model's name or a directory", fixed=True)
     ] = "SmolLM2-135M-Instruct"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        about(
+            "Numbers it computes with; auto: those of its weights.",
+            "auto, float32, bfloat16 or float16",
+            fixed=True,
+        ),
+    ] = "auto"
+    device: Annotated[
+        str,
+        about(
+            "Where it computes. Attention state is kept in main memory. On a GPU it is first seen "
+            "whether reading from memory gives equal bits; if not, nothing is reused.",
+            "cpu, cuda, cuda:1, ...",
+            fixed=True,
+        ),
+    ] = "cpu"
     threads: Annotated[
         int,
         about(

@@ -3,6 +3,8 @@
     slab    [layers, 2, kv_heads, capacity, head_dim]      0: keys, 1: values
     block   [layers, 2, kv_heads, chunk,    head_dim]      what is kept of it, contiguous
 
+The slab is on the model's device, blocks are in main memory.
+
 A forward pass writes its tokens behind those that are there and attends to a view of all of
 them; a block goes in, and out, with one strided copy. Nothing is ever concatenated.
 """
@@ -21,6 +23,7 @@ __all__ = ("KvShape", "ScatterLayer", "Slab", "SlabLayer", "in_steps")
 # Capacity comes in steps of so many tokens, so that every head's first value is aligned alike:
 # matrix kernels may choose their path, hence their last bits, by alignment.
 _STEP_TOKENS = 256
+_MAIN_MEMORY = torch.device("cpu")
 
 
 def in_steps(tokens: int) -> int:
@@ -42,10 +45,10 @@ class KvShape:
     def bytes_a_token(self) -> int:
         return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
 
-    def empty(self, tokens: int) -> torch.Tensor:
-        """Room for so many tokens, not cleared."""
+    def empty(self, tokens: int, device: torch.device | None = None) -> torch.Tensor:
+        """Room for so many tokens, not cleared; on the model's device where none is named."""
         size = (self.layers, 2, self.kv_heads, tokens, self.head_dim)
-        return torch.empty(size, dtype=self.dtype, device=self.device)
+        return torch.empty(size, dtype=self.dtype, device=device or self.device)
 
 
 class Slab:
@@ -96,8 +99,8 @@ class Slab:
         self._set_length(end)
 
     def copy(self, start: int, end: int) -> torch.Tensor:
-        """The block of the tokens [start, end), contiguous and on its own."""
-        block = self.shape.empty(end - start)
+        """The block of the tokens [start, end), contiguous, on its own, in main memory."""
+        block = self.shape.empty(end - start, _MAIN_MEMORY)
         block.copy_(self.tensor[:, :, :, start:end])
         return block
 

@@ -24,7 +24,7 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
 
 _ATTENTION = ("sdpa", "eager")
 _DTYPES = (torch.float32, torch.bfloat16)
-_DEVICES = ("cpu",)
+_DEVICES = ("cpu", "cuda")  # the latter must pass `probe` too
 # Rotations that depend on the position alone. "dynamic" and "longrope" turn by the length of
 # what was read last, so keys of one prefix differ from prompt to prompt.
 _ROPE = ("default", "linear", "llama3", "yarn")

@@ -35,6 +35,7 @@ def run(
     port: int = 8001,
     *,
     dtype: str = "auto",
+    device: str = "cpu",
     threads: int = 0,
     max_waiting: int = 16,
     max_waiting_tokens: int = 262_144,
@@ -50,7 +51,8 @@ def run(
     """Serve one model until SIGTERM or SIGINT; returns the exit code, 0 after a clean end.
 
     `model` is a packaged model's name, a directory, or None for the packaged default; `port` 0
-    takes a free one. `threads` are torch's, 0 leaves its choice, which is all cores.
+    takes a free one. `dtype` and `device` are those of `load`; `threads` are torch's, 0 leaves
+    its choice, which is all cores.
     `max_waiting` requests, with prompts of `max_waiting_tokens`, may wait besides those that are
     answered, by turns, and are given up `deadline` seconds after they came, 0: never. `kv` says
     what is kept of prompts; `gateway_secret` is that of the gateway which started this
@@ -69,7 +71,7 @@ def run(
     listener = bind(host, port)
     try:
         with handling(stopping(_stop)):
-            loaded, engine = _opened(model, dtype, threads, kv or Kv(), progress)
+            loaded, engine = _opened(model, dtype, device, threads, kv or Kv(), progress)
     except BaseException as ended:
         listener.close()
         if isinstance(ended, _Stopped):
@@ -91,9 +93,9 @@ def run(
 
 
 def _opened(
-    name: str | None, dtype: str, threads: int, kv: Kv, progress: Progress | None
+    name: str | None, dtype: str, device: str, threads: int, kv: Kv, progress: Progress | None
 ) -> tuple[Model, KvEngine]:
-    model = load(name, dtype=dtype, progress=progress)
+    model = load(name, dtype=dtype, device=device, progress=progress)
     if threads:
         torch.set_num_threads(threads)
     return model, open_engine(model, kv)

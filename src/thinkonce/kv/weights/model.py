@@ -21,11 +21,12 @@ from thinkonce.kv.weights.gguf import GgufFile
 from thinkonce.kv.weights.packaged import PackagedModel, Progress
 from thinkonce.settings import data_folder
 
-__all__ = ("DTYPES", "Model", "load")
+__all__ = ("DEVICES", "DTYPES", "Model", "load")
 
 _logger = logging.getLogger("thinkonce.kv")
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +54,51 @@ class Model:
 
 
 def load(
-    name: str | None = None, *, dtype: str = "auto", progress: Progress | None = None
+    name: str | None = None,
+    *,
+    dtype: str = "auto",
+    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> Model:
     """Load a packaged model's name, a directory, or `owner/name` from the local hub cache.
 
     None is the packaged default. `dtype` is one of DTYPES; "auto" keeps what the weights are
-    in. Nothing is downloaded. Raises ConfigError, which says what to do.
+    in. `device` is torch's name of one, such as "cpu" or "cuda:1". Nothing is downloaded. Raises
+    ConfigError, which says what to do.
     """
+    place = _device(device)
     if dtype not in DTYPES:
         raise ConfigError("dtype", dtype, "one of " + ", ".join(DTYPES))
     transformers_logging.disable_progress_bar()
     report = progress or _silent
     wanted = name or packaged.DEFAULT
+    loaded = _loaded(wanted, dtype, report)
+    if place.type != "cpu":
+        report(f"moving {loaded.name} to {place}", None)
+        loaded.network.to(place)
+    return loaded
+
+
+def _loaded(wanted: str, dtype: str, report: Progress) -> Model:
     # A directory of that name is what the user sees in front of them: it goes first.
     if (path := Path(wanted).expanduser()).is_dir():
         return _from_directory(path.resolve().name, path, dtype, report)
     if model := packaged.find(wanted):
         return _from_package(model, dtype, report)
     return _from_directory(wanted, _hub_snapshot(wanted), dtype, report)
+
+
+def _device(name: str) -> torch.device:
+    """Raises ConfigError for one that torch does not know, or that this machine does not have."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as failed:  # RuntimeError, AssertionError, NotImplementedError: it depends
+        accepts = "cpu, or cuda (cuda:1, ...) where torch was built for it and sees a GPU"
+        raise ConfigError("device", name, accepts) from failed
+    if device.type not in DEVICES:
+        raise ConfigError("device", name, "one of " + ", ".join(DEVICES))
+    return device
 
 
 def _from_package(model: PackagedModel, dtype: str, report: Progress) -> Model:
