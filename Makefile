@@ -10,7 +10,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
 # Tests start some hundred processes; without kept bytecode each compiles the package anew.
 test test-all: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run help test test-all lint format types docs bench bench-tools check clean
+.PHONY: run help test test-all lint format types docs bench bench-tools bench-vllm check clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready  ## the gateway with the packaged model behind it; another port: make run PORT=8001
@@ -51,6 +51,14 @@ bench-tools: .venv/ready  ## what benchmarks compare with; absent ones are skipp
 	.venv/litellm/bin/pip --disable-pip-version-check --quiet install -r benchmarks/litellm.txt
 	test -x .venv/gptcache/bin/python || $(PYTHON) -m venv .venv/gptcache
 	.venv/gptcache/bin/pip --disable-pip-version-check --quiet install -r benchmarks/gptcache.txt
+	test -x .venv/llama_cpp/bin/python || $(PYTHON) -m venv .venv/llama_cpp
+	.venv/llama_cpp/bin/pip --disable-pip-version-check --quiet install -r benchmarks/llama_cpp.txt
+
+# 3.4 GB. torch goes first, and what vLLM pulls in for another torch goes again: it cannot be imported.
+bench-vllm: .venv/ready  ## vLLM for the CPU, which benchmarks/kv_others.py compares with
+	test -x .venv/vllm/bin/python || $(PYTHON) -m venv .venv/vllm
+	.venv/vllm/bin/pip --disable-pip-version-check --quiet install -r benchmarks/vllm.txt
+	.venv/vllm/bin/pip --quiet uninstall -y torchvision torchaudio torchcodec
 
 clean:  ## remove what was made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
