@@ -1,5 +1,4 @@
-"""Prefix reuse of four engines side by side: what a warm prompt costs, and whether it still says
-the same.
+"""Prefix reuse of four engines: what a warm prompt costs, and whether it says the same.
 
 The packaged model: transformers' recipe of copying a cache, vLLM on the CPU and this engine read
 the same weights, llama.cpp the GGUF file they come from. Each runs in a process, and where its

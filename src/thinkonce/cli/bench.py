@@ -77,7 +77,7 @@ def benchmark_folder() -> Path:
 def benchmarks(folder: Path) -> dict[str, Path]:
     """Files that can be run, by name; others beside them are what they share."""
     files = (file for file in folder.rglob("*.py") if not file.name.startswith("_"))
-    return {file.stem: file for file in files if "__main__" in file.read_text(encoding="utf-8")}
+    return {file.stem: file for file in files if "def main(" in file.read_text(encoding="utf-8")}
 
 
 def _list(known: dict[str, Path], as_json: bool) -> None:
