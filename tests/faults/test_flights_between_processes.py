@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import places
@@ -23,6 +24,7 @@ from thinkonce.host.flights import FlightTable
 from thinkonce.host.frames import HEAD, Kind, Unframer, frame, hello
 from thinkonce.host.mapfile import HostFile
 from thinkonce.host.process import this_process
+from thinkonce.host.roster import SLOTS, Roster, ask_to_share
 from thinkonce.host.unix_socket import connect, is_available, listen
 from thinkonce.replay import raised, told
 from thinkonce.singleflight import Codec, Fate, Flight, Flights, Role, Since
@@ -120,6 +122,13 @@ def join(flights, key="k"):
     return flights.join(key, lambda: key.encode().ljust(32, b"."))
 
 
+def accompany(path):
+    """Somebody else takes part: what is made is written down from the start."""
+    host = HostFile(path)
+    Roster(host).enter(b"nobody")
+    host.close()
+
+
 def claims(path):
     host = HostFile(path)
     found = [claim.digest for claim in places.claims(FlightTable(host))]
@@ -199,6 +208,7 @@ def test_who_asks_after_that_is_not_given_the_answer(path):
 
 
 def test_what_lingers_is_let_go_though_nothing_else_happens(path):
+    accompany(path)
     clock, host = FakeClock(), HostFile(path)
     here = Flights(host, codec=CODEC, clock=clock, lease=LONG, linger=0.02)
     for _ in range(3):  # from the second time on, its thread sleeps until something happens
@@ -211,6 +221,7 @@ def test_what_lingers_is_let_go_though_nothing_else_happens(path):
 
 
 def test_another_lease_holds_for_what_begins_from_then_on(path):
+    accompany(path)
     clock, host = FakeClock(), HostFile(path)
     flights = Flights(host, codec=CODEC, clock=clock, lease=10.0)
     first = join(flights)
@@ -425,6 +436,7 @@ def test_a_circle_through_three_processes_is_broken_once(start):
 
 
 def test_a_refused_wait_leaves_no_trace(here, path):
+    accompany(path)
     host = HostFile(path)
     others = Flights(host, codec=CODEC, lease=LONG)
     theirs = contextvars.Context().run(join, others, "b")
@@ -677,7 +689,10 @@ def say_to_all(server, said, enough):
     ],
     ids=["nothing", "half a frame", "bad json", "bad error", "greeting", "kind", "length", "alone"],
 )
-def test_a_leader_that_breaks_off_or_talks_nonsense_is_not_waited_for(here, false_leader, said):
+def test_a_leader_that_breaks_off_or_talks_nonsense_is_not_waited_for(
+    here, path, false_leader, said
+):
+    accompany(path)
     server, _, _ = false_leader
     seat = join(here)
     assert seat.role is Role.FOLLOW
@@ -692,7 +707,8 @@ def test_a_leader_that_breaks_off_or_talks_nonsense_is_not_waited_for(here, fals
     assert len(here) == 0
 
 
-def test_a_dead_socket_means_a_dead_leader(here, false_leader):
+def test_a_dead_socket_means_a_dead_leader(here, path, false_leader):
+    accompany(path)
     server, table, claim = false_leader
     server.close()
     seat = join(here)
@@ -704,7 +720,8 @@ def test_a_dead_socket_means_a_dead_leader(here, false_leader):
     assert places.find(table, DIGEST, 0.0) is None
 
 
-def test_a_leader_that_dies_in_the_middle_of_a_frame_is_taken_over(here, false_leader):
+def test_a_leader_that_dies_in_the_middle_of_a_frame_is_taken_over(here, path, false_leader):
+    accompany(path)
     server, _, _ = false_leader
     seat = join(here)
     peer, _ = server.accept()
@@ -858,3 +875,149 @@ def test_the_kernel_tells_whose_process_is_at_the_other_end():
     with ours, theirs:
         assert is_same_user(ours)
     assert not is_same_user(ours), "a closed socket proves nothing"
+
+
+# -- a process that is alone writes nothing down until another one comes ----------------------
+
+
+def test_alone_nothing_is_written_down(here, path):
+    leader = join(here)
+    assert claims(path) == []
+    leader.publish(b"first")
+    leader.land("the answer")
+
+
+def test_who_comes_while_calls_are_under_way_follows_each_from_its_first_chunk(start, path):
+    alone, late = start(), start()
+    for number in range(12):
+        assert alone.do("join", seat=f"s{number}", key=f"k{number}")["role"] == Role.LEAD
+        alone.do("publish", chunk=f"first of {number}", seat=f"s{number}")
+    assert claims(path) == []
+    roles = {late.do("join", seat=f"s{number}", key=f"k{number}")["role"] for number in range(12)}
+    assert roles == {Role.FOLLOW}
+    reading = [late.tell("chunks", seat=f"s{number}") for number in range(12)]
+    for number in range(12):
+        alone.do("publish", chunk="last", seat=f"s{number}")
+        alone.do("land", value=number, seat=f"s{number}")
+    for number, asked in enumerate(reading):
+        answer = late.answer(asked)
+        assert answer["chunks"] == [f"first of {number}", "last"]
+        assert (answer["fate"], answer["value"]) == (Fate.COALESCED, number)
+    until(lambda: not claims(path), "the end of all claims")
+
+
+def test_one_that_comes_after_the_newcomer_was_told_of_nobody_still_waits_for_the_alone(
+    here, path, monkeypatch, start
+):
+    """Who has entered and not yet asked is no reason to believe that all is written down."""
+    leader = start()
+    assert leader.do("join")["role"] == Role.LEAD
+    host = HostFile(path)
+    _, alone = Roster(host).enter(b"still to ask")
+    assert alone is not None
+    assert join(here).role is Role.FOLLOW
+    leader.do("land", value=1)
+    host.close()
+
+
+def test_who_is_alone_and_stopped_holds_nobody_up_and_learns_of_the_others(
+    here, path, start, monkeypatch
+):
+    monkeypatch.setattr("thinkonce.sharing.ask_to_share", lambda to: ask_to_share(to, 0.05))
+    stopped = start()
+    stopped.do("join")
+    os.kill(stopped.pid, signal.SIGSTOP)
+    mine = join(here)
+    assert mine.role is Role.LEAD
+    os.kill(stopped.pid, signal.SIGCONT)
+    assert stopped.do("join", seat="next", key="next")["role"] == Role.LEAD
+    assert join(here, "next").role is Role.FOLLOW
+    mine.land(1)
+    stopped.do("land", value=1)
+    stopped.do("land", seat="next", value=1)
+
+
+def test_who_is_alone_learns_of_others_at_its_next_call_even_if_nobody_asked_it(here, path):
+    first = join(here)
+    accompany(path)
+    second = join(here, "another")
+    assert len(claims(path)) == 2
+    first.abandon()
+    second.abandon()
+    assert claims(path) == []
+
+
+def test_a_killed_one_leaves_the_next_alone(here, start, path):
+    killed = start()
+    killed.do("join")
+    killed.kill()
+    mine = join(here)
+    assert (mine.role, claims(path)) == (Role.LEAD, [])
+    mine.abandon()
+
+
+def test_when_the_others_have_gone_one_is_alone_again(path):
+    clock, host, other = FakeClock(), HostFile(path), HostFile(path)
+    here = Flights(host, codec=CODEC, clock=clock, lease=LONG, linger=0.01)
+    elsewhere = Flights(other, codec=CODEC, clock=clock, lease=LONG)
+    join(here).land(1)
+    join(elsewhere, "another").land(1)
+    shared = join(here, "shared")
+    assert len(claims(path)) >= 1
+    elsewhere.close()
+    other.close()
+
+    def is_alone():
+        clock.advance(2)
+        join(here, "looks around").land(1)
+        return here.sharing._turn
+
+    until(is_alone, "being alone again")
+    mine = join(here)
+    assert DIGEST not in claims(path)
+    shared.land(1)
+    mine.land(1)
+    here.close()
+    assert claims(path) == []
+    host.close()
+
+
+def test_circles_that_began_alone_are_seen_by_who_comes(here, path):
+    """a waits for b here; a process that leads c, which b waits for, must not wait for a."""
+    host = HostFile(path)
+    a = contextvars.Context().run(join, here, "a")
+    b = contextvars.Context().run(join, here, "b")
+    waiting = a.flight.leader
+    assert here.may_wait(waiting, b.flight, b.flight.leader)
+    theirs = Flights(host, codec=CODEC, lease=LONG)
+    c = contextvars.Context().run(join, theirs, "c")
+    table = here.sharing.table
+    assert table.may_wait([b.flight.claim], b"c".ljust(32, b"."), here.now())
+    assert not table.may_wait([c.flight.claim], b"a".ljust(32, b"."), here.now())
+    here.stop_waiting(waiting, b.flight.leader, b.flight)
+    for seat in (c, b, a):
+        seat.land(1)
+    theirs.close()
+    host.close()
+
+
+def test_where_all_places_are_taken_nobody_is_alone(here, path):
+    for _ in range(SLOTS):
+        accompany(path)
+    mine = join(here)
+    assert claims(path) == [DIGEST]
+    mine.abandon()
+
+
+def test_a_member_of_another_id_space_is_gone_once_nobody_listens(path, monkeypatch):
+    host = HostFile(path)
+    roster = Roster(host)
+    me = this_process()
+    before = msgspec.structs.replace(me, space=me.space + 1)  # a container, since started anew
+    monkeypatch.setattr("thinkonce.host.roster.this_process", lambda: before)
+    roster.enter(os.fsencode(path.parent / "gone.sock"))
+    monkeypatch.undo()
+    mine, alone = roster.enter(b"mine")
+    assert alone is None
+    assert roster.is_alone(mine)
+    host.close()

@@ -1,7 +1,7 @@
 """One small file beside a store, mapped by every process of the host that uses the store.
 
-    0        8         16       24         32        40         FLIGHTS_AT  NEWS_AT  SIZE
-    | magic  | version | epoch  | sequence | written | reserved | flights   | news   |
+    0        8         16       24         32        ROSTER_AT  FLIGHTS_AT  NEWS_AT  SIZE
+    | magic  | version | epoch  | sequence | written | roster   | flights   | news   |
 
 All numbers are native: the file never leaves its host. Magic and epoch keep their places in
 every layout version, so that processes of two versions still see each other's purges. The file
@@ -22,13 +22,15 @@ from thinkonce.errors import TierError
 from thinkonce.host.fork import on_fork
 from thinkonce.host.lock import FileLock
 
-__all__ = ("FLIGHTS_SIZE", "SIZE", "HostFile", "host_path")
+__all__ = ("FLIGHTS_SIZE", "ROSTER_SIZE", "SIZE", "HostFile", "host_path")
 
 MAGIC = b"1xthink\n"
-VERSION = 3  # 1 had counters between head and flights, 2 no news
+VERSION = 4  # 1 had counters between head and flights, 2 no news, 3 no roster
 HEAD = struct.Struct("=8sQ")  # magic, version
 EPOCH_AT, SEQUENCE_AT, WRITTEN_AT = 16, 24, 32
+ROSTER_AT = 64
 FLIGHTS_AT = 4096
+ROSTER_SIZE = FLIGHTS_AT - ROSTER_AT
 FLIGHTS_SIZE = 320 * 1024
 NEWS_AT = FLIGHTS_AT + FLIGHTS_SIZE
 NEWS_SIZE = 64 * 1024
@@ -56,9 +58,10 @@ class HostFile:
 
     `epoch` is a one-element view of the purge epoch: `host.epoch[0]` is what every inline hit
     compares. It may be read by anyone at any time, also after `close`. It is written only by
-    `raise_epoch`. `flights` is another part, for its module; it is changed only under `lock`,
-    unless that module says otherwise. `brief_lock` is the same lock for those who can do without.
-    `written` and `news` are `tiers.known`'s: a count, and a ring of what was counted last.
+    `raise_epoch`. `flights` and `roster` are other parts, for their modules; they are changed only
+    under `lock`, unless these say otherwise. `brief_lock` is the same lock for those who can do
+    without. `turn` moves when another process joins the roster. `written` and `news` are
+    `tiers.known`'s: a count, and a ring of what was counted last.
 
     Raises TierError where the file cannot be opened or mapped, or is no ordinary file.
     """
@@ -83,6 +86,8 @@ class HostFile:
         whole = memoryview(self._map)
         self.epoch = whole[EPOCH_AT : EPOCH_AT + 8].cast("Q")
         self.sequence = whole[SEQUENCE_AT : SEQUENCE_AT + 8].cast("Q")
+        self.roster = whole[ROSTER_AT : ROSTER_AT + ROSTER_SIZE]
+        self.turn = self.roster[:8].cast("Q")
         self.flights = whole[FLIGHTS_AT : FLIGHTS_AT + FLIGHTS_SIZE]
         self.written = whole[WRITTEN_AT : WRITTEN_AT + 8].cast("Q")
         self.news = whole[NEWS_AT : NEWS_AT + NEWS_SIZE].cast("Q")
@@ -116,8 +121,8 @@ class HostFile:
         self.brief_lock.retire()
         # Dropped, not released: whoever still holds a view must not crash.
         self.epoch = memoryview(self.epoch.tobytes()).cast("Q")
-        self.sequence = self.flights = memoryview(b"")
-        self.written = self.news = memoryview(bytearray(8)).cast("Q")
+        self.sequence = self.flights = self.roster = memoryview(b"")
+        self.written = self.news = self.turn = memoryview(bytearray(8)).cast("Q")
         del self._map
         os.close(self._fd)
 
