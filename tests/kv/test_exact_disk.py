@@ -13,7 +13,7 @@ from small_families import network
 from test_exact import CHUNK, DTYPES, MODEL, ROOM, generator, random_tokens, read
 from test_exact import one_thread as one_thread
 
-from thinkonce.kv.disk import tier as module
+from thinkonce.kv.disk.record import Plain
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator
 from thinkonce.kv.generation.support import FAMILIES, shape_of
@@ -115,7 +115,7 @@ def test_a_damaged_block_that_was_not_told_from_a_good_one_would_show(
     stored(model, tmp_path, prompt)
     damage(tmp_path)
     size = shape_of(model).bytes_a_token * CHUNK
-    monkeypatch.setattr(module, "state_in", lambda record, block: record[-size:])
+    monkeypatch.setattr(Plain, "state_in", lambda self, record, block: record[-size:])
     with reader(model, tmp_path) as warm:
         found = read(warm, prompt, tokens=0)
         assert found.cached == 3 * CHUNK

@@ -29,6 +29,7 @@ from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
+from thinkonce.kv.prefix.tier import Purged
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 
@@ -55,19 +56,20 @@ class KvEngine:
     why: str = ""
     purges: Purges = field(default_factory=Purges)
 
-    def purge(self, rule: PurgeRule) -> int:
-        """From now on nothing is found that `rule` holds for; how many blocks memory lost.
+    def purge(self, rule: PurgeRule) -> tuple[int, Purged | None]:
+        """From now on nothing is found that `rule` holds for; how many blocks memory lost, and
+        what the disk did, where there is one.
 
-        Any thread may call it. Raises OSError where it holds for this process alone, because the
-        folder could not be written.
+        Any thread may call it; it waits until bytes on disk are erased, some seconds at most.
+        Raises OSError where it holds for this process alone, because the folder could not be
+        written.
         """
         try:
             self.purges.add(rule)
         finally:
             gone = [] if self.index is None else self.index.purge(rule.holds)
-            if self.disk is not None:
-                self.disk.forget(None if rule == PurgeRule() else gone)
-        return len(gone)
+            on_disk = None if self.disk is None else self.disk.purge(rule)
+        return len(gone), on_disk
 
     def known(self, prompts: Sequence[Sequence[int]], owner: Owner) -> Callable[[], int]:
         """What tells how many tokens of the prompts are in memory now; from any thread."""
@@ -215,7 +217,7 @@ def _opened_disk(kv: Kv, fingerprint: Fingerprint) -> tuple[DiskTier | None, byt
         return None, b""
     folder = made_folder(Path(kv.store).expanduser(), "[kv] store")
     key = kept_key(folder, "[kv] store")
-    tier = DiskTier(folder, fingerprint.digest(), kv.disk)
+    tier = DiskTier(folder, fingerprint.digest(), kv.disk, secret=key)
     describe(folder, fingerprint)
     return tier, key
 

@@ -1,22 +1,33 @@
-"""Which blocks are in the files, where, and which of them go first: all of it in memory.
+"""Which blocks are in the files, where, how long, and which of them go first: all in memory.
 
 Rows of all writers lie in one array; a dictionary leads from an id to its latest row. A path is
 used as a whole, so a parent is never older than its children; of equally old rows the later one
-is the deeper. Hence the order in which blocks go: oldest first, of equals the latest row.
+is the deeper. Hence the order in which blocks go: of the smallest weight the oldest first, of
+equals the latest row. Lives are in seconds of the monotonic clock here, of the wall clock in
+rows: a clock that is set back brings nothing back that has expired.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from thinkonce.kv.disk.rows import ROW, Kind, Rows
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.kv.disk.names import Sort, Word, Words
+from thinkonce.kv.disk.rows import ROW, Kind, Rows, Stay, checked
+from thinkonce.kv.prefix.terms import WEIGHTS
 
-__all__ = ("Catalogue", "Place")
+__all__ = ("RAISED_SHARE", "Catalogue", "Place")
+
+RAISED_SHARE = 0.25
+"""What one tenant may raise above `medium`, of the budget."""
+_MEDIUM = WEIGHTS["medium"]
 
 _LEAST_ROOM = 1024  # rows
 
@@ -31,18 +42,22 @@ class Place(NamedTuple):
 
 
 class Catalogue:
-    """Not thread-safe. About 200 bytes a block."""
+    """Not thread-safe. About 250 bytes a block. `max_bytes`: the budget."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = 2**62, clock: Clock = SYSTEM) -> None:
+        self.max_bytes, self._clock = max_bytes, clock
         self.clear()
 
     def clear(self) -> None:
         """Know of nothing."""
         self._rows = np.zeros(_LEAST_ROOM, ROW)
         self._writers = np.zeros(_LEAST_ROOM, np.uint16)
-        self._used = array("q")  # by row; read one by one, which an array of numpy is slow at
+        # By row; read one by one, which an array of numpy is slow at.
+        self._used, self._expires, self._weights = array("q"), array("d"), array("H")
         self._end = 0
         self._at: dict[bytes, int] = {}
+        self._raised: Counter[bytes] = Counter()  # bytes above `medium`, by tenant
+        self.words = Words()
         self._serial = 0
         self.bytes = 0
 
@@ -50,33 +65,41 @@ class Catalogue:
         return len(self._at)
 
     def __contains__(self, id: bytes) -> bool:
-        return id in self._at
+        """Whether it is there, and has not expired."""
+        row = self._at.get(id)
+        return row is not None and self._expires[row] > self._clock.monotonic()
 
     def add(self, writer: int, rows: Rows) -> None:
         """Take in rows in the order in which they were written."""
+        rows = self._without_words(rows)
         begin, self._end = self._end, self._end + len(rows)
         self._make_room()
         self._rows[begin : self._end] = rows
         self._writers[begin : self._end] = writer
+        self._expires.extend(self._here(rows))
+        self._weights.extend(rows["weight"].tolist())
         ids: list[bytes] = rows["id"].tolist()
-        if not self._all_new(begin, ids, rows):
-            columns = (ids, rows["length"].tolist(), rows["kind"].tolist())
-            for row, (id, length, kind) in enumerate(zip(*columns, strict=True), start=begin):
-                self._put(row, id, length, kind, writer)
+        first = self._all_new(begin, ids, rows)
+        columns = (ids[first:], rows["length"][first:].tolist(), rows["kind"][first:].tolist())
+        for row, (id, length, kind) in enumerate(zip(*columns, strict=True), begin + first):
+            self._put(row, id, length, kind, writer)
         self._age(begin)
 
     def moved(self, writer: int, rows: Rows) -> None:
-        """Records lie elsewhere now; they are as old as they were."""
-        before = (self._at.get(id) for id in rows["id"].tolist())
-        ages = [0 if row is None else self._used[row] for row in before]
+        """Records lie elsewhere now; they are as old as they were. Those that were forgotten
+        meanwhile are not taken in.
+        """
+        kept = rows[np.array([id in self._at for id in rows["id"].tolist()], bool)]
+        ages = [self._used[self._at[id]] for id in kept["id"].tolist()]
         begin = self._end
-        self.add(writer, rows)
+        self.add(writer, kept)
         self._used[begin : self._end] = array("q", ages)
 
     def ids(self) -> list[bytes]:
         return list(self._at)
 
     def place(self, id: bytes) -> Place | None:
+        """Where it lies, expired or not."""
         row = self._at.get(id)
         return None if row is None else self._place(row)
 
@@ -89,6 +112,11 @@ class Catalogue:
         ids = [row["id"].tobytes() for row in rows if row["parent"].tobytes() == parent]
         return [id for id in dict.fromkeys(ids) if id in self._at][:most]
 
+    def size(self, ids: Iterable[bytes]) -> int:
+        """Bytes of their records together."""
+        rows = [row for id in ids if (row := self._at.get(id)) is not None]
+        return int(self._rows["length"][rows].sum(dtype=np.int64)) if rows else 0
+
     def use(self, ids: Iterable[bytes]) -> None:
         """All of one path."""
         self._serial += 1
@@ -97,19 +125,58 @@ class Catalogue:
             if row is not None:
                 self._used[row] = self._serial
 
+    def lengthen(self, id: bytes, stay: Stay) -> bool:
+        """The longest life and the highest priority that anybody asked for, of a block that is
+        there; whether that changed anything. `expires` is in seconds of the monotonic clock.
+        """
+        row = self._at.get(id)
+        if row is None or (stay.expires <= self._expires[row] and stay.weight <= _MEDIUM):
+            return False
+        before = self._stay(row)
+        after = before.or_longer(stay._replace(weight=self._allowed(row, stay.weight)))
+        self._raise(row, after.weight)
+        self._expires[row] = after.expires
+        return after != before
+
+    def stay(self, id: bytes) -> Stay:
+        """Of a block that is there."""
+        return self._stay(self._at[id])
+
+    def lengthen_all(self, rows: Rows) -> list[bytes]:
+        """What rows of kind STAYS say; ids of the blocks for which that changed anything."""
+        each = zip(rows["id"].tolist(), self._here(rows), rows["weight"].tolist(), strict=True)
+        return [id for id, expires, weight in each if self.lengthen(id, Stay(expires, weight))]
+
     def forget(self, id: bytes) -> None:
         row = self._at.pop(id, None)
         if row is not None:
+            self._raise(row, 0)
+            self._expires[row] = inf
             self.bytes -= int(self._rows["length"][row])
 
     def forget_writer(self, writer: int) -> None:
         for id in [id for id, row in self._at.items() if self._writers[row] == writer]:
             self.forget(id)
 
+    def expired(self) -> list[bytes]:
+        """Ids of those that nobody used for as long as they were to live."""
+        now = self._clock.monotonic()
+        if not (np.array(self._expires) <= now).any():
+            return []
+        return [id for id, row in self._at.items() if self._expires[row] <= now]
+
+    def owned(self, falls: Callable[[bytes], bool]) -> list[bytes]:
+        """Ids of the blocks of owners for whom that holds."""
+        rows = np.fromiter(self._at.values(), np.int64, len(self._at))
+        owners: list[bytes] = self._rows["owner"][rows].tolist()
+        chosen = {owner for owner in set(owners) if falls(owner)}
+        return [id for id, owner in zip(self._at, owners, strict=True) if owner in chosen]
+
     def oldest(self, writer: int, size: int) -> list[bytes]:
         """Ids of that writer's blocks that go first, of `size` bytes together or more."""
         live = self._live(writer)
-        order = live[np.lexsort((-live, self._ages()[live]))]
+        weights = np.array(self._weights, np.uint16)[live]
+        order = live[np.lexsort((-live, self._ages()[live], weights))]
         enough = int(np.searchsorted(np.cumsum(self._rows["length"][order]), size)) + 1
         found: list[bytes] = self._rows["id"][order[:enough]].tolist()
         return found
@@ -123,47 +190,115 @@ class Catalogue:
 
     def rows_in(self, writer: int, segments: Sequence[int]) -> Rows:
         """Live rows of these segments, in the order in which they were written."""
-        live = self._live(writer)
-        live.sort()
-        rows = self._rows[live]
-        return rows[np.isin(rows["segment"], segments)]
+        rows = self.live(writer)
+        found: Rows = rows[np.isin(rows["segment"], segments)]
+        return found
 
     def live(self, writer: int) -> Rows:
+        """Live rows in the order in which they were written, as they would be written now."""
         live = self._live(writer)
         live.sort()
-        return self._rows[live]
+        rows: Rows = self._rows[live]
+        rows["expires"] = np.array(self._expires)[live] + self._to_wall
+        rows["weight"] = np.array(self._weights, np.uint16)[live]
+        rows["written"] = np.minimum(rows["written"], self._clock.wall())
+        return checked(rows)
+
+    def row(self, id: bytes) -> Rows:
+        """Of a block that is there, as it would be written now; an array of one."""
+        row = self._at[id]
+        found: Rows = self._rows[row : row + 1].copy()
+        found["expires"] = self._expires[row] + self._to_wall
+        found["weight"], found["written"] = self._weights[row], self._clock.wall()
+        return checked(found)
 
     def compact(self) -> None:
         """Let go of rows that nobody needs, where they are most of all."""
         if self._end < 4 * len(self._at) + _LEAST_ROOM:
             return
         kept = np.array(sorted(self._at.values()), np.int64)
-        self._rows, self._writers = self._rows[kept], self._writers[kept]
-        self._used, self._end = array("q", self._ages()[kept].tobytes()), len(kept)
+        self._used = array("q", self._ages()[kept].tobytes())
+        self._expires = array("d", np.array(self._expires)[kept].tobytes())
+        self._weights = array("H", np.array(self._weights, np.uint16)[kept].tobytes())
+        self._rows, self._writers, self._end = self._rows[kept], self._writers[kept], len(kept)
         ids: list[bytes] = self._rows["id"].tolist()
         self._at = {id: row for row, id in enumerate(ids)}
+        self.words.keep(set(self._rows["owner"].tolist()))
 
-    def _all_new(self, begin: int, ids: list[bytes], rows: Rows) -> bool:
-        """Take in rows that are the first, as a million are at the start, in one go; False and
-        nothing done where some of them replace others.
+    @property
+    def _to_wall(self) -> float:
+        """What makes a time of the wall clock of one of the monotonic clock."""
+        return self._clock.wall() - self._clock.monotonic()
+
+    def _here(self, rows: Rows) -> array[float]:
+        """When rows expire, by the monotonic clock. None outlives what it had left when it was
+        written: the wall clock may have been set back since.
         """
-        if self._at or not (rows["kind"] == Kind.LIVE).all():
-            return False
-        at = dict(zip(ids, range(begin, self._end), strict=True))
-        if len(at) < len(ids):
-            return False
-        self._at, self.bytes = at, int(rows["length"].sum(dtype=np.int64))
-        return True
+        expires, ahead = rows["expires"], rows["written"] - self._clock.wall()
+        here = np.where(ahead > 0, expires - ahead, expires) - self._to_wall
+        return array("d", here.tobytes())
+
+    def _stay(self, row: int) -> Stay:
+        return Stay(self._expires[row], self._weights[row])
+
+    def _allowed(self, row: int, weight: int) -> int:
+        """`weight`, or that of `medium` where this tenant has raised as much as it may."""
+        if weight <= _MEDIUM or self._weights[row] > _MEDIUM:
+            return weight
+        tenant = self.words.tenant(self._rows["owner"][row].tobytes())
+        raised = self._raised[tenant] + int(self._rows["length"][row])
+        return weight if raised <= RAISED_SHARE * self.max_bytes else _MEDIUM
+
+    def _raise(self, row: int, weight: int) -> None:
+        """Set the weight of a block, and count what its tenant has raised."""
+        change = (weight > _MEDIUM) - (self._weights[row] > _MEDIUM)
+        if change:
+            tenant = self.words.tenant(self._rows["owner"][row].tobytes())
+            self._raised[tenant] += change * int(self._rows["length"][row])
+        self._weights[row] = weight
+
+    def _without_words(self, rows: Rows) -> Rows:
+        said = rows["kind"] == Kind.WORD
+        if not said.any():
+            return rows
+        for row in rows[said]:
+            word = Word(Sort(int(row["weight"])), row["parent"].tobytes())
+            self.words.add(row["id"].tobytes(), (word,))
+        others: Rows = rows[~said]
+        return others
+
+    def _all_new(self, begin: int, ids: list[bytes], rows: Rows) -> int:
+        """Take in rows that are the first, as a million are at the start, in one go; how many.
+        None where some of them replace others.
+        """
+        others = np.flatnonzero(rows["kind"] != Kind.LIVE)
+        count = int(others[0]) if len(others) else len(rows)
+        at = {} if self._at else dict(zip(ids[:count], range(begin, begin + count), strict=True))
+        if len(at) < count:
+            return 0
+        if count:
+            self._at, self.bytes = at, int(rows["length"][:count].sum(dtype=np.int64))
+            for row in np.flatnonzero(rows["weight"][:count] > _MEDIUM).tolist():
+                self._count_raised(begin + row)
+        return count
 
     def _put(self, row: int, id: bytes, length: int, kind: int, writer: int) -> None:
         before = self._at.get(id)
         is_others = before is not None and self._writers[before] != writer
         if is_others:
             return  # each says what is in its own files; of two that have it the first is read
+        if kind == Kind.STAYS:
+            self.lengthen(id, self._stay(row))
+            return
         self.forget(id)
         if kind == Kind.LIVE:
             self._at[id] = row
             self.bytes += length
+            self._count_raised(row)
+
+    def _count_raised(self, row: int) -> None:
+        weight, self._weights[row] = self._weights[row], 0
+        self._raise(row, self._allowed(row, weight))
 
     def _age(self, begin: int) -> None:
         """Each new row is younger than the one before it, and what it stands on as young."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -11,8 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from thinkonce.errors import ConfigError
+from thinkonce.kv.disk.manifest import Manifest
+from thinkonce.kv.disk.rows import Foreign
 
 __all__ = ("Folder", "Lock", "kept_key", "made_folder")
+
+_logger = logging.getLogger("thinkonce.kv")
 
 _KEY_BYTES = 32
 _MOST_WRITERS = 9999
@@ -96,13 +101,44 @@ class Folder:
         for number in list(self.segments(writer)):
             self.segment(writer, number).unlink(missing_ok=True)
 
-    def lock_one(self) -> tuple[int, Lock]:
-        """A number whose files nobody writes: one left behind if there is any, else a new one."""
+    def lock_one(self) -> tuple[int, Lock, Manifest]:
+        """A number whose files nobody writes, and its rows: one left behind if there is any, else
+        a new one. What a later release wrote is left alone.
+        """
         for writer in range(1, _MOST_WRITERS + 1):
             lock = self.lock(writer)
-            if lock is not None:
-                return writer, lock
+            if lock is None:
+                continue
+            try:
+                return writer, lock, Manifest(self.rows(writer))
+            except Foreign as form:
+                lock.release()
+                said = "%s is of a later release (%s) and is left alone"
+                _logger.warning(said, self.rows(writer), form)
+            except BaseException:
+                lock.release()
+                raise
         raise OSError(f"{self.path}: {_MOST_WRITERS} processes write there")
+
+    def left(self, but: int) -> Iterator[tuple[int, Manifest]]:
+        """Rows of processes that have ended, locked until the next is asked for."""
+        for writer in self.writers():
+            lock = None if writer == but else self.lock(writer)
+            if lock is None:
+                continue
+            try:
+                manifest = Manifest(self.rows(writer))
+            except Foreign:
+                lock.release()
+                continue
+            except BaseException:
+                lock.release()
+                raise
+            try:
+                yield writer, manifest
+            finally:
+                manifest.close()
+                lock.release()
 
     def lock(self, writer: int) -> Lock | None:
         """None while another process holds it."""

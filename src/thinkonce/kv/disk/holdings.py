@@ -1,30 +1,40 @@
 """The files of one model's blocks: our own, which are written, and the others', which are followed.
 
 write ──► records, sync, rows, sync ──► found
-keep_to_budget ──► rows that say GONE, half-empty segments written anew, empty ones removed
+remove ──► rows that say GONE or PURGED, sync ──► erase: their bytes, where it can be done
+keep_to_budget ──► the expired and the oldest removed, half-empty segments written anew
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from thinkonce.clock import Clock
 from thinkonce.kv.disk.catalogue import Catalogue, Place
+from thinkonce.kv.disk.erase import Gap, erase, gaps_between
 from thinkonce.kv.disk.folder import Folder, made_folder
-from thinkonce.kv.disk.manifest import Followed, Manifest
-from thinkonce.kv.disk.record import encoded_head, record_bytes
-from thinkonce.kv.disk.rows import Kind, Rows, row_of
+from thinkonce.kv.disk.manifest import Followed
+from thinkonce.kv.disk.names import Names
+from thinkonce.kv.disk.record import Form
+from thinkonce.kv.disk.rows import Kind, Rows, Stay
+from thinkonce.kv.disk.sayings import (
+    Gone,
+    Offered,
+    Sayings,
+    place_of,
+    words_of,
+    written_at,
+)
 from thinkonce.kv.disk.segment import SegmentReader, SegmentWriter
-from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.owner import Owner
 
-__all__ = ("DEAD_SHARE", "LOOK_AGAIN", "Holdings", "Offered")
+__all__ = ("DEAD_SHARE", "LOOK_AGAIN", "Holdings")
 
 _logger = logging.getLogger("thinkonce.kv")
 
@@ -35,24 +45,24 @@ _BEGINNING = 12 * 1024  # bytes of a record: its head and the tokens of the long
 HALF = 0.5  # live share of a segment below which it is written anew
 
 
-class Offered(NamedTuple):
-    """A block that is to be written."""
-
-    block: Block
-    state: memoryview
-
-
 class Holdings:
     """What changes files is for one thread; `lock` guards the catalogue and what only reads.
 
-    All methods raise OSError where the system refuses.
+    Blocks are called by their names in the files here. All methods raise OSError where the
+    system refuses.
     """
 
-    def __init__(self, root: Path, model: str, max_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self, root: Path, model: str, max_bytes: int, clock: Clock, names: Names, form: Form
+    ) -> None:
         self._root, self._model, self._max_bytes, self._clock = root, model, max_bytes, clock
+        self._names, self._form = names, form
+        self._say = Sayings(names, form, clock)
         self._looked_at: float = -LOOK_AGAIN
-        self.ordered: list[bytes] = []  # said to be gone by others, of blocks in our files
-        self.written = self.evicted = self.failures = 0
+        # Said to be gone by others, of blocks in our files; and those whose life is longer now.
+        self.ordered: dict[bytes, Gone] = {}
+        self.renewed: set[bytes] = set()
+        self.written = self.evicted = self.expired = self.failures = 0
         self.lock = threading.Lock()
         self.open()
 
@@ -60,17 +70,17 @@ class Holdings:
         """Take in what was left behind; segments are begun anew, behind all that are known."""
         made_folder(self._root, "[kv] store")
         self.folder = Folder(made_folder(self._root / self._model, "[kv] store"))
-        self.writer, self._lock_file = self.folder.lock_one()
-        try:
-            self.manifest = Manifest(self.folder.rows(self.writer))
-        except BaseException:
-            self._lock_file.release()
-            raise
-        self.catalogue, self.reader = Catalogue(), SegmentReader(self.folder)
+        self.writer, self._lock_file, self.manifest = self.folder.lock_one()
+        self.catalogue = Catalogue(self._max_bytes, self._clock)
+        self.reader = SegmentReader(self.folder)
         self._followed: dict[int, Followed] = {}
         self._looked_at = -LOOK_AGAIN
         rows = self.manifest.rows
         self.catalogue.add(self.writer, rows)
+        self._said = set(rows["id"][rows["kind"] == Kind.WORD].tolist())  # owners
+        self._scrubbed: dict[int, set[Gap]] = {}  # by segment
+        # What was purged may not have been erased before the process ended.
+        self._unclean = bool((rows["kind"] == Kind.PURGED).any())
         numbers = [*self.folder.segments(self.writer), *rows["segment"].tolist(), 0]
         self.segments = SegmentWriter(self.folder, self.writer, int(max(numbers)) + 1)
 
@@ -134,16 +144,39 @@ class Holdings:
                 if not is_first:
                     self._obey(rows)
 
+    def renew(self, name: bytes, stay: Stay) -> None:
+        """A request uses a block that is there. Written to the rows some time later."""
+        if name in self.catalogue and self.catalogue.lengthen(name, stay):
+            self.renewed.add(name)
+
+    def forget(self, names: Iterable[bytes], *, purged: bool = False) -> dict[bytes, Gone]:
+        """Of these those that are there; they are not found from now on."""
+        gone = {}
+        for name in names:
+            if (place := self.catalogue.place(name)) is not None:
+                gone[name] = Gone(place, purged)
+                self.catalogue.forget(name)
+        return gone
+
+    def left(self, places: Iterable[Place]) -> int:
+        """Bytes of records that still lie there."""
+        return sum(place.length for place in places if self.reader.has_bytes(place))
+
     def _obey(self, rows: Rows) -> None:
-        """What another process says is gone is so here too. Of what it said before we looked
+        """What another process says of blocks is so here too. Of what it said before we looked
         first, those who had the blocks have taken care.
         """
-        for id in rows["id"][rows["kind"] == Kind.GONE].tolist():
-            place = self.catalogue.place(id)
-            if place is not None:
-                self.catalogue.forget(id)
-                if place.writer == self.writer:
-                    self.ordered.append(id)
+        for kind in (Kind.GONE, Kind.PURGED):
+            names = rows["id"][rows["kind"] == kind].tolist()
+            gone = self.forget(names, purged=kind == Kind.PURGED)
+            mine = {name: was for name, was in gone.items() if self._is_mine(was.place)}
+            self.ordered.update(mine)
+        stays = rows[rows["kind"] == Kind.STAYS]
+        changed = self.catalogue.lengthen_all(stays)
+        self.renewed.update(n for n in changed if self._is_mine(self.catalogue.place(n)))
+
+    def _is_mine(self, place: Place | None) -> bool:
+        return place is not None and place.writer == self.writer
 
     # -- by the thread that writes --------------------------------------------------------------
 
@@ -152,34 +185,73 @@ class Holdings:
             self.open_again()
         rows = np.concatenate([self._appended(each) for each in offered])
         self.segments.sync()
-        self.manifest.append(rows)
+        owners = {each.owner for each in offered}
+        words = [row for owner in owners for row in self._introduction(owner)]
+        self.manifest.append(np.concatenate([*words, rows]))
+        self._said.update(self._names.owner(owner) for owner in owners)
         with self.lock:
+            for owner in owners:
+                self.catalogue.words.add(self._names.owner(owner), self._names.words(owner))
             self.catalogue.add(self.writer, rows)
+            for each in offered:  # its life may be longer than it was when its row was made
+                self.renew(self._form.name(each.block.id), each.stay)
             self.written += len(rows)
 
-    def remove(self, ids: Sequence[bytes]) -> None:
-        if ids:
-            self.manifest.append(_gone_rows(ids))
-            with self.lock:
-                for id in ids:
-                    self.catalogue.forget(id)
+    def remove(self, gone: Mapping[bytes, Gone]) -> None:
+        """Say so in the rows, and erase what they said; of blocks in the files of processes that
+        have ended too.
+        """
+        if not gone:
+            return
+        self.manifest.append(self._say.gone(gone))
+        self._unclean |= any(was.purged for was in gone.values())
+        with self.lock:
+            self.forget(gone)  # what was written since
+        for writer, manifest in self.folder.left(self.writer):
+            found = {n: gone[n] for n in gone.keys() & set(manifest.rows["id"].tolist())}
+            if found:
+                manifest.append(self._say.gone(found))
+                self._scrub(writer, _live(writer, manifest.rows, found))
 
-    def remove_left(self, ids: set[bytes]) -> None:
-        """Say it in the files of processes that have ended too."""
-        for writer in self.folder.writers():
-            lock = None if writer == self.writer else self.folder.lock(writer)
-            if lock is None:
-                continue
-            try:
-                manifest = Manifest(self.folder.rows(writer))
-                found = ids.intersection(manifest.rows["id"].tolist())
-                if found:
-                    manifest.append(_gone_rows(found))
-                manifest.close()
-            finally:
-                lock.release()
+    def renew_rows(self) -> None:
+        """Write down the lives that are longer than the rows say."""
+        with self.lock:
+            there = {n: place for n in self.renewed if (place := self.catalogue.place(n))}
+            rows = {name: self._say.stays(self.catalogue.row(name)) for name in there}
+            self.renewed.clear()
+        if rows:
+            self.manifest.append(np.concatenate(list(rows.values())))
+        if all(self._is_mine(place) for place in there.values()):
+            return
+        for writer, manifest in self.folder.left(self.writer):
+            its = [rows[name] for name, place in there.items() if place.writer == writer]
+            if its:
+                manifest.append(np.concatenate(its))
+
+    def scrub(self) -> None:
+        """After a purge: erase whatever lies in our files and is no block. What fails is tried
+        again the next time.
+        """
+        if not self._unclean:
+            return
+        with self.lock:
+            live = self.catalogue.live(self.writer)
+        self._scrub(self.writer, live)
+        self._unclean = False
+
+    def _scrub(self, writer: int, live: Rows) -> None:
+        for number in list(self.folder.segments(writer)):
+            path = self.folder.segment(writer, number)
+            within = live[live["segment"] == number]
+            gaps = set(gaps_between(within, path.stat().st_size))
+            done = self._scrubbed.get(number, set()) if writer == self.writer else set()
+            if gaps - done:
+                erase(path, gaps - done)
+            if writer == self.writer:
+                self._scrubbed[number] = gaps
 
     def keep_to_budget(self) -> None:
+        self._expire()
         with self.lock:
             over = self.catalogue.bytes - self._max_bytes
         if over > 0:
@@ -188,12 +260,14 @@ class Holdings:
         if emptied := self._emptied():
             self._move_out_of(emptied)
         self.remove_empty()
+        self.scrub()
         with self.lock:
-            live = self.catalogue.live(self.writer)
             self.catalogue.compact()
-        if self.manifest.count > 4 * len(live) + 1024:
-            self.manifest.replace(live)
-            self.folder.sync()
+            live = None
+            if self.manifest.count > 4 * len(self.catalogue) + 1024:
+                live = self.catalogue.live(self.writer)
+        if live is not None:
+            self._rewrite(live)
 
     def remove_empty(self) -> None:
         with self.lock:
@@ -204,12 +278,19 @@ class Holdings:
                 with self.lock:
                     self.reader.forget(self.writer, number)
 
+    def _rewrite(self, live: Rows) -> None:
+        """The rows that are needed, alone; unless their owners' words are most of them."""
+        owners = set(live["owner"].tolist())
+        known = self.catalogue.words
+        words = [row for owner in owners for row in words_of(owner, known.of(owner))]
+        if self.manifest.count > 2 * (len(live) + len(words)) + 1024:
+            self.manifest.replace(np.concatenate([*words, live]))
+            self.folder.sync()
+            self._said = owners
+
     def _remove_abandoned(self) -> None:
         """Files of processes that have ended, if another one took no more care of them."""
-        for writer in self.folder.writers():
-            lock = None if writer == self.writer else self.folder.lock(writer)
-            if lock is None:
-                continue
+        for writer, _ in self.folder.left(self.writer):
             with self.lock:
                 self.catalogue.forget_writer(writer)
                 if writer in self._followed:
@@ -217,23 +298,30 @@ class Holdings:
                 for number in self.folder.segments(writer):
                     self.reader.forget(writer, number)
             self.folder.remove(writer)
-            lock.release()
 
     def _appended(self, offered: Offered) -> Rows:
-        block = offered.block
-        head = encoded_head(block, offered.state)
-        place = self.segments.append(head, offered.state)
-        assert place.length == record_bytes(block, offered.state.nbytes)
-        return _live_row(block.id, block.parent, place)
+        parts = self._form.encoded(offered.block, offered.state)
+        return self._say.lies(offered, self.segments.append(*parts))
+
+    def _introduction(self, owner: Owner) -> list[Rows]:
+        """What says under which words an owner falls, before the first row that names it."""
+        mark = self._names.owner(owner)
+        return [] if mark in self._said else words_of(mark, self._names.words(owner))
+
+    def _expire(self) -> None:
+        with self.lock:
+            gone = self.forget(self.catalogue.expired())
+            self.expired += len(gone)
+        if gone:
+            self.manifest.append(self._say.gone(gone))
 
     def _evict(self) -> None:
         with self.lock:
             size = self.catalogue.bytes - int(KEPT_SHARE * self._max_bytes)
-            gone = self.catalogue.oldest(self.writer, size) if size > 0 else []
-            for id in gone:
-                self.catalogue.forget(id)
+            gone = self.forget(self.catalogue.oldest(self.writer, size) if size > 0 else [])
             self.evicted += len(gone)
-        self.remove(gone)
+        if gone:
+            self.manifest.append(self._say.gone(gone))
 
     def _emptied(self) -> list[int]:
         """Segments of which less than half is live, and that are not empty; and the emptiest of
@@ -267,26 +355,21 @@ class Holdings:
 
     def _moved(self, row: np.void) -> Iterator[Rows]:
         """The row of a record written anew; none for one that cannot be read."""
-        id, parent = row["id"].tobytes(), row["parent"].tobytes()
         try:
             with self.lock:
-                record = self.reader.read(_place(self.writer, row))
+                record = self.reader.read(place_of(self.writer, row))
         except OSError:
             with self.lock:
                 self.failures += 1
-                self.catalogue.forget(id)
+                self.catalogue.forget(row["id"].tobytes())
             return
-        yield _live_row(id, parent, self.segments.append(record))
+        yield written_at(row, self.segments.append(record))
 
 
-def _gone_rows(ids: Iterable[bytes]) -> Rows:
-    nobody = bytes(16)
-    return np.concatenate([row_of(id, nobody, Kind.GONE) for id in ids])
-
-
-def _live_row(id: bytes, parent: bytes, place: Place) -> Rows:
-    return row_of(id, parent, Kind.LIVE, place.segment, place.offset, place.length)
-
-
-def _place(writer: int, row: np.void) -> Place:
-    return Place(writer, int(row["segment"]), int(row["offset"]), int(row["length"]))
+def _live(writer: int, rows: Rows, but: Iterable[bytes]) -> Rows:
+    """Rows of the blocks that are there by these rows, without some."""
+    known = Catalogue()
+    known.add(writer, rows)
+    for name in but:
+        known.forget(name)
+    return known.live(writer)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thinkonce.kv.disk.rows import ROW, Rows, read_rows
+from thinkonce.kv.disk.rows import HEAD, ROW, Rows, is_ours, read_rows
 
 __all__ = ("Followed", "Manifest")
 
@@ -17,16 +17,24 @@ class Manifest:
     """Appends rows to a file that is locked. Methods raise OSError."""
 
     def __init__(self, path: Path) -> None:
-        """What was torn at its end is cut off; `rows` are the good ones that were there."""
+        """What was torn at its end is cut off; `rows` are the good ones that were there. A file
+        of the first form is written anew. Raises Foreign for one of a later release.
+        """
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.rows: Rows = read_rows(self._descriptor)
-        self._end = len(self.rows) * ROW.itemsize
-        os.ftruncate(self._descriptor, self._end)
+        try:
+            self.rows: Rows = read_rows(self._descriptor)
+            self._end = len(HEAD) + self.rows.nbytes if is_ours(self._descriptor) else 0
+            if len(self.rows) and not self._end:
+                self.replace(self.rows)
+            os.ftruncate(self._descriptor, self._end)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
     @property
     def count(self) -> int:
-        return self._end // ROW.itemsize
+        return max(0, self._end - len(HEAD)) // ROW.itemsize
 
     def is_there(self) -> bool:
         """Whether the file that is written to is still the one of that name."""
@@ -37,7 +45,7 @@ class Manifest:
 
     def append(self, rows: Rows) -> None:
         """On the disk when it returns. Where it raises, the rows before are as they were."""
-        data = rows.tobytes()
+        data = rows.tobytes() if self._end else HEAD + rows.tobytes()
         try:
             view, at = memoryview(data), self._end
             while view:
@@ -55,7 +63,7 @@ class Manifest:
         new = self._path.with_suffix(".new")
         descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(rows.tobytes())
+            view = memoryview(HEAD + rows.tobytes())
             while view:
                 view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)
@@ -64,7 +72,7 @@ class Manifest:
             os.close(descriptor)
             raise
         os.close(self._descriptor)
-        self._descriptor, self._end = descriptor, len(rows) * ROW.itemsize
+        self._descriptor, self._end = descriptor, len(HEAD) + rows.nbytes
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -95,10 +103,11 @@ class Followed:
             self._end = 0
         if self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        if found.st_size == self._end:
+        # A file of another form is not followed: one of the first is read once its number is ours.
+        if found.st_size == self._end or not is_ours(self._descriptor):
             return is_void, np.zeros(0, ROW)
         rows = read_rows(self._descriptor, self._end)
-        self._end += len(rows) * ROW.itemsize
+        self._end = max(self._end, len(HEAD)) + rows.nbytes
         return is_void, rows
 
     def close(self) -> None:

@@ -82,7 +82,7 @@ class Models:
         words = rows.view("<u4").reshape(-1, ROW.itemsize // 4)
         for at in np.flatnonzero(words[:, 0] == np.frombuffer(id, "<u4")[0])[::-1]:
             if rows["id"][at].tobytes() == id:
-                return bool(rows["kind"][at] == Kind.LIVE)
+                return bool(rows["kind"][at] in (Kind.LIVE, Kind.STAYS))
         return False
 
     def _followed(self, name: str) -> Rows:

@@ -12,12 +12,13 @@ Numbers are little-endian.
 from __future__ import annotations
 
 import struct
+from typing import Protocol
 
 from blake3 import blake3
 
 from thinkonce.kv.prefix.blocks import Block
 
-__all__ = ("HEAD_BYTES", "block_in", "encoded_head", "record_bytes", "state_in")
+__all__ = ("HEAD_BYTES", "PLAIN_KEY", "Form", "Plain")
 
 _MAGIC = b"TOBLOCK1"
 _HEAD = struct.Struct("<8s16s16sIQ")
@@ -25,38 +26,65 @@ _DIGEST_BYTES = 16
 HEAD_BYTES = _HEAD.size + _DIGEST_BYTES
 
 
-def record_bytes(block: Block, state_bytes: int) -> int:
-    return HEAD_BYTES + len(block.tokens) + state_bytes
+PLAIN_KEY = bytes(4)
+"""In rows, in place of a key's id."""
 
 
-def encoded_head(block: Block, state: memoryview) -> bytes:
-    """All of the record but the state that follows."""
-    head = _HEAD.pack(_MAGIC, block.id, block.parent, len(block.tokens), state.nbytes)
-    return head + _digest(head, block.tokens, state) + block.tokens
+class Form(Protocol):
+    """How names and blocks are written. Thread-safe. `key` stands in the rows for which it is."""
+
+    @property
+    def key(self) -> bytes: ...
+
+    def name(self, id: bytes) -> bytes:
+        """16 bytes that stand for the block of that id in files."""
+        ...
+
+    def encoded(self, block: Block, state: memoryview) -> tuple[bytes | memoryview, ...]:
+        """The parts of a record."""
+        ...
+
+    def state_in(self, record: memoryview, block: Block) -> memoryview | None:
+        """The state of `block`; None for a record that is another's, or damaged."""
+        ...
+
+    def block_in(self, beginning: memoryview) -> Block | None:
+        """What block a record is of, from its beginning: of its state nothing is checked."""
+        ...
 
 
-def state_in(record: memoryview, block: Block) -> memoryview | None:
-    """The state of `block`, in place; None for a record that is another's, or damaged."""
-    size = len(block.tokens)
-    if len(record) < HEAD_BYTES + size:
-        return None
-    head, state = bytes(record[: _HEAD.size]), record[HEAD_BYTES + size :]
-    expected = _HEAD.pack(_MAGIC, block.id, block.parent, size, state.nbytes)
-    digest, tokens = record[_HEAD.size : HEAD_BYTES], record[HEAD_BYTES : HEAD_BYTES + size]
-    is_whole = head == expected and tokens == block.tokens
-    if not is_whole or digest != _digest(head, block.tokens, state):
-        return None
-    return state
+class Plain:
+    """Names and state as they are, with a digest."""
 
+    key = PLAIN_KEY
 
-def block_in(beginning: memoryview) -> Block | None:
-    """What block a record is of, from its beginning alone: nothing of it is checked."""
-    if len(beginning) < HEAD_BYTES:
-        return None
-    magic, id, parent, size, _ = _HEAD.unpack_from(beginning)
-    if magic != _MAGIC or len(beginning) < HEAD_BYTES + size:
-        return None
-    return Block(id, parent, bytes(beginning[HEAD_BYTES : HEAD_BYTES + size]))
+    def name(self, id: bytes) -> bytes:
+        return id
+
+    def encoded(self, block: Block, state: memoryview) -> tuple[bytes | memoryview, ...]:
+        head = _HEAD.pack(_MAGIC, block.id, block.parent, len(block.tokens), state.nbytes)
+        return head + _digest(head, block.tokens, state) + block.tokens, state
+
+    def state_in(self, record: memoryview, block: Block) -> memoryview | None:
+        """In place, without a copy."""
+        size = len(block.tokens)
+        if len(record) < HEAD_BYTES + size:
+            return None
+        head, state = bytes(record[: _HEAD.size]), record[HEAD_BYTES + size :]
+        expected = _HEAD.pack(_MAGIC, block.id, block.parent, size, state.nbytes)
+        digest, tokens = record[_HEAD.size : HEAD_BYTES], record[HEAD_BYTES : HEAD_BYTES + size]
+        is_whole = head == expected and tokens == block.tokens
+        if not is_whole or digest != _digest(head, block.tokens, state):
+            return None
+        return state
+
+    def block_in(self, beginning: memoryview) -> Block | None:
+        if len(beginning) < HEAD_BYTES:
+            return None
+        magic, id, parent, size, _ = _HEAD.unpack_from(beginning)
+        if magic != _MAGIC or len(beginning) < HEAD_BYTES + size:
+            return None
+        return Block(id, parent, bytes(beginning[HEAD_BYTES : HEAD_BYTES + size]))
 
 
 def _digest(head: bytes, tokens: bytes, state: memoryview) -> bytes:

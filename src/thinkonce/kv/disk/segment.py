@@ -14,7 +14,7 @@ import numpy as np
 from thinkonce.kv.disk.catalogue import Place
 from thinkonce.kv.disk.folder import Folder
 
-__all__ = ("SEGMENT_BYTES", "SegmentReader", "SegmentWriter")
+__all__ = ("SEGMENT_BYTES", "SegmentReader", "SegmentWriter", "aligned")
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 _ALIGN = 4096
@@ -37,7 +37,7 @@ class SegmentWriter:
         os.lseek(self._descriptor, self._end, os.SEEK_SET)
         for part in parts:
             _write_all(self._descriptor, memoryview(part).cast("B"))
-        self._end += -(-length // _ALIGN) * _ALIGN
+        self._end += aligned(length)
         return place
 
     def sync(self) -> None:
@@ -85,6 +85,15 @@ class SegmentReader:
             at += count
         return record
 
+    def has_bytes(self, place: Place) -> bool:
+        """Whether anything lies there still: zeros are nothing."""
+        try:
+            with open(self._folder.segment(place.writer, place.segment), "rb") as file:
+                file.seek(place.offset)
+                return any(file.read(min(place.length, _ALIGN)))
+        except OSError:
+            return False
+
     def forget(self, writer: int, number: int) -> None:
         """That file is removed."""
         descriptor = self._open.pop((writer, number), None)
@@ -104,6 +113,11 @@ class SegmentReader:
                 os.close(self._open.popitem(last=False)[1])
         self._open.move_to_end((writer, number))
         return found
+
+
+def aligned(length: int) -> int:
+    """Bytes that a record of that length takes in its file."""
+    return -(-length // _ALIGN) * _ALIGN
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

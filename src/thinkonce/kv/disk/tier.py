@@ -1,7 +1,7 @@
 """The disk tier: blocks are offered, written in the background, and found after a restart.
 
     offer ──► queue (bounded) ──► thread: records, sync, rows, sync ──► found by known and load
-                                    └──► over budget: the oldest go
+                                    └──► the expired go, and over budget the oldest
 
 Several processes may have one folder: each writes files of its own and follows the others' rows.
 A folder that fails is left alone for a while; what is asked meanwhile is not there.
@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Place
-from thinkonce.kv.disk.holdings import Holdings, Offered
-from thinkonce.kv.disk.record import block_in, state_in
+from thinkonce.kv.disk.holdings import Holdings
+from thinkonce.kv.disk.names import Names
+from thinkonce.kv.disk.record import Form, Plain
+from thinkonce.kv.disk.rows import Stay
+from thinkonce.kv.disk.sayings import Gone, Offered
 from thinkonce.kv.prefix.blocks import Block
-from thinkonce.kv.prefix.tier import TierStats
+from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.purges import PurgeRule
+from thinkonce.kv.prefix.terms import USUAL, WEIGHTS, Terms
+from thinkonce.kv.prefix.tier import Purged, TierStats
 
 __all__ = ("DiskTier",)
 
@@ -30,11 +36,15 @@ _logger = logging.getLogger("thinkonce.kv")
 
 QUEUE_BYTES = 256 * 1024 * 1024  # of state that waits to be written
 TRY_AGAIN = 30.0  # seconds after the system refused
+SWEEP = 60.0  # seconds after which what has expired goes, and longer lives are written down
+PURGE_PATIENCE = 10.0  # seconds that a purge waits for its bytes to be erased
 
 
 class DiskTier:
     """See `prefix.tier.BlockTier`. Raises ConfigError, at the start alone, for a folder that
     cannot be used.
+
+    `secret`: of the folder, under which owners are marked in the rows.
     """
 
     def __init__(
@@ -43,21 +53,27 @@ class DiskTier:
         fingerprint: bytes,
         max_bytes: int,
         *,
+        secret: bytes = b"",
+        form: Form | None = None,
         clock: Clock = SYSTEM,
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._clock, self._max_bytes, self._queue_bytes = clock, max_bytes, queue_bytes
+        self._names, self._form = Names(secret), form or Plain()
         try:
-            self._files = Holdings(folder, fingerprint.hex(), max_bytes, clock)
+            self._files = Holdings(
+                folder, fingerprint.hex(), max_bytes, clock, self._names, self._form
+            )
         except OSError as error:
             accepts = f"a folder that this user may write ({error.strerror or error})"
             raise ConfigError("[kv] store", str(folder), accepts) from None
-        self._queue: deque[Offered] = deque()
-        self._queued: dict[bytes, int] = {}
-        self._gone: list[bytes] = []  # damaged, to be said in the rows
-        self._dropped = self._damaged = self._failures = 0
+        self._queue: dict[bytes, Offered] = {}
+        self._writing: dict[bytes, Offered] = {}
+        self._gone: dict[bytes, Gone] = {}  # to be said in the rows
+        self._unsaid: dict[bytes, Gone] = {}  # of these what the system refused
+        self._dropped = self._damaged = self._failures = self._purged = 0
         self._broken_until = -TRY_AGAIN
-        self._closing = False
+        self._closing = self._hurried = self._busy = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="thinkonce-kv-disk", daemon=True)
         self._thread.start()
@@ -65,80 +81,103 @@ class DiskTier:
     # -- what requests ask -------------------------------------------------------------------
 
     def known(self, blocks: Sequence[Block]) -> int:
+        names = [self._form.name(block.id) for block in blocks]
         with self._files.lock:
-            found = self._known(blocks)
-            if found < len(blocks):
+            found = self._known(names)
+            if found < len(names):
                 self._files.follow()
-                found = self._known(blocks)
-            ordered, self._files.ordered = self._files.ordered, []
+                found = self._known(names)
+            ordered, self._files.ordered = self._files.ordered, {}
         if ordered:
             with self._wake:
-                self._gone.extend(ordered)
+                self._gone.update(ordered)
                 self._wake.notify_all()
         return found
 
     def following(self, parent: bytes, most: int) -> list[Block]:
         with self._files.lock:
-            ids = self._files.catalogue.following(parent, most)
-            found = [self._files.beginning(id) for id in ids]
-        return [block for block in map(block_in, filter(None, found)) if block is not None]
+            names = self._files.catalogue.following(self._form.name(parent), most)
+            found = [self._files.beginning(name) for name in names]
+        each = map(self._form.block_in, filter(None, found))
+        return [block for block in each if block is not None]
 
     def load(self, block: Block) -> memoryview | None:
+        name = self._form.name(block.id)
         with self._files.lock:
-            place = self._files.catalogue.place(block.id)
-            if place is None:
+            if name not in self._files.catalogue:
                 return None
+            place = self._files.catalogue.place(name)
+            assert place is not None
             try:
-                place, record = self._files.read(block.id, place)
+                place, record = self._files.read(name, place)
             except OSError as error:
                 self._failures += 1
-                self._files.catalogue.forget(block.id)
+                self._files.catalogue.forget(name)
                 _logger.info("attention state is read again, a file was not: %s", error)
                 return None
-        state = state_in(record, block)
+        state = self._form.state_in(record, block)
         if state is None:
-            self._disown(block, place)
+            self._disown(name, place)
         return state
 
-    def offer(self, block: Block, state: memoryview) -> bool:
-        size = state.nbytes
+    def offer(
+        self, block: Block, state: memoryview, owner: Owner = NOBODY, terms: Terms = USUAL
+    ) -> bool:
+        size, name, stay = state.nbytes, self._form.name(block.id), self._stay(terms)
         with self._wake:
-            if self._closing or block.id in self._queued:
-                return block.id in self._queued
-            full = sum(self._queued.values()) + size > self._queue_bytes
+            if self._closing or self._is_queued(name, stay):
+                return self._is_queued(name, stay)
+            with self._files.lock:
+                if name in self._files.catalogue:
+                    self._files.renew(name, stay)
+                    return True
+            full = self._queued_bytes + size > self._queue_bytes
             if full or size > self._max_bytes or self._is_broken:
                 self._dropped += 1
                 return False
-            with self._files.lock:
-                if block.id in self._files.catalogue:
-                    return True
-            self._queue.append(Offered(block, state))
-            self._queued[block.id] = size
+            self._queue[name] = Offered(block, state, owner, stay)
             self._wake.notify_all()
             return True
 
-    def used(self, blocks: Sequence[Block]) -> None:
+    def used(self, blocks: Sequence[Block], terms: Terms = USUAL) -> None:
+        names, stay = [self._form.name(block.id) for block in blocks], self._stay(terms)
         with self._files.lock:
-            self._files.catalogue.use(block.id for block in blocks)
+            self._files.catalogue.use(names)
+            for name in names:
+                self._files.renew(name, stay)
 
     def forget(self, ids: Iterable[bytes] | None = None) -> int:
         with self._wake:
             with self._files.lock:
                 self._files.follow()
-                named = set(self._files.catalogue.ids() if ids is None else ids)
-                gone = [id for id in named if id in self._files.catalogue]
-                for id in gone:
-                    self._files.catalogue.forget(id)
-            kept = [each for each in self._queue if ids is not None and each.block.id not in named]
-            waited = len(self._queue) - len(kept)
-            for each in self._queue:
-                if each not in kept:
-                    del self._queued[each.block.id]
-            self._queue = deque(kept)
+                asked = None if ids is None else [self._form.name(id) for id in ids]
+                named = self._files.catalogue.ids() if asked is None else asked
+                gone = self._files.forget(named, purged=True)
+            waited = self._withdraw(self._queue if asked is None else asked)
             # What is being written at this moment goes as soon as it is.
-            self._gone.extend({*gone, *(self._queued if ids is None else named)})
+            late = self._writing if asked is None else asked
+            self._gone.update({name: Gone(purged=True) for name in late})
+            self._gone.update(gone)
             self._wake.notify_all()
         return len(gone) + waited
+
+    def purge(self, rule: PurgeRule) -> Purged:
+        with self._wake:
+            with self._files.lock:
+                self._files.follow()
+                catalogue, size = self._files.catalogue, 0
+                found = catalogue.owned(lambda o: self._names.falls(rule, catalogue.words, o))
+                size = catalogue.size(found)
+                gone = self._files.forget(found, purged=True)
+            waited = self._withdraw([n for n, o in self._queue.items() if rule.holds(o.owner)])
+            late = [n for n, each in self._writing.items() if rule.holds(each.owner)]
+            self._gone.update({name: Gone(purged=True) for name in late})
+            self._gone.update(gone)
+            self._purged += len(gone) + waited
+            self._wake.notify_all()
+        self.flush(PURGE_PATIENCE)
+        places = [was.place for was in gone.values() if was.place is not None]
+        return Purged(len(gone) + waited, size, self._files.left(places))
 
     def stats(self) -> TierStats:
         with self._files.lock:
@@ -151,11 +190,15 @@ class DiskTier:
                 dropped=self._dropped,
                 damaged=self._damaged,
                 failures=self._failures + self._files.failures,
+                expired=self._files.expired,
+                purged=self._purged,
             )
 
     def flush(self, timeout: float) -> bool:
         with self._wake:
-            return self._wake.wait_for(lambda: not (self._queued or self._gone), timeout)
+            self._hurried = bool(self._files.renewed)
+            self._wake.notify_all()
+            return self._wake.wait_for(lambda: not (self._has_work or self._busy), timeout)
 
     def close(self) -> None:
         with self._wake:
@@ -168,22 +211,51 @@ class DiskTier:
 
     # -- finding, under the lock ---------------------------------------------------------------
 
-    def _known(self, blocks: Sequence[Block]) -> int:
-        for count, block in enumerate(blocks):
-            if block.id not in self._files.catalogue:
+    def _known(self, names: Sequence[bytes]) -> int:
+        for count, name in enumerate(names):
+            if name not in self._files.catalogue:
                 return count
-        return len(blocks)
+        return len(names)
 
-    def _disown(self, block: Block, place: Place) -> None:
-        """What is in the file is not what was written."""
+    def _disown(self, name: bytes, place: Place) -> None:
+        """What is in the file is not what was written: damaged, unless its owner gave it up."""
         with self._files.lock:
+            self._files.follow()
+            if self._files.catalogue.place(name) != place:
+                return
             self._damaged += 1
-            self._files.catalogue.forget(block.id)
+            gone = self._files.forget([name])
         if place.writer == self._files.writer:
             with self._wake:
-                self._gone.append(block.id)
+                self._gone.update(gone)
                 self._wake.notify_all()
         _logger.warning("attention state on disk is damaged and is read again")
+
+    def _stay(self, terms: Terms) -> Stay:
+        expires = inf if terms.life is None else self._clock.monotonic() + terms.life
+        return Stay(expires, WEIGHTS[terms.priority])
+
+    # -- the queue, under `_wake` ----------------------------------------------------------------
+
+    def _is_queued(self, name: bytes, stay: Stay) -> bool:
+        """Whether it will be written; then on these terms at least."""
+        each = self._queue.get(name) or self._writing.get(name)
+        if each is not None:
+            each.stay = each.stay.or_longer(stay)
+        return each is not None
+
+    def _withdraw(self, names: Iterable[bytes]) -> int:
+        """Of those that wait these do not any more; how many there were."""
+        return sum(self._queue.pop(name, None) is not None for name in list(names))
+
+    @property
+    def _queued_bytes(self) -> int:
+        waiting = (*self._queue.values(), *self._writing.values())
+        return sum(each.state.nbytes for each in waiting)
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._queue or self._gone or self._hurried)
 
     @property
     def _is_broken(self) -> bool:
@@ -194,25 +266,26 @@ class DiskTier:
     def _work(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._queue or self._gone or self._closing)
-                offered, gone = list(self._queue), list(self._gone)
-                self._queue.clear()
-                self._gone.clear()
-            if not offered and not gone:
-                return
-            self._do(offered, gone)
+                self._wake.wait_for(lambda: self._has_work or self._closing, SWEEP)
+                is_last = self._closing and not (self._queue or self._gone)
+                self._writing, self._queue = self._queue, {}
+                gone, self._gone, self._unsaid = {**self._unsaid, **self._gone}, {}, {}
+                self._hurried, self._busy = False, True
+            self._do(list(self._writing.values()), gone)
             with self._wake:
-                for each in offered:
-                    self._queued.pop(each.block.id, None)
+                self._writing, self._busy = {}, False
                 self._wake.notify_all()
+            if is_last:
+                return
 
-    def _do(self, offered: Sequence[Offered], gone: Sequence[bytes]) -> None:
+    def _do(self, offered: Sequence[Offered], gone: dict[bytes, Gone]) -> None:
+        self._unsaid = gone
         try:
             self._files.remove(gone)
-            if gone:
-                self._files.remove_left(set(gone))
+            self._unsaid = {}
             if offered:
                 self._files.write(offered)
+            self._files.renew_rows()
             self._files.keep_to_budget()
         except Exception as error:  # whatever it is: without this thread the queue stays full
             self._failed(error, len(offered))

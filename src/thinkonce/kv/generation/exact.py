@@ -206,6 +206,8 @@ class ExactGenerator:
         finally:
             if self._is_purged(owner):
                 self._kept.purge(owner.__eq__)
+                if self._below is not None:
+                    self._below.forget([block.id for block in blocks])
 
     def _is_purged(self, owner: Owner) -> bool:
         """Whether that happened since `owner` was asked for: then nothing of it is found again."""
@@ -270,6 +272,8 @@ class ExactGenerator:
         found = self._load_below(slab, blocks, hold)
         loaded, below = found.blocks * self.chunk_tokens, found.below * self.chunk_tokens
         self._count(cached_tokens=loaded, disk_tokens=below)
+        if self._below is not None and found.blocks > len(hold.nodes):
+            self._below.used(blocks[: found.blocks], hold.terms)  # memory had no room for the rest
         return found
 
     def _load_below(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> Found:
@@ -298,14 +302,12 @@ class ExactGenerator:
         return state if state is not None and state.shape[3] == self.chunk_tokens else None
 
     def _offer(self, hold: Hold[torch.Tensor], owner: Owner) -> None:
-        """What is in memory of this prompt shall be below too, unless it is to expire: blocks
-        below know no life.
-        """
-        if self._below is None or hold.terms.life is not None or self._is_purged(owner):
+        """What is in memory of this prompt shall be below too, and stay there as long."""
+        if self._below is None or self._is_purged(owner):
             return
         for node in hold.nodes:
-            self._below.offer(node.block, bytes_of(node.state))
-        self._below.used([node.block for node in hold.nodes])
+            self._below.offer(node.block, bytes_of(node.state), owner, hold.terms)
+        self._below.used([node.block for node in hold.nodes], hold.terms)
 
     def _forward(self, slab: Slab, tokens: Sequence[int], position: int) -> torch.Tensor:
         with torch.inference_mode():
@@ -314,8 +316,7 @@ class ExactGenerator:
 
     def _keep(self, slab: Slab, hold: Hold[torch.Tensor], block: Block, place: int) -> None:
         """Store one chunk's keys and values; memory that is not there costs the answer nothing."""
-        below = self._below if hold.terms.life is None else None
-        if below is None and place != len(hold.nodes):
+        if self._below is None and place != len(hold.nodes):
             return
         start = place * self.chunk_tokens
         try:
@@ -325,8 +326,8 @@ class ExactGenerator:
             _logger.warning("attention state is not kept: %s", failed)
             self._count(not_kept=1)
             return
-        if not _hold(hold, block, state, place) and below is not None:
-            below.offer(block, bytes_of(state))
+        if not _hold(hold, block, state, place) and self._below is not None:
+            self._below.offer(block, bytes_of(state), hold.owner, hold.terms)
 
     def _count(self, **more: int) -> None:
         was = self.stats

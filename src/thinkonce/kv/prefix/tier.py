@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.purges import PurgeRule
+from thinkonce.kv.prefix.terms import USUAL, Terms
 
-__all__ = ("BlockTier", "TierStats")
+__all__ = ("BlockTier", "Purged", "TierStats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,7 @@ class TierStats:
 
     `dropped`: blocks not written, because the queue was full or the place failed. `damaged`: of
     those found, not what was written. `failures`: reads and writes that the system refused.
+    `expired` and `purged` ones are not among the `evicted`.
     """
 
     blocks: int = 0
@@ -27,13 +31,26 @@ class TierStats:
     dropped: int = 0
     damaged: int = 0
     failures: int = 0
+    expired: int = 0
+    purged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What a purge took: so many `blocks`, of `bytes` together, of which `bytes_left` still lie
+    there: in a place that could not be written, or that another process has yet to give up.
+    """
+
+    blocks: int = 0
+    bytes: int = 0
+    bytes_left: int = 0
 
 
 class BlockTier(Protocol):
     """Thread-safe. Nothing here raises for a place that fails: then nothing is found.
 
     A block's state is bytes; whoever asks knows their shape. What `load` gives is what was
-    offered, to the bit, or None.
+    offered, to the bit, or None. What nobody used for as long as it was to live is not there.
     """
 
     def known(self, blocks: Sequence[Block]) -> int:
@@ -49,19 +66,32 @@ class BlockTier(Protocol):
 
     def load(self, block: Block) -> memoryview | None: ...
 
-    def offer(self, block: Block, state: memoryview) -> bool:
-        """Keep a block, some time after this has returned; False where it will not be.
+    def offer(
+        self, block: Block, state: memoryview, owner: Owner = NOBODY, terms: Terms = USUAL
+    ) -> bool:
+        """Keep a block on these terms at least, some time after this has returned; False where
+        it will not be.
 
-        `state` must stay as it is until it is written.
+        `state` must stay as it is until it is written. `owner`: whose it is, for purges.
         """
         ...
 
-    def used(self, blocks: Sequence[Block]) -> None:
-        """A request used this path, from the root on."""
+    def used(self, blocks: Sequence[Block], terms: Terms = USUAL) -> None:
+        """A request used this path, from the root on: their life begins anew. Of those that
+        several requests use the longest life and the highest priority count.
+        """
+        ...
+
+    def purge(self, rule: PurgeRule) -> Purged:
+        """Find no block more of the owners for whom `rule` holds, and erase their bytes.
+
+        It holds as `forget` does. It waits until they are erased, some seconds at most. Blocks
+        of which nobody knows whose they are go too.
+        """
         ...
 
     def forget(self, ids: Iterable[bytes] | None = None) -> int:
-        """Find these blocks no more, or none of this model; how many there were.
+        """Find these blocks no more, or none of this model, and erase them; how many there were.
 
         It holds here at once, after a restart once `flush` has returned, and in other processes
         when they look the next time. What lies behind a block that is gone is of no use.

@@ -54,12 +54,15 @@ class Desk:
         ask = read_purge(await read_body(scope, receive, self._most))
         self._intake.check_model(ask.model)
         try:
-            gone = await asyncio.to_thread(self._engine.purge, ask.rule)
+            gone, on_disk = await asyncio.to_thread(self._engine.purge, ask.rule)
         except OSError as error:
             message = f"purged until this process ends: the folder was not written ({error})"
             raise HttpError(500, message, code="not_written") from error
         _logger.info("attention state was purged: %d blocks in memory", gone)
-        await reply.json(msgspec.json.encode({"purged": gone}))
+        told: dict[str, Any] = {"purged": gone}
+        if on_disk is not None:
+            told["disk"] = on_disk
+        await reply.json(msgspec.json.encode(told))
 
     async def _explain(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """Of a body as any of the three paths that make answers takes it."""
