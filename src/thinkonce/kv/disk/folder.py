@@ -13,7 +13,7 @@ from pathlib import Path
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.manifest import Manifest
-from thinkonce.kv.disk.rows import Foreign
+from thinkonce.kv.disk.rows import Foreign, is_ours
 
 __all__ = ("Folder", "Lock", "kept_key", "made_folder")
 
@@ -120,10 +120,13 @@ class Folder:
                 raise
         raise OSError(f"{self.path}: {_MOST_WRITERS} processes write there")
 
-    def left(self, but: int) -> Iterator[tuple[int, Manifest]]:
-        """Rows of processes that have ended, locked until the next is asked for."""
+    def left(self, but: int, *, of_old: bool = False) -> Iterator[tuple[int, Manifest]]:
+        """Rows of processes that have ended, locked until the next is asked for. `of_old`: of
+        those alone that are not of today's form, which are by then.
+        """
         for writer in self.writers():
-            lock = None if writer == but else self.lock(writer)
+            is_asked = writer != but and not (of_old and self._is_of_today(writer))
+            lock = self.lock(writer) if is_asked else None
             if lock is None:
                 continue
             try:
@@ -139,6 +142,10 @@ class Folder:
             finally:
                 manifest.close()
                 lock.release()
+
+    def _is_of_today(self, writer: int) -> bool:
+        with open(self.rows(writer), "rb") as file:
+            return is_ours(file.fileno())
 
     def lock(self, writer: int) -> Lock | None:
         """None while another process holds it."""

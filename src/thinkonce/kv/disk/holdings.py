@@ -71,6 +71,8 @@ class Holdings:
         made_folder(self._root, "[kv] store")
         self.folder = Folder(made_folder(self._root / self._model, "[kv] store"))
         self.writer, self._lock_file, self.manifest = self.folder.lock_one()
+        for _ in self.folder.left(self.writer, of_old=True):
+            pass  # read on, and followed with the others
         self.catalogue = Catalogue(self._max_bytes, self._clock)
         self.reader = SegmentReader(self.folder)
         self._followed: dict[int, Followed] = {}
