@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.block_tiers import A, LONG, keep, loaded, path
+from contract.block_tiers import LONG, A, keep, loaded, path
 from thinkonce.kv.disk.rows import HEAD, ROW, Kind, read_rows
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.prefix.purges import PurgeRule

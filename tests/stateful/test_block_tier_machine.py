@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from contract.block_tiers import A, B, LONG, MODEL, path, state_of
+from contract.block_tiers import LONG, MODEL, A, B, path, state_of
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.owner import NOBODY, Owner

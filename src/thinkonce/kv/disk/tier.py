@@ -152,6 +152,7 @@ class DiskTier:
                 self._files.follow()
                 asked = None if ids is None else [self._form.name(id) for id in ids]
                 named = self._files.catalogue.ids() if asked is None else asked
+                there = sum(name in self._files.catalogue for name in set(named))
                 gone = self._files.forget(named, purged=True)
             waited = self._withdraw(self._queue if asked is None else asked)
             # What is being written at this moment goes as soon as it is.
@@ -159,7 +160,7 @@ class DiskTier:
             self._gone.update({name: Gone(purged=True) for name in late})
             self._gone.update(gone)
             self._wake.notify_all()
-        return len(gone) + waited
+        return there + waited
 
     def purge(self, rule: PurgeRule) -> Purged:
         with self._wake:
