@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkonce.engine.http import Call, ClientGone, Message
-from thinkonce.gateway.admin.lines import Line, lines_of, reading_ahead
+from thinkonce.web.lines import Line, lines_of, reading_ahead
 
 
 def call_of(pieces: Sequence[bytes], *, leaves: bool = False) -> Call:

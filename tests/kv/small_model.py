@@ -135,6 +135,7 @@ def serving(
     patience: float = 30.0,
     kv: Kv | None = None,
     secret: str = "",
+    token: str = "",
     limits: ModelLimits | None = None,
 ) -> Iterator[Served]:
     engine = open_engine(model, kv or Kv(chunk=64))
@@ -148,7 +149,7 @@ def serving(
     )
     owners = Owners(secret, engine.owners_key)
     gated = replace(engine, generator=generator)
-    app = ModelApp(model, gated, scheduler, owners=owners, limits=limits)
+    app = ModelApp(model, gated, scheduler, owners=owners, admin_token=token, limits=limits)
     ready = threading.Event()
     server = ModelServer(app, bind("127.0.0.1", 0), 30, lambda line: ready.set())
     url = server.url

@@ -12,7 +12,7 @@ from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent, Work, answer
 from thinkonce.kv.serving.reply import ChatDialect
-from thinkonce.kv.serving.scheduler import Turn
+from thinkonce.kv.serving.ticket import Turn
 
 TOKENIZER = make_tokenizer()
 

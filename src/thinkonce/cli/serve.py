@@ -162,6 +162,7 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
             deadline=settings.local.deadline,
             kv=settings.kv,
             gateway_secret=settings.kv.gateway_secret,
+            admin_token=settings.admin.token,
             access_log=not quiet,
             progress=report,
             say=say,

@@ -26,12 +26,12 @@ from thinkonce.clock import Clock
 from thinkonce.engine.http import Call, HttpError
 from thinkonce.engine.tenants import Tenants, digest_of
 from thinkonce.errors import MISSING, ConfigError
-from thinkonce.gateway.admin.access import is_loopback, why_not_local
 from thinkonce.gateway.team import Limiters
 from thinkonce.request.headers import SECRETS
 from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.room import CLIENTS
+from thinkonce.web.access import is_loopback, why_not_local
 from thinkonce.web.exchange import Limited
 
 __all__ = ("Clients", "KnownClient", "check_guarded")

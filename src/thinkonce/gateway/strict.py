@@ -41,7 +41,6 @@ from thinkonce.engine.passing import Passing, hops
 from thinkonce.engine.telling import Teller
 from thinkonce.engine.world import Ride
 from thinkonce.entry import Entry
-from thinkonce.gateway.admin.access import authorise
 from thinkonce.gateway.anew import Events, id_like
 from thinkonce.insight.savings import Saved
 from thinkonce.outcome import Outcome, Reason
@@ -51,6 +50,7 @@ from thinkonce.protocols.registry import DIALECTS, by_path
 from thinkonce.steps import Answer
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.request import HOPS
+from thinkonce.web.access import authorise
 
 __all__ = ("Strict", "StrictEndpoint", "StrictTeller", "plain", "strict_of", "veil")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -18,11 +18,12 @@ from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
 from thinkonce.kv.serving.breakpoints import life_asked
 from thinkonce.kv.serving.explanation import Explanation
 from thinkonce.kv.serving.prompt import chat_tokens, contents
+from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.settings import Kv
 from thinkonce.units import parse_bytes
 
-__all__ = ("Answer", "Engine", "Usage")
+__all__ = ("Answer", "Engine", "Preloaded", "Usage")
 
 _MOST_TOKENS = 1024  # of an answer to a request that sets no bound
 
@@ -47,6 +48,15 @@ class Answer:
     usage: Usage
     finish_reason: str
     explain: Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Preloaded:
+    """In tokens: of the prompt, what was known before, and what of its full blocks is kept now."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    kept_tokens: int
 
 
 class Engine:
@@ -101,6 +111,28 @@ class Engine:
                 if isinstance(event, Said):
                     yield event.piece.text
 
+    def preload(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        **fields: Any,
+    ) -> Preloaded:
+        """Read a prompt and keep it, without an answer; `fields` as of `chat`.
+
+        `progress` is told how many tokens of how many are known by now, and may raise to stop:
+        what was read until then stays kept, and the same call goes on from there. Raises
+        RequestError where nothing would be kept.
+        """
+        with self._lock:
+            ask = self._ask(messages, {**fields, "max_tokens": 0})
+            for step in ReadAhead(self._engine, self._work(ask)).steps(lambda: False):
+                if isinstance(step, Progress) and progress is not None:
+                    progress(step.tokens, step.of)
+                elif isinstance(step, Kept):
+                    return Preloaded(step.prompt_tokens, step.cached_tokens, step.kept_tokens)
+        raise AssertionError("a reading that nobody cancels comes to its end")
+
     def stats(self) -> dict[str, Any]:
         """What `GET /kv/stats` of the model server tells."""
         return self._engine.stats()
@@ -123,21 +155,25 @@ class Engine:
         self.close()
 
     def _events(self, messages: Sequence[dict[str, Any]], fields: dict[str, Any]) -> Iterator[Any]:
+        work = self._work(self._ask(messages, fields))
+        if work.is_ahead:
+            raise RequestError("max_tokens", 0, "1 or more; `preload` reads without an answer")
+        yield from answer(self._engine.generator, self._model.tokenizer, work, lambda: False)
+
+    def _ask(self, messages: Sequence[dict[str, Any]], fields: dict[str, Any]) -> ChatAsk:
         if self._is_closed:
             raise RuntimeError("this engine is closed")
         body = msgspec.json.encode({**fields, "messages": list(messages)})
         ask = read_chat(body, self._defaults())
         if ask.stream or ask.choices > 1:
             raise RequestError("stream or n", True, "neither; call `stream`, or ask again")
-        yield from answer(
-            self._engine.generator, self._model.tokenizer, self._work(ask), lambda: False
-        )
+        return ask
 
     def _work(self, ask: ChatAsk) -> Work:
         tokens = chat_tokens(self._model.tokenizer, ask)
         room = self._model.context_tokens - len(tokens)
-        bound = ask.asked_tokens or min(_MOST_TOKENS, room)
-        if bound > room or room < 1:
+        bound = min(_MOST_TOKENS, room) if ask.asked_tokens is None else ask.asked_tokens
+        if bound > room or (ask.asked_tokens is None and room < 1):
             accepts = f"what fits a context of {self._model.context_tokens} with the answer"
             raise RequestError("messages", f"{len(tokens)} tokens", accepts)
         self._engine.check(len(tokens) + bound)

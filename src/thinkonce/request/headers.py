@@ -13,6 +13,7 @@ from functools import lru_cache
 import msgspec
 
 __all__ = (
+    "CLIENT_HEADERS",
     "ENGINE_HEADERS",
     "EVERY",
     "HARMLESS",
@@ -31,6 +32,8 @@ _FORWARDED_PREFIXES = (b"anthropic-", b"openai-")
 SECRETS = (b"authorization", b"x-api-key", b"api-key")
 # From a gateway to the engine that it started: that it is the one, and whose the request is.
 ENGINE_HEADERS = (b"x-thinkonce-engine-secret", b"x-thinkonce-tenant")
+# In these an administrator names a client, as it shows its key itself.
+CLIENT_HEADERS = (b"x-thinkonce-client-authorization", b"x-thinkonce-client-api-key")
 _CREDENTIAL = frozenset({*SECRETS, b"openai-organization", b"openai-project"})
 HARMLESS = frozenset(
     {

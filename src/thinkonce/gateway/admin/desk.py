@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,10 +22,9 @@ from thinkonce.insight.prices import Prices
 from thinkonce.selector import ALL_DIGITS, MOST_ALIKE, beginning_with, key_digits, only_one
 from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
+from thinkonce.web.access import audited
 
 __all__ = ("BODY_LIMIT", "Desk", "Handler", "Served", "decoded")
-
-log = logging.getLogger("thinkonce.audit")
 
 BODY_LIMIT = 1024 * 1024
 LINES_TYPE = (b"content-type", b"application/jsonl")
@@ -97,10 +95,9 @@ class Desk:
         return [kind, (b"x-request-id", call.id), (b"cache-control", b"no-store")]
 
     def audit(self, call: Call, what: str) -> None:
-        """One line for each change: who, and what; never a token, a prompt or an answer."""
+        """See `audited`."""
         call.outcome = "admin"
-        peer = (call.scope.get("client") or ("-",))[0]
-        log.warning("admin %s from %s: %s", call.id.decode("latin-1"), peer, what)
+        audited(call, call.id, what)
 
 
 def decoded(raw: bytes, kind: type[T]) -> T:

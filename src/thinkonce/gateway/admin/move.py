@@ -9,10 +9,10 @@ from urllib.parse import parse_qs
 from thinkonce.engine.http import Call, HttpError
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.admin.lines import lines_of
 from thinkonce.gateway.admin.look import chosen
 from thinkonce.gateway.admin.whose import named
 from thinkonce.insight.moving import ForeignSecret, Importer, Into, export_lines, read_opening
+from thinkonce.web.lines import lines_of
 
 __all__ = ("export", "import_")
 

@@ -23,7 +23,6 @@ from thinkonce.engine.asking import Asking, version_free
 from thinkonce.engine.http import Call, ClientGone, HttpError, Message, Scope
 from thinkonce.errors import RequestError, UpstreamError
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.admin.lines import Line, lines_of, reading_ahead
 from thinkonce.gateway.admin.look import whole
 from thinkonce.gateway.admin.questions import parts_of
 from thinkonce.gateway.admin.whose import Whose, whose
@@ -34,6 +33,7 @@ from thinkonce.request.controls import DEFAULTS, Controls
 from thinkonce.request.headers import take_headers
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import Key
+from thinkonce.web.lines import Line, lines_of, reading_ahead
 
 __all__ = (
     "Batch",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from thinkonce.engine.http import Call, HttpError
 from thinkonce.errors import TierError
 from thinkonce.gateway.admin import change, explain, look, move, preload
-from thinkonce.gateway.admin.access import authorise
 from thinkonce.gateway.admin.desk import Desk
+from thinkonce.web.access import authorise
 
 __all__ = ("ROUTES", "Admin")
 

@@ -9,7 +9,7 @@ from thinkonce.engine.http import Call, HttpError
 from thinkonce.errors import RequestError
 from thinkonce.gateway.admin.desk import Desk
 from thinkonce.protocols.registry import facts_of
-from thinkonce.request.headers import Taken, take_headers
+from thinkonce.request.headers import CLIENT_HEADERS, Taken, take_headers
 from thinkonce.selector import Selector
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.failure import Header
@@ -17,7 +17,7 @@ from thinkonce.upstream.failure import Header
 __all__ = ("Whose", "only_tenant", "whose")
 
 TENANT, GROUP = b"x-thinkonce-tenant", b"x-thinkonce-group"
-AUTHORIZATION, API_KEY = b"x-thinkonce-client-authorization", b"x-thinkonce-client-api-key"
+AUTHORIZATION, API_KEY = CLIENT_HEADERS
 API_KEY_HEADER = b"x-api-key"
 OF_OPENAI = (b"openai-organization", b"openai-project")
 CHOICES = "x-thinkonce-tenant, x-thinkonce-group or x-thinkonce-client-authorization"

@@ -21,7 +21,7 @@ import torch
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.generation.blob import bytes_of, state_of
 from thinkonce.kv.generation.decode import decoded, forward
-from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Steps, Token
+from thinkonce.kv.generation.generator import Prefilled, Preloaded, Read, Sampling, Steps, Token
 from thinkonce.kv.generation.rates import Rates
 from thinkonce.kv.generation.reading import Asked, Found, Reading, ReadingStats
 from thinkonce.kv.generation.slab import Slab
@@ -39,6 +39,8 @@ from thinkonce.kv.prefix.why import OtherModels, Why
 __all__ = ("ExactGenerator",)
 
 _logger = logging.getLogger("thinkonce.kv")
+
+_NO_LOGITS = torch.empty(0)  # of a prompt of which nothing was computed
 
 
 class ExactGenerator:
@@ -114,6 +116,31 @@ class ExactGenerator:
                 found: Reading | None = over.value
                 return found
 
+    def preload(
+        self,
+        prompt: Sequence[int],
+        cancelled: Callable[[], bool],
+        owner: Owner = NOBODY,
+        terms: Terms = USUAL,
+    ) -> Generator[Read | Preloaded, None, None]:
+        """Read and keep the full blocks of a prompt and nothing behind them, a forward pass a step.
+
+        It ends at the first block that finds no room. Closed before its end and begun anew, it
+        goes on where it was, as long as what it kept is there.
+        """
+        end = len(prompt) // self.chunk_tokens * self.chunk_tokens
+        while (slab := self.slabs.take(end)) is None:
+            if cancelled():
+                return
+            yield Read(0)
+        try:
+            steps = self._reading(slab, prompt[:end], cancelled, owner, terms, is_ahead=True)
+            reading = yield from steps
+            if reading is not None:
+                yield Preloaded(end, reading.cached_tokens, reading.kept_tokens)
+        finally:
+            self.slabs.give_back(slab)
+
     def known(self, prompt: Sequence[int], owner: Owner) -> Callable[[], int]:
         """What tells how many tokens of the prompt are in memory now; from any thread."""
         kept, size = self._kept, self.chunk_tokens
@@ -187,6 +214,8 @@ class ExactGenerator:
         cancelled: Callable[[], bool],
         owner: Owner,
         terms: Terms,
+        *,
+        is_ahead: bool = False,
     ) -> Generator[Read, None, Reading | None]:
         """A step a forward pass; what is known is loaded before the first."""
         if self._kept is None or not (terms.reads or terms.keeps):
@@ -194,10 +223,10 @@ class ExactGenerator:
         began, owner = self._clock.monotonic(), self._purges.era_of(owner)
         blocks = list(blocks_of(prompt, self.chunk_tokens, self.fingerprint, owner))
         # The last token is always computed, together with what is in a piece with it.
-        most = (len(prompt) - 1) // self.chunk_tokens if terms.reads else 0
-        asked = Asked(prompt, blocks, most, owner, terms)
+        most = len(blocks) if is_ahead else (len(prompt) - 1) // self.chunk_tokens
+        asked = Asked(prompt, blocks, most if terms.reads else 0, owner, terms, is_ahead)
         try:
-            with self._kept.hold(blocks[:most], owner, terms) as hold:
+            with self._kept.hold(blocks[: asked.most], owner, terms) as hold:
                 lookup = self._clock.monotonic() - began
                 try:
                     return (yield from self._read(slab, asked, cancelled, hold, lookup))
@@ -223,12 +252,15 @@ class ExactGenerator:
     ) -> Generator[Read, None, Reading | None]:
         """`lookup`: seconds that finding out took what is in memory."""
         prompt, clock = asked.prompt, self._clock.monotonic
-        self._begin(slab, prompt)
+        self._begin(slab, asked)
         began = clock()
-        found = self._load(slab, asked.blocks[: asked.most], hold) if hold is not None else Found()
+        found = self._load(slab, asked, hold) if hold is not None else Found()
         load = clock() - began
         missing = self._missing(asked, found) if asked.terms.explains else None
-        cached, computed, logits = found.blocks * self.chunk_tokens, 0.0, None
+        cached, computed, logits = found.blocks * self.chunk_tokens, 0.0, _NO_LOGITS
+        kept = cached
+        if asked.is_ahead:
+            yield Read(0, loaded=cached)
         for start in range(cached, len(prompt), self.chunk_tokens):
             if cancelled():
                 return None
@@ -240,13 +272,15 @@ class ExactGenerator:
                 self.rates.prefill.add(len(piece), took)
             place = start // self.chunk_tokens
             if hold is not None and place < len(asked.blocks):
-                self._keep(slab, hold, asked.blocks[place], place)
+                is_kept = self._keep(slab, hold, asked.blocks[place], place)
+                kept += len(piece) if is_kept and kept == start else 0
             yield Read(len(piece))
-        assert logits is not None, "a prompt has a token, and its last piece is never loaded"
+            if asked.is_ahead and kept <= start:
+                break
         self._remember_end(asked)
         costs = Costs(lookup, load, computed)
         if missing is None:
-            return Reading(logits, cached)
+            return Reading(logits, cached, kept_tokens=kept)
         return Reading(logits, cached, asked.explained(found, self.chunk_tokens, missing, costs))
 
     def _remember_end(self, asked: Asked) -> None:
@@ -254,26 +288,31 @@ class ExactGenerator:
         owner, blocks, terms = asked.owner, asked.blocks, asked.terms
         if self._kept is None or not terms.keeps or terms.life or self._is_purged(owner):
             return
+        if asked.is_ahead:
+            return
         parent = blocks[-1].id if blocks else first_parent(self.fingerprint, owner.tenant)
         rest = packed(asked.prompt[len(blocks) * self.chunk_tokens :])
         self._why.ended(next(named_behind(parent, [rest], owner)), owner)
 
-    def _begin(self, slab: Slab, prompt: Sequence[int]) -> None:
-        self._count(prompts=1, prompt_tokens=len(prompt))
+    def _begin(self, slab: Slab, asked: Asked) -> None:
+        if not asked.is_ahead:
+            self._count(prompts=1, prompt_tokens=len(asked.prompt))
         with torch.inference_mode():
             slab.begin()
-            slab.reserve(len(prompt))
+            slab.reserve(len(asked.prompt))
 
-    def _load(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> Found:
-        """Bring into the slab what is known of `blocks`, a prompt's beginning."""
+    def _load(self, slab: Slab, asked: Asked, hold: Hold[torch.Tensor]) -> Found:
+        """Bring into the slab what is known of the prompt's beginning."""
         with torch.inference_mode():
             for node in hold.nodes:
                 slab.load(node.state)
-        found = self._load_below(slab, blocks, hold)
+        found = self._load_below(slab, asked.blocks[: asked.most], hold)
         loaded, below = found.blocks * self.chunk_tokens, found.below * self.chunk_tokens
-        self._count(cached_tokens=loaded, disk_tokens=below)
+        if not asked.is_ahead:
+            self._count(cached_tokens=loaded, disk_tokens=below)
         if self._below is not None and found.blocks > len(hold.nodes):
-            self._below.used(blocks[: found.blocks], hold.terms)  # memory had no room for the rest
+            # Memory had no room for the rest.
+            self._below.used(asked.blocks[: found.blocks], hold.terms)
         return found
 
     def _load_below(self, slab: Slab, blocks: Sequence[Block], hold: Hold[torch.Tensor]) -> Found:
@@ -314,10 +353,10 @@ class ExactGenerator:
             slab.reserve(position + len(tokens))
         return forward(self._network, tokens, position, slab.cache)
 
-    def _keep(self, slab: Slab, hold: Hold[torch.Tensor], block: Block, place: int) -> None:
+    def _keep(self, slab: Slab, hold: Hold[torch.Tensor], block: Block, place: int) -> bool:
         """Store one chunk's keys and values; memory that is not there costs the answer nothing."""
         if self._below is None and place != len(hold.nodes):
-            return
+            return False
         start = place * self.chunk_tokens
         try:
             with torch.inference_mode():
@@ -325,9 +364,11 @@ class ExactGenerator:
         except (MemoryError, RuntimeError) as failed:  # torch has both for memory that ran out
             _logger.warning("attention state is not kept: %s", failed)
             self._count(not_kept=1)
-            return
-        if not _hold(hold, block, state, place) and self._below is not None:
-            self._below.offer(block, bytes_of(state), hold.owner, hold.terms)
+            return False
+        if _hold(hold, block, state, place):
+            return True
+        below = self._below
+        return below is not None and below.offer(block, bytes_of(state), hold.owner, hold.terms)
 
     def _count(self, **more: int) -> None:
         was = self.stats

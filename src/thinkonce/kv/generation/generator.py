@@ -16,7 +16,7 @@ from thinkonce.kv.prefix.causes import Explained
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 
-__all__ = ("Generator", "Prefilled", "Read", "Sampling", "Steps", "Token", "TooLong")
+__all__ = ("Generator", "Prefilled", "Preloaded", "Read", "Sampling", "Steps", "Token", "TooLong")
 
 
 class TooLong(ThinkOnceError):
@@ -46,9 +46,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """So many tokens of the prompt were computed in one step; 0 while memory is waited for."""
+    """So many tokens of the prompt were computed in one step; 0 while memory is waited for.
+
+    `loaded`: tokens that were loaded before the first; told where a prompt is only read.
+    """
 
     tokens: int
+    loaded: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,15 @@ class Prefilled:
     prompt_tokens: int
     cached_tokens: int
     explained: Explained | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preloaded:
+    """Of a prompt's full blocks, `cached_tokens` were known and `kept_tokens` are kept now."""
+
+    whole_tokens: int
+    cached_tokens: int
+    kept_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,23 +19,29 @@ __all__ = ("Asked", "Found", "Reading", "ReadingStats")
 class Reading:
     """A prompt that has been read: the fp32 logits after it, and what of it was known.
 
-    `explained`: where the terms asked for it, what was loaded and why not more.
+    `explained`: where the terms asked for it, what was loaded and why not more. `kept_tokens`: of
+    its full blocks, from the first on, those that are kept now.
     """
 
     logits: torch.Tensor
     cached_tokens: int
     explained: Explained | None = None
+    kept_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A prompt whose state may be kept: its full `blocks`, of which `most` may be loaded."""
+    """A prompt whose state may be kept: its full `blocks`, of which `most` may be loaded.
+
+    `is_ahead`: it is read for requests that are to come, and counts as nobody's.
+    """
 
     prompt: Sequence[int]
     blocks: Sequence[Block]
     most: int
     owner: Owner
     terms: Terms
+    is_ahead: bool = False
 
     def explained(
         self, found: Found, chunk_tokens: int, missing: Missing, costs: Costs
@@ -69,7 +75,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class ReadingStats:
-    """Since the start: prompts begun, their tokens, and those of them that were loaded.
+    """Since the start: prompts begun, their tokens, and those of them that were loaded. What was
+    read ahead is not among them.
 
     `disk_tokens`: of the loaded ones, those that were not in memory. `not_kept` counts blocks
     that could not be stored because memory ran out, `slower` those that were on disk and were

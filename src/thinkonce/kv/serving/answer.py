@@ -13,7 +13,7 @@ from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.detokenise import Detokeniser
 from thinkonce.kv.serving.explanation import Explanation, explanation
-from thinkonce.kv.serving.scheduler import Turn
+from thinkonce.kv.serving.ticket import Turn
 from thinkonce.kv.serving.transcript import Piece, Transcript
 
 __all__ = ("Begun", "Ended", "Event", "Said", "Spent", "Work", "answer")
@@ -36,6 +36,11 @@ class Work:
     owner: Owner = NOBODY
     terms: Terms = USUAL
     contents: tuple[str, ...] = ()
+
+    @property
+    def is_ahead(self) -> bool:
+        """The prompts are only read, for requests that are to come."""
+        return not self.sampling.max_tokens
 
 
 @dataclass(frozen=True, slots=True)

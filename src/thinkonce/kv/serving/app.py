@@ -12,17 +12,19 @@ import msgspec
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.serving.admin import Gate
 from thinkonce.kv.serving.answer import Work, answer
 from thinkonce.kv.serving.ask import ChatAsk, TextAsk
-from thinkonce.kv.serving.delivery import deliver
+from thinkonce.kv.serving.delivery import Produce, deliver
 from thinkonce.kv.serving.desk import Desk
-from thinkonce.kv.serving.http import Reply, read_body
+from thinkonce.kv.serving.http import Incoming, Reply, read_body
 from thinkonce.kv.serving.intake import Intake, ModelLimits
 from thinkonce.kv.serving.line import Demand
 from thinkonce.kv.serving.messages_reply import Kept, MessagesDialect, messages_error
 from thinkonce.kv.serving.metrics import TEXT_TYPE, exposition
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.prompt import called_tools
+from thinkonce.kv.serving.reading import ReadAhead
 from thinkonce.kv.serving.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model
@@ -35,10 +37,7 @@ _logger = logging.getLogger("thinkonce.kv")
 _access = logging.getLogger("thinkonce.kv.access")
 
 _PAGES = ("/healthz", "/readyz", "/metrics", "/models", "/kv/stats")
-_NOT_YET = (
-    *("/embeddings", "/responses", "/openapi.json", "/dashboard"),
-    "/kv/preload",
-)
+_NOT_YET = ("/embeddings", "/responses", "/openapi.json", "/dashboard")
 
 
 _Read = Callable[[bytes, Owner], Awaitable[tuple[Any, Work]]]
@@ -58,6 +57,7 @@ class ModelApp:
         scheduler: Scheduler,
         *,
         owners: Owners | None = None,
+        admin_token: str = "",
         limits: ModelLimits | None = None,
         access_log: bool = False,
     ) -> None:
@@ -68,9 +68,8 @@ class ModelApp:
         self._access_log = access_log
         self._created = int(time.time())
         self._intake = Intake(model, engine, self._limits)
-        self._desk = Desk(
-            engine, scheduler, self._intake, self._owners, self._limits.max_body_bytes
-        )
+        gate = Gate(self._owners.secret, admin_token)
+        self._desk = Desk(engine, scheduler, self._intake, self._owners, gate, self._limits)
         self._bodies = Bodies(self._limits.max_reading_bytes)
         self._posts: dict[str, tuple[_Read, _Tell]] = {
             "/chat/completions": (self._intake.chat, self._chat),
@@ -117,7 +116,7 @@ class ModelApp:
             await tell(*await self._read(scope, receive, read), receive, reply)
         elif path in self._desk.methods:
             _allow(method, self._desk.methods[path])
-            await self._desk.answer(scope, path, receive, reply)
+            await self._desk.answer(path, Incoming(scope, receive), reply)
         elif path in _NOT_YET:
             raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")
         elif path == "/metrics":
@@ -221,16 +220,21 @@ class ModelApp:
         reply: Reply,
     ) -> None:
         await deliver(
-            lambda cancelled: answer(
-                self._engine.generator, self._model.tokenizer, work, cancelled
-            ),
+            self._produce(work),
             self.scheduler,
             dialect,
             receive,
             reply,
             demand=await self._intake.off_loop(work.owner, self._demand, work),
             stream=bool(ask.stream),
+            is_ahead=work.is_ahead,
         )
+
+    def _produce(self, work: Work) -> Produce:
+        if work.is_ahead:
+            return ReadAhead(self._engine, work).as_answer
+        generator, tokenizer = self._engine.generator, self._model.tokenizer
+        return lambda cancelled: answer(generator, tokenizer, work, cancelled)
 
     def _demand(self, work: Work) -> Demand:
         known = self._engine.known(work.prompts, work.owner) if work.terms.reads else lambda: 0

@@ -26,7 +26,7 @@ _MOST_STOPS = 16
 _LONGEST_STOP = 1024
 _OPENAI_TEXT_TOKENS = 16  # what `completions` promises where max_tokens is absent
 
-_Positive = Annotated[int, Meta(ge=1)]
+_Count = Annotated[int, Meta(ge=0)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -52,7 +52,7 @@ class _Ask(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=_MOST_CHOICES)] | None = None
-    max_tokens: _Positive | None = None
+    max_tokens: _Count | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None
@@ -86,7 +86,7 @@ class _Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def asked_tokens(self) -> int | None:
-        """The bound the client set on the answer, if any."""
+        """The bound the client set on the answer, if any; 0: the prompt is only read."""
         return self.max_tokens
 
     @property
@@ -113,7 +113,7 @@ class ChatAsk(_Ask, frozen=True, kw_only=True):
     """A checked body of `chat/completions`; `messages` still as the client wrote them."""
 
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
-    max_completion_tokens: _Positive | None = None
+    max_completion_tokens: _Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: list[dict[str, Any]] | None = None
@@ -126,7 +126,8 @@ class ChatAsk(_Ask, frozen=True, kw_only=True):
     @property
     def asked_tokens(self) -> int | None:
         # max_tokens is the deprecated name; the newer one is what its sender means.
-        return self.max_completion_tokens or self.max_tokens
+        newer = self.max_completion_tokens
+        return self.max_tokens if newer is None else newer
 
     @property
     def alternatives(self) -> int | None:
@@ -144,7 +145,7 @@ class TextAsk(_Ask, frozen=True, kw_only=True):
 
     @property
     def asked_tokens(self) -> int:
-        return self.max_tokens or _OPENAI_TEXT_TOKENS
+        return _OPENAI_TEXT_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
     def alternatives(self) -> int | None:

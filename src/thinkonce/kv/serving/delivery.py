@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from thinkonce.errors import ThinkOnceError
 from thinkonce.kv.generation.generator import TooLong
@@ -15,10 +16,11 @@ from thinkonce.kv.serving.http import Reply
 from thinkonce.kv.serving.line import Demand
 from thinkonce.kv.serving.messages_reply import MessagesDialect
 from thinkonce.kv.serving.reply import Dialect
-from thinkonce.kv.serving.scheduler import Busy, Late, Scheduler, Stopped, Turn, WorkerDied
+from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.serving.ticket import Busy, Late, Stopped, Turn, WorkerDied
 from thinkonce.web.exchange import HttpError, Receive
 
-__all__ = ("Produce", "deliver")
+__all__ = ("Failed", "Produce", "deliver", "error_of", "events_of")
 
 _logger = logging.getLogger("thinkonce.kv")
 
@@ -27,7 +29,9 @@ Produce = Callable[[Callable[[], bool]], Iterator[Event | Turn]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Failed:
+class Failed:
+    """The work broke off."""
+
     error: Exception
 
 
@@ -36,7 +40,7 @@ class _Over:
     """Nothing follows: the work is done, was dropped, or its client has left."""
 
 
-_Message = Event | _Failed | _Over
+T = TypeVar("T")
 
 
 async def deliver(
@@ -48,6 +52,7 @@ async def deliver(
     *,
     demand: Demand,
     stream: bool,
+    is_ahead: bool = False,
 ) -> None:
     """Run `produce` in the line and send what it makes, as a stream or in one piece.
 
@@ -56,21 +61,31 @@ async def deliver(
     before anything was sent; later failures become an error event. What a client is slow to take
     waits here, at most one answer: its place at the model is freed when the answer is made.
     """
-    async with aclosing(_messages(produce, scheduler, receive, demand)) as messages:
+    events: AsyncGenerator[Event | Failed, None] = events_of(
+        produce, scheduler, receive, demand, is_ahead=is_ahead
+    )
+    async with aclosing(events) as messages:
         if stream:
             await _stream(messages, dialect, reply)
         else:
             await _whole(messages, dialect, reply)
 
 
-async def _messages(
-    produce: Produce, scheduler: Scheduler, receive: Receive, demand: Demand
-) -> AsyncGenerator[Event | _Failed, None]:
-    """The events as they are made. Closing this iterator cancels the work."""
+async def events_of(
+    produce: Callable[[Callable[[], bool]], Iterator[T | Turn]],
+    scheduler: Scheduler,
+    receive: Receive,
+    demand: Demand,
+    *,
+    is_ahead: bool = False,
+) -> AsyncGenerator[T | Failed, None]:
+    """The events as they are made. Closing this iterator cancels the work; so does a client that
+    leaves, and then they end early. Raises HttpError where the line is full.
+    """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[_Message] = asyncio.Queue()
+    queue: asyncio.Queue[T | Failed | _Over] = asyncio.Queue()
 
-    def post(message: _Message) -> None:
+    def post(message: T | Failed | _Over) -> None:
         # Once the loop is closed there is no client left to tell.
         if not loop.is_closed():
             loop.call_soon_threadsafe(queue.put_nowait, message)
@@ -83,20 +98,20 @@ async def _messages(
                 else:
                     post(event)
         except TooLong as error:
-            post(_Failed(error))
+            post(Failed(error))
         except Exception as error:
             _logger.exception("generation failed")
-            post(_Failed(error))
+            post(Failed(error))
         post(_Over())
 
     def dropped(why: ThinkOnceError) -> None:
-        post(_Failed(why))
+        post(Failed(why))
         post(_Over())
 
     try:
-        ticket = scheduler.submit(run, dropped, demand)
+        ticket = scheduler.submit(run, dropped, demand, is_ahead=is_ahead)
     except (Busy, WorkerDied) as refused:
-        raise _error_of(refused) from refused
+        raise error_of(refused) from refused
     watcher = asyncio.create_task(_watch(receive, queue))
     try:
         while not isinstance(message := await queue.get(), _Over):
@@ -106,7 +121,7 @@ async def _messages(
         watcher.cancel()
 
 
-async def _watch(receive: Receive, queue: asyncio.Queue[_Message]) -> None:
+async def _watch(receive: Receive, queue: asyncio.Queue[T | Failed | _Over]) -> None:
     """Ends the queue once the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -114,12 +129,12 @@ async def _watch(receive: Receive, queue: asyncio.Queue[_Message]) -> None:
 
 
 async def _whole(
-    messages: AsyncIterator[Event | _Failed], dialect: Dialect | MessagesDialect, reply: Reply
+    messages: AsyncIterator[Event | Failed], dialect: Dialect | MessagesDialect, reply: Reply
 ) -> None:
     events: list[Event] = []
     async for message in messages:
-        if isinstance(message, _Failed):
-            raise _error_of(message.error)
+        if isinstance(message, Failed):
+            raise error_of(message.error)
         events.append(message)
     if not _complete(events):
         raise _dropped()
@@ -127,13 +142,13 @@ async def _whole(
 
 
 async def _stream(
-    messages: AsyncIterator[Event | _Failed], dialect: Dialect | MessagesDialect, reply: Reply
+    messages: AsyncIterator[Event | Failed], dialect: Dialect | MessagesDialect, reply: Reply
 ) -> None:
     """The stream opens with the first event, so that what fails before has a status."""
     wrong: HttpError | None = _dropped()
     async for message in messages:
-        if isinstance(message, _Failed):
-            wrong = _error_of(message.error)
+        if isinstance(message, Failed):
+            wrong = error_of(message.error)
             break
         if not reply.started:
             await reply.open_stream()
@@ -153,7 +168,7 @@ def _complete(events: list[Event]) -> bool:
     return bool(events) and isinstance(events[-1], Spent)
 
 
-def _error_of(error: Exception) -> HttpError:
+def error_of(error: Exception) -> HttpError:
     """In the protocol's shape. Of a failure only its kind: the rest may hold text of the prompt."""
     match error:
         case Busy():

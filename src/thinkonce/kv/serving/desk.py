@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from thinkonce.kv.engine import KvEngine
-from thinkonce.kv.serving.admin import authorise, read_purge
+from thinkonce.kv.serving.admin import Gate, read_purge
 from thinkonce.kv.serving.explain import explained
-from thinkonce.kv.serving.http import Reply, read_body
-from thinkonce.kv.serving.intake import Intake
+from thinkonce.kv.serving.http import Incoming, Reply
+from thinkonce.kv.serving.intake import Intake, ModelLimits
 from thinkonce.kv.serving.limits import change_limits
 from thinkonce.kv.serving.owners import Owners
+from thinkonce.kv.serving.preload import Batch, preload
 from thinkonce.kv.serving.scheduler import Scheduler
-from thinkonce.web.exchange import HttpError, Receive, Scope
+from thinkonce.web.access import audited
+from thinkonce.web.exchange import HttpError
 
 __all__ = ("Desk",)
 
-_logger = logging.getLogger("thinkonce.kv")
-
-Handler = Callable[[Scope, Receive, Reply], Awaitable[None]]
+Handler = Callable[[Incoming, Reply], Awaitable[None]]
 
 
 class Desk:
-    """Belongs to one event loop. `max_body_bytes` of one request."""
+    """Belongs to one event loop."""
 
     def __init__(
         self,
@@ -35,46 +34,63 @@ class Desk:
         scheduler: Scheduler,
         intake: Intake,
         owners: Owners,
-        max_body_bytes: int,
+        gate: Gate,
+        limits: ModelLimits,
     ) -> None:
         self._engine, self._scheduler = engine, scheduler
-        self._intake, self._owners, self._most = intake, owners, max_body_bytes
-        self._routes: dict[tuple[str, str], Handler] = {
-            ("POST", "/kv/purge"): self._purge,
-            ("POST", "/kv/explain"): self._explain,
-            ("POST", "/kv/limits"): self._limits,
+        self._intake, self._owners, self._gate = intake, owners, gate
+        self._most = limits.max_body_bytes
+        self._posts: dict[str, Handler] = {
+            "/kv/purge": self._purge,
+            "/kv/explain": self._explain,
+            "/kv/limits": self._limits,
+            "/kv/preload": self._preload,
         }
-        self.methods = {path: method for method, path in self._routes}
+        self.methods = dict.fromkeys(self._posts, "POST")
 
-    async def answer(self, scope: Scope, path: str, receive: Receive, reply: Reply) -> None:
+    async def answer(self, path: str, request: Incoming, reply: Reply) -> None:
         """`path`: one of `methods`, asked with that method. Raises HttpError and RequestError."""
-        authorise(scope, self._owners.secret)
-        await self._routes[self.methods[path], path](scope, receive, reply)
+        self._gate.let_in(request)
+        await self._posts[path](request, reply)
 
-    async def _purge(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        ask = read_purge(await read_body(scope, receive, self._most))
+    async def _purge(self, request: Incoming, reply: Reply) -> None:
+        raw = await request.body(self._most)
+        ask = read_purge(raw)
         self._intake.check_model(ask.model)
         try:
             gone, on_disk = await asyncio.to_thread(self._engine.purge, ask.rule)
         except OSError as error:
             message = f"purged until this process ends: the folder was not written ({error})"
             raise HttpError(500, message, code="not_written") from error
-        _logger.info("attention state was purged: %d blocks in memory", gone)
+        audited(request, reply.request_id, f"purged {gone} blocks in memory: {_said(ask)}")
         told: dict[str, Any] = {"purged": gone}
         if on_disk is not None:
             told["disk"] = on_disk
         await reply.json(msgspec.json.encode(told))
 
-    async def _explain(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _explain(self, request: Incoming, reply: Reply) -> None:
         """Of a body as any of the three paths that make answers takes it."""
-        owner = self._owners.of(scope)
-        body = await read_body(scope, receive, self._most)
-        work = await self._intake.to_explain(body, owner)
+        owner = self._owners.of(request.scope)
+        work = await self._intake.to_explain(await request.body(self._most), owner)
         tokenizer = self._intake.model.tokenizer
         told = await self._intake.off_loop(owner, explained, self._engine, tokenizer, work)
         await reply.json(msgspec.json.encode(told))
 
-    async def _limits(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        body = await read_body(scope, receive, self._most)
-        told = change_limits(body, self._engine, self._scheduler)
+    async def _limits(self, request: Incoming, reply: Reply) -> None:
+        wanted, told = change_limits(await request.body(self._most), self._engine, self._scheduler)
+        audited(request, reply.request_id, f"limits set: {_said(wanted)}")
         await reply.json(msgspec.json.encode(told))
+
+    async def _preload(self, request: Incoming, reply: Reply) -> None:
+        owner = self._owners.named(request)
+        batch = Batch(self._engine, self._scheduler, self._intake, owner)
+        try:
+            await preload(batch, request, reply, self._most)
+        finally:  # a batch that was broken off has changed something too
+            counts = ", ".join(f"{number} {name}" for name, number in batch.counts.items())
+            audited(request, reply.request_id, f"preload: {counts}")
+
+
+def _said(wanted: msgspec.Struct) -> str:
+    fields = msgspec.structs.asdict(wanted)
+    return ", ".join(f"{name}={value!r}" for name, value in fields.items() if value) or "nothing"

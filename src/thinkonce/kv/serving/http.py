@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from urllib.parse import parse_qs
 
+from thinkonce.errors import RequestError
 from thinkonce.web.exchange import (
     Header,
     HttpError,
@@ -16,7 +18,31 @@ from thinkonce.web.exchange import (
     read_whole,
 )
 
-__all__ = ("Reply", "header", "read_body")
+__all__ = ("Incoming", "Reply", "header", "read_body")
+
+
+class Incoming:
+    """One request on its way in, as what reads lines and what tells who asks want it."""
+
+    cors = ()  # no other site's page is let in
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope, self.receive = scope, receive
+        self.path: str = scope["path"]
+        self.headers: list[Header] = list(scope["headers"])
+        self.head: dict[bytes, bytes] = dict(self.headers)
+
+    async def body(self, limit: int) -> bytes:
+        """See `read_body`."""
+        return await read_body(self.scope, self.receive, limit)
+
+    def query(self, *known: str) -> dict[str, str]:
+        """What the URL says. Raises RequestError for a name that is not one of `known`."""
+        given = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        for name, values in given.items():
+            if name not in known:
+                raise RequestError(name, values[0], f"one of {', '.join(known)}")
+        return {name: values[-1] for name, values in given.items()}
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -86,6 +112,11 @@ class Reply:
         # The second header asks nginx and its like not to collect the stream.
         quick = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
         await self._start(200, (kind, *quick))
+
+    async def open_lines(self) -> None:
+        """Lines of JSON, as they come; `event` and `close_stream` as of a stream."""
+        kind = (b"content-type", b"application/jsonl")
+        await self._start(200, (kind, (b"cache-control", b"no-store")))
 
     async def event(self, data: bytes) -> None:
         """`data` as the stream frames it."""

@@ -66,19 +66,29 @@ class Intake:
         """End the thread."""
         self._reader.shutdown()
 
-    async def chat(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
-        """Of `chat/completions`."""
-        found: tuple[ChatAsk, Work] = await self.off_loop(owner, self._chat, body, owner)
+    async def chat(
+        self, body: bytes, owner: Owner, *, is_ahead: bool = False
+    ) -> tuple[ChatAsk, Work]:
+        """Of `chat/completions`. `is_ahead`: an answer is not made, whatever the body says."""
+        given = (body, owner, is_ahead)
+        found: tuple[ChatAsk, Work] = await self.off_loop(owner, self._chat, *given)
         return found
 
-    async def messages(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
+    async def messages(
+        self, body: bytes, owner: Owner, *, is_ahead: bool = False
+    ) -> tuple[ChatAsk, Work]:
         """Of Anthropic's `messages`."""
-        found: tuple[ChatAsk, Work] = await self.off_loop(owner, self._messages, body, owner)
+        found: tuple[ChatAsk, Work] = await self.off_loop(
+            owner, self._messages, body, owner, is_ahead
+        )
         return found
 
-    async def text(self, body: bytes, owner: Owner) -> tuple[TextAsk, Work]:
+    async def text(
+        self, body: bytes, owner: Owner, *, is_ahead: bool = False
+    ) -> tuple[TextAsk, Work]:
         """Of `completions`."""
-        found: tuple[TextAsk, Work] = await self.off_loop(owner, self._text, body, owner)
+        given = (body, owner, is_ahead)
+        found: tuple[TextAsk, Work] = await self.off_loop(owner, self._text, *given)
         return found
 
     async def to_explain(self, body: bytes, owner: Owner) -> Work:
@@ -106,39 +116,41 @@ class Intake:
     def _to_explain(self, body: bytes, owner: Owner) -> Work:
         match dialect_of(body):
             case "text":
-                return self._text(body, owner)[1]
+                return self._text(body, owner, False)[1]
             case "messages":
                 ask, life = read_messages(body, self._defaults)
             case "chat":
                 ask = read_chat(body, self._defaults)
                 life = life_asked(ask.messages, ask.tools)
-        return replace(self._work_of_chat(ask, owner, life)[1], contents=contents(ask))
+        return replace(self._work_of_chat(ask, owner, life, False)[1], contents=contents(ask))
 
-    def _chat(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
+    def _chat(self, body: bytes, owner: Owner, is_ahead: bool) -> tuple[ChatAsk, Work]:
         ask = read_chat(body, self._defaults)
-        return self._work_of_chat(ask, owner, life_asked(ask.messages, ask.tools))
+        return self._work_of_chat(ask, owner, life_asked(ask.messages, ask.tools), is_ahead)
 
-    def _messages(self, body: bytes, owner: Owner) -> tuple[ChatAsk, Work]:
+    def _messages(self, body: bytes, owner: Owner, is_ahead: bool) -> tuple[ChatAsk, Work]:
         ask, life = read_messages(body, self._defaults)
-        return self._work_of_chat(ask, owner, life)
+        return self._work_of_chat(ask, owner, life, is_ahead)
 
-    def _work_of_chat(self, ask: ChatAsk, owner: Owner, life: float | None) -> tuple[ChatAsk, Work]:
+    def _work_of_chat(
+        self, ask: ChatAsk, owner: Owner, life: float | None, is_ahead: bool
+    ) -> tuple[ChatAsk, Work]:
         """And `ask` without its messages, which need not be held while it is answered."""
         self.check_model(ask.model)
         tokens = self._fitting(
             "messages", chat_tokens, self.model.tokenizer, ask, self._most_characters
         )
-        work = _of(owner, ask, self._work(ask, [tokens], "messages"), life)
+        work = _of(owner, ask, self._work(ask, [tokens], "messages", is_ahead), life)
         return msgspec.structs.replace(ask, messages=[]), work
 
-    def _text(self, body: bytes, owner: Owner) -> tuple[TextAsk, Work]:
+    def _text(self, body: bytes, owner: Owner, is_ahead: bool) -> tuple[TextAsk, Work]:
         ask = read_text(body, self._defaults)
         self.check_model(ask.model)
         tokenizer, bounds = self.model.tokenizer, (self.model.vocabulary, self._most_characters)
         prompts = [
             self._fitting("prompt", text_tokens, tokenizer, each, *bounds) for each in ask.prompts
         ]
-        return ask, _of(owner, ask, self._work(ask, prompts, "prompt"))
+        return ask, _of(owner, ask, self._work(ask, prompts, "prompt", is_ahead))
 
     def _fitting(
         self, field: str, read: Callable[..., tuple[int, ...]], *arguments: Any
@@ -150,11 +162,17 @@ class Intake:
             code = "context_length_exceeded"
             raise HttpError(400, str(wrong), param=field, code=code) from wrong
 
-    def _work(self, ask: ChatAsk | TextAsk, prompts: list[tuple[int, ...]], field: str) -> Work:
+    def _work(
+        self,
+        ask: ChatAsk | TextAsk,
+        prompts: list[tuple[int, ...]],
+        field: str,
+        is_ahead: bool = False,
+    ) -> Work:
         """Raises HttpError where the longest prompt and its answer do not fit the context."""
         context, longest = self.model.context_tokens, max(map(len, prompts))
-        asked = ask.asked_tokens
-        if longest + (asked or 1) > context:
+        asked = 0 if is_ahead else ask.asked_tokens
+        if longest + (1 if asked is None else asked) > context:
             wants = f" and the answer may take {asked}" if asked else ""
             raise HttpError(
                 400,
@@ -163,7 +181,8 @@ class Intake:
                 param=field,
                 code="context_length_exceeded",
             )
-        bound = asked or min(self._defaults.max_tokens, context - longest)
+        unsaid = min(self._defaults.max_tokens, context - longest)
+        bound = unsaid if asked is None else asked
         bound = self._within_memory(longest, bound, field, is_asked=asked is not None)
         return Work(tuple(prompts), ask.choices, ask.sampling(self._defaults, bound), ask.stops)
 

@@ -11,10 +11,10 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.serving.scheduler import Scheduler
 
-__all__ = ("change_limits",)
+__all__ = ("Limits", "change_limits")
 
 
-class _Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What may be changed; null and absent leave it as it is. `memory` in bytes."""
 
     memory: Annotated[int, Meta(ge=1)] | None = None
@@ -23,12 +23,12 @@ class _Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_tokens: Annotated[int, Meta(ge=1)] | None = None
 
 
-def change_limits(body: bytes, engine: KvEngine, line: Scheduler) -> dict[str, Any]:
-    """Change what the body names, and tell how things stand then. Raises RequestError."""
+def change_limits(body: bytes, engine: KvEngine, line: Scheduler) -> tuple[Limits, dict[str, Any]]:
+    """Change what the body names; that, and how things stand then. Raises RequestError."""
     try:
-        wanted = msgspec.json.decode(body, type=_Limits)
+        wanted = msgspec.json.decode(body, type=Limits)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as wrong:
-        names = ", ".join(_Limits.__struct_fields__)
+        names = ", ".join(Limits.__struct_fields__)
         raise RequestError("body", str(wrong), f"a JSON object with {names}") from wrong
     if wanted.memory is not None:
         engine.resize(wanted.memory)
@@ -38,4 +38,4 @@ def change_limits(body: bytes, engine: KvEngine, line: Scheduler) -> dict[str, A
     line.resize(
         max_waiting=wanted.queue, sequences=wanted.sequences, max_tokens=wanted.queue_tokens
     )
-    return {**engine.stats(), "line": line.stats()}
+    return wanted, {**engine.stats(), "line": line.stats()}

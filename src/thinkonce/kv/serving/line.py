@@ -66,8 +66,10 @@ class Line(Generic[_One]):
         return sum(one.demand.tokens for one in self._all)
 
     def add(self, one: _One) -> None:
+        """Behind those that came before it."""
         self.shares.arrive(one.demand.tenant)
         self._all.append(one)
+        self._all.sort(key=lambda each: each.since)  # it may have waited before
 
     def remove(self, one: _One) -> bool:
         """False where it does not wait."""

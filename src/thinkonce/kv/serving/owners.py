@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Iterable
 from hashlib import blake2b
 
+from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.owner import Owner
-from thinkonce.kv.serving.http import header
-from thinkonce.request.headers import ENGINE_HEADERS, is_credential
-from thinkonce.web.exchange import HttpError, Scope
+from thinkonce.kv.serving.http import Incoming, header
+from thinkonce.request.headers import CLIENT_HEADERS, ENGINE_HEADERS, SECRETS, is_credential
+from thinkonce.web.exchange import Header, HttpError, Scope
 
 __all__ = ("Owners",)
 
@@ -43,8 +45,47 @@ class Owners:
             return Owner(f"nobody {secrets.token_hex(16)}")
         return Owner(f"client {self._hashed(scope)}")
 
+    def named(self, request: Incoming) -> Owner:
+        """Whom somebody who may use /kv means: a client by its key, or a gateway's tenant.
+
+        Raises RequestError for one that could never ask here, HttpError 400 where nobody is
+        named who could.
+        """
+        tenant = request.head.get(ENGINE_HEADERS[1])
+        if tenant is not None and not self.secret:
+            accepts = "nothing: no gateway asks this server; name a client by its credential"
+            raise RequestError(ENGINE_HEADERS[1].decode(), tenant.decode("latin-1"), accepts)
+        if tenant:
+            return Owner(f"gateway {tenant.decode('latin-1')}")
+        if self.secret:
+            message = "a gateway asks this server: name the tenant in x-thinkonce-tenant"
+            raise HttpError(400, message, code="tenant_needed", param="tenant")
+        return Owner(f"client {self._hash_of(_credential(request))}")
+
     def _hashed(self, scope: Scope) -> str:
+        return self._hash_of(scope["headers"])
+
+    def _hash_of(self, headers: Iterable[Header]) -> str:
         hashed = blake2b(key=self._key, digest_size=32)
-        for name, value in sorted(pair for pair in scope["headers"] if is_credential(pair[0])):
+        shown = {_key_in(*pair) for pair in headers if is_credential(pair[0])}
+        for name, value in sorted(shown):
             hashed.update(b"%d %b %d %b" % (len(name), name, len(value), value))
         return hashed.hexdigest()
+
+
+def _key_in(name: bytes, value: bytes) -> Header:
+    """A key is one client's in whichever header it shows it: clients of Anthropic have two ways."""
+    scheme, _, key = value.partition(b" ")
+    if name == b"authorization" and scheme.lower() == b"bearer":
+        return b"key", key.strip()
+    return (b"key", value) if name in SECRETS and name != b"authorization" else (name, value)
+
+
+def _credential(request: Incoming) -> list[Header]:
+    """What an administrator named in the headers for it; else the caller's own."""
+    authorization, api_key = (request.head.get(name) for name in CLIENT_HEADERS)
+    if authorization is None and api_key is None:
+        return request.headers
+    more = [pair for pair in request.headers if pair[0] not in SECRETS]
+    named = ((b"authorization", authorization), (b"x-api-key", api_key))
+    return more + [(name, value) for name, value in named if value is not None]

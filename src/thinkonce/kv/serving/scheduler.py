@@ -5,7 +5,7 @@
 A model on a CPU uses every core for one pass, so a second worker would make both slower; turns
 keep a long answer from holding up a short one, and every pass is what it would be alone. One
 prompt is read at a time: requests that share a prefix compute it once. A line that is full says
-so at once instead of growing.
+so at once instead of growing. What is read ahead of time (`ahead.py`) runs while nothing else does.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.errors import ThinkOnceError
+from thinkonce.kv.serving.ahead import Ahead, closed
 from thinkonce.kv.serving.line import Demand, Line
+from thinkonce.kv.serving.ticket import Busy, Dropped, Job, Late, Stopped, Ticket, WorkerDied
 
-__all__ = ("Busy", "Demand", "Job", "Late", "Scheduler", "Stopped", "Ticket", "Turn", "WorkerDied")
+__all__ = ("Scheduler",)
 
 _logger = logging.getLogger("thinkonce.kv")
 
@@ -32,61 +32,6 @@ _LATEST_WEIGHT = 0.3
 _LONGEST_RETRY_SECONDS = 120
 PATIENCE_SECONDS = 30.0
 _NOBODY = Demand()
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What one turn did: tokens of a prompt that were `read`, tokens of an answer `made`."""
-
-    read: int = 0
-    made: int = 0
-
-
-Job = Callable[[Callable[[], bool]], Iterator[Turn]]
-"""Does the work by turns; it is given a function that says whether it should stop."""
-
-
-class Stopped(ThinkOnceError):
-    """A job left before its end: its client has gone, or the server ends."""
-
-
-class Late(ThinkOnceError):
-    """A job had not ended when its time was up."""
-
-
-class WorkerDied(ThinkOnceError):
-    """The thread that runs the model has ended by a failure; nothing is answered any more."""
-
-
-class Busy(ThinkOnceError):
-    """The line is full, or `closed`. `retry_after` is in whole seconds, at least 1."""
-
-    def __init__(self, message: str, retry_after: int, closed: bool = False) -> None:
-        super().__init__(message)
-        self.retry_after, self.closed = retry_after, closed
-
-
-Dropped = Callable[[ThinkOnceError], None]
-
-
-class Ticket:
-    """One job's place in the line, and among those under way. Thread-safe."""
-
-    def __init__(self, owner: Scheduler, run: Job, dropped: Dropped, demand: Demand) -> None:
-        self._owner, self.dropped, self.demand = owner, dropped, demand
-        self._cancelled = threading.Event()
-        self.since = owner.clock.monotonic()
-        self.steps = run(self.cancelled)
-        self.reading = True  # no token of the answer has been made yet
-        self.seconds = 0.0  # of the worker
-
-    def cancel(self) -> None:
-        """Leave the line, or stop before the next turn; harmless once the job is done."""
-        self._cancelled.set()
-        self._owner._leave(self)
-
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
 
 
 class Scheduler:
@@ -111,7 +56,8 @@ class Scheduler:
         self._deadline = deadline or math.inf
         self._line: Line[Ticket] = Line(max_tokens, patience)
         self._under_way: deque[Ticket] = deque()
-        self._closed = self._died = False
+        self._ahead = Ahead()
+        self._closed = self._died = self._takes_none_ahead = False
         self._mean_seconds = 1.0
         self._refused = self._late = 0
         self._longest_wait = 0.0
@@ -119,8 +65,13 @@ class Scheduler:
         self._thread = threading.Thread(target=self._work, name="thinkonce-model", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Job, dropped: Dropped, demand: Demand = _NOBODY) -> Ticket:
+    def submit(
+        self, run: Job, dropped: Dropped, demand: Demand = _NOBODY, *, is_ahead: bool = False
+    ) -> Ticket:
         """Put a job into the line. Raises Busy where the line is full or closed, and WorkerDied.
+
+        `is_ahead`: it runs while nothing else does, and is begun anew after it was interrupted.
+        It is never late; as many of them wait as answers may, and one may in any case.
 
         `run(cancelled)` makes the iterator of its turns, which is run, and closed, on the
         worker's thread. `dropped(why)` is called where the job does not run to its end: it left,
@@ -129,11 +80,13 @@ class Scheduler:
         with self._changed:
             if self._died:
                 raise WorkerDied("the thread that runs the model has died; restart the server")
-            if self._closed:
+            if self._closed or (is_ahead and self._takes_none_ahead):
                 raise Busy("the server is shutting down", retry_after=1, closed=True)
-            pushed_out = self._make_room(demand)
-            ticket = Ticket(self, run, dropped, demand)
-            self._line.add(ticket)
+            if is_ahead and len(self._ahead) > self.max_waiting:
+                raise self._busy(f"{len(self._ahead)} prompts wait to be read ahead of time")
+            pushed_out = [] if is_ahead else self._make_room(demand)
+            ticket = Ticket(self, run, dropped, demand, is_ahead=is_ahead)
+            (self._ahead if is_ahead else self._line).add(ticket)
             self._changed.notify_all()
         for other in pushed_out:
             other.dropped(self._busy())
@@ -174,6 +127,7 @@ class Scheduler:
             ]
             return {
                 "under_way": self.running,
+                "ahead": len(self._ahead),
                 "sequences": self.sequences,
                 "max_waiting": self.max_waiting,
                 "waiting_tokens": self._line.tokens,
@@ -213,12 +167,21 @@ class Scheduler:
     def cancel_all(self) -> None:
         """Cancel what runs and what waits; new jobs are still accepted."""
         with self._changed:
-            tickets = [*self._line, *self._under_way]
+            tickets = [*self._line, *self._under_way, *self._ahead]
+        for ticket in tickets:
+            ticket.cancel()
+
+    def end_ahead(self) -> None:
+        """Read nothing ahead of time any more; what it kept stays. Idempotent."""
+        with self._changed:
+            self._takes_none_ahead = True
+            tickets = list(self._ahead)
         for ticket in tickets:
             ticket.cancel()
 
     def close(self) -> None:
         """Accept nothing more, finish what runs and waits, end the thread. Idempotent."""
+        self.end_ahead()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -255,9 +218,10 @@ class Scheduler:
         seconds = math.ceil(self._mean_seconds * (len(self._line) + self.running))
         return Busy(why, max(1, min(seconds, _LONGEST_RETRY_SECONDS)))
 
-    def _leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket) -> None:
+        """For `Ticket.cancel`."""
         with self._changed:
-            waited = self._line.remove(ticket)
+            waited = (self._ahead if ticket.is_ahead else self._line).remove(ticket)
             self._changed.notify_all()
         if waited:
             ticket.dropped(_given_up())
@@ -276,16 +240,38 @@ class Scheduler:
         """Whose turn it is; None where there is nothing left to do. Waits for a job."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._line or self._under_way or self._closed)
+                self._changed.wait_for(self._has_work)
                 late = self._take_out_late()
                 self._begin_one()
                 ticket = self._under_way[0] if self._under_way else None
                 self._under_way.rotate(-1)
+                in_the_way = None
+                if ticket is None and not self._line:
+                    ticket = self._ahead.next(self.clock.monotonic())
+                else:
+                    in_the_way = self._ahead.put_back()
                 over = ticket is None and not self._line and self._closed
             for other in late:
                 other.dropped(self._lateness())
+            if in_the_way is not None:
+                self._wait_again(in_the_way)
             if ticket is not None or over:
                 return ticket
+
+    def _has_work(self) -> bool:
+        return bool(self._line or self._under_way or len(self._ahead) or self._closed)
+
+    def _wait_again(self, ticket: Ticket) -> None:
+        """What was read ahead gives its memory to those who wait for answers, and its blocks to
+        whoever wants them; it goes on behind those that are still there.
+        """
+        closed(ticket)
+        ticket.begin()
+        with self._changed:
+            if not ticket.cancelled():
+                self._ahead.add(ticket)
+                return
+        ticket.dropped(_given_up())
 
     def _take_out_late(self) -> list[Ticket]:
         late = [ticket for ticket in self._line if self._is_late(ticket)]
@@ -315,7 +301,7 @@ class Scheduler:
         self._changed.notify_all()
 
     def _take_turn(self, ticket: Ticket) -> None:
-        if ticket.cancelled() or self._is_late(ticket):
+        if ticket.cancelled() or (self._is_late(ticket) and not ticket.is_ahead):
             self._end(ticket)
             ticket.dropped(_given_up() if ticket.cancelled() else self._lateness())
             return
@@ -332,34 +318,37 @@ class Scheduler:
             return
         ticket.reading = not turn.made
         with self._changed:
-            self._line.shares.charge(ticket.demand.tenant, turn.read, turn.made)
+            if ticket.is_ahead:
+                self._ahead.charge(ticket, turn.read)
+            else:
+                self._line.shares.charge(ticket.demand.tenant, turn.read, turn.made)
 
     def _finished(self, ticket: Ticket) -> None:
-        with self._changed:
-            self._mean_seconds += _LATEST_WEIGHT * (ticket.seconds - self._mean_seconds)
+        if not ticket.is_ahead:
+            with self._changed:
+                self._mean_seconds += _LATEST_WEIGHT * (ticket.seconds - self._mean_seconds)
         self._end(ticket)
 
     def _end(self, ticket: Ticket) -> None:
         """Free its place, and what its iterator holds."""
-        close = getattr(ticket.steps, "close", None)
-        try:
-            if close is not None:
-                close()
-        except Exception:
-            _logger.exception("a job failed")
+        closed(ticket)
         with self._changed:
-            self._under_way.remove(ticket)
-            here = {other.demand.tenant for other in (*self._line, *self._under_way)}
-            self._line.shares.forget(here)
+            if ticket.is_ahead:
+                self._ahead.ended(ticket)
+            else:
+                self._under_way.remove(ticket)
+                here = {other.demand.tenant for other in (*self._line, *self._under_way)}
+                self._line.shares.forget(here)
             self._changed.notify_all()
 
     def _die(self) -> None:
         with self._changed:
             self._died = True
-            tickets = [*self._line, *self._under_way]
+            tickets = [*self._line, *self._under_way, *self._ahead]
             for ticket in tickets:
                 self._line.remove(ticket)
             self._under_way.clear()
+            self._ahead = Ahead()
             self._changed.notify_all()
         for ticket in tickets:
             with suppress(Exception):

@@ -42,6 +42,7 @@ def run(
     deadline: float = 0.0,
     kv: Kv | None = None,
     gateway_secret: str = "",
+    admin_token: str = "",
     limits: ModelLimits | None = None,
     drain_seconds: int = 30,
     access_log: bool = False,
@@ -56,8 +57,9 @@ def run(
     `max_waiting` requests, with prompts of `max_waiting_tokens`, may wait besides those that are
     answered, by turns, and are given up `deadline` seconds after they came, 0: never. `kv` says
     what is kept of prompts; `gateway_secret` is that of the gateway which started this
-    server. The first signal lets running and waiting answers finish, at most `drain_seconds`; a
-    second one gives them up.
+    server, `admin_token` what callers show who change that or look into it; "": those on this
+    machine may. The first signal lets running and waiting answers finish, at most
+    `drain_seconds`; a second one gives them up.
     `say` gets the lines for whoever started it: the first says that requests are accepted, one
     that the end was asked for, and the last what came of it. By default they are printed.
 
@@ -84,9 +86,16 @@ def run(
         max_tokens=max_waiting_tokens,
         deadline=deadline,
     )
-    owners = Owners(gateway_secret, engine.owners_key)
     let_collector_rest()  # it would walk all that torch is, again and again, for one large body
-    app = ModelApp(loaded, engine, scheduler, owners=owners, limits=limits, access_log=access_log)
+    app = ModelApp(
+        loaded,
+        engine,
+        scheduler,
+        owners=Owners(gateway_secret, engine.owners_key),
+        admin_token=admin_token,
+        limits=limits,
+        access_log=access_log,
+    )
     ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
     engine.close()
     return 0
@@ -125,6 +134,7 @@ class ModelServer(Server):
         self.say(self.farewell())
 
     def stop(self) -> None:
+        self._app.scheduler.end_ahead()
         if self.should_exit:
             self._app.scheduler.cancel_all()
         super().stop()

@@ -14,16 +14,16 @@ And by its connection: nginx before 1.29.7 asks whom it serves by `proxy_pass` i
 `Connection: close` and nothing else (https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_http_version),
 which neither browsers nor curl nor our own commands do.
 
-What is left: a proxy that keeps its connections in HTTP/1.1, names the gateway in Host and adds
+What is left: a proxy that keeps its connections in HTTP/1.1, names the server in Host and adds
 nothing is no different from a program on this machine. Only a token tells them apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from thinkonce.engine.http import Call
+from thinkonce.web.exchange import Header
 
 __all__ = ("sign_of_proxy",)
 
@@ -48,13 +48,15 @@ _NAMES = frozenset(
 )  # fmt: skip
 
 
-def sign_of_proxy(call: Call, names: Sequence[bytes]) -> str:
-    """What tells that `call`, whose headers have these `names`, was passed on; "" for nothing."""
+def sign_of_proxy(headers: Iterable[Header], names: Sequence[bytes], version: str) -> str:
+    """What tells that a request in HTTP/`version` was passed on; "" for nothing. `names`: of its
+    headers.
+    """
     if (name := _sign_among(tuple(names))) is not None:
         return f"the request came through a proxy (it has {name.decode('latin-1')!r:.80})"
-    if (version := call.scope["http_version"]) != "1.1":
+    if version != "1.1":
         return f"the request came in HTTP/{version}, as those of some proxies do"
-    options = b",".join(value for name, value in call.headers if name == b"connection")
+    options = b",".join(value for name, value in headers if name == b"connection")
     if b"close" in map(bytes.strip, options.lower().split(b",")):
         return "the request has 'Connection: close', as those of proxies have"
     return ""

@@ -6,13 +6,26 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Protocol
 
-from thinkonce.engine.http import Call, ClientGone, HttpError, Message, Receive
-from thinkonce.web.exchange import BROKEN
+from thinkonce.web.exchange import BROKEN, ClientGone, HttpError, Message, Receive, Scope
 
-__all__ = ("Ahead", "Line", "lines_of", "reading_ahead")
+__all__ = ("Ahead", "Incoming", "Line", "lines_of", "reading_ahead")
 
 Line = tuple[int, bytes | None]  # number from 1; None: longer than the limit
+
+
+class Incoming(Protocol):
+    """A request whose body is still to come. `head`: its headers, by their names in lower case."""
+
+    @property
+    def head(self) -> Mapping[bytes, bytes]: ...
+
+    @property
+    def scope(self) -> Scope: ...
+
+    @property
+    def receive(self) -> Receive: ...
 
 
 class Ahead:
@@ -20,7 +33,7 @@ class Ahead:
     bytes were waiting.
     """
 
-    def __init__(self, call: Call, most: int) -> None:
+    def __init__(self, call: Incoming, most: int) -> None:
         self._call, self._most = call, most
         self._waiting: deque[Message] = deque()
         self._bytes = 0
@@ -52,7 +65,7 @@ class Ahead:
 
 
 @asynccontextmanager
-async def reading_ahead(call: Call, most: int = 8 * 2**20) -> AsyncIterator[Ahead]:
+async def reading_ahead(call: Incoming, most: int = 8 * 2**20) -> AsyncIterator[Ahead]:
     """Read a request a bounded way ahead of whoever takes its messages, so that a client that
     leaves is noticed while nobody does.
     """
@@ -64,7 +77,7 @@ async def reading_ahead(call: Call, most: int = 8 * 2**20) -> AsyncIterator[Ahea
         await asyncio.gather(ahead.gone, return_exceptions=True)
 
 
-def lines_of(call: Call, limit: int, receive: Receive | None = None) -> AsyncIterator[Line]:
+def lines_of(call: Incoming, limit: int, receive: Receive | None = None) -> AsyncIterator[Line]:
     """Lines that are not blank, without their newline. `limit`: bytes of one line.
 
     `receive`: where the body comes from, if not from the call. Raises HttpError 415 at once for a

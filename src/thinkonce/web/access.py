@@ -1,23 +1,31 @@
-"""Who may use /cache: whoever holds the token; without one, callers on this machine only.
+"""Who may use the admin paths: whoever holds the token; without one, callers on this machine only.
 
 A loopback peer that asks for a loopback name (a web page elsewhere cannot, by DNS rebinding), with
-no sign of a proxy in between and no Origin but the gateway's own, whose bodies are JSON: a page
+no sign of a proxy in between and no Origin but the server's own, whose bodies are JSON: a page
 cannot send it to another origin, be it another port of this machine, without asking first.
+Both servers ask here, and both say of each change who made it.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from thinkonce.engine.http import Call, HttpError
-from thinkonce.gateway.admin.proxied import sign_of_proxy
+from thinkonce.web.exchange import Header, HttpError, Scope
+from thinkonce.web.proxied import sign_of_proxy
 
-__all__ = ("authorise", "is_loopback", "why_not_local")
+__all__ = ("TOKEN", "Asking", "audited", "authorise", "check_kind", "is_loopback", "why_not_local")
 
-_NAMED_TWICE = (b"host", b"origin", b"sec-fetch-site", b"x-thinkonce-admin-token")
+_log = logging.getLogger("thinkonce.audit")
+
+TOKEN = b"x-thinkonce-admin-token"
+
+_NAMED_TWICE = (b"host", b"origin", b"sec-fetch-site", TOKEN)
 # Types that no page sends elsewhere unasked (Fetch standard, 2.2.2): JSON, and lines of it.
 _TYPES = (b"application/json", b"application/jsonl", b"application/x-ndjson")
 _ALLOWED = b"access-control-allow-origin"
@@ -26,23 +34,56 @@ _PORTS = {"http": 80, "https": 443}
 _host = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.IGNORECASE).fullmatch
 
 
-def authorise(call: Call, token: str) -> None:
+class Asking(Protocol):
+    """Of a request, what tells who asks. `head`: its headers, by their names in lower case.
+
+    `cors`: what a browser is told of other sites' pages, in headers of the answer.
+    """
+
+    @property
+    def scope(self) -> Scope: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def headers(self) -> Sequence[Header]: ...
+
+    @property
+    def head(self) -> Mapping[bytes, bytes]: ...
+
+    @property
+    def cors(self) -> Sequence[Header]: ...
+
+
+def authorise(call: Asking, token: str) -> None:
     """`token` "": callers on this machine. Raises HttpError 403, 415 for a body that is no JSON."""
     if token:
-        given = call.head.get(b"x-thinkonce-admin-token", b"")
-        if not hmac.compare_digest(given, token.encode()):
-            raise _forbidden("x-thinkonce-admin-token: missing or wrong")
+        if not hmac.compare_digest(call.head.get(TOKEN, b""), token.encode()):
+            raise _forbidden(f"{TOKEN.decode()}: missing or wrong")
     elif why := why_not_local(call):
         what = "/cache" if call.path.startswith("/cache") else call.path
         raise _forbidden(
             f"{why}; without [admin] token only callers on this machine may use {what}"
         )
+    check_kind(call)
+
+
+def check_kind(call: Asking) -> None:
+    """Raises HttpError 415 for a body that a page could send unasked."""
     kind = call.head.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind not in _TYPES and _has_body(call):
-        raise HttpError(415, "content-type: /cache accepts application/json", code="not_json")
+        where = "/cache" if call.path.startswith("/cache") else call.path
+        raise HttpError(415, f"content-type: {where} accepts application/json", code="not_json")
 
 
-def _has_body(call: Call) -> bool:
+def audited(call: Asking, ident: bytes, what: str) -> None:
+    """One line for each change: who, and what; never a token, a prompt or an answer."""
+    peer = (call.scope.get("client") or ("-",))[0]
+    _log.warning("admin %s from %s: %s", ident.decode("latin-1"), peer, what)
+
+
+def _has_body(call: Asking) -> bool:
     """RFC 9112, 6.3."""
     return b"transfer-encoding" in call.head or call.head.get(b"content-length", b"0") != b"0"
 
@@ -51,7 +92,7 @@ def _forbidden(why: str) -> HttpError:
     return HttpError(403, why, code="forbidden")
 
 
-def why_not_local(call: Call) -> str:
+def why_not_local(call: Asking) -> str:
     """Why the caller does not count as one on this machine; "" if it does."""
     client = call.scope.get("client")
     if client is not None and not is_loopback(client[0]):
@@ -63,11 +104,12 @@ def why_not_local(call: Call) -> str:
     parsed = _host(host)
     if parsed is None or not is_loopback(parsed[1]):
         return f"Host: {host!r:.80} is no loopback name"
-    return sign_of_proxy(call, names) or _why_foreign(call, host)
+    version = call.scope["http_version"]
+    return sign_of_proxy(call.headers, names, version) or _why_foreign(call, host)
 
 
-def _why_foreign(call: Call, host: str) -> str:
-    """Whether a page asks that is not the gateway's own; `host` is this machine."""
+def _why_foreign(call: Asking, host: str) -> str:
+    """Whether a page asks that is not the server's own; `host` is this machine."""
     origin = call.head.get(b"origin", b"").decode("latin-1")
     is_let_in = _is_let_in(call, origin)
     if b"origin" in call.head and not is_let_in:
@@ -81,7 +123,7 @@ def _why_foreign(call: Call, host: str) -> str:
     return ""
 
 
-def _is_let_in(call: Call, origin: str) -> bool:
+def _is_let_in(call: Asking, origin: str) -> bool:
     """Whether `[gateway] cors_origins` names this page of this machine; never for /cache."""
     place = _place_of(origin) if any(name == _ALLOWED for name, _ in call.cors) else None
     return place is not None and is_loopback(place[1])

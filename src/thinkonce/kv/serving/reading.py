@@ -1,0 +1,96 @@
+"""A request's prompts, read ahead of time and kept: by turns, and without an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from thinkonce.errors import RequestError
+from thinkonce.kv.engine import KvEngine
+from thinkonce.kv.generation.generator import Preloaded
+from thinkonce.kv.serving.answer import Begun, Ended, Event, Spent, Work
+from thinkonce.kv.serving.ticket import Turn
+
+__all__ = ("Kept", "Progress", "ReadAhead")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`tokens` of the prompts' full blocks are known by now, `of` so many."""
+
+    tokens: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """All prompts have been read: of `whole_tokens` in full blocks, `kept_tokens` are kept, and
+    `cached_tokens` were before.
+    """
+
+    prompt_tokens: int
+    whole_tokens: int
+    cached_tokens: int
+    kept_tokens: int
+
+
+class ReadAhead:
+    """May be interrupted and begun anew, and goes on then. One thread at a time.
+
+    Raises RequestError where nothing would be kept.
+    """
+
+    def __init__(self, engine: KvEngine, work: Work) -> None:
+        if engine.exact is None:
+            raise RequestError("kv_cache.preload", True, f"nothing here: {engine.why}")
+        if not work.terms.keeps:
+            raise RequestError("kv_cache.enabled", False, "true, where a prompt is only read")
+        self._exact, self._work = engine.exact, work
+        self._found: dict[int, int] = {}  # known before it was read, by the prompt's place
+
+    def steps(self, cancelled: Callable[[], bool]) -> Iterator[Progress | Kept | Turn]:
+        """A Turn a forward pass at most, and Kept at the end; without that once `cancelled`."""
+        size = self._exact.chunk_tokens
+        whole = [len(prompt) // size * size for prompt in self._work.prompts]
+        kept = 0
+        for place in range(len(whole)):
+            yield from self._one(place, sum(whole[:place]), sum(whole), cancelled)
+            if cancelled():
+                return
+            kept += self._kept
+        prompts = sum(map(len, self._work.prompts))
+        yield Kept(prompts, sum(whole), sum(self._found.values()), kept)
+
+    def as_answer(self, cancelled: Callable[[], bool]) -> Iterator[Event | Turn]:
+        """The same as an answer of no tokens, told at once when all is read."""
+        for step in self.steps(cancelled):
+            if isinstance(step, Turn):
+                yield step
+            elif isinstance(step, Kept):
+                yield from self._answer(step)
+
+    def _one(
+        self, place: int, before: int, whole: int, cancelled: Callable[[], bool]
+    ) -> Iterator[Progress | Turn]:
+        work, done = self._work, before
+        self._kept = 0
+        steps = self._exact.preload(work.prompts[place], cancelled, work.owner, work.terms)
+        with closing(steps):
+            for step in steps:
+                if isinstance(step, Preloaded):
+                    self._kept = step.kept_tokens
+                    continue
+                if step.loaded is not None:
+                    self._found.setdefault(place, step.loaded)
+                done += step.tokens + (step.loaded or 0)
+                yield Progress(done, whole)
+                yield Turn(read=step.tokens)
+
+    def _answer(self, kept: Kept) -> Iterator[Event]:
+        work = self._work
+        for choice in range(len(work.prompts) * work.choices):
+            place = choice // work.choices
+            yield Begun(choice, len(work.prompts[place]), self._found.get(place, 0))
+            yield Ended(choice, "length")
+        yield Spent(kept.prompt_tokens, 0, kept.cached_tokens)
