@@ -141,7 +141,7 @@ def test_tools_and_their_results_reach_the_template(serve: Serve, model: Model) 
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"messages": [{"role": "system", "content": "x"}]}, r"messages\[0\].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "type"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
