@@ -332,6 +332,7 @@ def test_a_model_in_this_process_reads_ahead_too(model_folder: Path) -> None:
         assert done.cached_tokens == seen[-1][0] > 0
         assert done.kept_tokens == seen[-1][1] == done.prompt_tokens // 64 * 64
         assert engine.chat(messages, max_tokens=1).usage.cached_tokens == done.kept_tokens
-        assert engine.chat(messages, max_tokens=0).usage.completion_tokens == 0
+        with pytest.raises(RequestError, match="`preload` reads"):
+            engine.chat(messages, max_tokens=0)
         with pytest.raises(RequestError, match="what fits a context"):
             engine.preload([{"role": "user", "content": LONG * 20}])
