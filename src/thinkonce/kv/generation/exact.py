@@ -279,9 +279,8 @@ class ExactGenerator:
                 break
         self._remember_end(asked)
         costs = Costs(lookup, load, computed)
-        if missing is None:
-            return Reading(logits, cached, kept_tokens=kept)
-        return Reading(logits, cached, asked.explained(found, self.chunk_tokens, missing, costs))
+        told = missing and asked.explained(found, self.chunk_tokens, missing, costs)
+        return Reading(logits, cached, told, kept)
 
     def _remember_end(self, asked: Asked) -> None:
         """For who asks why a longer prompt was not loaded further."""
