@@ -279,7 +279,9 @@ class ExactGenerator:
                 break
         self._remember_end(asked)
         costs = Costs(lookup, load, computed)
-        told = missing and asked.explained(found, self.chunk_tokens, missing, costs)
+        if missing is None:
+            return Reading(logits, cached, None, kept)
+        told = asked.explained(found, self.chunk_tokens, missing, costs)
         return Reading(logits, cached, told, kept)
 
     def _remember_end(self, asked: Asked) -> None:
