@@ -138,6 +138,33 @@ def test_purges_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
         Purges(tmp_path / "purges.json")
 
 
+def test_a_purge_that_cannot_be_written_holds_in_this_process_whatever_others_write(
+    tmp_path: Path,
+) -> None:
+    purges, other = (Purges(tmp_path / "purges.json") for _ in range(2))
+    (tmp_path / "purges.lock").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        purges.add(PurgeRule(namespace="n"))
+    era = purges.era_of(Owner(namespace="n")).era
+    assert era
+    (tmp_path / "purges.lock").rmdir()
+    other.add(PurgeRule(namespace="another"))
+    assert purges.era_of(Owner(namespace="another")).era, "it is seen"
+    assert purges.era_of(Owner(namespace="n")).era == era, "and hides none of our own"
+    purges.add(PurgeRule(namespace="third"))
+    assert other.era_of(Owner(namespace="n")).era == era, "the next one writes both"
+
+
+def test_a_file_of_purges_that_breaks_meanwhile_is_told_and_hides_nothing(tmp_path: Path) -> None:
+    purges = Purges(tmp_path / "purges.json")
+    purges.add(PurgeRule(namespace="n"))
+    (tmp_path / "purges.json").write_text('[{"rule"')
+    with pytest.raises(OSError, match=r"purges\.json"):
+        purges.add(PurgeRule(namespace="m"))
+    assert purges.era_of(Owner(namespace="n")).era
+    assert purges.era_of(Owner(namespace="m")).era
+
+
 def test_purges_are_bounded_and_none_is_lost(tmp_path: Path) -> None:
     purges = Purges()
     eras = set()

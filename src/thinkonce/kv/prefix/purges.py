@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import msgspec
@@ -67,6 +68,7 @@ class Purges:
     def __init__(self, path: Path | None = None) -> None:
         self._path, self._seen = path, (0, 0, 0)
         self._rules: tuple[_Stamped, ...] = ()
+        self._unwritten: tuple[_Stamped, ...] = ()
         self._lock = threading.Lock()
         try:
             self._follow()
@@ -80,20 +82,23 @@ class Purges:
                 self._follow()
             except (OSError, msgspec.DecodeError) as error:
                 _logger.warning("purges of other processes are not seen: %s", error)
-            rules = self._rules
+            rules = (*self._rules, *self._unwritten)
         stamps = [each.stamp for each in rules if each.rule.holds(owner)]
         return replace(owner, era=" ".join(stamps)) if stamps else owner
 
     def add(self, rule: PurgeRule) -> None:
         """From now on. Raises OSError where it cannot be written: then it ends with the process."""
         stamped = _Stamped(rule, secrets.token_hex(8))
-        with self._lock, self._alone():
-            try:
-                if self._path is not None:
+        with self._lock:
+            self._unwritten = _with(self._unwritten, stamped)  # it holds, whatever fails from here
+            with self._alone():
+                try:
                     self._follow()
-            finally:
-                self._rules = _with(self._rules, stamped)
-            self._write()
+                except msgspec.DecodeError as error:
+                    raise OSError(f"{self._path}: {error}") from error
+                rules = reduce(_with, self._unwritten, self._rules)
+                self._write(rules)
+            self._rules, self._unwritten = rules, ()
 
     def _follow(self) -> None:
         """Take in what another process has written."""
@@ -108,14 +113,14 @@ class Purges:
             self._rules = tuple(_decode(self._path.read_bytes()))
             self._seen = seen
 
-    def _write(self) -> None:
+    def _write(self, rules: tuple[_Stamped, ...]) -> None:
         if self._path is None:
             return
         made = self._path.with_suffix(f".{secrets.token_hex(8)}")
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(self._rules))
+                file.write(msgspec.json.encode(rules))
                 file.flush()
                 os.fsync(file.fileno())
             made.replace(self._path)
