@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.kv.disk.folder import kept_key, made_folder
 from thinkonce.kv.disk.models import Models, describe
@@ -168,7 +169,7 @@ def _measured(rate: Rate) -> dict[str, float]:
     }
 
 
-def open_engine(model: Model, kv: Kv) -> KvEngine:
+def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM) -> KvEngine:
     """Reuse attention state where the settings ask for it and the model's family allows it.
 
     A model that does not is served all the same, each prompt read in full, with one line in the
@@ -183,9 +184,9 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
     _check_budget(model, kv)
     fitting = kv.memory // (shape_of(model.network).bytes_a_token * kv.chunk)
     policy = policy_of(kv.policy, fitting)
-    index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, ghosts=Ghosts())
+    index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk)
-    disk, key = _opened_disk(kv, fingerprint)
+    disk, key = _opened_disk(kv, fingerprint, clock)
     purges = Purges(Path(kv.store).expanduser() / "purges.json" if kv.store else None)
     exact = ExactGenerator(
         model.network,
@@ -197,6 +198,7 @@ def open_engine(model: Model, kv: Kv) -> KvEngine:
         memory=kv.memory,
         purges=purges,
         others=Models(Path(kv.store).expanduser(), fingerprint) if kv.store else None,
+        clock=clock,
     )
     return KvEngine(exact, exact, index, disk, key, kv.policy, purges=purges)
 
@@ -211,13 +213,13 @@ def _why_not(model: Model, chunk_tokens: int) -> str | None:
     return f"on {network.device} reading from memory gave other bits than reading anew: {found}"
 
 
-def _opened_disk(kv: Kv, fingerprint: Fingerprint) -> tuple[DiskTier | None, bytes]:
+def _opened_disk(kv: Kv, fingerprint: Fingerprint, clock: Clock) -> tuple[DiskTier | None, bytes]:
     """And the key that hashes credentials, which lies in the same folder."""
     if not kv.store:
         return None, b""
     folder = made_folder(Path(kv.store).expanduser(), "[kv] store")
     key = kept_key(folder, "[kv] store")
-    tier = DiskTier(folder, fingerprint.digest(), kv.disk, secret=key)
+    tier = DiskTier(folder, fingerprint.digest(), kv.disk, secret=key, clock=clock)
     describe(folder, fingerprint)
     return tier, key
 

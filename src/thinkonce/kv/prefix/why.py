@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Protocol
 
-from thinkonce.kv.prefix.blocks import Block, named_behind, renamed, unpacked
+from thinkonce.kv.prefix.blocks import Block, named_behind, packed, renamed, unpacked
 from thinkonce.kv.prefix.causes import Departure, Missing
 from thinkonce.kv.prefix.ghosts import Ghosts, Known
 from thinkonce.kv.prefix.owner import Owner
@@ -23,8 +23,11 @@ __all__ = ("OtherModels", "Why")
 
 _MOST_SIBLINGS = 256  # that are compared with a block, the latest first
 _MOST_BEGINNINGS = 32  # that are compared with a prompt none of whose blocks is known
+_MOST_DEEP = 4  # of these that are compared as far as _DEEP tokens
+_DEEP = 1024
 _MOST_BELOW = 8  # that are read from below memory
-_GRAM = 3  # tokens
+_OF_TEMPLATES = 64  # tokens that prompts may begin with alike because all do
+_GRAM = 5  # tokens
 _ALIKE = 0.25  # of what follows the difference, where two prompts have hardly a beginning in common
 _SALT = ("namespace", "cache_key", "tags")
 
@@ -49,6 +52,7 @@ class Why:
         others: OtherModels | None = None,
     ) -> None:
         self._fingerprint, self._chunk = fingerprint, chunk_tokens
+        self._deep = max(1, _DEEP // chunk_tokens)
         self._ghosts, self._below, self._others = ghosts or Ghosts(), below, others
 
     def missing(
@@ -135,9 +139,11 @@ class Why:
         if not others:
             return None
         common, nearest = _longest(block.tokens, others)
-        if not place and 2 * common < self._chunk:
+        if place * self._chunk + common < _OF_TEMPLATES:
             # Prompts that begin alike because all do: with a template's words.
-            alike = self._most_alike(blocks, others[:_MOST_BEGINNINGS], owner)
+            asked = unpacked(b"".join(block.tokens for block in blocks[place : place + 2]))
+            alike = self._most_alike(asked, others[:_MOST_BEGINNINGS], owner, 1)
+            alike = alike or self._most_alike(asked, others[:_MOST_DEEP], owner, self._deep)
             if alike is None:
                 return None
             common, nearest = _common(block.tokens, alike.block.tokens), alike
@@ -156,24 +162,30 @@ class Why:
         new = (block for block in below if block.id not in names)
         return known + [Known(block, owner) for block in new if _is_of(block, owner)]
 
-    def _behind(self, known: Known, owner: Owner) -> tuple[int, ...]:
-        """Tokens that followed it, as far as one block."""
-        further = self._following(known.block.id, owner)
-        return unpacked(further[0].block.tokens) if further else ()
+    def _behind(self, known: Known, owner: Owner, blocks: int = 1) -> tuple[int, ...]:
+        """Tokens that followed it, as far as so many blocks."""
+        found: tuple[int, ...] = ()
+        for _ in range(blocks):
+            further = self._following(known.block.id, owner)
+            if not further:
+                break
+            known = further[0]
+            found += unpacked(known.block.tokens)
+        return found
 
     def _most_alike(
-        self, blocks: Sequence[Block], others: Sequence[Known], owner: Owner
+        self, asked: tuple[int, ...], others: Sequence[Known], owner: Owner, blocks: int
     ) -> Known | None:
-        asked = unpacked(b"".join(block.tokens for block in blocks[:2]))
-        best, chosen = 0.0, None
+        """Of those whose next so many blocks have enough of what was asked."""
+        held, best, chosen = packed(asked), _ALIKE, None
         for other in others:
-            same = _common(blocks[0].tokens, other.block.tokens)
-            theirs = _grams(unpacked(other.block.tokens)[same:] + self._behind(other, owner))
-            ours = _grams(asked[same:])
-            share = len(ours & theirs) / max(1, min(len(ours), len(theirs)))
-            if share > best:
+            same = _common(held, other.block.tokens)
+            theirs = unpacked(other.block.tokens)[same:] + self._behind(other, owner, blocks)
+            ours, theirs_too = _grams(asked[same:]), _grams(theirs)
+            share = len(ours & theirs_too) / max(1, min(len(ours), len(theirs_too)))
+            if share >= best:
                 best, chosen = share, other
-        return chosen if best >= _ALIKE else None
+        return chosen
 
 
 def _is_of(block: Block, owner: Owner) -> bool:

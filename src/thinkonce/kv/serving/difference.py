@@ -24,8 +24,9 @@ _UNFINISHED = "\ufffd"
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """`token` is the first one of the prompt that differs.
 
-    `message` numbers the messages as the chat template gets them, the system text first; None
-    for a prompt without messages. `character` counts in that message's text, or in the prompt;
+    `message` numbers the messages as the chat template gets them, the system text first: the
+    number behind the last one where the other prompt has a message more; None for a prompt
+    without messages. `character` counts in that message's text, or in the prompt;
     None where it is the template's own words that differ, a role for one. `known` and `asked` are
     the texts around the place, the tokens those from there on.
     """
@@ -102,7 +103,7 @@ def _located(before: str, contents: Sequence[str]) -> tuple[int | None, int | No
         if found == len(before) and content:
             return number, len(content)
         done = found
-    return None, None  # behind all messages: in what the template ends with
+    return len(contents), None
 
 
 def _ends(before: str, content: str, start: int) -> Iterator[int]:
