@@ -157,7 +157,7 @@ def _exchange(url: str, method: str, path: str, body: bytes | None = None) -> tu
         response = connection.getresponse()
         raw = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise GatewayError(UNREACHED.format(url)) from error
+        raise GatewayError(UNREACHED.format(url, "serve")) from error
     finally:
         connection.close()
     if response.status != 200:

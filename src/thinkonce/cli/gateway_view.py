@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from thinkonce.cli.interrupts import heeded
+from thinkonce.cli.options import GATEWAY
 from thinkonce.cli.view import Chosen
 from thinkonce.cli.whose import WHOSE
 from thinkonce.errors import MISSING, ConfigError, ThinkOnceError
@@ -22,7 +23,7 @@ from thinkonce.settings.check import check_upstream_url
 
 __all__ = ("UNREACHED", "GatewayError", "GatewayView", "reason_in")
 
-UNREACHED = "{} cannot be reached (does `thinkonce serve` run there?)"
+UNREACHED = "{} cannot be reached (does `thinkonce {}` run there?)"
 TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 3600.0
 LINES = {"content-type": "application/jsonl"}
@@ -73,11 +74,13 @@ class GatewayError(ThinkOnceError):
 class GatewayView:
     """Speaks to `url`, a gateway's address with or without `/v1`. Raises GatewayError."""
 
+    server, command, whose = "gateway", "serve", WHOSE
+
     def __init__(self, url: str, token: str = "") -> None:
         check_upstream_url("--url", url)
         parts = urlsplit(url)
         if parts.path.rstrip("/").removesuffix("/v1"):
-            accepts = "a gateway's address, with /v1 or without, such as http://127.0.0.1:8000"
+            accepts = f"a {self.server}'s address, with /v1 or without, such as {GATEWAY}"
             raise ConfigError("--url", url, accepts)
         secure = parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -87,30 +90,30 @@ class GatewayView:
         self._token = token or os.environ.get("THINKONCE_ADMIN_TOKEN", "")
 
     def stats(self) -> dict[str, Any]:
-        return self._ask("GET", "/cache/stats?apart=true", dict[str, Any])
+        return self.ask("GET", "/cache/stats?apart=true", dict[str, Any])
 
     def entries(self, chosen: Chosen, limit: int) -> list[EntryRow]:
         query = [("limit", str(limit)), *(("tag", tag) for tag in chosen.tags)]
         for name in ("namespace", "model"):
             if (value := getattr(chosen, name)) is not None:
                 query.append((name, value))
-        return self._ask("GET", f"/cache/entries?{urlencode(query)}", _Listing).entries
+        return self.ask("GET", f"/cache/entries?{urlencode(query)}", _Listing).entries
 
     def show(self, key: str, content: bool) -> dict[str, Any]:
         query = "?content=true" if content else ""
-        return self._ask("GET", f"/cache/entries/{key}{query}", dict[str, Any])
+        return self.ask("GET", f"/cache/entries/{key}{query}", dict[str, Any])
 
     def explain(self, raw: bytes, endpoint: str, headers: dict[str, str]) -> Explained:
         """`headers`: the client's."""
         query = f"?{urlencode({'endpoint': endpoint})}" if endpoint else ""
-        return self._ask("POST", f"/cache/explain{query}", Explained, raw, **headers)
+        return self.ask("POST", f"/cache/explain{query}", Explained, raw, **headers)
 
     def purge(self, chosen: Chosen) -> int:
-        return self._ask("POST", "/cache/purge", _Purged, msgspec.json.encode(chosen)).purged
+        return self.ask("POST", "/cache/purge", _Purged, msgspec.json.encode(chosen)).purged
 
     def reset_audits(self, namespace: str | None, tenant: str | None) -> int:
         wanted = {"namespace": namespace, "tenant": tenant, "all": namespace is tenant is None}
-        return self._ask("POST", "/cache/audits/reset", _Reset, msgspec.json.encode(wanted)).reset
+        return self.ask("POST", "/cache/audits/reset", _Reset, msgspec.json.encode(wanted)).reset
 
     def lines(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]
@@ -141,32 +144,33 @@ class GatewayView:
             self._connection.request(method, path, body, headers)
             return self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise GatewayError(UNREACHED.format(self.place)) from error
+            raise GatewayError(UNREACHED.format(self.place, self.command)) from error
 
-    def _ask(
+    def ask(
         self, method: str, path: str, kind: type[T], body: bytes | None = None, **more: str
     ) -> T:
+        """One answer, read as `kind`. Raises GatewayError."""
         response = self._begin(method, path, body, {"content-type": "application/json"} | more)
         try:
             raw = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise GatewayError(UNREACHED.format(self.place)) from error
+            raise GatewayError(UNREACHED.format(self.place, self.command)) from error
         if response.status >= 400:
             self._refuse(path, response.status, raw)
         try:
             return msgspec.json.decode(raw, type=kind)
         except msgspec.DecodeError:
             raise GatewayError(
-                f"{self.place}{path}: what answers is no thinkonce gateway"
+                f"{self.place}{path}: what answers is no thinkonce {self.server}"
             ) from None
 
     def _refuse(self, path: str, status: int, raw: bytes) -> NoReturn:
         message, code = reason_in(raw), code_in(raw)
         if code in ("tenant_needed", "foreign_secret"):
             why = message if code == "foreign_secret" else "there is not exactly one tenant here"
-            raise ConfigError("the tenant of the entries", MISSING, f"{WHOSE} ({why})")
+            raise ConfigError("the tenant of the entries", MISSING, f"{self.whose} ({why})")
         if status in (401, 403):
-            message = f"{message}; set THINKONCE_ADMIN_TOKEN to the gateway's [admin] token"
+            message = f"{message}; set THINKONCE_ADMIN_TOKEN to the {self.server}'s [admin] token"
         raise GatewayError(f"{self.place}{path} answered {status}: {message}")
 
     def __enter__(self) -> Self:

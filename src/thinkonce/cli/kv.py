@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import http.client
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-import msgspec
 import typer
 
-from thinkonce.cli.gateway_view import GatewayError, reason_in
+from thinkonce.cli.kv_preload import kv_preload
 from thinkonce.cli.later import NotBuilt
+from thinkonce.cli.model_view import MODEL_SERVER, ModelUrl, ModelView
 from thinkonce.cli.options import AsJson
 from thinkonce.cli.output import print_json, print_pairs, print_table, show_bytes
-from thinkonce.settings.check import check_upstream_url
 
 __all__ = ("register",)
 
-TIMEOUT_SECONDS = 30.0
-DEFAULT_URL = "http://127.0.0.1:8001"
 COLUMNS = ("TIER", "BLOCKS", "BYTES", "OF", "LOADED TOKENS", "EVICTED", "DROPPED", "DAMAGED")
-Url = Annotated[
-    str,
-    typer.Option(help=f"A model server's address.  [default: {DEFAULT_URL}]", show_default=False),
-]
 
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Attention state of a model server.")
     group.command("stats", epilog="Example: thinkonce kv stats")(stats)
+    example = "thinkonce kv preload prompts.jsonl --api-key-env OPENAI_API_KEY"
+    group.command("preload", epilog=f"Example: {example}")(kv_preload)
     group.command("ls", epilog="Example: thinkonce kv ls", short_help="The tree (not built yet)")(
         ls
     )
     app.add_typer(group, name="kv", epilog="Example: thinkonce kv stats")
 
 
-def stats(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def stats(url: ModelUrl = MODEL_SERVER, as_json: AsJson = False) -> None:
     """What is kept of prompts, where, and what it saved."""
-    found = _asked(url)
+    with ModelView(url) as view:
+        found = view.kept()
     if as_json:
         print_json(found)
         return
@@ -92,29 +86,3 @@ def _cells(tier: dict[str, Any]) -> tuple[str, ...]:
         show_bytes(tier["max_bytes"]),
         *(f"{tier[name]:,}" for name in counts),
     )
-
-
-def _asked(url: str) -> dict[str, Any]:
-    """What `/kv/stats` answers. Raises GatewayError."""
-    check_upstream_url("--url", url)
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(str(parts.hostname), parts.port, timeout=TIMEOUT_SECONDS)
-    place = f"{parts.scheme}://{parts.netloc}"
-    try:
-        connection.request("GET", "/kv/stats")
-        answer = connection.getresponse()
-        raw = answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise GatewayError(f"{place} cannot be reached") from error
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise GatewayError(f"{place}/kv/stats answered {answer.status}: {reason_in(raw)}")
-    try:
-        found: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
-        found["reuse"]
-    except (msgspec.DecodeError, KeyError):
-        raise GatewayError(f"{place}/kv/stats: what answers is no thinkonce model server") from None
-    return found
