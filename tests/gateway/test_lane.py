@@ -13,7 +13,7 @@ import pytest
 from gateway.asking import asking_of
 from gateway.conftest import CHAT, Running, Stage, until
 from gateway.test_clients import bearer, client
-from gateway.upstream import Upstream
+from gateway.upstream import Upstream, once
 from gateway.wire import asked, connections, held, line
 from thinkonce.engine.asking import Asking
 from thinkonce.engine.cached_path import _as_read_before
@@ -84,6 +84,44 @@ async def test_a_miss_is_read_once(
         await client.ask(asked("one"))
         assert await client.ask(asked("two")) == "MISS"
     assert len(reads) == 2
+
+
+async def test_what_the_lane_hands_on_looks_as_if_the_parser_had_taken_it(
+    gateway: Running, hits: list[bytes]
+) -> None:
+    """All but what is the connection's own, though its head came on another one before."""
+    seen: list[dict[str, object]] = []
+
+    async def note(scope: dict[str, object], receive: object, send: object) -> None:
+        (link,) = (each for each in connections(gateway) if each.scope is scope)
+        plain = {name: value for name, value in scope.items() if name not in ("client", "state")}
+        seen.append({"plain": plain, "client": scope["client"], "link": link.client})
+        await gateway.assembly.gateway(scope, receive, send)  # type: ignore[arg-type]
+
+    async with line(gateway) as first, line(gateway) as second:
+        await until(lambda: len(connections(gateway)) == 2)
+        for link in connections(gateway):
+            link.app = note
+        assert await first.ask(asked("one")) == "MISS"
+        assert await second.ask(asked("two")) == "MISS"
+        parsed, handed = seen
+        assert handed["plain"] == parsed["plain"]
+        assert handed["client"] == handed["link"] != parsed["client"]
+
+
+async def test_a_request_behind_one_that_the_lane_handed_on_is_answered_after_it(
+    gateway: Running, upstream: Upstream
+) -> None:
+    async with line(gateway) as client:
+        await client.ask(asked("known"))
+        gate = asyncio.Event()
+        upstream.script = once(gate, upstream.script)
+        await client.send(asked("slow"))
+        await until(lambda: len(upstream.seen) == 2)
+        await client.send(asked("known") + asked("last"))
+        gate.set()
+        answers = [(await client.answer())[0] for _ in range(3)]
+    assert answers == ["MISS", "HIT", "MISS"]
 
 
 async def test_a_request_in_many_packets_is_answered_by_the_lane(
@@ -281,7 +319,7 @@ async def test_what_was_read_of_one_request_is_never_anothers(
         await client.send(asked("two") + asked("three"))
         texts = [(await client.answer())[1] for _ in range(2)]
         (link,) = connections(gateway)
-        assert (link._read, link._learnable) == (None, b"")
+        assert link._learnable == b""
     asked_for = [seen.json["messages"][0]["content"] for seen in upstream.seen]
     assert len(texts) == 2
     assert asked_for == ["one", "two", "three"]

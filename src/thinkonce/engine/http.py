@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from thinkonce.request.headers import Taken, take_headers
 from thinkonce.web.at_once import CYCLE, lines_of, send_at_once
 from thinkonce.web.exchange import (
+    HEAD,
     READ,
     ClientGone,
     Header,
@@ -111,7 +112,12 @@ class Call(Head):
     held = 0
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
-        super().__init__(scope["headers"], scope["query_string"])
+        known: Head | None = scope["state"].pop(HEAD, None)
+        if known is None:
+            super().__init__(scope["headers"], scope["query_string"])
+        else:  # the client is not taken over: a request is let in by itself
+            self.headers, self.query, self.head = known.headers, known.query, known.head
+            self.client, self._taken = None, known._taken
         self.scope, self.receive, self.send = scope, receive, send
         self.method: str = scope["method"]
         self.path: str = scope["path"]

@@ -25,7 +25,7 @@ from thinkonce.gateway.numbers import Labels
 from thinkonce.outcome import Match, Outcome
 from thinkonce.tiers.memory import MEMORY
 from thinkonce.upstream.request import HOPS
-from thinkonce.web.exchange import OVERSIZED, Header
+from thinkonce.web.exchange import HEAD, OVERSIZED, Header, Scope
 from thinkonce.web.log_lines import printable
 
 if TYPE_CHECKING:
@@ -49,17 +49,24 @@ _UNUSUAL = frozenset(
 )  # fmt: skip
 
 
+# What of a scope follows from a request's head: the rest is its connection's.
+_OF_THE_HEAD = ("method", "http_version", "path", "raw_path", "query_string", "headers")
+
+
 class Door:
     """A head that came before, and what was learnt with it."""
 
-    __slots__ = ("end", "endpoint", "head", "known", "length", "what")
+    __slots__ = ("end", "endpoint", "head", "known", "length", "scope", "state", "what")
 
     def __init__(
-        self, endpoint: Endpoint, known: Known, head: Head, length: int, what: str, end: bytes
+        self, endpoint: Endpoint, known: Known, head: Head, length: int, scope: Scope, end: bytes
     ) -> None:
         """`end`: the last lines of an answer's head, its blank line included."""
         self.endpoint, self.known, self.head = endpoint, known, head
-        self.length, self.what, self.end = length, what, end
+        self.length, self.end = length, end
+        self.scope = {name: scope[name] for name in _OF_THE_HEAD}
+        self.state = {HEAD: head}
+        self.what = printable(f"POST {scope['raw_path'].decode('latin-1')}")
 
 
 Whole = tuple[Door, ref[Asking]]
@@ -124,7 +131,6 @@ class FastLane:
         if client is not None and client.row.strict:
             return
         query = scope["query_string"]
-        what = printable(f"POST {scope['raw_path'].decode('latin-1')}")
         known = endpoint.memo.known(query, headers)
         self._bytes += _size(head)
         while self._bytes > MAX_BYTES and self._doors:
@@ -133,7 +139,7 @@ class FastLane:
             self._bytes -= _size(oldest)
         asks = Head(headers, query, client)
         end = b"\r\n" if self._cors is None else self._cors.lines(asks.head) + b"\r\n"
-        self._doors[head] = Door(endpoint, known, asks, length, what, end)
+        self._doors[head] = Door(endpoint, known, asks, length, scope, end)
 
     # -- answering -----------------------------------------------------------------------
 

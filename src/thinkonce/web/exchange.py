@@ -12,6 +12,7 @@ from thinkonce.protocols.openai_error import openai_error
 
 __all__ = (
     "BROKEN",
+    "HEAD",
     "OVERSIZED",
     "READ",
     "ClientGone",
@@ -42,6 +43,8 @@ Header = tuple[bytes, bytes]
 OVERSIZED = "thinkonce.oversized"
 # In a scope's `state`: what the lane made of a request that it could not answer.
 READ = "thinkonce.read"
+# And what it knows of the head of that request.
+HEAD = "thinkonce.head"
 
 # What a client may call its request: it is repeated in a header and in the log.
 is_request_id = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch

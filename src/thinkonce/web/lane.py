@@ -2,21 +2,26 @@
 
 A head that the HTTP parser has taken once means the same every time, so a request that begins
 with it needs no parser to find where it ends: the head is looked up, its length says how much body
-follows, and the lane is asked. What it cannot answer is given to the parser, from the first byte,
-as if there were no lane.
+follows, and the lane is asked. What it has read and cannot answer goes to the application as if the
+parser had taken it; anything else is given to the parser, from the first byte, as if there were no
+lane.
 
     bytes ──► known? ──────────────────────────────► lane.again ──► one write
                 │ no                                     │ nothing
                 ▼                                        ▼
               head known? ──► body whole? ──► lane.answer ──► one write
-                │ no            (waits)           │ nothing
-                └──────────────► parser ◄─────────┘
+                │ no            (waits)         │     └─ what it read ──► application
+                └──────────────► parser ◄───────┘ nothing
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from asyncio import Event
+from typing import Any, Protocol, cast
 
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from thinkonce.web.at_once import CYCLE
 from thinkonce.web.edge import Edge
 from thinkonce.web.exchange import READ
 from thinkonce.web.protocol import LimitedProtocol
@@ -30,9 +35,15 @@ MAX_WHOLE = 16 * 1024  # bytes; larger requests are known by their head and thei
 
 
 class Door(Protocol):
-    """A head that came before. `length`: bytes of the body that follows it."""
+    """A head that came before. `length`: bytes of the body that follows it.
+
+    `scope` is what of an ASGI scope follows from the head alone, the connection aside; `state`
+    goes into that scope's.
+    """
 
     length: int
+    scope: dict[str, Any]
+    state: dict[str, Any]
 
 
 class Lane(Protocol):
@@ -77,9 +88,6 @@ class LaneProtocol(LimitedProtocol):
     _missing = _held = 0  # bytes
     _used_at = 0.0  # loop time of the last answer out of the lane
     _learnable = b""  # the head that the parser is about to take
-    _read: object | None = (
-        None  # what the lane made of the request that the parser is about to take
-    )
 
     def data_received(self, data: bytes) -> None:
         if self._door is not None:
@@ -109,8 +117,11 @@ class LaneProtocol(LimitedProtocol):
                 return
             body = data[end:rest]
             answer = lane.answer(door, body, headers)
+            if answer is None:
+                break
             if not isinstance(answer, bytes):
-                self._read = answer
+                self._begin(door, body, answer)
+                data = data[rest:]
                 break
             self._send(answer)
             if rest == len(data) <= MAX_WHOLE:
@@ -126,6 +137,43 @@ class LaneProtocol(LimitedProtocol):
         if self.timeout_keep_alive_task is None:
             self._wait_idle(self.timeout_keep_alive)
 
+    def _begin(self, door: Door, body: bytes, read: object) -> None:
+        """Have the application answer a request, as the parser does that has taken its head.
+
+        `read` is what the lane made of it.
+        """
+        self._unset_keepalive_if_required()
+        self._began = 0.0
+        state = {**self.app_state, **door.state, READ: read}
+        scope = {
+            **door.scope,
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "state": state,
+        }
+        self.scope = cast(Any, scope)
+        self.cycle = cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=cast(Any, self.transport),
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        cycle.body, cycle.more_body = cast(Any, body), False
+        cycle.message_event.set()
+        state[CYCLE] = cycle
+        self._start_asgi_task(cycle, self.app)
+
     def _is_clear(self) -> bool:
         """Whether no earlier answer is under way, and the client reads what it is sent."""
         return (
@@ -140,7 +188,7 @@ class LaneProtocol(LimitedProtocol):
             end = data.find(HEAD_END, 0, MAX_HEAD) + len(HEAD_END)
             self._learnable = data[:end] if end >= len(HEAD_END) else b""
         super().data_received(data)
-        self._learnable, self._read = b"", None  # they are of the first request in `data`
+        self._learnable = b""  # it is of the first request in `data`
 
     # -- a body on its way ---------------------------------------------------------------
 
@@ -167,8 +215,6 @@ class LaneProtocol(LimitedProtocol):
     # -- the parser's side ---------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        if self._read is not None:
-            self.scope["state"][READ], self._read = self._read, None
         super().on_headers_complete()
         if self._learnable:
             learnable, self._learnable = self._learnable, b""
