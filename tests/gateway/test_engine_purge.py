@@ -67,3 +67,34 @@ async def test_other_upstreams_are_not_asked(stage: Stage) -> None:
     gateway = await stage.gateway()
     assert (await gateway.post("/cache/purge", {"all": True})).status == 200
     assert stage.upstream.calls == 0
+
+
+PATHS = (
+    "/kv/purge", "/v1/kv/purge", "/v1//kv/purge", "/v1/%6bv/purge", "/kv/purge/", "/v1/v1/kv/purge",
+    "/kv/limits", "/v1/kv/limits", "/kv/explain", "/kv/preload", "/v1/models%2f..%2fkv/purge",
+)  # fmt: skip
+
+
+async def test_clients_do_not_reach_what_only_the_gateway_may_ask_an_engine(
+    stage: Stage, engine: Served
+) -> None:
+    pools = {"local": Upstream(urls=[f"{engine.url}/v1"], engine_secret=SECRET)}
+    gateway = await stage.gateway(upstreams=pools)
+    await gateway.chat(TEXT, model="tiny", max_tokens=2)
+    kept, most = blocks(engine), engine.engine.stats()["memory"]["max_bytes"]
+    assert kept > 0
+    key = {"authorization": "Bearer anybody's"}
+    for path in PATHS:
+        for body in ({"all": True}, {"memory": 2**20}):
+            got = await gateway.post(path, body, headers=key)
+            assert (path, got.status) in ((path, 400), (path, 404))
+    assert blocks(engine) == kept
+    assert engine.engine.stats()["memory"]["max_bytes"] == most
+
+
+@pytest.mark.parametrize("path", ["/kv/stats", "/v1/kv/stats", "/v1/metrics"])
+async def test_clients_do_not_see_an_engines_counts(stage: Stage, path: str) -> None:
+    pools = {"local": Upstream(urls=[stage.upstream.url], engine_secret=SECRET)}
+    gateway = await stage.gateway(upstreams=pools)
+    assert (await gateway.get(path)).status == 404
+    assert stage.upstream.calls == 0

@@ -59,6 +59,8 @@ class Passing:
             _check_path(call, call.client, pool, path, model)
             taken = msgspec.structs.replace(taken, credential=())
         _refuse_dots(call)
+        if pool.declared.engine_secret:
+            _check_engine(call, path)
         names = _PASSED if decoded else (b"content-encoding", *_PASSED)
         raw = _uncontrolled(raw) if decoded else raw
         if call.method in _BODYLESS:
@@ -175,6 +177,16 @@ def _refuse_dots(call: Call) -> None:
             f"path: {call.path!r:.80} has a segment that is . or ..; ask for the path it leads to",
             code="dot_segment",
         )
+
+
+def _check_engine(call: Call, path: str) -> None:
+    """Our own engine does what we ask, and not all that it can do is a client's to ask.
+
+    Raises HttpError 404. What is compared is the path as it came: any other spelling is none.
+    """
+    if path not in CALLS and path.partition("/")[0] != "models":
+        message = f"{call.path!r:.80} is no path of the model behind this gateway"
+        raise HttpError(404, message, code="unknown_url")
 
 
 def _not_for(call: Call, whom: str) -> HttpError:

@@ -276,7 +276,7 @@ class Client:
         headers.append((HOPS, hops))
         if pool.declared.engine_secret:
             headers = [each for each in headers if each[0] not in ENGINE_HEADERS]
-            headers += _whose(pool, request)
+            headers += _whose(pool, request) if request.tenant else ()
         needs_version = pool.credential and pool.declared.dialect == "anthropic"
         if needs_version and all(name != ANTHROPIC_VERSION[0] for name, _ in headers):
             headers.append(ANTHROPIC_VERSION)
