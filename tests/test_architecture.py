@@ -23,6 +23,7 @@ LEVELS = (
     {"selector", "settings", "values", "host"},
     {"protocols", "eviction", "tiers.tier", "circuit"},
     {"request", "landing", "leading", "web"},
+    {"tiers.cipher"},
     {"tiers", "flight", "freshness", "closure", "words"},
     {"meaning"},
     {"seat", "replay"},
@@ -48,7 +49,7 @@ LEVELS = (
 )
 # These two stand beside the levels, on the parts named here.
 BESIDE = {
-    "kv": {"errors", "clock", "settings", "request", "units", "web"},
+    "kv": {"errors", "clock", "settings", "request", "units", "web", "tiers.cipher"},
     "testing": set().union(*LEVELS[: LEVELS.index({"engine"})]),
 }
 # Who may stand on `kv`: the command line starts its server and installs its models.
@@ -95,10 +96,18 @@ OUTSIDE = {
 CORE = {"msgspec", "blake3", "apsw", "typing_extensions"}
 
 
+# Of `tiers` what others than its own stand on.
+BENEATH = (["tiers", "tier"], ["tiers", "cipher"])
+
+
 def part_of(module: str) -> str:
-    """`thinkonce.tiers.tier` -> "tiers.tier", any other module -> its first name."""
+    """`thinkonce.tiers.tier` -> "tiers.tier", the cipher and its keys -> "tiers.cipher", any
+    other module -> its first name.
+    """
     names = module.split(".")[1:]
-    return ".".join(names[:2]) if names[:2] == ["tiers", "tier"] else names[0]
+    if names[:2] == ["tiers", "keyring"]:
+        return "tiers.cipher"
+    return ".".join(names[:2]) if names[:2] in BENEATH else names[0]
 
 
 @cache

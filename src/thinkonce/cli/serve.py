@@ -19,6 +19,7 @@ from thinkonce.errors import MISSING, ConfigError
 from thinkonce.settings import Local, Settings, Sources, Upstream
 from thinkonce.settings.check import check_upstream_url
 from thinkonce.settings.load import FILE_NAME
+from thinkonce.tiers.keyring import NO_KEYS, keys_of
 
 __all__ = ("pools_of", "register", "to_read_again", "with_optional_model")
 
@@ -161,6 +162,7 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
             max_waiting_tokens=settings.local.queue_tokens,
             deadline=settings.local.deadline,
             kv=settings.kv,
+            keys=keys_of(settings.store) if settings.kv.store else NO_KEYS,
             gateway_secret=settings.kv.gateway_secret,
             admin_token=settings.admin.token,
             access_log=not quiet,

@@ -159,4 +159,8 @@ def local_model(settings: Settings, say: Callable[[str], None]) -> LocalModel:
         "THINKONCE_KV_STORE": kv.store,
         "THINKONCE_KV_DISK": str(kv.disk),
     }
+    if kv.store:  # what is written there is sealed as the gateway's own store is
+        store = settings.store
+        keys = {"": store.encryption_key, "_FILE": store.encryption_key_file}
+        environ |= {f"THINKONCE_STORE_ENCRYPTION_KEY{end}": key for end, key in keys.items() if key}
     return LocalModel(partial(command_of, settings.local), say, environ=environ)

@@ -21,6 +21,7 @@ from thinkonce.kv.serving.prompt import chat_tokens, contents
 from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.settings import Kv
+from thinkonce.tiers.keyring import Keyring, parse_keys
 from thinkonce.units import parse_bytes
 
 __all__ = ("Answer", "Engine", "Preloaded", "Usage")
@@ -78,17 +79,20 @@ class Engine:
         chunk: int = 128,
         dtype: str = "auto",
         device: str = "cpu",
+        encryption_key: str = "",
     ) -> Engine:
         """`model`: a packaged model's name, a directory, or None for the packaged default.
 
         `ram`: most bytes of attention state in memory, such as "2GiB". `disk`: a folder that it
         is written to as well. `chunk`: tokens in a block. `dtype`: numbers of the model, "auto"
-        those of its weights; `device`: where it computes. Raises ConfigError for what cannot
-        work.
+        those of its weights; `device`: where it computes. `encryption_key`: one or several as
+        `[store] encryption_key` has them, which seal what is on disk. Raises ConfigError for what
+        cannot work.
         """
+        sealed = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
         loaded = load(model, dtype=dtype, device=device)
         kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk)
-        return cls(loaded, open_engine(loaded, kv))
+        return cls(loaded, open_engine(loaded, kv, Keyring(encryption=sealed)))
 
     def chat(self, messages: Sequence[dict[str, Any]], **fields: Any) -> Answer:
         """One answer. `fields` are those of a chat completion: `max_tokens`, `temperature`,

@@ -12,8 +12,9 @@ import torch
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError, RequestError
-from thinkonce.kv.disk.folder import kept_key, made_folder
+from thinkonce.kv.disk.folder import made_folder
 from thinkonce.kv.disk.models import Models, describe
+from thinkonce.kv.disk.sealing import folder_keys
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator
 from thinkonce.kv.generation.generator import Generator
@@ -33,6 +34,7 @@ from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
+from thinkonce.tiers.keyring import NO_KEYS, Keyring
 
 __all__ = ("KvEngine", "open_engine", "sequences_of")
 
@@ -169,12 +171,12 @@ def _measured(rate: Rate) -> dict[str, float]:
     }
 
 
-def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM) -> KvEngine:
+def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_KEYS) -> KvEngine:
     """Reuse attention state where the settings ask for it and the model's family allows it.
 
     A model that does not is served all the same, each prompt read in full, with one line in the
-    log that says why. Raises ConfigError for a budget that holds not even one block, and for a
-    folder that cannot be written.
+    log that says why. `keys`: what the folder is sealed with. Raises ConfigError for a budget that
+    holds not even one block, for a folder that cannot be written, and for one of another key.
     """
     why = _why_not(model, kv.chunk) if kv.reuse else "`kv.reuse` is false"
     if why is not None:
@@ -186,21 +188,22 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM) -> KvEngine:
     policy = policy_of(kv.policy, fitting)
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk)
-    disk, key = _opened_disk(kv, fingerprint, clock)
-    purges = Purges(Path(kv.store).expanduser() / "purges.json" if kv.store else None)
+    below = _opened_disk(kv, keys, fingerprint, clock)
     exact = ExactGenerator(
         model.network,
         model.end_ids,
         chunk_tokens=kv.chunk,
         fingerprint=fingerprint.digest(),
         kept=index,
-        below=disk,
+        below=below.tier,
         memory=kv.memory,
-        purges=purges,
-        others=Models(Path(kv.store).expanduser(), fingerprint) if kv.store else None,
+        purges=below.purges,
+        others=below.others,
         clock=clock,
     )
-    return KvEngine(exact, exact, index, disk, key, kv.policy, purges=purges)
+    return KvEngine(
+        exact, exact, index, below.tier, below.owners_key, kv.policy, purges=below.purges
+    )
 
 
 def _why_not(model: Model, chunk_tokens: int) -> str | None:
@@ -213,15 +216,32 @@ def _why_not(model: Model, chunk_tokens: int) -> str | None:
     return f"on {network.device} reading from memory gave other bits than reading anew: {found}"
 
 
-def _opened_disk(kv: Kv, fingerprint: Fingerprint, clock: Clock) -> tuple[DiskTier | None, bytes]:
-    """And the key that hashes credentials, which lies in the same folder."""
+@dataclass(frozen=True, slots=True)
+class _OnDisk:
+    """What lies in the folder, where there is one."""
+
+    tier: DiskTier | None = None
+    owners_key: bytes = b""
+    purges: Purges = field(default_factory=Purges)
+    others: Models | None = None
+
+
+def _opened_disk(kv: Kv, keys: Keyring, fingerprint: Fingerprint, clock: Clock) -> _OnDisk:
     if not kv.store:
-        return None, b""
+        return _OnDisk()
     folder = made_folder(Path(kv.store).expanduser(), "[kv] store")
-    key = kept_key(folder, "[kv] store")
-    tier = DiskTier(folder, fingerprint.digest(), kv.disk, secret=key, clock=clock)
+    found = folder_keys(folder, keys)
+    purges = Purges(folder / "purges.json", found.sealing)
+    tier = DiskTier(
+        folder,
+        fingerprint.digest(),
+        kv.disk,
+        secret=found.owners,
+        form=found.form,
+        clock=clock,
+    )
     describe(folder, fingerprint)
-    return tier, key
+    return _OnDisk(tier, found.owners, purges, Models(folder, fingerprint, found.form))
 
 
 def _check_budget(model: Model, kv: Kv) -> None:

@@ -42,17 +42,8 @@ def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
     _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
     _check_length("[kv] gateway_secret", settings.kv.gateway_secret, LEAST_SECRET)
-    _check_kv(settings)
     _check_groups(settings.groups)
     _check_clients(settings.clients)
-
-
-def _check_kv(settings: Settings) -> None:
-    """Beside an encrypted store nothing that was read may lie open."""
-    store = settings.store
-    if settings.kv.store and (store.encryption_key or store.encryption_key_file):
-        accepts = "no folder while [store] encryption_key is set: attention state is not encrypted"
-        raise ConfigError("[kv] store", settings.kv.store, f"{accepts} on disk")
 
 
 def _check_store(written: str, url: str, workers: int) -> None:

@@ -79,13 +79,32 @@ class Cipher:
         nonce = os.urandom(_NONCE)
         return b"".join((sealer.place, nonce, sealer.gcm.encrypt(nonce, data, name)))
 
+    def seal_into(self, purpose: str, name: bytes, data: memoryview, into: memoryview) -> None:
+        """`seal`, written to `into`, which is `OVERHEAD` bytes longer than `data`: no copy."""
+        sealer = self._sealers.get(purpose)
+        if sealer is None or sealer.left <= 0:
+            sealer = self._new_sealer(purpose)
+        sealer.left -= 1
+        nonce = os.urandom(_NONCE)
+        into[:_BODY_AT] = sealer.place + nonce
+        sealer.gcm.encrypt_into(nonce, data, name, into[_BODY_AT:])
+
     def open(self, purpose: str, name: bytes, sealed: bytes) -> bytes:
         """Raises UnknownKey, and CorruptEntry for bytes that were not sealed so."""
-        place = sealed[:_NONCE_AT]
-        opener = self._openers.get((purpose, place)) or self._new_opener(purpose, place)
+        opener = self._opener(purpose, sealed[:_NONCE_AT])
         try:
             return opener.decrypt(sealed[_NONCE_AT:_BODY_AT], sealed[_BODY_AT:], name)
         except (InvalidTag, ValueError) as error:  # ValueError: too short to be anything
+            raise CorruptEntry(self._tier, f"decrypting: this is no sealed {purpose}") from error
+
+    def open_into(self, purpose: str, name: bytes, sealed: memoryview, into: memoryview) -> None:
+        """`open`, written to `into`, which is `OVERHEAD` bytes shorter than `sealed`. Where it
+        raises, what `into` holds is not to be used.
+        """
+        opener = self._opener(purpose, bytes(sealed[:_NONCE_AT]))
+        try:
+            opener.decrypt_into(sealed[_NONCE_AT:_BODY_AT], sealed[_BODY_AT:], name, into)
+        except (InvalidTag, ValueError) as error:
             raise CorruptEntry(self._tier, f"decrypting: this is no sealed {purpose}") from error
 
     def marks(self, kind: str, text: str) -> tuple[str, ...]:
@@ -110,11 +129,19 @@ class Cipher:
         """Whether `sealed` was sealed with the first key."""
         return sealed[:_ID] == self._first
 
+    @property
+    def first_id(self) -> bytes:
+        """What the first key is told by: the first bytes of what it seals."""
+        return self._first
+
     def _new_sealer(self, purpose: str) -> _Sealer:
         salt = os.urandom(_SALT)
         key = _derived(self._keys[self._first], salt, purpose.encode())
         sealer = self._sealers[purpose] = _Sealer(AESGCM(key), self._first + salt)
         return sealer
+
+    def _opener(self, purpose: str, place: bytes) -> AESGCM:
+        return self._openers.get((purpose, place)) or self._new_opener(purpose, place)
 
     def _new_opener(self, purpose: str, place: bytes) -> AESGCM:
         key = self._keys.get(place[:_ID])

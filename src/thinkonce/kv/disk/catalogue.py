@@ -188,6 +188,14 @@ class Catalogue:
         sums = np.bincount(index, rows["length"], len(numbers))
         return {int(number): int(total) for number, total in zip(numbers, sums, strict=True)}
 
+    def sealed_otherwise(self, writer: int, key: bytes) -> list[int]:
+        """Segments with live records of another key."""
+        rows = self._rows[self._live(writer)]
+        keys = np.frombuffer(rows["key"].tobytes(), "<u4")
+        others = rows["segment"][keys != np.frombuffer(key, "<u4")[0]]
+        found: list[int] = np.unique(others).tolist()
+        return found
+
     def rows_in(self, writer: int, segments: Sequence[int]) -> Rows:
         """Live rows of these segments, in the order in which they were written."""
         rows = self.live(writer)

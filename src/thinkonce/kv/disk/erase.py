@@ -15,10 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from thinkonce.kv.disk.folder import Folder
 from thinkonce.kv.disk.rows import Rows
 from thinkonce.kv.disk.segment import aligned
 
-__all__ = ("Gap", "erase", "gaps_between")
+__all__ = ("Gap", "erase", "gaps_between", "scrub")
 
 # fallocate(2): FALLOC_FL_PUNCH_HOLE, which needs FALLOC_FL_KEEP_SIZE.
 _PUNCH = 0x02 | 0x01
@@ -42,6 +43,18 @@ def gaps_between(live: Rows, end: int) -> Iterator[Gap]:
         at = offset + aligned(length)
     if at < end:
         yield Gap(at, end)
+
+
+def scrub(folder: Folder, writer: int, live: Rows, done: dict[int, set[Gap]]) -> None:
+    """Erase whatever lies in that writer's files and is none of the `live` records. `done`: gaps
+    that were erased before, by segment; brought up to date. Raises OSError.
+    """
+    for number in list(folder.segments(writer)):
+        path = folder.segment(writer, number)
+        gaps = set(gaps_between(live[live["segment"] == number], path.stat().st_size))
+        if more := gaps - done.get(number, set()):
+            erase(path, more)
+        done[number] = gaps
 
 
 def erase(path: Path, gaps: Iterable[Gap]) -> None:

@@ -15,10 +15,11 @@ from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.manifest import Manifest
 from thinkonce.kv.disk.rows import Foreign, is_ours
 
-__all__ = ("Folder", "Lock", "kept_key", "made_folder")
+__all__ = ("OWNERS_KEY", "Folder", "Lock", "kept_key", "made_folder", "sync_folder")
 
 _logger = logging.getLogger("thinkonce.kv")
 
+OWNERS_KEY = "owners.key"
 _KEY_BYTES = 32
 _MOST_WRITERS = 9999
 _ROWS = re.compile(r"(\d{4})\.rows", re.ASCII)
@@ -38,7 +39,7 @@ def made_folder(path: Path, setting: str) -> Path:
 
 def kept_key(folder: Path, setting: str) -> bytes:
     """32 random bytes that lie in `folder`, made once. Raises ConfigError."""
-    path = folder / "owners.key"
+    path = folder / OWNERS_KEY
     try:
         with suppress(FileExistsError):
             made = path.with_suffix(f".{secrets.token_hex(8)}")
@@ -59,6 +60,15 @@ def kept_key(folder: Path, setting: str) -> bytes:
     if len(key) != _KEY_BYTES:
         raise ConfigError(setting, str(folder), f"{path} of {_KEY_BYTES} bytes; remove it")
     return key
+
+
+def sync_folder(path: Path) -> None:
+    """What was made, renamed or removed there is so after a crash too. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Lock:
@@ -163,11 +173,7 @@ class Folder:
 
     def sync(self) -> None:
         """What was made, renamed or removed here is so after a crash too."""
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self.path)
 
 
 def _read(pattern: re.Pattern[str], name: str) -> tuple[int, ...] | None:

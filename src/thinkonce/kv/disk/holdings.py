@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from thinkonce.clock import Clock
+from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Catalogue, Place
-from thinkonce.kv.disk.erase import Gap, erase, gaps_between
+from thinkonce.kv.disk.erase import Gap, scrub
 from thinkonce.kv.disk.folder import Folder, made_folder
 from thinkonce.kv.disk.manifest import Followed
 from thinkonce.kv.disk.names import Names
-from thinkonce.kv.disk.record import Form
+from thinkonce.kv.disk.record import PLAIN_KEY, Form
 from thinkonce.kv.disk.rows import Kind, Rows, Stay
 from thinkonce.kv.disk.sayings import (
     Gone,
@@ -33,6 +34,7 @@ from thinkonce.kv.disk.sayings import (
 )
 from thinkonce.kv.disk.segment import SegmentReader, SegmentWriter
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.tiers.keyring import SETTING
 
 __all__ = ("DEAD_SHARE", "LOOK_AGAIN", "Holdings")
 
@@ -79,12 +81,22 @@ class Holdings:
         self._looked_at = -LOOK_AGAIN
         rows = self.manifest.rows
         self.catalogue.add(self.writer, rows)
+        self._check_keys()
         self._said = set(rows["id"][rows["kind"] == Kind.WORD].tolist())  # owners
         self._scrubbed: dict[int, set[Gap]] = {}  # by segment
         # What was purged may not have been erased before the process ended.
         self._unclean = bool((rows["kind"] == Kind.PURGED).any())
         numbers = [*self.folder.segments(self.writer), *rows["segment"].tolist(), 0]
         self.segments = SegmentWriter(self.folder, self.writer, int(max(numbers)) + 1)
+
+    def _check_keys(self) -> None:
+        """Raises ConfigError for a key that is wanted, before anything is changed."""
+        keys = set(self.catalogue.live(self.writer)["key"].tolist())
+        if unknown := [key.hex() for key in sorted(keys) if not self._form.opens(key)]:
+            self.manifest.close()
+            self._lock_file.release()
+            wanted = f"the key {', '.join(unknown)} behind the new one: blocks are sealed with it"
+            raise ConfigError(SETTING, "***", wanted)
 
     def open_again(self) -> None:
         """The files went away under us: begin with what is there now, which may be nothing."""
@@ -213,7 +225,7 @@ class Holdings:
             found = {n: gone[n] for n in gone.keys() & set(manifest.rows["id"].tolist())}
             if found:
                 manifest.append(self._say.gone(found))
-                self._scrub(writer, _live(writer, manifest.rows, found))
+                scrub(self.folder, writer, _live(writer, manifest.rows, found), {})
 
     def renew_rows(self) -> None:
         """Write down the lives that are longer than the rows say."""
@@ -238,19 +250,8 @@ class Holdings:
             return
         with self.lock:
             live = self.catalogue.live(self.writer)
-        self._scrub(self.writer, live)
+        scrub(self.folder, self.writer, live, self._scrubbed)
         self._unclean = False
-
-    def _scrub(self, writer: int, live: Rows) -> None:
-        for number in list(self.folder.segments(writer)):
-            path = self.folder.segment(writer, number)
-            within = live[live["segment"] == number]
-            gaps = set(gaps_between(within, path.stat().st_size))
-            done = self._scrubbed.get(number, set()) if writer == self.writer else set()
-            if gaps - done:
-                erase(path, gaps - done)
-            if writer == self.writer:
-                self._scrubbed[number] = gaps
 
     def keep_to_budget(self) -> None:
         self._expire()
@@ -259,7 +260,7 @@ class Holdings:
         if over > 0:
             self._remove_abandoned()
             self._evict()
-        if emptied := self._emptied():
+        if emptied := [*self._emptied(), *self._stale()[:1]]:
             self._move_out_of(emptied)
         self.remove_empty()
         self.scrub()
@@ -325,6 +326,18 @@ class Holdings:
         if gone:
             self.manifest.append(self._say.gone(gone))
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether there is more to be sealed with the first key."""
+        return bool(self._stale())
+
+    def _stale(self) -> list[int]:
+        """Segments with records that another key than the first sealed."""
+        if self._form.key == PLAIN_KEY:
+            return []
+        with self.lock:
+            return self.catalogue.sealed_otherwise(self.writer, self._form.key)
+
     def _emptied(self) -> list[int]:
         """Segments of which less than half is live, and that are not empty; and the emptiest of
         the others while what is dead in all of them takes more than a share of the budget.
@@ -357,15 +370,21 @@ class Holdings:
 
     def _moved(self, row: np.void) -> Iterator[Rows]:
         """The row of a record written anew; none for one that cannot be read."""
+        record: memoryview | None
         try:
             with self.lock:
                 record = self.reader.read(place_of(self.writer, row))
         except OSError:
+            record = None
+        is_ours = row["key"].tobytes() == self._form.key
+        parts = None if record is None else (record,) if is_ours else self._form.again(record)
+        if parts is None:
             with self.lock:
                 self.failures += 1
                 self.catalogue.forget(row["id"].tobytes())
             return
-        yield written_at(row, self.segments.append(record))
+        row["key"] = np.void(self._form.key)
+        yield written_at(row, self.segments.append(*parts))
 
 
 def _live(writer: int, rows: Rows, but: Iterable[bytes]) -> Rows:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from thinkonce.kv.disk.folder import Folder
+from thinkonce.kv.disk.record import Form, Plain
 from thinkonce.kv.disk.rows import ROW, Kind, Rows, read_rows
 from thinkonce.kv.prefix.blocks import blocks_of
 from thinkonce.kv.prefix.fingerprint import FINGERPRINT_BYTES, Fingerprint
@@ -47,8 +48,10 @@ def describe(root: Path, fingerprint: Fingerprint) -> None:
 class Models:
     """See `prefix.why.OtherModels`. Thread-safe; what cannot be read is not there."""
 
-    def __init__(self, root: Path, own: Fingerprint) -> None:
+    def __init__(self, root: Path, own: Fingerprint, form: Form | None = None) -> None:
+        """`form`: how blocks are named in that folder."""
         self._root, self._own, self._name = root, own, own.digest().hex()
+        self._form = form or Plain()
         self._rows: dict[str, tuple[_Seen, Rows]] = {}
         self._lock = threading.Lock()
 
@@ -58,7 +61,7 @@ class Models:
                 size = other.chunk_tokens
                 count = max(1, end // size)
                 blocks = list(blocks_of(prompt[: count * size], size, bytes.fromhex(name), owner))
-                if len(blocks) == count and self._has(name, blocks[-1].id):
+                if len(blocks) == count and self._has(name, self._form.name(blocks[-1].id)):
                     return self._own.differences(other)
         return None
 

@@ -48,6 +48,16 @@ class Form(Protocol):
         """The state of `block`; None for a record that is another's, or damaged."""
         ...
 
+    def opens(self, key: bytes) -> bool:
+        """Whether records that have that key in their rows can be read."""
+        ...
+
+    def again(self, record: memoryview) -> tuple[bytes | memoryview, ...] | None:
+        """The parts of a record that another key of ours sealed, under the first; None for one
+        that is damaged.
+        """
+        ...
+
     def block_in(self, beginning: memoryview) -> Block | None:
         """What block a record is of, from its beginning: of its state nothing is checked."""
         ...
@@ -77,6 +87,12 @@ class Plain:
         if not is_whole or digest != _digest(head, block.tokens, state):
             return None
         return state
+
+    def opens(self, key: bytes) -> bool:
+        return key == PLAIN_KEY
+
+    def again(self, record: memoryview) -> tuple[bytes | memoryview, ...] | None:
+        return (record,)
 
     def block_in(self, beginning: memoryview) -> Block | None:
         if len(beginning) < HEAD_BYTES:

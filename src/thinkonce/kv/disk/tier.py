@@ -275,6 +275,7 @@ class DiskTier:
             self._do(list(self._writing.values()), gone)
             with self._wake:
                 self._writing, self._busy = {}, False
+                self._hurried |= self._files.is_stale and not self._is_broken
                 self._wake.notify_all()
             if is_last:
                 return

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
@@ -65,14 +65,21 @@ class Purges:
     be found again.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        seal: Callable[[bytes], bytes] = bytes,
+        open: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        """`seal` and `open`: what is done to the file's bytes; `open` may raise ValueError."""
         self._path, self._seen = path, (0, 0, 0)
+        self._seal, self._open = seal, open
         self._rules: tuple[_Stamped, ...] = ()
         self._unwritten: tuple[_Stamped, ...] = ()
         self._lock = threading.Lock()
         try:
             self._follow()
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError("[kv] store", str(path), f"a file of purges ({error})") from None
 
     def era_of(self, owner: Owner) -> Owner:
@@ -80,7 +87,7 @@ class Purges:
         with self._lock:
             try:
                 self._follow()
-            except (OSError, msgspec.DecodeError) as error:
+            except (OSError, ValueError) as error:
                 _logger.warning("purges of other processes are not seen: %s", error)
             rules = (*self._rules, *self._unwritten)
         stamps = [each.stamp for each in rules if each.rule.holds(owner)]
@@ -110,7 +117,7 @@ class Purges:
             return
         seen = (found.st_ino, found.st_mtime_ns, found.st_size)
         if seen != self._seen:
-            self._rules = tuple(_decode(self._path.read_bytes()))
+            self._rules = tuple(_decode(self._open(self._path.read_bytes())))
             self._seen = seen
 
     def _write(self, rules: tuple[_Stamped, ...]) -> None:
@@ -120,7 +127,7 @@ class Purges:
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(rules))
+                file.write(self._sealing.seal(msgspec.json.encode(rules)))
                 file.flush()
                 os.fsync(file.fileno())
             made.replace(self._path)

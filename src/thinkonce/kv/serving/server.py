@@ -10,7 +10,7 @@ import sys
 import torch
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
+from thinkonce.kv.engine import open_engine, sequences_of
 from thinkonce.kv.serving.app import ModelApp
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
@@ -18,6 +18,7 @@ from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.kv.weights.packaged import Progress
 from thinkonce.settings import Kv
+from thinkonce.tiers.keyring import NO_KEYS, Keyring
 from thinkonce.web.listener import bind
 from thinkonce.web.server import Say, Server, Terms, let_collector_rest, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
@@ -41,6 +42,7 @@ def run(
     max_waiting_tokens: int = 262_144,
     deadline: float = 0.0,
     kv: Kv | None = None,
+    keys: Keyring = NO_KEYS,
     gateway_secret: str = "",
     admin_token: str = "",
     limits: ModelLimits | None = None,
@@ -56,10 +58,10 @@ def run(
     its choice, which is all cores.
     `max_waiting` requests, with prompts of `max_waiting_tokens`, may wait besides those that are
     answered, by turns, and are given up `deadline` seconds after they came, 0: never. `kv` says
-    what is kept of prompts; `gateway_secret` is that of the gateway which started this
-    server, `admin_token` what callers show who change that or look into it; "": those on this
-    machine may. The first signal lets running and waiting answers finish, at most
-    `drain_seconds`; a second one gives them up.
+    what is kept of prompts, `keys` what seals it on disk; `gateway_secret` is that of the
+    gateway which started this server, `admin_token` what callers show who change that or look
+    into it; "": those on this machine may. The first signal lets running and waiting answers
+    finish, at most `drain_seconds`; a second one gives them up.
     `say` gets the lines for whoever started it: the first says that requests are accepted, one
     that the end was asked for, and the last what came of it. By default they are printed.
 
@@ -73,7 +75,8 @@ def run(
     listener = bind(host, port)
     try:
         with handling(stopping(_stop)):
-            loaded, engine = _opened(model, dtype, device, threads, kv or Kv(), progress)
+            loaded = _loaded(model, dtype, device, threads, progress)
+            engine = open_engine(loaded, kv or Kv(), keys)
     except BaseException as ended:
         listener.close()
         if isinstance(ended, _Stopped):
@@ -101,13 +104,13 @@ def run(
     return 0
 
 
-def _opened(
-    name: str | None, dtype: str, device: str, threads: int, kv: Kv, progress: Progress | None
-) -> tuple[Model, KvEngine]:
+def _loaded(
+    name: str | None, dtype: str, device: str, threads: int, progress: Progress | None
+) -> Model:
     model = load(name, dtype=dtype, device=device, progress=progress)
     if threads:
         torch.set_num_threads(threads)
-    return model, open_engine(model, kv)
+    return model
 
 
 class ModelServer(Server):
