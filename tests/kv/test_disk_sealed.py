@@ -44,13 +44,13 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 def test_a_sealed_folder_holds_no_token_no_state_and_no_name(tmp_path: Path) -> None:
     stored(tmp_path)
-    purges = Purges(tmp_path / "purges.json", *keys_in(tmp_path, OLD)[2:])
+    purges = Purges(tmp_path / "purges.json", keys_in(tmp_path, OLD).sealing)
     purges.add(PurgeRule(tags=("a secret tag",)))
     raw = b"".join(files(tmp_path).values())
     for block in path(3, 0, A):
         for piece in (block.id, block.tokens[:16], state_of(block)[:16], b"secret tag", b"key a"):
             assert piece not in raw
-    again = Purges(tmp_path / "purges.json", *keys_in(tmp_path, OLD)[2:])
+    again = Purges(tmp_path / "purges.json", keys_in(tmp_path, OLD).sealing)
     assert again.era_of(Owner(tags=("a secret tag",))).era
     tier = opened(tmp_path)
     assert loaded(tier, path(3, 0, A)) == 3
@@ -102,6 +102,21 @@ def test_a_new_key_before_the_old_one_seals_everything_anew(tmp_path: Path) -> N
     assert tier.purge(PurgeRule(tags=("x",))).blocks == 5, "whose they are is known as before"
     tier.close()
     assert keys_in(tmp_path, NEW).owners == owners
+
+
+def test_purges_are_sealed_anew_too(tmp_path: Path) -> None:
+    stored(tmp_path)
+    file, tagged = tmp_path / "purges.json", Owner(tags=("t",))
+    Purges(file, keys_in(tmp_path, OLD).sealing).add(PurgeRule(tags=("t",)))
+    era = Purges(file, keys_in(tmp_path, BOTH).sealing).era_of(tagged).era
+    assert era == Purges(file, keys_in(tmp_path, NEW).sealing).era_of(tagged).era != ""
+    with pytest.raises(ConfigError, match="a file of purges"):
+        Purges(file)
+
+
+def test_the_old_key_alone_opens_nothing_any_more(tmp_path: Path) -> None:
+    stored(tmp_path)
+    keys_in(tmp_path, BOTH)
     with pytest.raises(ConfigError):
         opened(tmp_path, OLD)
 

@@ -92,7 +92,7 @@ class Engine:
         sealed = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
         loaded = load(model, dtype=dtype, device=device)
         kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk)
-        return cls(loaded, open_engine(loaded, kv, Keyring(encryption=sealed)))
+        return cls(loaded, open_engine(loaded, kv, keys=Keyring(encryption=sealed)))
 
     def chat(self, messages: Sequence[dict[str, Any]], **fields: Any) -> Answer:
         """One answer. `fields` are those of a chat completion: `max_tokens`, `temperature`,

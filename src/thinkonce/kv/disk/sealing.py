@@ -20,6 +20,7 @@ from thinkonce.errors import MISSING, ConfigError, CorruptEntry, UnknownKey
 from thinkonce.kv.disk.folder import OWNERS_KEY, kept_key, sync_folder
 from thinkonce.kv.disk.record import Form, Plain
 from thinkonce.kv.disk.sealed import Sealed
+from thinkonce.kv.prefix.purges import PLAIN, Sealing
 from thinkonce.tiers.cipher import Cipher
 from thinkonce.tiers.keyring import FILE_SETTING, SETTING, Keyring, cipher_of
 
@@ -31,19 +32,12 @@ _STORE = "[kv] store"
 _PURGES = "kv purges"
 
 
-def _as_it_is(data: bytes) -> bytes:
-    return data
-
-
 class FolderKeys(NamedTuple):
-    """`owners` hashes credentials and marks owners. `seal` and `open` are for files of purges;
-    `open` raises ValueError for what was not sealed so.
-    """
+    """`owners` hashes credentials and marks owners. `sealing` is of the file of purges."""
 
     owners: bytes
     form: Form
-    seal: Callable[[bytes], bytes] = _as_it_is
-    open: Callable[[bytes], bytes] = _as_it_is
+    sealing: Sealing = PLAIN
 
 
 def folder_keys(folder: Path, keys: Keyring) -> FolderKeys:
@@ -85,9 +79,10 @@ def _sealed(folder: Path, cipher: Cipher) -> FolderKeys:
         except CorruptEntry as error:
             raise ValueError(str(error)) from error
 
-    return FolderKeys(
-        owners, Sealed(cipher, names), lambda data: cipher.seal(_PURGES, b"", data), opened
-    )
+    def seal(data: bytes) -> bytes:
+        return cipher.seal(_PURGES, b"", data)
+
+    return FolderKeys(owners, Sealed(cipher, names), Sealing(seal, opened, cipher.is_first))
 
 
 def _begin(folder: Path, path: Path, cipher: Cipher) -> None:

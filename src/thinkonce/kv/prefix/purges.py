@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.prefix.owner import Owner
 
-__all__ = ("MOST_RULES", "PurgeRule", "Purges")
+__all__ = ("MOST_RULES", "PLAIN", "PurgeRule", "Purges", "Sealing")
 
 _logger = logging.getLogger("thinkonce.kv")
 
@@ -58,6 +59,19 @@ class _Stamped(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(list[_Stamped]).decode
 
 
+class Sealing(NamedTuple):
+    """What is done to the file's bytes. `open` raises ValueError for what was not sealed so;
+    `is_current` is false for bytes that are to be sealed anew.
+    """
+
+    seal: Callable[[bytes], bytes]
+    open: Callable[[bytes], bytes]
+    is_current: Callable[[bytes], bool]
+
+
+PLAIN = Sealing(bytes, bytes, lambda data: True)
+
+
 class Purges:
     """`path`: where they are kept; None: with the process. Thread-safe.
 
@@ -65,20 +79,17 @@ class Purges:
     be found again.
     """
 
-    def __init__(
-        self,
-        path: Path | None = None,
-        seal: Callable[[bytes], bytes] = bytes,
-        open: Callable[[bytes], bytes] = bytes,
-    ) -> None:
-        """`seal` and `open`: what is done to the file's bytes; `open` may raise ValueError."""
-        self._path, self._seen = path, (0, 0, 0)
-        self._seal, self._open = seal, open
+    def __init__(self, path: Path | None = None, sealing: Sealing = PLAIN) -> None:
+        self._path, self._seen, self._sealing = path, (0, 0, 0), sealing
         self._rules: tuple[_Stamped, ...] = ()
         self._unwritten: tuple[_Stamped, ...] = ()
         self._lock = threading.Lock()
         try:
             self._follow()
+            if path is not None and path.exists() and not sealing.is_current(path.read_bytes()):
+                with self._alone():
+                    self._follow()
+                    self._write(self._rules)
         except (OSError, ValueError) as error:
             raise ConfigError("[kv] store", str(path), f"a file of purges ({error})") from None
 
@@ -101,7 +112,7 @@ class Purges:
             with self._alone():
                 try:
                     self._follow()
-                except msgspec.DecodeError as error:
+                except ValueError as error:
                     raise OSError(f"{self._path}: {error}") from error
                 rules = reduce(_with, self._unwritten, self._rules)
                 self._write(rules)
@@ -117,7 +128,7 @@ class Purges:
             return
         seen = (found.st_ino, found.st_mtime_ns, found.st_size)
         if seen != self._seen:
-            self._rules = tuple(_decode(self._open(self._path.read_bytes())))
+            self._rules = tuple(_decode(self._sealing.open(self._path.read_bytes())))
             self._seen = seen
 
     def _write(self, rules: tuple[_Stamped, ...]) -> None:

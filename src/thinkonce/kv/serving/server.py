@@ -76,7 +76,7 @@ def run(
     try:
         with handling(stopping(_stop)):
             loaded = _loaded(model, dtype, device, threads, progress)
-            engine = open_engine(loaded, kv or Kv(), keys)
+            engine = open_engine(loaded, kv or Kv(), keys=keys)
     except BaseException as ended:
         listener.close()
         if isinstance(ended, _Stopped):
