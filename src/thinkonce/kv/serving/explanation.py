@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import msgspec
@@ -59,5 +60,5 @@ def explanation(
         policy=missing.policy or None,
         fields=missing.fields,
         difference=difference,
-        seconds=explained.costs,
+        seconds=Costs(*(round(seconds, 6) for seconds in astuple(explained.costs))),
     )
