@@ -79,7 +79,7 @@ def timed(seed: int) -> list[list[str | float | int | None]]:
         read(engine, stranger, Owner(f"stranger {number}"))
     read(engine, known, owner)
     rows: list[list[str | float | int | None]] = []
-    for name, place in (("the last block", TOKENS - BLOCK), ("the first block", 5)):
+    for name, place in (("the last block", TOKENS - 2 * BLOCK + 5), ("the first block", 5)):
         asked = (*tokens[:place], (tokens[place] + 7) % 500 + 10, *tokens[place + 1 :])
         rows.append([name, *costs(engine, corpus, asked, owner)])
     strange = tuple(source.sample(tokens, TOKENS))

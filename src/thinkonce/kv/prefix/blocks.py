@@ -21,8 +21,8 @@ from thinkonce.kv.prefix.fingerprint import digest_of_parts
 from thinkonce.kv.prefix.owner import Owner
 
 __all__ = (
-    *("BLOCK_ID_BYTES", "Block", "blocks_of", "first_parent", "named_behind", "packed"),
-    *("renamed", "salt_of", "unpacked"),
+    *("BLOCK_ID_BYTES", "Block", "blocks_of", "first_parent", "name_of", "named_behind"),
+    *("packed", "renamed", "salt_of", "unpacked"),
 )
 
 BLOCK_ID_BYTES = 16
@@ -76,11 +76,16 @@ def renamed(chunks: Iterable[bytes], fingerprint: bytes, owner: Owner) -> Iterat
     return named_behind(first_parent(fingerprint, owner.tenant), chunks, owner)
 
 
+def name_of(parent: bytes, salt: bytes, held: bytes) -> bytes:
+    """The id of the block that has these packed tokens."""
+    return _hash(parent + salt + held)
+
+
 def named_behind(parent: bytes, chunks: Iterable[bytes], owner: Owner) -> Iterator[Block]:
     """What packed chunks are called that follow a block of this owner."""
     salt = salt_of(owner)
     for held in chunks:
-        block = Block(_hash(parent + salt + held), parent, held)
+        block = Block(name_of(parent, salt, held), parent, held)
         yield block
         parent = block.id
 

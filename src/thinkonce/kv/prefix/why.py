@@ -13,9 +13,17 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Protocol
 
-from thinkonce.kv.prefix.blocks import Block, named_behind, packed, renamed, unpacked
+from thinkonce.kv.prefix.blocks import (
+    Block,
+    first_parent,
+    name_of,
+    named_behind,
+    renamed,
+    salt_of,
+    unpacked,
+)
 from thinkonce.kv.prefix.causes import Departure, Missing
-from thinkonce.kv.prefix.ghosts import Ghosts, Known
+from thinkonce.kv.prefix.ghosts import MOST_OWNERS, Ghosts, Known
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.tier import BlockTier
 
@@ -27,8 +35,8 @@ _MOST_DEEP = 4  # of these that are compared as far as _DEEP tokens
 _DEEP = 1024
 _MOST_BELOW = 8  # that are read from below memory
 _OF_TEMPLATES = 64  # tokens that prompts may begin with alike because all do
-_GRAM = 5  # tokens
-_ALIKE = 0.25  # of what follows the difference, where two prompts have hardly a beginning in common
+_RUN, _PROBES = 5, 16  # tokens in a run that is looked for, and how many runs
+_ALIKE = 0.25  # of the runs behind a difference that comes so early
 _SALT = ("namespace", "cache_key", "tags")
 
 
@@ -52,6 +60,7 @@ class Why:
         others: OtherModels | None = None,
     ) -> None:
         self._fingerprint, self._chunk = fingerprint, chunk_tokens
+        self._roots: dict[Owner, tuple[bytes, bytes]] = {}
         self._deep = max(1, _DEEP // chunk_tokens)
         self._ghosts, self._below, self._others = ghosts or Ghosts(), below, others
 
@@ -96,15 +105,12 @@ class Why:
     ) -> Missing | None:
         is_others = False
         for other in self._ghosts.owners():
-            is_own = other.tenant == owner.tenant
-            if not (is_own or (is_admin and not is_others)):
+            if other.tenant != owner.tenant:
+                is_others = is_others or (is_admin and self._has(blocks, place, other))
                 continue
             fields = tuple(name for name in _SALT if getattr(other, name) != getattr(owner, name))
-            if (is_own and not fields) or not self._has(blocks, place, other):
-                continue
-            if is_own:
+            if fields and self._has(blocks, place, other):
                 return Missing("salt", fields=fields)
-            is_others = True
         differing = self._other_model(blocks, place, owner)
         if differing is not None:
             return Missing("fingerprint", fields=differing)
@@ -112,15 +118,28 @@ class Why:
 
     def _has(self, blocks: Sequence[Block], place: int, other: Owner) -> bool:
         """Whether that owner has what is missing; most have not even the first block."""
-        first = self._called(blocks, 0, other)
-        if not self._knows(first):
+        parent, salt = self._root(other)
+        held = blocks[0].tokens
+        if not self._knows(name_of(parent, salt, held), parent, held):
             return False
-        return not place or self._knows(self._called(blocks, place, other))
-
-    def _knows(self, block: Block) -> bool:
-        if self._ghosts.is_here(block.id):
+        if not place:
             return True
-        return self._below is not None and bool(self._below.known([block]))
+        block = self._called(blocks, place, other)
+        return self._knows(block.id, block.parent, block.tokens)
+
+    def _knows(self, id: bytes, parent: bytes, held: bytes) -> bool:
+        if self._ghosts.is_here(id):
+            return True
+        return self._below is not None and bool(self._below.known([Block(id, parent, held)]))
+
+    def _root(self, owner: Owner) -> tuple[bytes, bytes]:
+        """Where an owner's names begin, and its salt: they are tried again and again."""
+        if (found := self._roots.get(owner)) is None:
+            if len(self._roots) >= 2 * MOST_OWNERS:
+                self._roots.clear()
+            found = first_parent(self._fingerprint, owner.tenant), salt_of(owner)
+            self._roots[owner] = found
+        return found
 
     def _other_model(
         self, blocks: Sequence[Block], place: int, owner: Owner
@@ -141,15 +160,15 @@ class Why:
         common, nearest = _longest(block.tokens, others)
         if place * self._chunk + common < _OF_TEMPLATES:
             # Prompts that begin alike because all do: with a template's words.
-            asked = unpacked(b"".join(block.tokens for block in blocks[place : place + 2]))
-            alike = self._most_alike(asked, others[:_MOST_BEGINNINGS], owner, 1)
-            alike = alike or self._most_alike(asked, others[:_MOST_DEEP], owner, self._deep)
+            asked = [block.tokens for block in blocks[place : place + self._deep]]
+            alike = self._most_alike(asked[:2], others[:_MOST_BEGINNINGS], owner)
+            alike = alike or self._most_alike(asked, others[:_MOST_DEEP], owner)
             if alike is None:
                 return None
             common, nearest = _common(block.tokens, alike.block.tokens), alike
         if nearest.is_tail and 4 * common == len(nearest.block.tokens):
             return Missing("tail_not_stored")
-        rest = unpacked(nearest.block.tokens[4 * common :]) + self._behind(nearest, owner)
+        rest = unpacked(nearest.block.tokens[4 * common :] + self._behind(nearest, owner))
         token = place * self._chunk + common
         return Missing("content", departure=Departure(token, rest, nearest.is_tail))
 
@@ -162,28 +181,28 @@ class Why:
         new = (block for block in below if block.id not in names)
         return known + [Known(block, owner) for block in new if _is_of(block, owner)]
 
-    def _behind(self, known: Known, owner: Owner, blocks: int = 1) -> tuple[int, ...]:
-        """Tokens that followed it, as far as so many blocks."""
-        found: tuple[int, ...] = ()
+    def _behind(self, known: Known, owner: Owner, blocks: int = 1) -> bytes:
+        """Packed tokens that followed it, as far as so many blocks."""
+        found = []
         for _ in range(blocks):
             further = self._following(known.block.id, owner)
             if not further:
                 break
             known = further[0]
-            found += unpacked(known.block.tokens)
-        return found
+            found.append(known.block.tokens)
+        return b"".join(found)
 
     def _most_alike(
-        self, asked: tuple[int, ...], others: Sequence[Known], owner: Owner, blocks: int
+        self, asked: Sequence[bytes], others: Sequence[Known], owner: Owner
     ) -> Known | None:
-        """Of those whose next so many blocks have enough of what was asked."""
-        held, best, chosen = packed(asked), _ALIKE, None
+        """The one with most of what was asked, or of which most was asked; as many blocks of it."""
+        ours, near = b"".join(asked), 2 * len(asked[0])
+        best, chosen = _ALIKE, None
         for other in others:
-            same = _common(held, other.block.tokens)
-            theirs = unpacked(other.block.tokens)[same:] + self._behind(other, owner, blocks)
-            ours, theirs_too = _grams(asked[same:]), _grams(theirs)
-            share = len(ours & theirs_too) / max(1, min(len(ours), len(theirs_too)))
-            if share >= best:
+            theirs = other.block.tokens + self._behind(other, owner, len(asked) - 1)
+            same = 4 * _common(ours, other.block.tokens)
+            share = max(_share(ours[same:near], theirs), _share(theirs[same:near], ours))
+            if share > best:
                 best, chosen = share, other
         return chosen
 
@@ -212,5 +231,8 @@ def _common(tokens: bytes, others: bytes) -> int:
     return low
 
 
-def _grams(tokens: Sequence[int]) -> set[tuple[int, ...]]:
-    return set(zip(*(tokens[at:] for at in range(_GRAM)), strict=False))
+def _share(tokens: bytes, others: bytes) -> float:
+    """Of runs of tokens here and there in the first list, how many are in the second."""
+    places = range(0, len(tokens) - 4 * _RUN + 1, max(4, len(tokens) // _PROBES // 4 * 4))
+    found = [tokens[at : at + 4 * _RUN] in others for at in places]
+    return sum(found) / len(found) if found else 0.0
