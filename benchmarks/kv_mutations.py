@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from thinkonce.clock import Clock
 from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.generation.rates import TRY_AGAIN
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.prefix.terms import USUAL, Terms
@@ -406,8 +407,8 @@ def _on_disk(corpus: Corpus, model: Model, folder: Path, each: int) -> Iterator[
         with _opened(corpus, model, str(folder)) as again:
             if kind == "damaged file":
                 _damage(folder)
-            for prompt, owner in read[kind]:
-                yield again.scored(kind, _after_restart(again, kind, prompt, owner))
+            for number, (prompt, owner) in enumerate(read[kind], start=1):
+                yield again.scored(kind, _after_restart(again, kind, prompt, owner, number))
     with _opened(corpus, model) as bare:
         for prompt, owner in read["restart without a folder"]:
             yield bare.scored("restart without a folder", Case(prompt, owner, "never_seen"))
@@ -422,7 +423,7 @@ def _on_disk(corpus: Corpus, model: Model, folder: Path, each: int) -> Iterator[
                 yield world.scored(kind, Case(prompt, owner, "fingerprint", fields=(field,)))
 
 
-def _after_restart(world: World, kind: str, prompt: Prompt, owner: Owner) -> Case:
+def _after_restart(world: World, kind: str, prompt: Prompt, owner: Owner, number: int) -> Case:
     assert world.engine.exact is not None
     rates = world.engine.exact.rates
     # What either takes is said here: on a clock that stands still nothing takes any time.
@@ -432,7 +433,10 @@ def _after_restart(world: World, kind: str, prompt: Prompt, owner: Owner) -> Cas
         made, message, character = world.corpus.edited(prompt)
         return Case(made, owner, "content", message=message, character=character)
     if kind == "slow disk":
-        return Case(prompt, owner, "slower_than_recompute")
+        # Now and then it is tried all the same.
+        is_loaded = number % TRY_AGAIN == 0
+        by_reading = "tail_not_stored" if is_loaded else "slower_than_recompute"
+        return Case(prompt, owner, "slower_than_recompute", by_reading)
     if kind == "damaged file":
         return Case(prompt, owner, "tail_not_stored", "load_error")
     return Case(prompt, owner, "tail_not_stored")

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from openai import OpenAI
-from small_model import Served, client_of
+from small_model import Serve, Served, client_of
 
 from thinkonce.kv.prefix.blocks import Block, packed
 from thinkonce.kv.prefix.ghosts import Ghosts
@@ -189,6 +189,22 @@ def test_who_is_no_admin_learns_nothing_of_other_tenants(served: Served, client:
         other.api_key = "sk-other"
         told = chat(other, [{"role": "user", "content": TEXT}], explain=True)
     assert (told["cause"], told["difference"]) == ("never_seen", None)
+
+
+def test_who_only_names_a_tenant_is_told_the_cause_and_no_text(serve: Serve) -> None:
+    served = serve(secret="s" * 64)
+    gateway = {"x-thinkonce-engine-secret": "s" * 64, "x-thinkonce-tenant": "t"}
+    body = {"prompt": TEXT, "max_tokens": 1}
+    url = f"{served.url}/v1/completions"
+    httpx.post(url, json=body, headers=gateway).raise_for_status()
+    changed = {**body, "prompt": TEXT[:-80] + "x" + TEXT[-79:]}
+    told = []
+    for headers in (gateway, {"x-thinkonce-tenant": "t"}):
+        answer = httpx.post(f"{served.url}/kv/explain", json=changed, headers=headers)
+        told.append(answer.json()["prompts"][0])
+    assert [each["cause"] for each in told] == ["content", "content"]
+    assert told[0]["difference"] is not None
+    assert told[1]["difference"] is None
 
 
 def test_the_same_text_in_other_tokens_is_told_and_only_equal_blocks_are_loaded(

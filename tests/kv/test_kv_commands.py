@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -12,6 +12,8 @@ from openai import OpenAI
 from small_model import Serve, Served
 
 from thinkonce.cli.app import main
+from thinkonce.cli.kv_explain import CAUSES
+from thinkonce.kv.prefix.causes import Cause
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 12
 CHAT: Any = {"messages": [{"role": "user", "content": TEXT}]}
@@ -70,3 +72,30 @@ def test_the_token_is_asked_for_and_taken_from_the_settings(
     )
     monkeypatch.setenv("THINKONCE_ADMIN_TOKEN", "a token of the admin")
     assert main(command) == 0
+
+
+def test_why_a_request_is_read_again_is_told_in_words(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("A_KEY", "sk-a")
+    with OpenAI(base_url=f"{served.url}/v1", api_key="sk-a", max_retries=0) as client:
+        client.chat.completions.create(model="tiny", max_tokens=1, **CHAT)
+    file = tmp_path / "request.json"
+    changed = [{"role": "user", "content": TEXT.replace("lazy", "hazy", 1)}]
+    file.write_bytes(msgspec.json.encode({"body": {"messages": changed}, "url": "/v1/any"}))
+    command = ["kv", "explain", str(file), "--url", served.url, "--api-key-env", "A_KEY"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "it says something else than the nearest prompt that is known (content)" in out
+    assert "at message 0, character 35, token " in out
+    assert "lazy" in out.split("known")[2]
+    assert main([*command, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["prompts"]
+    assert told["cause"] == "content"
+    file.write_text("{")
+    assert main(command) == 2
+
+
+def test_every_cause_has_words() -> None:
+    assert set(CAUSES) == set(get_args(Cause))

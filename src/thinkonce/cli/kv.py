@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from thinkonce.cli.kv_explain import kv_explain
 from thinkonce.cli.kv_preload import kv_preload
 from thinkonce.cli.later import NotBuilt
 from thinkonce.cli.model_view import MODEL_SERVER, ModelUrl, ModelView
@@ -22,6 +23,8 @@ def register(app: typer.Typer) -> None:
     group.command("stats", epilog="Example: thinkonce kv stats")(stats)
     example = "thinkonce kv preload prompts.jsonl --api-key-env OPENAI_API_KEY"
     group.command("preload", epilog=f"Example: {example}")(kv_preload)
+    example = "thinkonce kv explain request.json --api-key-env OPENAI_API_KEY"
+    group.command("explain", epilog=f"Example: {example}")(kv_explain)
     group.command("ls", epilog="Example: thinkonce kv ls", short_help="The tree (not built yet)")(
         ls
     )

@@ -36,6 +36,10 @@ class ModelView(GatewayView):
             raise GatewayError(f"{self.place}/kv/stats: what answers is no thinkonce {self.server}")
         return found
 
+    def why(self, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+        """What `/kv/explain` tells of a request; `headers`: whose it is."""
+        return self.ask("POST", "/kv/explain", dict[str, Any], body, **headers)
+
     def branches(self, limit: int) -> Iterator[dict[str, Any]]:
         """The branches of the prefix tree, a parent before its children; `limit` at most."""
         after = ""

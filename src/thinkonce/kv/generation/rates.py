@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ("Rate", "Rates")
+__all__ = ("TRY_AGAIN", "Rate", "Rates")
 
 _SHARE = 0.2  # of the newest measurement in the mean
-_TRY_AGAIN = 16
+TRY_AGAIN = 16
+"""Every so many requests that could have loaded do, where computing was sooner done."""
 
 
 class Rate:
@@ -44,4 +45,4 @@ class Rates:
         if not self.load_is_slower:
             return True
         self._turned_down += 1
-        return self._turned_down % _TRY_AGAIN == 0
+        return self._turned_down % TRY_AGAIN == 0

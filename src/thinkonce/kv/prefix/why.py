@@ -161,8 +161,8 @@ class Why:
         if place * self._chunk + common < _OF_TEMPLATES:
             # Prompts that begin alike because all do: with a template's words.
             asked = [block.tokens for block in blocks[place : place + self._deep]]
-            alike = self._most_alike(asked[:2], others[:_MOST_BEGINNINGS], owner)
-            alike = alike or self._most_alike(asked, others[:_MOST_DEEP], owner)
+            alike = self._most_alike(asked[:2], others[:_MOST_BEGINNINGS], owner, 2)
+            alike = alike or self._most_alike(asked, others[:_MOST_DEEP], owner, self._deep)
             if alike is None:
                 return None
             common, nearest = _common(block.tokens, alike.block.tokens), alike
@@ -193,13 +193,13 @@ class Why:
         return b"".join(found)
 
     def _most_alike(
-        self, asked: Sequence[bytes], others: Sequence[Known], owner: Owner
+        self, asked: Sequence[bytes], others: Sequence[Known], owner: Owner, blocks: int
     ) -> Known | None:
-        """The one with most of what was asked, or of which most was asked; as many blocks of it."""
+        """The one with most of what was asked in so many blocks, or of which most was asked."""
         ours, near = b"".join(asked), 2 * len(asked[0])
         best, chosen = _ALIKE, None
         for other in others:
-            theirs = other.block.tokens + self._behind(other, owner, len(asked) - 1)
+            theirs = other.block.tokens + self._behind(other, owner, blocks - 1)
             same = 4 * _common(ours, other.block.tokens)
             share = max(_share(ours[same:near], theirs), _share(theirs[same:near], ours))
             if share > best:

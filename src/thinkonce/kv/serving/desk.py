@@ -10,7 +10,7 @@ import msgspec
 
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.serving.admin import Gate, read_purge
-from thinkonce.kv.serving.explain import explained
+from thinkonce.kv.serving.explain import explained, without_texts
 from thinkonce.kv.serving.http import Incoming, Reply
 from thinkonce.kv.serving.intake import Intake, ModelLimits
 from thinkonce.kv.serving.limits import change_limits
@@ -70,10 +70,12 @@ class Desk:
 
     async def _explain(self, request: Incoming, reply: Reply) -> None:
         """Of a body as any of the three paths that make answers takes it."""
-        owner = self._owners.of(request.scope)
+        owner = self._owners.named(request)
         work = await self._intake.to_explain(await request.body(self._most), owner)
         tokenizer = self._intake.model.tokenizer
         told = await self._intake.off_loop(owner, explained, self._engine, tokenizer, work)
+        if not self._owners.shows_texts(request):
+            told = without_texts(told)
         await reply.json(msgspec.json.encode(told))
 
     async def _limits(self, request: Incoming, reply: Reply) -> None:

@@ -8,9 +8,9 @@ import msgspec
 
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.serving.answer import Work
-from thinkonce.kv.serving.explanation import explanation
+from thinkonce.kv.serving.explanation import Explanation, explanation
 
-__all__ = ("DialectName", "dialect_of", "explained")
+__all__ = ("DialectName", "Told", "dialect_of", "explained", "without_texts")
 
 DialectName = Literal["chat", "text", "messages"]
 
@@ -53,11 +53,26 @@ def dialect_of(body: bytes) -> DialectName:
     return "messages" if kind.is_anthropic else "chat"
 
 
-def explained(engine: KvEngine, tokenizer: Any, work: Work) -> dict[str, Any]:
+class Told(msgspec.Struct, frozen=True):
+    """The answer: `policy` is what decides which blocks memory gives up."""
+
+    policy: str
+    prompts: tuple[Explanation, ...]
+
+
+def explained(engine: KvEngine, tokenizer: Any, work: Work) -> Told:
     """One look-up a prompt; nothing is loaded, counted or kept longer for it."""
     looked = [
         (prompt, engine.explain(prompt, work.owner, work.terms, is_admin=True))
         for prompt in work.prompts
     ]
     told = [explanation(tokenizer, prompt, each, work.contents) for prompt, each in looked]
-    return {"policy": engine.policy, "prompts": told}
+    return Told(engine.policy, tuple(told))
+
+
+def without_texts(told: Told) -> Told:
+    """The same, less where it departs from which other text: whoever may ask as often as they
+    like could guess that text a token at a time.
+    """
+    replace = msgspec.structs.replace
+    return replace(told, prompts=tuple(replace(each, difference=None) for each in told.prompts))

@@ -62,6 +62,13 @@ class Owners:
             raise HttpError(400, message, code="tenant_needed", param="tenant")
         return Owner(f"client {self._hash_of(_credential(request))}")
 
+    def shows_texts(self, request: Incoming) -> bool:
+        """Whether whoever asks has the client's credential, or is its gateway. An administrator
+        who only names a tenant is told what happened to its prompts and none of their text.
+        """
+        given, tenant = (request.head.get(name, b"") for name in ENGINE_HEADERS)
+        return not tenant or hmac.compare_digest(given, self.secret)
+
     def _hashed(self, scope: Scope) -> str:
         return self._hash_of(scope["headers"])
 
