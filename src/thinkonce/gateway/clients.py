@@ -17,7 +17,7 @@ on this machine, and does not start on an address that others can reach.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from thinkonce.upstream.failure import Header
 from thinkonce.upstream.room import CLIENTS
 from thinkonce.web.access import is_loopback, why_not_local
 from thinkonce.web.exchange import Limited
+from thinkonce.web.hosts import foreign_host
 
 __all__ = ("Clients", "KnownClient", "check_guarded")
 
@@ -120,7 +121,9 @@ class KnownClient:
 class Clients:
     """All known clients. `own_key`: some upstream is used with a key of the gateway's.
 
-    `measure` gives the bytes that a tenant's answers take. Belongs to one event loop.
+    `measure` gives the bytes that a tenant's answers take. `hosts`: the names of a gateway that
+    listens on loopback, besides its usual ones; None: it is for others to reach, by any name.
+    Belongs to one event loop.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Clients:
         limiters: Limiters,
         *,
         own_key: bool = False,
+        hosts: Sequence[str] | None = None,
     ) -> None:
         self._known = {  # by the digest of its key
             row.key_sha256: KnownClient(
@@ -141,6 +145,7 @@ class Clients:
         }
         self.only_known = bool(rows)
         self.only_local = own_key and not rows
+        self._hosts = None if rows else hosts
 
     def __len__(self) -> int:
         return len(self._known)
@@ -175,6 +180,15 @@ class Clients:
         found = (self._known.get(digest_of(value)) for value in secrets)
         return next((client for client in found if client is not None), None)
 
+    def why_foreign(self, headers: Iterable[Header]) -> str:
+        """Why these headers may be a page's of another site; "" where they are not."""
+        if self._hosts is None or not (host := foreign_host(headers, SECRETS, self._hosts)):
+            return ""
+        return (
+            f"Host: {host!r:.80} is no name of this gateway, which serves this machine without "
+            "keys; ask for localhost, send a key, or name it in [gateway] hosts"
+        )
+
     def admit(self, call: Call) -> None:
         """Let a request in and note whose it is. Raises HttpError 401, 403, 429.
 
@@ -188,6 +202,8 @@ class Clients:
                 code="forbidden",
             )
         if not self.only_known:
+            if why := self.why_foreign(call.headers):
+                raise HttpError(403, why, code="forbidden")
             return
         client = self.find(call.headers)
         if client is None:

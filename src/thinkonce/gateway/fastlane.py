@@ -128,6 +128,8 @@ class FastLane:
         client = self._clients.find(headers)
         if self._clients.only_local or (self._clients.only_known and client is None):
             return
+        if self._clients.why_foreign(headers):
+            return
         if client is not None and client.row.strict:
             return
         query = scope["query_string"]

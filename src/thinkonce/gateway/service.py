@@ -35,6 +35,7 @@ from thinkonce.settings import Settings
 from thinkonce.shelf import Shelf
 from thinkonce.upstream.client import Client, Timeouts
 from thinkonce.upstream.pools import Pools
+from thinkonce.web.access import is_loopback
 
 __all__ = ("Ground", "Service", "service_of")
 
@@ -139,7 +140,10 @@ def _clients(
     own_key = any(row.api_key_env for row in settings.upstreams.values())
     measure = partial(held_by, shelf)
     limiters = ground.place or OwnLimiters()
-    made = Clients(settings.clients, tenants, shelf.clock, measure, limiters, own_key=own_key)
+    hosts = settings.gateway.hosts if is_loopback(settings.gateway.host) else None
+    made = Clients(
+        settings.clients, tenants, shelf.clock, measure, limiters, own_key=own_key, hosts=hosts
+    )
     return made if former is None else made.keeping(former.clients)
 
 

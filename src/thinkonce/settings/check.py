@@ -39,6 +39,7 @@ def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
                 accepts = f"names of other pools: {', '.join(n for n in pools if n != name)}"
                 raise ConfigError(f"[upstreams.{name}] fallback", other, accepts)
     _check_origins(settings.gateway)
+    _check_hosts(settings.gateway)
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
     _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
     _check_length("[kv] gateway_secret", settings.kv.gateway_secret, LEAST_SECRET)
@@ -79,6 +80,13 @@ def _check_origins(gateway: Gateway) -> None:
         if origin != "*" and (not origin or origin != _as_browsers_say(origin)):
             accepts = "an origin as browsers send it: https://HOST or https://HOST:PORT, no slash"
             raise ConfigError(setting, origin, f"{accepts} behind, no default port, lower case")
+
+
+def _check_hosts(gateway: Gateway) -> None:
+    for name in gateway.hosts:
+        if not name or name != name.lower() or set(name) & set(":/*@ "):
+            accepts = "a name in lower case, without scheme, port or *"
+            raise ConfigError("[gateway] hosts", name, accepts)
 
 
 def _as_browsers_say(origin: str) -> str:

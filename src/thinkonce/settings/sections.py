@@ -245,6 +245,15 @@ class Gateway(EdgeSettings, frozen=True):
             'a list of header names, or ["*"] for all',
         ),
     ] = msgspec.field(default_factory=list)
+    hosts: Annotated[
+        list[str],
+        about(
+            "Names by which callers without a key may address a gateway that listens on loopback "
+            "and knows no clients, beside localhost and addresses; a page of another site comes "
+            "by its own name.",
+            "a list of names such as llm.internal, without a port",
+        ),
+    ] = msgspec.field(default_factory=list)
     cors_origins: Annotated[
         list[str],
         about(
