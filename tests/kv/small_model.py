@@ -147,7 +147,7 @@ def serving(
         deadline=deadline,
         patience=patience,
     )
-    owners = Owners(secret, engine.owners_key)
+    owners = Owners(secret, engine.owners_key, is_local=True)
     gated = replace(engine, generator=generator)
     app = ModelApp(model, gated, scheduler, owners=owners, admin_token=token, limits=limits)
     ready = threading.Event()

@@ -208,7 +208,7 @@ def test_two_requests_at_once_read_what_they_share_once(serve: Serve) -> None:
         ]
         for thread in threads:
             thread.start()
-        assert served.scheduler.wait_until(lambda line: line.running and line.waiting == 2, 30)
+        assert served.scheduler.wait_until(lambda line: bool(line.running) and line.waiting == 2, 30)
         served.generator.gate.set()
         for thread in threads:
             thread.join()
@@ -283,6 +283,17 @@ def test_nobody_else_may_name_a_tenant(serve: Serve, secret: str) -> None:
             )
             assert answer.status_code == 403
             assert "x-thinkonce-tenant" in answer.json()["error"]["message"]
+
+
+def test_a_page_that_gave_its_name_this_address_is_refused(serve: Serve) -> None:
+    asked = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+    url = f"{serve().url}/v1/chat/completions"
+    page = {"host": "evil.example"}
+    refused = httpx.post(url, json=asked, headers=page)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+    known = {"authorization": "Bearer sk-mine"}
+    for headers in (page | known, {"host": "localhost:8001"}, {}):
+        assert httpx.post(url, json=asked, headers=headers, timeout=30).status_code == 200
 
 
 # -- models that are not reused, and what tells two apart ----------------------------------------

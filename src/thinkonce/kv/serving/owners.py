@@ -17,6 +17,7 @@ from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.http import Incoming, header
 from thinkonce.request.headers import CLIENT_HEADERS, ENGINE_HEADERS, SECRETS, is_credential
 from thinkonce.web.exchange import Header, HttpError, Scope
+from thinkonce.web.hosts import foreign_host
 
 __all__ = ("Owners",)
 
@@ -25,15 +26,18 @@ class Owners:
     """`secret` is the one a gateway started this server with; empty: no gateway did.
 
     Clients' credentials are hashed with `key`, of 32 bytes, and then forgotten; empty: with one
-    of this process.
+    of this process. `is_local`: the server is this machine's, by its usual names; a page of
+    another site comes by its own.
     """
 
-    def __init__(self, secret: str = "", key: bytes = b"") -> None:
-        self.secret = secret.encode()
+    def __init__(self, secret: str = "", key: bytes = b"", *, is_local: bool = False) -> None:
+        self.secret, self._is_local = secret.encode(), is_local
         self._key = key or secrets.token_bytes(32)
 
     def of(self, scope: Scope) -> Owner:
-        """Raises HttpError 403 for a tenant, or a secret, that is not the gateway's to name."""
+        """Raises HttpError 403 for a tenant, or a secret, that is not the gateway's to name, and
+        for a page of another site.
+        """
         given, tenant = (header(scope, name) for name in ENGINE_HEADERS)
         is_gateway = bool(self.secret) and hmac.compare_digest(given or b"", self.secret)
         if (given or tenant) and not is_gateway:
@@ -43,6 +47,13 @@ class Owners:
             return Owner(f"gateway {tenant.decode('latin-1')}")
         if self.secret:
             return Owner(f"nobody {secrets.token_hex(16)}")
+        if self._is_local and (host := foreign_host(scope["headers"], SECRETS, ())):
+            raise HttpError(
+                403,
+                f"Host: {host!r:.80} is no name of this server, which serves this machine without "
+                "keys; ask for localhost, or send a key",
+                code="forbidden",
+            )
         return Owner(f"client {self._hashed(scope)}")
 
     def named(self, request: Incoming) -> Owner:

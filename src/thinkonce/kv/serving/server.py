@@ -19,6 +19,7 @@ from thinkonce.kv.weights.model import Model, load
 from thinkonce.kv.weights.packaged import Progress
 from thinkonce.settings import Kv
 from thinkonce.tiers.keyring import NO_KEYS, Keyring
+from thinkonce.web.access import is_loopback
 from thinkonce.web.listener import bind
 from thinkonce.web.server import Say, Server, Terms, let_collector_rest, new_loop, print_line
 from thinkonce.web.signals import handling, stopping
@@ -94,7 +95,7 @@ def run(
         loaded,
         engine,
         scheduler,
-        owners=Owners(gateway_secret, engine.owners_key),
+        owners=Owners(gateway_secret, engine.owners_key, is_local=is_loopback(host)),
         admin_token=admin_token,
         limits=limits,
         access_log=access_log,
