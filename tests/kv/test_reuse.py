@@ -208,7 +208,7 @@ def test_two_requests_at_once_read_what_they_share_once(serve: Serve) -> None:
         ]
         for thread in threads:
             thread.start()
-        assert served.scheduler.wait_until(lambda line: bool(line.running) and line.waiting == 2, 30)
+        assert served.scheduler.wait_until(lambda line: line.running == 1 and line.waiting == 2, 30)
         served.generator.gate.set()
         for thread in threads:
             thread.join()
