@@ -44,6 +44,10 @@ class Worker:
         leading._innermost.set(None)
         return {"role": taken.role}
 
+    def join_all(self, keys):
+        """Roles in the calls for `keys`, joined as fast as can be."""
+        return {"roles": {key: self.join(key, key)["role"] for key in keys}}
+
     def publish(self, chunk, seat="s", times=1):
         for _ in range(times):
             self.seats[seat].publish(chunk.encode())

@@ -1021,3 +1021,19 @@ def test_a_member_of_another_id_space_is_gone_once_nobody_listens(path, monkeypa
     assert alone is None
     assert roster.is_alone(mine)
     host.close()
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.slow)])
+def test_while_others_come_every_call_has_one_leader(start, path, rounds):
+    """One makes calls alone as two more come, at the same time, for the same ones."""
+    keys = [f"{number:012}" for number in range(40)]  # each in a bucket of its own
+    for each in range(rounds):
+        own = path.with_name(f"{each}.host")
+        first, second, third = start(own), start(own), start(own)
+        orders = [(first, keys), (second, keys[::-1]), (third, keys[20:] + keys[:20])]
+        asked = [(worker, worker.tell("join_all", keys=order)) for worker, order in orders]
+        roles = [worker.answer(number)["roles"] for worker, number in asked]
+        leaders = Counter(key for one in roles for key, role in one.items() if role == Role.LEAD)
+        assert leaders == dict.fromkeys(keys, 1)
+        for worker, _ in orders:
+            worker.kill()
