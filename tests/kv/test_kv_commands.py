@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+import httpx
 import msgspec
 import pytest
 from openai import OpenAI
@@ -14,6 +15,7 @@ from small_model import Serve, Served
 from thinkonce.cli.app import main
 from thinkonce.cli.kv_explain import CAUSES
 from thinkonce.kv.prefix.causes import Cause
+from thinkonce.settings import Kv
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 12
 CHAT: Any = {"messages": [{"role": "user", "content": TEXT}]}
@@ -99,3 +101,113 @@ def test_why_a_request_is_read_again_is_told_in_words(
 
 def test_every_cause_has_words() -> None:
     assert set(CAUSES) == set(get_args(Cause))
+
+
+SYSTEM = {"role": "system", "content": "Answer as a dictionary would. " * 12}
+FIRST, SECOND = "What is a fox? " * 20, "Why are dogs lazy? " * 20
+
+
+def told(messages: Any, **kv_cache: Any) -> Any:
+    return {"messages": messages, "max_tokens": 1, "kv_cache": kv_cache}
+
+
+@pytest.fixture
+def grown(serve: Serve, tmp_path: Path) -> Served:
+    """A server with one system prompt, two conversations behind it, and one of another name."""
+    served = serve(kv=Kv(chunk=64, store=str(tmp_path / "kept")))
+    user = [{"role": "user", "content": text} for text in (FIRST, SECOND)]
+    for body in (
+        *(told([SYSTEM, each]) for each in (*user, user[1])),
+        told([user[0]], namespace="n", tags=["t"], ttl="1h", priority="high"),
+    ):
+        httpx.post(f"{served.url}/v1/chat/completions", json=body).raise_for_status()
+    assert served.engine.disk is not None
+    assert served.engine.disk.flush(30)
+    return served
+
+
+def test_the_tree_shows_what_is_shared_once_and_how_each_goes_on(
+    grown: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["kv", "ls", "--url", grown.url, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    stats = httpx.get(f"{grown.url}/kv/stats").json()
+    assert sum(row["memory_bytes"] for row in rows) == stats["memory"]["bytes"]
+    blocks = stats["memory"]["blocks"]
+    assert sum(row["blocks"] for row in rows) == blocks == stats["disk"]["blocks"]
+    named = [row for row in rows if row["namespace"]]
+    assert [(row["tags"], row["priority"]) for row in named] == [(["t"], "high")]
+    assert 3500 < named[0]["expires_in"] <= 3600
+    (root,) = [row for row in rows if not row["depth"] and not row["namespace"]]
+    below = [row for row in rows if row["parent"] == root["id"]]
+    assert root["children"] == len(below) == 2
+    assert root["hits"] == 2
+    assert sorted(row["hits"] for row in below) == [0, 1]
+    assert {row["start"] for row in below} == {root["tokens"]}
+    assert main(["kv", "ls", "--url", grown.url]) == 0
+    drawn = capsys.readouterr().out.splitlines()
+    heads = "BLOCK TOKENS UP TO MEMORY DISK AGE USED HITS LIFE PRIORITY WHOSE"
+    assert drawn[0].split() == heads.split()
+    at = next(number for number, line in enumerate(drawn) if line.startswith(root["id"][:12]))
+    assert [line[:3] for line in drawn[at + 1 : at + 3]] == ["├─ ", "└─ "]
+    assert drawn[-1].startswith(f"{blocks} blocks in {len(rows)} branches of 2 roots")
+
+
+def test_pages_of_the_tree_leave_nothing_out(grown: Served) -> None:
+    whole = httpx.get(f"{grown.url}/kv/entries").json()["entries"]
+    pages, after = list[Any](), ""
+    for _ in whole:
+        query = {"limit": "1"} | ({"after": after} if after else {})
+        page = httpx.get(f"{grown.url}/kv/entries", params=query).json()
+        pages += page["entries"]
+        after = page["next"]
+    assert [page["id"] for page in pages] == [row["id"] for row in whole]
+    assert after == ""
+    for query in ({"limit": "0"}, {"limit": "x"}, {"after": "00"}, {"page": "2"}):
+        assert httpx.get(f"{grown.url}/kv/entries", params=query).status_code == 400
+
+
+def test_one_chain_is_shown_with_the_beginning_of_its_text(
+    grown: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = httpx.get(f"{grown.url}/kv/entries").json()["entries"]
+    leaf = max(rows, key=lambda row: row["start"] + row["tokens"])
+    assert main(["kv", "show", leaf["id"][:10], "--url", grown.url]) == 0
+    out = capsys.readouterr().out
+    assert str(SYSTEM["content"])[:60] in out
+    assert f"{leaf['start'] + leaf['tokens']}" in out
+    chain = httpx.get(f"{grown.url}/kv/entries/{leaf['id']}").json()
+    assert sum(block["tokens"] for block in chain["blocks"]) == chain["tokens"]
+    assert chain["text"].startswith("<|im_start|>system\nAnswer as a dictionary")
+    for name, status in (("00000000", 404), ("zz", 400), (leaf["id"][:4], 400)):
+        assert httpx.get(f"{grown.url}/kv/entries/{name}").status_code == status
+
+
+def test_nobody_from_elsewhere_sees_the_tree_or_a_text(serve: Serve) -> None:
+    served = serve()
+    for path in ("/kv/entries", "/kv/entries/00000000"):
+        answer = httpx.get(f"{served.url}{path}", headers={"x-forwarded-for": "10.0.0.1"})
+        assert answer.status_code == 403
+        assert httpx.post(f"{served.url}{path}", json={}).status_code == 405
+
+
+def test_a_folder_is_listed_without_a_server(
+    grown: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = str(tmp_path / "kept")
+    rows = httpx.get(f"{grown.url}/kv/entries").json()["entries"]
+    assert main(["kv", "ls", "--kv-store", folder, "--json"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)
+    assert model["fingerprint"] == httpx.get(f"{grown.url}/kv/stats").json()["fingerprint"]
+    assert sum(row["tokens"] for row in model["entries"]) == sum(row["tokens"] for row in rows)
+    assert {row["memory_bytes"] for row in model["entries"]} == {0}
+    assert main(["kv", "ls", "--kv-store", folder]) == 0
+    assert "llama, torch.float32, 64 tokens a block" in capsys.readouterr().out
+    leaf = max(model["entries"], key=lambda row: row["start"] + row["tokens"])
+    assert main(["kv", "show", leaf["id"], "--kv-store", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == leaf["start"] + leaf["tokens"]
+    assert main(["kv", "ls", "--kv-store", str(tmp_path)]) == 2
+    assert "serve-model --kv-store DIR" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import typer
 
 from thinkonce.cli.kv_explain import kv_explain
 from thinkonce.cli.kv_preload import kv_preload
-from thinkonce.cli.later import NotBuilt
+from thinkonce.cli.kv_tree import kv_ls, kv_show
 from thinkonce.cli.model_view import MODEL_SERVER, ModelUrl, ModelView
 from thinkonce.cli.options import AsJson
 from thinkonce.cli.output import print_json, print_pairs, print_table, show_bytes
@@ -25,9 +25,8 @@ def register(app: typer.Typer) -> None:
     group.command("preload", epilog=f"Example: {example}")(kv_preload)
     example = "thinkonce kv explain request.json --api-key-env OPENAI_API_KEY"
     group.command("explain", epilog=f"Example: {example}")(kv_explain)
-    group.command("ls", epilog="Example: thinkonce kv ls", short_help="The tree (not built yet)")(
-        ls
-    )
+    group.command("ls", epilog="Example: thinkonce kv ls")(kv_ls)
+    group.command("show", epilog="Example: thinkonce kv show 3f9a01c2")(kv_show)
     app.add_typer(group, name="kv", epilog="Example: thinkonce kv stats")
 
 
@@ -57,11 +56,6 @@ def stats(url: ModelUrl = MODEL_SERVER, as_json: AsJson = False) -> None:
     )
     print()
     print_table(COLUMNS, list(_rows(found)))
-
-
-def ls() -> None:
-    """The prefix tree. Not built yet: exits 2."""
-    raise NotBuilt("`kv ls` is not built yet in this version; `kv stats` is")
 
 
 def _loading(measured: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ _SIZES = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10))
 def console() -> Console:
     """On stdout; made when used, because tests and pipes replace stdout."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, soft_wrap=False)
 
 
 def progress() -> Progress:
@@ -67,7 +67,10 @@ def print_json(value: object) -> None:
 
 # Columns of numbers, which stand to the right.
 NUMBERS = frozenset(
-    {"BYTES", "TOKENS", "AGE", "TTL", "CALLS", "ITEMS", "MONEY", "TIME", "UNPRICED"}
+    {
+        *("BYTES", "TOKENS", "AGE", "TTL", "CALLS", "ITEMS", "MONEY", "TIME", "UNPRICED"),
+        *("UP TO", "MEMORY", "DISK", "USED", "HITS", "LIFE"),
+    }
 )
 
 

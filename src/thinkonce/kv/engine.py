@@ -23,11 +23,14 @@ from thinkonce.kv.generation.probe import other_bits
 from thinkonce.kv.generation.rates import Rate
 from thinkonce.kv.generation.reading import ReadingStats
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
+from thinkonce.kv.prefix.blocks import unpacked
+from thinkonce.kv.prefix.branches import Listed
 from thinkonce.kv.prefix.causes import Explained, Missing
 from thinkonce.kv.prefix.choice import policy_of
 from thinkonce.kv.prefix.fingerprint import Fingerprint
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
+from thinkonce.kv.prefix.node import Node
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
@@ -58,6 +61,7 @@ class KvEngine:
     policy: str = ""
     why: str = ""
     purges: Purges = field(default_factory=Purges)
+    clock: Clock = SYSTEM
 
     def purge(self, rule: PurgeRule) -> tuple[int, Purged | None]:
         """From now on nothing is found that `rule` holds for; how many blocks memory lost, and
@@ -88,6 +92,33 @@ class KvEngine:
         if self.exact is None:
             return Explained(len(prompt), 0, 0, Missing("bypass"))
         return self.exact.explain(prompt, owner, terms, is_admin=is_admin)
+
+    def listed(self) -> dict[bytes, Listed]:
+        """All blocks that are kept, by the names they have on disk. Any thread may call it."""
+        found = {} if self.disk is None else {each.id: each for each in self.disk.listed()}
+        for name, node in self._nodes().items():
+            block = _listed(node, name, self._name(node.block.parent), self.clock.monotonic())
+            there = found.get(name)
+            found[name] = block if there is None else block.with_disk(there)
+        return found
+
+    def tokens_of(self, names: Sequence[bytes]) -> list[int]:
+        """The tokens of blocks that follow each other, up to one that cannot be read."""
+        nodes, tokens = self._nodes(), list[int]()
+        for name in names:
+            node = nodes.get(name)
+            block = node.block if node is not None else self.disk and self.disk.block(name)
+            if not block:
+                break
+            tokens += unpacked(block.tokens)
+        return tokens
+
+    def _nodes(self) -> dict[bytes, Node[torch.Tensor]]:
+        nodes = [] if self.index is None else self.index.nodes()
+        return {self._name(node.block.id): node for node in nodes}
+
+    def _name(self, id: bytes) -> bytes:
+        return id if self.disk is None else self.disk.name(id)
 
     def most_tokens(self) -> int | None:
         """The longest prompt and answer together that memory can hold; None: no bound known."""
@@ -163,6 +194,21 @@ class KvEngine:
         }
 
 
+def _listed(node: Node[torch.Tensor], name: bytes, parent: bytes, now: float) -> Listed:
+    return Listed(
+        name,
+        parent,
+        len(node.block.tokens) // 4,
+        memory=node.size,
+        added=now - node.added,
+        used=now - node.used,
+        hits=node.hits,
+        left=node.expires_at - now,
+        weight=node.weight,
+        owner=node.owner,
+    )
+
+
 def _measured(rate: Rate) -> dict[str, float]:
     return {
         "count": rate.count,
@@ -201,9 +247,13 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         others=below.others,
         clock=clock,
     )
+<<<<<<< HEAD
     return KvEngine(
         exact, exact, index, below.tier, below.owners_key, kv.policy, purges=below.purges
     )
+=======
+    return KvEngine(exact, exact, index, disk, key, kv.policy, purges=purges, clock=clock)
+>>>>>>> d8e89ca (thinkonce kv ls and show: the prefix tree, of a server or a folder)
 
 
 def _why_not(model: Model, chunk_tokens: int) -> str | None:

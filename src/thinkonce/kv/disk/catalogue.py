@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -97,6 +97,11 @@ class Catalogue:
 
     def ids(self) -> list[bytes]:
         return list(self._at)
+
+    def held(self) -> Iterator[tuple[np.void, float, int]]:
+        """The rows of all blocks, when they expire by the monotonic clock, and their weights."""
+        for row in self._at.values():
+            yield self._rows[row], self._expires[row], self._weights[row]
 
     def place(self, id: bytes) -> Place | None:
         """Where it lies, expired or not."""

@@ -20,11 +20,13 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Place
 from thinkonce.kv.disk.holdings import Holdings
+from thinkonce.kv.disk.listing import listed
 from thinkonce.kv.disk.names import Names
 from thinkonce.kv.disk.record import Form, Plain
 from thinkonce.kv.disk.rows import Stay
 from thinkonce.kv.disk.sayings import Gone, Offered
 from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.branches import Listed
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.prefix.terms import USUAL, WEIGHTS, Terms
@@ -100,6 +102,22 @@ class DiskTier:
             found = [self._files.beginning(name) for name in names]
         each = map(self._form.block_in, filter(None, found))
         return [block for block in each if block is not None]
+
+    def listed(self) -> list[Listed]:
+        """All blocks that are there, by the names that they have in files: see `name`."""
+        with self._files.lock:
+            self._files.follow()
+            return list(listed(self._files.catalogue, self._clock))
+
+    def name(self, id: bytes) -> bytes:
+        """What a block of that id is called here."""
+        return self._form.name(id)
+
+    def block(self, name: bytes) -> Block | None:
+        """The block of that name, read from its file; None where that cannot be."""
+        with self._files.lock:
+            beginning = self._files.beginning(name)
+        return None if beginning is None else self._form.block_in(beginning)
 
     def load(self, block: Block) -> memoryview | None:
         name = self._form.name(block.id)

@@ -98,6 +98,7 @@ class PrefixIndex(Generic[State]):
                 if node is None or node.doomed or not self._is(node, block):
                     break
                 self._pin(node)
+                node.hits += 1
                 hold.nodes.append(node)
         return hold
 
@@ -140,6 +141,12 @@ class PrefixIndex(Generic[State]):
             if self.ghosts is not None:
                 self.ghosts.purge(gone)
             return [node.id for node in chosen]
+
+    def nodes(self) -> list[Node[State]]:
+        """All that are here now, to be looked at only."""
+        with self._lock:
+            self._expire()
+            return [node for node in self._nodes.values() if not node.doomed]
 
     def stats(self) -> IndexStats:
         with self._lock:
@@ -198,6 +205,7 @@ class PrefixIndex(Generic[State]):
             now = self._clock.monotonic()
             self._policy.touch(hold.nodes, now)
             for node in hold.nodes:
+                node.used = now
                 self._agree(node, hold.terms, now)
             while hold.nodes:
                 node = hold.nodes.pop()
@@ -268,6 +276,7 @@ class PrefixIndex(Generic[State]):
     ) -> Node[State]:
         start = 0 if parent is None else parent.start + len(parent.block.tokens) // 4
         node = Node(block, parent, start, state, size, owner)
+        node.added = node.used = self._clock.monotonic()
         if parent is not None:
             parent.children += 1
         self._nodes[block.id] = node

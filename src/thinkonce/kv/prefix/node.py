@@ -18,12 +18,13 @@ class Node(Generic[State]):
     """One block in memory. `children` and `pins` count; a node with either of them stays.
 
     `expires_at` is in seconds of a monotonic clock. A node that is `doomed` was purged while it
-    was pinned: it is not found any more and goes with its last pin.
+    was pinned: it is not found any more and goes with its last pin. `hits`: times that it was
+    found, the last at `used`.
     """
 
     __slots__ = (
-        *("block", "children", "doomed", "expires_at", "owner", "parent", "pins", "rank"),
-        *("size", "start", "state", "weight"),
+        *("added", "block", "children", "doomed", "expires_at", "hits", "owner", "parent", "pins"),
+        *("rank", "size", "start", "state", "used", "weight"),
     )
 
     def __init__(
@@ -41,6 +42,7 @@ class Node(Generic[State]):
         self.children = self.pins = 0
         self.rank, self.expires_at = 0.0, -inf
         self.weight = WEIGHTS["low"]
+        self.added, self.used, self.hits = 0.0, 0.0, 0
         self.doomed = False
 
     @property

@@ -114,8 +114,8 @@ class ModelApp:
             _allow(method, "POST")
             read, tell = found
             await tell(*await self._read(scope, receive, read), receive, reply)
-        elif path in self._desk.methods:
-            _allow(method, self._desk.methods[path])
+        elif wanted := self._desk.method_of(path):
+            _allow(method, wanted)
             await self._desk.answer(path, Incoming(scope, receive), reply)
         elif path in _NOT_YET:
             raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")

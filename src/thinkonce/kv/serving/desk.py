@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 
 from thinkonce.kv.engine import KvEngine
+from thinkonce.kv.prefix.owner import NOBODY
 from thinkonce.kv.serving.admin import Gate, read_purge
+from thinkonce.kv.serving.entries import one_page, shown
 from thinkonce.kv.serving.explain import explained, without_texts
 from thinkonce.kv.serving.http import Incoming, Reply
 from thinkonce.kv.serving.intake import Intake, ModelLimits
@@ -22,6 +24,7 @@ from thinkonce.web.exchange import HttpError
 
 __all__ = ("Desk",)
 
+_ENTRIES = "/kv/entries"
 Handler = Callable[[Incoming, Reply], Awaitable[None]]
 
 
@@ -46,12 +49,26 @@ class Desk:
             "/kv/limits": self._limits,
             "/kv/preload": self._preload,
         }
-        self.methods = dict.fromkeys(self._posts, "POST")
+        self.methods = {**dict.fromkeys(self._posts, "POST"), _ENTRIES: "GET"}
+
+    def method_of(self, path: str) -> str:
+        """What it must be asked with; "" for a path that is not below this desk."""
+        return self.methods.get(path, "GET" if path.startswith(f"{_ENTRIES}/") else "")
 
     async def answer(self, path: str, request: Incoming, reply: Reply) -> None:
-        """`path`: one of `methods`, asked with that method. Raises HttpError and RequestError."""
+        """`path`: asked with its method. Raises HttpError and RequestError."""
         self._gate.let_in(request)
-        await self._posts[path](request, reply)
+        if handler := self._posts.get(path):
+            await handler(request, reply)
+            return
+        name = path.removeprefix(_ENTRIES).strip("/")
+        if name:
+            tokenizer = self._intake.model.tokenizer
+            told = await self._intake.off_loop(NOBODY, shown, self._engine, tokenizer, name)
+        else:
+            query = request.query("limit", "after")
+            told = await asyncio.to_thread(one_page, self._engine, query)
+        await reply.json(msgspec.json.encode(told), headers=((b"cache-control", b"no-store"),))
 
     async def _purge(self, request: Incoming, reply: Reply) -> None:
         raw = await request.body(self._most)
