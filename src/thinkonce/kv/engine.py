@@ -247,13 +247,16 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         others=below.others,
         clock=clock,
     )
-<<<<<<< HEAD
     return KvEngine(
-        exact, exact, index, below.tier, below.owners_key, kv.policy, purges=below.purges
+        exact,
+        exact,
+        index,
+        below.tier,
+        below.owners_key,
+        kv.policy,
+        purges=below.purges,
+        clock=clock,
     )
-=======
-    return KvEngine(exact, exact, index, disk, key, kv.policy, purges=purges, clock=clock)
->>>>>>> d8e89ca (thinkonce kv ls and show: the prefix tree, of a server or a folder)
 
 
 def _why_not(model: Model, chunk_tokens: int) -> str | None:

@@ -16,8 +16,9 @@ import msgspec
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Catalogue
-from thinkonce.kv.disk.folder import Folder
+from thinkonce.kv.disk.folder import OWNERS_KEY, Folder
 from thinkonce.kv.disk.rows import Rows, read_rows
+from thinkonce.kv.disk.sealing import FOLDER_KEY
 from thinkonce.kv.prefix.branches import Listed
 
 __all__ = ("Held", "held_in", "listed")
@@ -36,7 +37,7 @@ class Held(NamedTuple):
 def held_in(root: Path, clock: Clock = SYSTEM) -> list[Held]:
     """Of each model, the largest first. Raises ConfigError for what is no such folder."""
     try:
-        if not (root / "owners.key").exists():
+        if not any((root / key).exists() for key in (OWNERS_KEY, FOLDER_KEY)):
             accepts = "a folder that `thinkonce serve-model --kv-store DIR` wrote"
             raise ConfigError("--kv-store", str(root), accepts)
         found = [_held(path, clock) for path in root.iterdir() if path.is_dir()]

@@ -24,9 +24,9 @@ from thinkonce.kv.prefix.purges import PLAIN, Sealing
 from thinkonce.tiers.cipher import Cipher
 from thinkonce.tiers.keyring import FILE_SETTING, SETTING, Keyring, cipher_of
 
-__all__ = ("FolderKeys", "folder_keys")
+__all__ = ("FOLDER_KEY", "FolderKeys", "folder_keys")
 
-_FOLDER_KEY = "folder.key"
+FOLDER_KEY = "folder.key"
 _SECRET_BYTES = 32
 _STORE = "[kv] store"
 _PURGES = "kv purges"
@@ -48,8 +48,8 @@ def folder_keys(folder: Path, keys: Keyring) -> FolderKeys:
         cipher = cipher_of(keys, "kv")
         if cipher is not None:
             return _sealed(folder, cipher)
-        if (folder / _FOLDER_KEY).exists():
-            raise ConfigError(SETTING, MISSING, _wanted(folder, folder / _FOLDER_KEY))
+        if (folder / FOLDER_KEY).exists():
+            raise ConfigError(SETTING, MISSING, _wanted(folder, folder / FOLDER_KEY))
     except OSError as error:
         accepts = f"a folder that this user may write ({error.strerror})"
         raise ConfigError(_STORE, str(folder), accepts) from None
@@ -57,7 +57,7 @@ def folder_keys(folder: Path, keys: Keyring) -> FolderKeys:
 
 
 def _sealed(folder: Path, cipher: Cipher) -> FolderKeys:
-    path = folder / _FOLDER_KEY
+    path = folder / FOLDER_KEY
     if not path.exists():
         _begin(folder, path, cipher)
     sealed = path.read_bytes()
@@ -67,7 +67,7 @@ def _sealed(folder: Path, cipher: Cipher) -> FolderKeys:
         shown = ", ".join(cipher.ids)
         raise ConfigError(SETTING, f"key {shown}", _wanted(folder, path)) from None
     except CorruptEntry:
-        accepts = f"a folder whose {_FOLDER_KEY} is as it was written; remove this one"
+        accepts = f"a folder whose {FOLDER_KEY} is as it was written; remove this one"
         raise ConfigError(_STORE, str(folder), accepts) from None
     if not cipher.is_first(sealed):
         _write(path, cipher.seal("kv folder", b"", secret), Path.replace)
