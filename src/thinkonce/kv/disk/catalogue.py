@@ -115,7 +115,7 @@ class Catalogue:
         alike = np.flatnonzero(column == np.frombuffer(parent, "<u4")[0])[::-1]
         rows = self._rows[alike]
         ids = [row["id"].tobytes() for row in rows if row["parent"].tobytes() == parent]
-        return [id for id in dict.fromkeys(ids) if id in self._at][:most]
+        return [id for id in dict.fromkeys(ids) if id in self][:most]
 
     def size(self, ids: Iterable[bytes]) -> int:
         """Bytes of their records together."""
