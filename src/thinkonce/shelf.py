@@ -20,7 +20,7 @@ import msgspec
 
 from thinkonce.backing import Backing, open_backing
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.entry import Entry
+from thinkonce.entry import LEFT, Entry
 from thinkonce.errors import ConfigError, TierError
 from thinkonce.freshness import Rules
 from thinkonce.request.key import Keyer
@@ -133,6 +133,19 @@ class Shelf:
             return None
         memory.note(entry)
         return entry
+
+    def probe_again(self, entry: Entry, now: float) -> bool:
+        """Whether `probe` would give this very entry, which it gave before: without a look-up."""
+        memory = self.memory
+        if (
+            now >= entry.inline_until
+            or entry.tally is LEFT
+            or (self.shared and memory.purges.epoch[0] != memory.applied)
+        ):
+            return False
+        note = memory.note
+        note(entry)
+        return True
 
     def is_purged(self, entry: Entry) -> bool:
         """Whether a purge since the request for `entry` began means it; if unknown, it does."""

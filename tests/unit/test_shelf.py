@@ -121,6 +121,39 @@ def test_a_probe_answers_only_until_the_flow_wants_to_look_and_no_purge_came(sto
     assert stored.probe("asked") is None
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda shelf, key: shelf.discard(key),
+        lambda shelf, key: shelf.purge(Selector(tags=("t",))),
+        lambda shelf, key: shelf.memory.doom(key),
+        lambda shelf, key: put(shelf, "asked"),  # another answer to it
+        lambda shelf, key: shelf.memory._evict_one(),
+        lambda shelf, key: shelf.memory.purges.append(Selector(key=key.digest)),  # elsewhere
+    ],
+    ids=["discarded", "purged", "doomed", "replaced", "evicted", "purged elsewhere"],
+)
+def test_an_entry_at_hand_is_good_until_it_has_left_memory(stored, end):
+    key = put(stored, "asked", tags=("t",))
+    entry = stored.memory.map["asked"]
+    assert not stored.probe_again(entry, 5.0), "no flow has said until when"
+    entry.inline_until = 10.0
+    assert stored.probe_again(entry, 9.9)
+    assert not stored.probe_again(entry, 10.0)
+    end(stored, key)
+    assert not stored.probe_again(entry, 9.9)
+
+
+def test_an_entry_that_is_put_again_is_good_again(in_memory):
+    key = put(in_memory, "asked")
+    entry = in_memory.memory.map["asked"]
+    in_memory.memory.put(key, entry)
+    entry.inline_until = 10.0
+    hits = entry.hits
+    assert in_memory.probe_again(entry, 9.9)
+    assert entry.hits == hits + 1, "the policy hears of it"
+
+
 def test_bounds_change_while_running_in_memory_and_in_the_store(stored):
     stored.resize(max_size=7, store_max_bytes=2**22)
     bounds = {"max_size": 7, "max_bytes": 2**20, "store_max_bytes": 2**22}

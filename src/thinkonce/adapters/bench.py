@@ -239,5 +239,5 @@ class _Account(Account):
         super().__init__(kind, meta, True, False, lambda _: None)
         self._tally = tally
 
-    def add(self, tokens: int, nanos: int, micros: int) -> None:
-        self._tally.probed_seconds += micros / MILLION
+    def add(self, tokens: int, nanos: int, micros: int, times: int = 1) -> None:
+        self._tally.probed_seconds += times * micros / MILLION

@@ -56,6 +56,7 @@ class Endpoint(CachedPath):
         super().__init__(teller.dialect.name, reader, means, body_limit)
         self.dialect, self._teller = teller.dialect, teller
         self.memo, self._inline, self.clock = memo, inline, teller.clock
+        self.probe_again = means.shelf.probe_again
 
     def understood(self, head: Head, raw: bytes) -> Asking | None:
         """What a request asks, if a plain hit may answer it; None also for one that is wrong."""

@@ -227,15 +227,15 @@ async def _decompress(call: Call, body: bytes, coding: bytes, limit: int) -> byt
     return b"".join(pieces)
 
 
-async def send_ready(call: Call, lines: bytes, body: bytes) -> None:
+async def send_ready(call: Call, lines: bytes, *pieces: bytes) -> None:
     """Send a 200 whose header lines are complete: in one write where the server offers it."""
     call.status, call.answered = 200, True
     if call.marks:
         lines += b"".join(b"%b: %b\r\n" % mark for mark in call.marks)
-    if call.cycle is None or not send_at_once(call.cycle, lines, body):
+    if call.cycle is None or not send_at_once(call.cycle, lines, *pieces):
         pairs = [tuple(line.split(b": ", 1)) for line in lines.split(b"\r\n")[:-1]]
         await call.send({"type": "http.response.start", "status": 200, "headers": pairs})
-        await call.send({"type": "http.response.body", "body": body})
+        await call.send({"type": "http.response.body", "body": b"".join(pieces)})
 
 
 async def send_whole(call: Call, status: int, headers: list[Header], body: bytes) -> None:

@@ -57,9 +57,20 @@ class Counts:
         requests[labels] = requests.get(labels, 0) + 1
         timings = self._seconds.get(labels[2])
         if timings is None:
-            timings = self._seconds[labels[2]] = Timings()
+            timings = self.timings(labels[2])
         timings.counts[bisect_left(BOUNDS, seconds)] += 1  # as `add` does, which takes as long
         timings.sum += seconds
+
+    def count_answers(self, labels: Labels, times: int) -> None:
+        """So many answered requests, whose time was told to `timings`."""
+        self._requests[labels] = self._requests.get(labels, 0) + times
+
+    def timings(self, outcome: str) -> Timings:
+        """How long answers of this outcome took."""
+        timings = self._seconds.get(outcome)
+        if timings is None:
+            timings = self._seconds[outcome] = Timings()
+        return timings
 
     def refused(self, status: int, *, by_us: bool) -> None:
         """An answer of status 400 or more; `by_us`: no upstream chose it."""

@@ -7,7 +7,9 @@ entry that the flow has decided already. Anything else goes the usual way.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -21,7 +23,7 @@ from thinkonce.gateway.access_log import AccessLog, Told
 from thinkonce.gateway.clients import Clients
 from thinkonce.gateway.cors import Cors
 from thinkonce.gateway.counts import OTHER, Counts
-from thinkonce.gateway.numbers import Labels
+from thinkonce.gateway.numbers import BOUNDS, Timings
 from thinkonce.outcome import Match, Outcome
 from thinkonce.tiers.memory import MEMORY
 from thinkonce.upstream.request import HOPS
@@ -56,20 +58,35 @@ _OF_THE_HEAD = ("method", "http_version", "path", "raw_path", "query_string", "h
 class Door:
     """A head that came before, and what was learnt with it."""
 
-    __slots__ = ("end", "endpoint", "head", "known", "length", "scope", "state", "what")
+    __slots__ = (
+        "end", "endpoint", "head", "known", "length", "limited", "monotonic", "probe_again",
+        "scope", "state", "wall", "what",
+    )  # fmt: skip
 
     def __init__(
         self, endpoint: Endpoint, known: Known, head: Head, length: int, scope: Scope, end: bytes
     ) -> None:
-        """`end`: the last lines of an answer's head, its blank line included."""
+        """`end`: the last lines of an answer's head, its blank line included.
+
+        `limited`: the client, if it may ask so often, or so many at once.
+        """
         self.endpoint, self.known, self.head = endpoint, known, head
         self.length, self.end = length, end
         self.scope = {name: scope[name] for name in _OF_THE_HEAD}
         self.state = {HEAD: head}
         self.what = printable(f"POST {scope['raw_path'].decode('latin-1')}")
+        self.monotonic, self.wall = endpoint.clock.monotonic, endpoint.clock.wall
+        self.probe_again = endpoint.probe_again
+        client = head.client
+        has_limits = client is not None and not (client.allowance is None and client.room is None)
+        self.limited = client if has_limits else None
 
 
-Whole = tuple[Door, ref[Asking]]
+class Seen(ref[Plate]):
+    """A whole request that came before: what printed its last hit, as long as that is there."""
+
+    __slots__ = ("door",)
+    door: Door
 
 
 class FastLane:
@@ -89,9 +106,10 @@ class FastLane:
         self._defaults: list[Header] = []
         self._opening = b""  # status line and default headers
         self.door = self._doors.get
-        self._whole: dict[bytes, Whole] = {}
+        self._whole: dict[bytes, Seen] = {}
         self._whole_bytes = 0
         self.known = self._whole.get
+        self._timings = Timings()  # of hits; of no use before the first
 
     def adopt(
         self,
@@ -151,11 +169,11 @@ class FastLane:
         """See `web.lane.Lane`. Never raises: what fails here is tried the usual way."""
         known = door.known.get(body)
         if known is not None:
-            return self._print(door, known, default_headers)
+            return self._hit(door, known, default_headers)
         asking = self._understood(door, body)
         if asking is None:
             return None
-        answer = self._print(door, asking, default_headers)
+        answer = self._hit(door, asking, default_headers)
         if answer is None:
             asking.known = door.known
             return asking
@@ -172,60 +190,90 @@ class FastLane:
             log.exception("the fast lane failed")
             return None
 
-    def _print(self, door: Door, asking: Asking, default_headers: list[Header]) -> bytes | None:
-        endpoint, client = door.endpoint, door.head.client
-        monotonic, wall = endpoint.clock.monotonic, endpoint.clock.wall
+    def _hit(self, door: Door, asking: Asking, default_headers: list[Header]) -> bytes | None:
+        monotonic, limited = door.monotonic, door.limited
         now = monotonic()
-        allowance = None
-        if client is not None:
-            allowance = client.allowance
-            # A hit takes no time, so it takes no place either; but there has to be one.
-            if (allowance is not None or client.room is not None) and not client.may_ask():
-                return None
+        # A hit takes no time, so it takes no place either; but there has to be one.
+        if limited is not None and not limited.may_ask():
+            return None
         try:
-            plate = endpoint.plate(asking, now)
-            if plate is None:
-                return None
-            ids = next(self._ids)
-            lines, content = plate.print(ids, wall(), now)
+            plate = door.endpoint.plate(asking, now)
         except Exception:
             log.exception("the fast lane failed")
             return None
-        if allowance is not None and not allowance.take():  # another worker was faster
+        if plate is None:
             return None
-        plate.count()
-        if asking.draw is not None:
+        answer = self._print(door, plate, now, default_headers)
+        if answer is not None and asking.draw is not None:
             asking.draw.advance()
+        return answer
+
+    def _print(
+        self, door: Door, plate: Plate, now: float, default_headers: list[Header]
+    ) -> bytes | None:
+        """Hand out what `plate` gives at `now`, when it was found to be good for that."""
+        monotonic, wall = door.monotonic, door.wall
+        try:
+            ids = next(self._ids)
+            lines, first, note, last = plate.print(ids, wall(), now)
+        except Exception:
+            log.exception("the fast lane failed")
+            return None
+        limited = door.limited
+        if limited is not None and limited.allowance is not None and not limited.allowance.take():
+            return None  # another worker was faster
         if default_headers is not self._defaults:
             self._open_with(default_headers)
-        labels = plate.labels or self._labels(door, asking, plate)
         seconds = monotonic() - now
-        self._metrics.count(labels, seconds)
+        repeats = plate.repeats
+        if repeats is None:
+            self._count(door, plate, seconds)
+        else:  # as `_count`, for what is known by now
+            if not repeats.times:
+                self._metrics.savings.wait(repeats)
+            repeats.times += 1
+            timings = self._timings
+            timings.counts[bisect_left(BOUNDS, seconds)] += 1
+            timings.sum += seconds
         if self._access_log.enabled or self.tracing is not None:
-            self._tell(door, asking, plate, labels, ids, seconds)
-        return b"".join((self._opening, lines, door.end, content))
+            self._tell(door, plate, ids, seconds)
+        return b"".join((self._opening, lines, door.end, first, note, last))
 
     # -- whole requests that came before ----------------------------------------------------
 
     def remember(self, request: bytes, door: Door, body: bytes) -> None:
         """See `web.lane.Lane`. Not at the first sight of its bytes: most might never come again.
 
-        What the body asks is held weakly: the memo owns it, and counts it.
+        What printed the answer is held weakly: others own it, and count it. A request with several
+        samples has no one answer.
         """
         asking = door.known.get(body)
-        if asking is None or not asking.used:
+        if asking is None or not asking.used or asking.draw is not None:
+            return
+        plate = asking.plate()
+        if plate is None:
             return
         size = 0 if request in self._whole else len(request) + WHOLE_OVERHEAD
         if self._whole_bytes + size > MAX_BYTES:  # those that are still asked are soon here again
             self._forget_whole()
         self._whole_bytes += size
-        self._whole[request] = door, ref(asking)
+        seen = self._whole[request] = Seen(plate)
+        seen.door = door
 
-    def again(self, known: Whole, default_headers: list[Header]) -> bytes | None:
+    def again(self, seen: Seen, default_headers: list[Header]) -> bytes | None:
         """See `web.lane.Lane`."""
-        door, asked = known
-        asking = asked()
-        return None if asking is None else self._print(door, asking, default_headers)
+        plate = seen()
+        if plate is None:
+            return None
+        door = seen.door
+        monotonic, limited, probe_again = door.monotonic, door.limited, door.probe_again
+        now = monotonic()
+        if limited is not None and not limited.may_ask():
+            return None
+        if not probe_again(plate.entry, now):
+            return None
+        plate.used = True
+        return self._print(door, plate, now, default_headers)
 
     def _forget_whole(self) -> None:
         self._whole.clear()
@@ -233,20 +281,14 @@ class FastLane:
 
     # -- what is told of it -----------------------------------------------------------------
 
-    def _tell(
-        self,
-        door: Door,
-        asking: Asking,
-        plate: Plate,
-        labels: Labels,
-        ids: bytes,
-        seconds: float,
-    ) -> None:
+    def _tell(self, door: Door, plate: Plate, ids: bytes, seconds: float) -> None:
         log, tracing, told = self._access_log, self.tracing, None
         if tracing is not None or log.as_json:
             client = "" if door.head.client is None else door.head.client.name
-            facts = (labels[1], asking.tenant, Match.EXACT, MEMORY, plate.ready.tokens, client)
-            told = Told(labels[0], *facts)
+            tenant, saved = plate.entry.meta.tenant, plate.ready.tokens
+            model = self._metrics.model(plate.model)
+            facts = (model, tenant, Match.EXACT, MEMORY, saved, client)
+            told = Told(door.endpoint.dialect.name, *facts)
             if tracing is not None:
                 path = door.what.removeprefix("POST ")
                 tracing.hit(told, plate.ready, path, ids.decode("latin-1"), seconds)
@@ -259,13 +301,16 @@ class FastLane:
         defaults = [b"%b: %b\r\n" % header for header in default_headers]
         self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *defaults))
 
-    def _labels(self, door: Door, asking: Asking, plate: Plate) -> Labels:
-        """Kept on the plate once the model has a name: another may get one later."""
-        model = self._metrics.model(asking.asked.model)
+    def _count(self, door: Door, plate: Plate, seconds: float) -> None:
+        """The plate counts later hits, once its model has a name: another may get one later."""
+        metrics = self._metrics
+        model = metrics.model(plate.model)
         labels = (door.endpoint.dialect.name, model, Outcome.HIT, Match.EXACT)
+        plate.count()
+        metrics.count(labels, seconds)
         if model != OTHER:
-            plate.labels = labels
-        return labels
+            plate.repeated(partial(metrics.count_answers, labels))
+            self._timings = metrics.timings(Outcome.HIT)
 
 
 def _size(head: bytes) -> int:

@@ -36,6 +36,7 @@ __all__ = (
     "UNPRICED",
     "Account",
     "Book",
+    "Repeats",
     "Saved",
     "Savings",
     "by_dimension",
@@ -51,6 +52,7 @@ MOST_HOURS = KEPT_HOURS + 24
 OTHER, EARLIER = "other", "earlier"
 # Accounts that wait to be collected, and those that are found again by what they are for.
 MOST_WAITING, MOST_KNOWN = 1000, 4000
+MOST_REPEATS = 4000  # likewise; a hundred bytes each
 LONGEST_NAME = 200  # characters of a name that a client chose
 
 COLUMNS = ("calls", "items", "tokens", "nanos", "micros", "priced", "unpriced", "estimated")
@@ -91,14 +93,14 @@ class Account:
         self._touched = touched
         self.records = self.calls = self.items = self.tokens = self.nanos = self.micros = 0
 
-    def add(self, tokens: int, nanos: int, micros: int) -> None:
-        """One saved call."""
+    def add(self, tokens: int, nanos: int, micros: int, times: int = 1) -> None:
+        """One saved call, or several that saved the same."""
         if not self.records:
             self._touched(self)
-        self.records += 1
-        self.tokens += tokens
-        self.nanos += nanos
-        self.micros += micros
+        self.records += times
+        self.tokens += times * tokens
+        self.nanos += times * nanos
+        self.micros += times * micros
 
     def add_part(self, calls: int, items: int, tokens: int, nanos: int, micros: int) -> None:
         """What saved less than a call, or more than one answer: `calls` is 0 or 1."""
@@ -114,6 +116,31 @@ class Account:
         row[ESTIMATED] = records if self.estimated else 0
         self.records = self.calls = self.items = self.tokens = self.nanos = self.micros = 0
         return row
+
+
+class Repeats:
+    """Calls that one answer saves, again and again: only their number is kept until `collect`.
+
+    Whoever adds to `times` gives it to `Savings.wait` before the first. For one thread.
+    """
+
+    __slots__ = ("_account", "_saved", "_told", "times")
+
+    def __init__(
+        self,
+        account: Account,
+        saved: tuple[int, int, int],
+        told: Callable[[int], None],
+    ) -> None:
+        """`saved`: tokens, nanos and micros, each time. `told` gets their number with `settle`."""
+        self._account, self._saved, self._told = account, saved, told
+        self.times = 0
+
+    def settle(self) -> None:
+        """Add to the account what has come together."""
+        times, self.times = self.times, 0
+        self._account.add(*self._saved, times)
+        self._told(times)
 
 
 class Book:
@@ -196,6 +223,7 @@ class Savings:
         self.book = Book()
         self._wall = wall
         self._waiting: list[Account] = []
+        self._repeats: list[Repeats] = []
         self._known: dict[tuple[Saved, Meta, bool, bool], Account] = {}
 
     def account(
@@ -212,6 +240,10 @@ class Savings:
 
     def collect(self) -> Book:
         """Bring everything into the book, which is returned: it stays this object's own."""
+        if self._repeats:
+            repeats, self._repeats = self._repeats, []
+            for each in repeats:
+                each.settle()
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             hour = strftime("%Y-%m-%dT%HZ", gmtime(self._wall()))
@@ -223,6 +255,14 @@ class Savings:
         """Everything since the last `take`, for whoever keeps it from now on."""
         book, self.book = self.collect(), Book()
         return book
+
+    def wait(self, repeats: Repeats) -> None:
+        """Something is about to be added to `repeats`, which holds nothing so far."""
+        if not self._repeats:
+            self.wake()
+        elif len(self._repeats) >= MOST_REPEATS:
+            self.collect()
+        self._repeats.append(repeats)
 
     def _touched(self, account: Account) -> None:
         if not self._waiting:

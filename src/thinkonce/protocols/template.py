@@ -40,6 +40,20 @@ Piece = bytes | Run
 _NO_RUN: Run = ()
 
 
+class Usual(NamedTuple):
+    """A body with one kind of run: `last`, behind the annotation, has none.
+
+    first.replace(of_run, run.replace(of_id, new_id).replace(of_created, created))
+    """
+
+    of_id: bytes
+    of_created: bytes
+    of_run: bytes
+    run: bytes
+    first: bytes
+    last: bytes
+
+
 class Template:
     """Immutable. `size` is the bytes it holds, with the objects around them."""
 
@@ -68,20 +82,30 @@ class Template:
 
     def fill(self, new_id: bytes | None, created: bytes, annotation: bytes) -> bytes:
         """`new_id` is a JSON string with its quotes; None keeps both values as recorded."""
+        return b"".join(self.pieces(new_id, created, annotation))
+
+    def pieces(
+        self, new_id: bytes | None, created: bytes, annotation: bytes
+    ) -> tuple[bytes, bytes, bytes]:
+        """What `fill` gives, for whoever joins it with more anyway."""
         texts = self._texts
         if not self._run:
-            return annotation.join(texts)
+            return annotation.join(texts), b"", b""
         if new_id is None:
             new_id, created = self._source
         of_id, of_created, of_run = self._marks
         run = self._run.replace(of_id, new_id).replace(of_created, created)
-        if self._is_usual:
-            first, last = texts
-            return annotation.join((first.replace(of_run, run), last))
-        return annotation.join(
+        filled = [
             text.replace(of_run, run).replace(of_id, new_id).replace(of_created, created)
             for text in texts
-        )
+        ]
+        return annotation.join(filled), b"", b""
+
+    def usual(self) -> Usual | None:
+        """What `pieces` does it with where it is simple, for whoever does it at once."""
+        if not self._is_usual:
+            return None
+        return Usual(*self._marks, self._run, *self._texts)
 
     def _marked(self, run: Run) -> bytes:
         marks = self._marks

@@ -93,7 +93,9 @@ class MemoryTier:
         if entry is None:
             return None
         if entry.forget_at <= self._clock.monotonic():
-            self._drop_if_same(entry, Reason.EXPIRED)
+            with self.lock:
+                if self.map.get(entry.key) is entry:
+                    self._remove(entry, Reason.EXPIRED)
             return None
         return entry
 
@@ -257,11 +259,6 @@ class MemoryTier:
         self._drain_hits()  # the buffer would keep what was purged in memory
         return len(doomed)
 
-    def _drop_if_same(self, entry: Entry, reason: Reason) -> None:
-        with self.lock:
-            if self.map.get(entry.key) is entry:
-                self._remove(entry, reason)
-
     def _make_room(self) -> None:
         while self._over():
             expired = self._expiry.pop_expired(self._clock.monotonic(), 1)
@@ -321,7 +318,8 @@ class MemoryTier:
             self.lock.release()
             return
         free_after_fork(self.lock)
-        self.map.clear()
+        while self.map:
+            self.map.popitem()[1].tally = LEFT
         # In place: generated probes hold it.
         vars(self.policy).update(vars(make_policy(self.policy.name, self.limits)))
         self._expiry = ExpiryBuckets()

@@ -36,8 +36,8 @@ def lines_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
     return None if _UNUSUAL_NAMES.search(lines) else lines
 
 
-def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
-    """Answer 200 with `head` (lines, each with its end) and `body`; False: do it the usual way.
+def send_at_once(cycle: RequestResponseCycle, head: bytes, *body: bytes) -> bool:
+    """Answer 200 with `head` (lines, each with its end) and `body`, in pieces; else False.
 
     Does what `RequestResponseCycle.send` does for a whole answer on a connection that stays open.
     """
@@ -51,7 +51,7 @@ def send_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
     lines = [b"%b: %b\r\n" % header for header in cycle.default_headers]
-    cycle.transport.write(b"".join((_OK, *lines, head, b"\r\n", body)))
+    cycle.transport.write(b"".join((_OK, *lines, head, b"\r\n", *body)))
     cycle.message_event.set()
     cycle.on_response()
     return True

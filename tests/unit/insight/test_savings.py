@@ -19,7 +19,9 @@ from thinkonce.insight.savings import (
     KEPT_HOURS,
     KEPT_NAMES,
     MOST_NAMES,
+    MOST_REPEATS,
     Book,
+    Repeats,
     Saved,
     Savings,
     by_dimension,
@@ -121,6 +123,35 @@ def test_an_account_counts_on_after_it_was_collected_or_forgotten() -> None:
     kept.add(2, 2, 2)
     savings.account(Saved.HIT, Meta(model="m")).add(4, 4, 4)
     assert savings.collect().rows["model"]["m"][2] == 7
+
+
+def test_repeats_are_added_up_when_they_are_collected() -> None:
+    savings, told, woken = Savings(lambda: 0.0), [], []
+    savings.wake = lambda: woken.append(len(woken))
+    account = savings.account(Saved.HIT, Meta(model="m"))
+    repeats = Repeats(account, (3, 20, 100), told.append)
+    for times in (4, 1):
+        savings.wait(repeats)
+        assert woken, "whoever keeps the sums collects soon"
+        woken.clear()
+        repeats.times += times
+        savings.collect()
+    savings.collect()
+    assert told == [4, 1]
+    assert savings.book.total()[:5] == [5, 0, 15, 100, 500]
+    assert repeats.times == 0
+
+
+def test_repeats_of_many_answers_are_collected_before_they_take_much_room() -> None:
+    savings, told = Savings(lambda: 0.0), []
+    account = savings.account(Saved.HIT, Meta(model="m"))
+    for _ in range(2 * MOST_REPEATS + 10):
+        repeats = Repeats(account, (1, 0, 0), told.append)
+        savings.wait(repeats)
+        repeats.times += 1
+        assert len(savings._repeats) <= MOST_REPEATS
+    assert len(told) == 2 * MOST_REPEATS
+    assert savings.collect().total()[2] == 2 * MOST_REPEATS + 10
 
 
 def test_money_is_null_where_no_price_was_known_and_counted_as_unknown() -> None:
