@@ -42,7 +42,6 @@ _NO_TEXT = re.compile(
 _QUOTES = str.maketrans(
     {"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "–": "-", "—": "-", "〜": "~"}
 )
-MAX_PHRASE = 12  # tokens; longer runs of one table entry do not exist
 
 
 class Tokens(msgspec.Struct, frozen=True, gc=False):
