@@ -1,12 +1,18 @@
-"""The engine: a local model behind OpenAI's protocol. Importing this loads no torch.
+"""The engine: a local model behind OpenAI's and Anthropic's protocols, or in a user's process.
+
+Importing this loads no torch.
 
 weights/      model files: found, converted once, loaded
-serving/      a request on its way: server, app, ask, prompt; scheduler, one worker in a
-              bounded line; answer, reply, delivery back to the client
+serving/      a request on its way: server, app, intake, ask, prompt; scheduler, one worker in a
+              bounded line; answer, reply, delivery back to the client; explain, preload
 engine        attention state reused where the model allows it
+embedded      the same without a server
 generation/   tokens from the model: generator is the seam, exact reads each prefix once,
               plain reads anew
-prefix/       names of blocks, whose they are, what is in memory, and what goes first
+prefix/       names of blocks, whose they are, what is in memory, what goes first, and what is
+              remembered of it
+disk/         blocks in files, under a budget, sealed where there is a key
+planning/     recorded requests replayed through the index of prefix/
 """
 
 from __future__ import annotations
