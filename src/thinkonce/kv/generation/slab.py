@@ -1,4 +1,4 @@
-"""Keys and values of the one sequence that is being worked on, in one preallocated tensor.
+"""Keys and values of one sequence under way, in one preallocated tensor.
 
     slab    [layers, 2, kv_heads, capacity, head_dim]      0: keys, 1: values
     block   [layers, 2, kv_heads, chunk,    head_dim]      what is kept of it, contiguous
@@ -109,7 +109,8 @@ class Slab:
 
         `slots`: their places in the sequence, int64, on the slab's device. Give the model
         `position_ids` of the same places and a mask [1, 1, slots, length], true where a token
-        may look: transformers would make both from the sequence's end.
+        may look: transformers would make both from the sequence's end. That is for models whose
+        layers all look alike far; those with sliding windows take a mask for each kind of layer.
         """
         return Cache(layers=[ScatterLayer(layer, slots) for layer in self._layers])
 
