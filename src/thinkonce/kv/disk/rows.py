@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 __all__ = (
     "HEAD",
-    "NO_OWNER",
     "ROW",
     "Foreign",
     "Kind",
@@ -56,7 +55,6 @@ ROW = np.dtype(
 Rows = npt.NDArray[np.void]
 _MAGIC, _FORM = b"TOROWS", b"02"
 HEAD = (_MAGIC + _FORM).ljust(ROW.itemsize, b"\0")
-NO_OWNER = bytes(16)  # of rows of the first form: whose they are nobody knows
 
 _FIRST_ROW = np.dtype(
     [
