@@ -211,3 +211,27 @@ def test_a_folder_is_listed_without_a_server(
     assert json.loads(capsys.readouterr().out)["tokens"] == leaf["start"] + leaf["tokens"]
     assert main(["kv", "ls", "--kv-store", str(tmp_path)]) == 2
     assert "serve-model --kv-store DIR" in capsys.readouterr().err
+
+
+def test_a_smaller_disk_pushes_out_at_once(grown: Served) -> None:
+    disk = grown.engine.disk
+    assert disk is not None
+    before = disk.stats()
+    assert before.blocks > 6
+    limit = {"disk": before.bytes // 2}
+    told = httpx.post(f"{grown.url}/kv/limits", json=limit).json()
+    assert told["disk"]["max_bytes"] == before.bytes // 2
+    assert disk.flush(30)
+    after = disk.stats()
+    assert 0 < after.bytes <= before.bytes // 2
+    assert after.evicted == before.blocks - after.blocks
+    for wrong in (1, "1GiB", 0):
+        assert httpx.post(f"{grown.url}/kv/limits", json={"disk": wrong}).status_code == 400
+    httpx.post(f"{grown.url}/kv/limits", json={"disk": 2**40}).raise_for_status()
+    assert disk.stats().max_bytes == 2**40
+
+
+def test_without_a_folder_there_is_no_disk_to_change(served: Served) -> None:
+    answer = httpx.post(f"{served.url}/kv/limits", json={"disk": 2**30})
+    assert answer.status_code == 400
+    assert "there is no [kv] store" in answer.json()["error"]["message"]

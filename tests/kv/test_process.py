@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from openai import OpenAI
 from small_model import END
@@ -109,3 +110,26 @@ def test_an_unknown_model_frees_the_port_again(port: int) -> None:
     for _ in range(2):
         with pytest.raises(ConfigError, match="no-such-model"):
             run("no-such-model", port=port)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to send there")
+def test_a_log_that_nobody_reads_stops_no_answer_and_no_end(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "thinkonce", "serve-model", str(model_folder), "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as process:
+        try:
+            assert process.stdout
+            url = process.stdout.readline().strip().rsplit(" ", 1)[1]
+            with httpx.Client(base_url=url, timeout=30) as client:
+                for _ in range(100):  # more than any pipe holds
+                    assert client.get(f"/{'x' * 4000}").status_code == 404
+                body = {"prompt": "Hi", "max_tokens": 2}
+                assert client.post("/v1/completions", json=body).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()

@@ -139,12 +139,14 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
     from thinkonce.web.lifeline import end_with_parent
 
     end_with_parent(ORPHAN_SECONDS)
+    from thinkonce.gateway.workers.lines import unhindered
     from thinkonce.kv.serving.server import run
     from thinkonce.web.log_lines import log_to_stderr
     from thinkonce.web.server import print_line
 
-    log_to_stderr(settings.log.level, "model" if quiet else "", settings.log.format)
-    with ExitStack() as bar:
+    # Quiet ones write to the stderr of the gateway that started them.
+    with unhindered(alone=not quiet), ExitStack() as bar:
+        log_to_stderr(settings.log.level, "model" if quiet else "", settings.log.format)
         report = bar.enter_context(reporting("loading the model"))
 
         def say(line: str) -> None:

@@ -142,6 +142,15 @@ class KvEngine:
             raise RequestError("memory", memory, f"{least} bytes or more, one block")
         slabs.resize(memory)
 
+    def resize_disk(self, disk: int) -> None:
+        """Change `[kv] disk`. Thread-safe. Raises RequestError as `resize`, and for no folder."""
+        if self.disk is None or self.exact is None:
+            raise RequestError("disk", disk, f"nothing: {self.why or 'there is no [kv] store'}")
+        least = self.exact.slabs.shape.bytes_a_token * self.exact.chunk_tokens
+        if disk < least:
+            raise RequestError("disk", disk, f"{least} bytes or more, one block")
+        self.disk.resize(disk)
+
     def close(self) -> None:
         """Write what is still to be written. Idempotent."""
         if self.disk is not None:

@@ -98,6 +98,11 @@ class Holdings:
             wanted = f"the key {', '.join(unknown)} behind the new one: blocks are sealed with it"
             raise ConfigError(SETTING, "***", wanted)
 
+    def resize(self, max_bytes: int) -> None:
+        """Change the budget; `keep_to_budget` then pushes out what is beyond it."""
+        with self.lock:
+            self._max_bytes = self.catalogue.max_bytes = max_bytes
+
     def open_again(self) -> None:
         """The files went away under us: begin with what is there now, which may be nothing."""
         _logger.warning("the folder of attention state went away, and is made anew")

@@ -198,6 +198,14 @@ class DiskTier:
         places = [was.place for was in gone.values() if was.place is not None]
         return Purged(len(gone) + waited, size, self._files.left(places))
 
+    def resize(self, max_bytes: int) -> None:
+        """Change the budget. What is beyond it is pushed out at once, in the background."""
+        with self._wake:
+            self._max_bytes = max_bytes
+            self._files.resize(max_bytes)
+            self._hurried = True
+            self._wake.notify_all()
+
     def stats(self) -> TierStats:
         with self._files.lock:
             return TierStats(
@@ -215,7 +223,7 @@ class DiskTier:
 
     def flush(self, timeout: float) -> bool:
         with self._wake:
-            self._hurried = bool(self._files.renewed)
+            self._hurried |= bool(self._files.renewed)
             self._wake.notify_all()
             return self._wake.wait_for(lambda: not (self._has_work or self._busy), timeout)
 

@@ -1,4 +1,4 @@
-"""`POST /kv/limits`: memory, answers at a time and the line, changed while the server runs."""
+"""`POST /kv/limits`: memory, disk, answers at a time and the line, while the server runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ("Limits", "change_limits")
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What may be changed; null and absent leave it as it is. `memory` in bytes."""
+    """What may be changed; null and absent leave it as it is. `memory` and `disk` in bytes."""
 
     memory: Annotated[int, Meta(ge=1)] | None = None
+    disk: Annotated[int, Meta(ge=1, le=2**62)] | None = None
     sequences: Annotated[int, Meta(ge=1, le=64)] | None = None
     queue: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     queue_tokens: Annotated[int, Meta(ge=1)] | None = None
@@ -30,6 +31,8 @@ def change_limits(body: bytes, engine: KvEngine, line: Scheduler) -> tuple[Limit
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as wrong:
         names = ", ".join(Limits.__struct_fields__)
         raise RequestError("body", str(wrong), f"a JSON object with {names}") from wrong
+    if wanted.disk is not None:
+        engine.resize_disk(wanted.disk)
     if wanted.memory is not None:
         engine.resize(wanted.memory)
     if wanted.sequences is not None and engine.exact is None:
