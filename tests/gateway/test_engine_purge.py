@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conftest import Stage
+from gateway.conftest import Got, Stage
 from gateway.upstream import Out, Seen
 from kv.small_model import Served, make_network, make_tokenizer, serving
-from thinkonce.kv.weights.model import load
+from thinkonce.kv.weights.model import Model, load
 from thinkonce.settings import Kv, Upstream
 
 SECRET = "s" * 64
@@ -18,12 +18,17 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 12
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Served]:
+def tiny(tmp_path: Path) -> Model:
     folder = tmp_path / "tiny"
     tokenizer = make_tokenizer()
     make_network(len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    with serving(load(str(folder)), kv=Kv(chunk=64), secret=SECRET) as served:
+    return load(str(folder))
+
+
+@pytest.fixture
+def engine(tiny: Model) -> Iterator[Served]:
+    with serving(tiny, kv=Kv(chunk=64), secret=SECRET) as served:
         yield served
 
 
@@ -48,6 +53,53 @@ async def test_a_tag_is_purged_of_answers_and_attention_state_alike(
     assert blocks(engine) == both / 2, "what is said of answers alone, or of another model"
     assert (await gateway.post("/cache/purge", {"all": True})).status == 200
     assert blocks(engine) == 0
+
+
+async def test_after_the_engine_began_anew_a_tag_is_purged_of_answers_and_on_disk(
+    stage: Stage, tiny: Model, tmp_path: Path
+) -> None:
+    """What the engine's memory never held goes too, and its bytes with it."""
+    kv = Kv(chunk=64, store=str(tmp_path / "kv"))
+
+    async def ask(tag: str, end: str = "") -> Got:
+        ends = {"max_tokens": 400, "seed": 3, "stop": ["a"]}
+        said = {"tags": [tag], "ttl": "1h"}
+        return await gateway.chat(TEXT + tag + end, model="tiny", kv_cache=said, **ends)
+
+    with serving(tiny, kv=kv, secret=SECRET) as first:
+        pools = {"local": Upstream(urls=[f"{first.url}/v1"], engine_secret=SECRET)}
+        gateway = await stage.gateway(upstreams=pools)
+        for tag in ("a", "b"):
+            await ask(tag)
+        assert [(await ask(tag)).cache for tag in ("a", "b")] == ["HIT", "HIT"]
+        port = int(first.url.rpartition(":")[2])
+    written = bytes_in(tmp_path / "kv")
+    with serving(tiny, kv=kv, secret=SECRET, port=port) as second:
+        both = on_disk(second)
+        assert (blocks(second), both > 0) == (0, True)
+        purged = await gateway.post("/cache/purge", {"tags": ["a"]})
+        assert (purged.status, purged.json["purged"]) == (200, 1)
+        assert on_disk(second) == both / 2
+        assert bytes_in(tmp_path / "kv") < 0.7 * written
+        assert [(await ask(tag)).cache for tag in ("a", "b")] == ["MISS", "HIT"]
+        assert second.engine.stats()["disk"]["tokens_loaded"] == 0, "it was read anew"
+        assert cached_tokens(await ask("b", "?")) > 0
+        assert second.engine.stats()["disk"]["tokens_loaded"] > 0
+
+
+def cached_tokens(got: Got) -> int:
+    return int(got.json["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+def on_disk(engine: Served) -> int:
+    assert engine.engine.disk is not None
+    return engine.engine.disk.stats().blocks
+
+
+def bytes_in(folder: Path) -> int:
+    """That are not zero, in its segments."""
+    raw = b"".join(file.read_bytes() for file in folder.rglob("*.blocks"))
+    return len(raw) - raw.count(0)
 
 
 async def test_an_engine_that_did_not_purge_is_named(stage: Stage) -> None:

@@ -137,6 +137,7 @@ def serving(
     secret: str = "",
     token: str = "",
     limits: ModelLimits | None = None,
+    port: int = 0,
 ) -> Iterator[Served]:
     engine = open_engine(model, kv or Kv(chunk=64))
     generator = GatedGenerator(engine.generator)
@@ -151,7 +152,7 @@ def serving(
     gated = replace(engine, generator=generator)
     app = ModelApp(model, gated, scheduler, owners=owners, admin_token=token, limits=limits)
     ready = threading.Event()
-    server = ModelServer(app, bind("127.0.0.1", 0), 30, lambda line: ready.set())
+    server = ModelServer(app, bind("127.0.0.1", port), 30, lambda line: ready.set())
     url = server.url
     thread = threading.Thread(target=server.serve_until_stopped, name="thinkonce-test-server")
     thread.start()

@@ -13,20 +13,25 @@ from small_families import network
 from test_exact import CHUNK, DTYPES, MODEL, ROOM, generator, random_tokens, read
 from test_exact import one_thread as one_thread
 
-from thinkonce.kv.disk.record import Plain
+from thinkonce.kv.disk.record import Form, Plain
+from thinkonce.kv.disk.sealed import Sealed
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator
 from thinkonce.kv.generation.support import FAMILIES, shape_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.terms import Terms
+from thinkonce.tiers.cipher import Cipher
 
 LONG = 20.0
 
 
 @contextmanager
-def reader(model: Any, folder: Path, room: int = ROOM) -> Iterator[ExactGenerator]:
+def reader(
+    model: Any, folder: Path, room: int = ROOM, form: Form | None = None
+) -> Iterator[ExactGenerator]:
     """As a process of its own would have it: nothing in memory, and the folder."""
-    tier = DiskTier(folder, MODEL, 2**26)
+    tier = DiskTier(folder, MODEL, 2**26, form=form)
     try:
         yield ExactGenerator(
             model,
@@ -61,6 +66,19 @@ def test_a_prefix_from_disk_gives_the_bits_of_reading_it_anew(
             assert found.cached == 3 * CHUNK
             assert found.same_as(read(cold, prompt, tokens=2)), f"a tail of {tail}"
         assert warm.stats.disk_tokens == 3 * CHUNK, "from then on it is in memory"
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_sealed_blocks_with_a_life_give_the_same_bits(family: str, tmp_path: Path) -> None:
+    model, shared = network(family, torch.bfloat16), random_tokens(3 * CHUNK)
+    sealed, lived = Sealed(Cipher([b"k" * 32]), b"s" * 32), Terms(life=300.0)
+    with reader(model, tmp_path, form=sealed) as first:
+        first.read(shared + [1], lambda: False, terms=lived)
+    cold = read(generator(model, None), shared + [2, 3], tokens=2)
+    with reader(model, tmp_path, form=sealed) as warm:
+        found = read(warm, shared + [2, 3], tokens=2)
+    assert found.cached == 3 * CHUNK
+    assert found.same_as(cold)
 
 
 def test_what_memory_has_no_room_for_is_found_on_disk(tmp_path: Path) -> None:
