@@ -14,15 +14,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from record import Goal, Table, record
 
-from thinkonce.kv.disk.rows import Kind, checks, row_of
+from thinkonce.kv.disk.record import Form, Plain
+from thinkonce.kv.disk.rows import HEAD, Kind, checked, row_of
+from thinkonce.kv.disk.sealed import Sealed
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of
@@ -31,6 +34,7 @@ from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY
 from thinkonce.kv.weights import packaged
 from thinkonce.kv.weights.model import Model, load
+from thinkonce.tiers.cipher import Cipher
 
 SHARED = (512, 2048)
 NEW, ROUNDS, CHUNK = 64, 5, 128
@@ -38,6 +42,7 @@ RATE_BLOCKS, RATE_GOAL = 24, 0.6
 ROWS, OPEN_GOAL = 1_000_000, 2.0
 BUDGET = 2**33
 MODEL = bytes(32)
+FORMS: dict[str, Form] = {"plain": Plain(), "sealed": Sealed(Cipher([bytes(32)]), bytes(32))}
 CLAIM = "A prompt that was read before a restart is loaded from disk, with the same bits."
 
 
@@ -53,12 +58,19 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         opening = [opened(Path(folder) / "rows", ROWS) for _ in range(given.rounds)]
-        rates = [rate(Path(folder) / f"rate {n}", RATE_BLOCKS) for n in range(given.rounds)]
+        rates = {
+            name: [
+                rate(Path(folder) / f"{name} {n}", RATE_BLOCKS, form) for n in range(given.rounds)
+            ]
+            for name, form in FORMS.items()
+        }
         bench = Bench(load(), Path(folder) / "restart")
         rows = [bench.measure(shared, given.rounds) for shared in given.shared]
-    ratios = [loaded / read for loaded, read in rates]
+    ratios = [each.loaded / each.read for each in rates["plain"]]
     print("opening", ROWS, "blocks, s:", *(round(seconds, 2) for seconds in opening))
-    print("loaded / read, GB/s:", *(f"{loaded:.2f}/{read:.2f}" for loaded, read in rates))
+    for name, found in rates.items():
+        shown = (f"{each.loaded:.2f}/{each.read:.2f}/{each.written:.2f}" for each in found)
+        print(f"{name}, loaded / read / written, GB/s:", *shown)
     for row in rows:
         print(*row, sep="\t")
     print("answers after a restart that differ:", bench.differences)
@@ -72,7 +84,7 @@ def opened(folder: Path, count: int) -> float:
     path = folder / MODEL.hex() / "0001.rows"
     if not path.exists():
         path.parent.mkdir(parents=True)
-        path.write_bytes(chains(count).tobytes())
+        path.write_bytes(HEAD + chains(count).tobytes())
     began = time.perf_counter()
     tier = DiskTier(folder, MODEL, BUDGET)
     seconds = time.perf_counter() - began
@@ -83,24 +95,33 @@ def opened(folder: Path, count: int) -> float:
 
 def chains(count: int) -> Any:
     """Rows of prompts of 16 blocks each."""
-    rows = np.repeat(row_of(bytes(16), bytes(16), Kind.LIVE, 1, 0, 5000), count)
+    first = row_of(bytes(16), bytes(16), Kind.LIVE, expires=inf, segment=1, length=5000)
+    rows = np.repeat(first, count)
     rows["id"] = np.frombuffer(os.urandom(16 * count), "V16")
     rows["parent"][1:] = rows["id"][:-1]
     rows["parent"][::16] = np.void(bytes(16))
-    rows["check"] = checks(rows)
-    return rows
+    return checked(rows)
 
 
-def rate(folder: Path, count: int) -> tuple[float, float]:
-    """Bytes a nanosecond of loading blocks, and of reading their files."""
+class Rates(NamedTuple):
+    """GB/s of loading blocks, of reading their files, and of writing them."""
+
+    loaded: float
+    read: float
+    written: float
+
+
+def rate(folder: Path, count: int, form: Form) -> Rates:
     size = 128 * 46_080
     state = memoryview(os.urandom(size))
-    tier, blocks, parent = DiskTier(folder, MODEL, BUDGET), [], bytes(16)
+    tier, blocks, parent = DiskTier(folder, MODEL, BUDGET, form=form), [], bytes(16)
+    began = time.perf_counter()
     for number in range(count):
         blocks.append(Block(number.to_bytes(16, "big"), parent, bytes(4 * CHUNK)))
         parent = blocks[-1].id
         tier.offer(blocks[-1], state)
         assert tier.flush(60)
+    written = time.perf_counter() - began
     files = sorted(folder.rglob("*.blocks"))
     taken = {"load": 1e9, "read": 1e9}
     for _ in range(3):  # the first time the page cache is filled
@@ -111,7 +132,8 @@ def rate(folder: Path, count: int) -> tuple[float, float]:
         taken["load"] = min(taken["load"], between - began)
         taken["read"] = min(taken["read"], time.perf_counter() - between)
     tier.close()
-    return count * size / taken["load"] / 1e9, count * size / taken["read"] / 1e9
+    seconds = (taken["load"], taken["read"], written)
+    return Rates(*(count * size / each / 1e9 for each in seconds))
 
 
 def all_loaded(tier: DiskTier, blocks: list[Block]) -> None:
@@ -189,10 +211,10 @@ def write(
     rows: list[Any],
     differences: int,
     opening: float,
-    rates: list[tuple[float, float]],
+    rates: dict[str, list[Rates]],
     ratio: float,
 ) -> None:
-    loaded, sequential = (median(column) for column in zip(*rates, strict=True))
+    each = [[n, *(median(c) for c in zip(*found, strict=True))] for n, found in rates.items()]
     tables = [
         Table(
             "Time to the first token, ms, 1 thread",
@@ -200,7 +222,7 @@ def write(
             rows,
             chart="cold/restart",
         ),
-        Table("Blocks of 5.9 MB, GB/s", ["loaded", "files read"], [[loaded, sequential]]),
+        Table("Blocks of 5.9 MB, GB/s", ["folder", "loaded", "files read", "written"], each),
     ]
     goals = [
         Goal("answers after a restart whose bits differ", "= 0", differences, not differences),

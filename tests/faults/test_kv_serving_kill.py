@@ -1,4 +1,4 @@
-"""Model servers killed while they answer: what has a row is loaded by the next, nothing is wrong."""
+"""Model servers killed as they answer: what has a row is loaded by the next, nothing is wrong."""
 
 import os
 import random

@@ -73,10 +73,10 @@ def test_sealed_blocks_with_a_life_give_the_same_bits(family: str, tmp_path: Pat
     model, shared = network(family, torch.bfloat16), random_tokens(3 * CHUNK)
     sealed, lived = Sealed(Cipher([b"k" * 32]), b"s" * 32), Terms(life=300.0)
     with reader(model, tmp_path, form=sealed) as first:
-        first.read(shared + [1], lambda: False, terms=lived)
-    cold = read(generator(model, None), shared + [2, 3], tokens=2)
+        first.read([*shared, 1], lambda: False, terms=lived)
+    cold = read(generator(model, None), [*shared, 2, 3], tokens=2)
     with reader(model, tmp_path, form=sealed) as warm:
-        found = read(warm, shared + [2, 3], tokens=2)
+        found = read(warm, [*shared, 2, 3], tokens=2)
     assert found.cached == 3 * CHUNK
     assert found.same_as(cold)
 

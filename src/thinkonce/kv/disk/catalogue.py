@@ -23,7 +23,7 @@ from thinkonce.kv.disk.names import Sort, Word, Words
 from thinkonce.kv.disk.rows import ROW, Kind, Rows, Stay, checked
 from thinkonce.kv.prefix.terms import WEIGHTS
 
-__all__ = ("RAISED_SHARE", "Catalogue", "Place")
+__all__ = ("RAISED_SHARE", "Catalogue", "Place", "live_rows")
 
 RAISED_SHARE = 0.25
 """What one tenant may raise above `medium`, of the budget."""
@@ -356,3 +356,12 @@ class Catalogue:
             grown = np.zeros(room, column.dtype)
             grown[: len(column)] = column
             setattr(self, name, grown)
+
+
+def live_rows(writer: int, rows: Rows, but: Iterable[bytes]) -> Rows:
+    """Rows of the blocks that are there by these rows, without some."""
+    known = Catalogue()
+    known.add(writer, rows)
+    for name in but:
+        known.forget(name)
+    return known.live(writer)

@@ -96,6 +96,13 @@ class Folder:
     def segment(self, writer: int, number: int) -> Path:
         return self.path / f"{writer:04d}-{number:08d}.blocks"
 
+    def size(self, writer: int, number: int) -> int:
+        """Bytes of a segment; 0 for one that somebody removed."""
+        try:
+            return self.segment(writer, number).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def writers(self) -> list[int]:
         return sorted(found[0] for name in os.listdir(self.path) if (found := _read(_ROWS, name)))
 

@@ -17,12 +17,12 @@ import numpy as np
 
 from thinkonce.clock import Clock
 from thinkonce.errors import ConfigError
-from thinkonce.kv.disk.catalogue import Catalogue, Place
+from thinkonce.kv.disk.catalogue import Catalogue, Place, live_rows
 from thinkonce.kv.disk.erase import Gap, scrub
 from thinkonce.kv.disk.folder import Folder, made_folder
 from thinkonce.kv.disk.manifest import Followed
 from thinkonce.kv.disk.names import Names
-from thinkonce.kv.disk.record import PLAIN_KEY, Form
+from thinkonce.kv.disk.record import Form
 from thinkonce.kv.disk.rows import Kind, Rows, Stay
 from thinkonce.kv.disk.sayings import (
     Gone,
@@ -91,6 +91,12 @@ class Holdings:
 
     def _check_keys(self) -> None:
         """Raises ConfigError for a key that is wanted, before anything is changed."""
+        rows = self.manifest.rows
+        own = np.frombuffer(self._form.key, "<u4")[0]
+        others = np.frombuffer(rows["key"].tobytes(), "<u4") != own
+        self._is_mixed = bool((others & (rows["kind"] == Kind.LIVE)).any())
+        if not self._is_mixed:
+            return
         keys = set(self.catalogue.live(self.writer)["key"].tolist())
         if unknown := [key.hex() for key in sorted(keys) if not self._form.opens(key)]:
             self.manifest.close()
@@ -230,7 +236,7 @@ class Holdings:
             found = {n: gone[n] for n in gone.keys() & set(manifest.rows["id"].tolist())}
             if found:
                 manifest.append(self._say.gone(found))
-                scrub(self.folder, writer, _live(writer, manifest.rows, found), {})
+                scrub(self.folder, writer, live_rows(writer, manifest.rows, found), {})
 
     def renew_rows(self) -> None:
         """Write down the lives that are longer than the rows say."""
@@ -338,10 +344,12 @@ class Holdings:
 
     def _stale(self) -> list[int]:
         """Segments with records that another key than the first sealed."""
-        if self._form.key == PLAIN_KEY:
+        if not self._is_mixed:
             return []
         with self.lock:
-            return self.catalogue.sealed_otherwise(self.writer, self._form.key)
+            found = self.catalogue.sealed_otherwise(self.writer, self._form.key)
+        self._is_mixed = bool(found)
+        return found
 
     def _emptied(self) -> list[int]:
         """Segments of which less than half is live, and that are not empty; and the emptiest of
@@ -350,8 +358,9 @@ class Holdings:
         with self.lock:
             live = self.catalogue.segments(self.writer)
         live.pop(self.segments.current, None)
-        sizes = {number: self.folder.segment(self.writer, number).stat().st_size for number in live}
-        dead = sum(sizes.values()) - sum(live.values())
+        sizes = {number: self.folder.size(self.writer, number) for number in live}
+        live = {number: size for number, size in live.items() if sizes[number]}
+        dead = sum(sizes[number] - size for number, size in live.items())
         found = []
         for number in sorted(live, key=lambda number: live[number] / sizes[number]):
             if live[number] >= HALF * sizes[number] and dead <= DEAD_SHARE * self._max_bytes:
@@ -390,12 +399,3 @@ class Holdings:
             return
         row["key"] = np.void(self._form.key)
         yield written_at(row, self.segments.append(*parts))
-
-
-def _live(writer: int, rows: Rows, but: Iterable[bytes]) -> Rows:
-    """Rows of the blocks that are there by these rows, without some."""
-    known = Catalogue()
-    known.add(writer, rows)
-    for name in but:
-        known.forget(name)
-    return known.live(writer)

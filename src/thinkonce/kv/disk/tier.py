@@ -298,7 +298,8 @@ class DiskTier:
                 self._writing, self._queue = self._queue, {}
                 gone, self._gone, self._unsaid = {**self._unsaid, **self._gone}, {}, {}
                 self._hurried, self._busy = False, True
-            self._do(list(self._writing.values()), gone)
+            if self._writing or gone or self._files.renewed or not is_last:
+                self._do(list(self._writing.values()), gone)
             with self._wake:
                 self._writing, self._busy = {}, False
                 self._hurried |= self._files.is_stale and not self._is_broken
