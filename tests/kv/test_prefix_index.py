@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -13,6 +15,7 @@ from thinkonce.clock import Clock
 from thinkonce.kv.prefix.blocks import Block, blocks_of
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.terms import Terms
 
 CHUNK, SIZE = 4, 100
 MODEL, ALICE = bytes(32), Owner("alice")
@@ -56,6 +59,35 @@ def test_what_two_prompts_share_lies_there_once() -> None:
         read(index, "shared" + chr(ord("A") + number))
     assert index.stats().blocks == len("shared") + 20
     assert index.stats().bytes == index.stats().blocks * SIZE
+
+
+class State:
+    """What takes memory."""
+
+
+@pytest.mark.parametrize("life", [None, 86_400.0])
+def test_what_was_forgotten_takes_no_memory_any_more(life: float | None) -> None:
+    index: PrefixIndex[State] = PrefixIndex(4 * SIZE, clock=ticking())
+    living: weakref.WeakSet[State] = weakref.WeakSet()
+    for number in range(50):
+        for _ in range(3):  # each use lists the block anew
+            with index.hold(chain(chr(200 + number)), ALICE, Terms(life=life)) as hold:
+                if not hold.nodes:
+                    state = State()
+                    living.add(state)
+                    hold.extend(*chain(chr(200 + number)), state, SIZE)
+                    del state
+    assert index.stats().evicted == 46
+    assert len(living) == 4
+
+
+def test_uses_of_blocks_with_a_life_are_not_listed_without_end() -> None:
+    index = index_of(10)
+    for _ in range(3000):
+        with index.hold(chain("abc"), ALICE, Terms(life=86_400.0)) as hold:
+            for place, block in enumerate(chain("abc")[len(hold.nodes) :]):
+                hold.extend(block, "abc"[: place + 1], SIZE)
+    assert len(index._expiries) < 2000
 
 
 def test_the_longest_known_beginning_is_found() -> None:

@@ -238,7 +238,7 @@ class PrefixIndex(Generic[State]):
         if until > node.expires_at:
             node.expires_at = until
             if until != inf:
-                heappush(self._expiries, (until, -node.start, next(self._serials), node))
+                self._expire_later(node)
         weight = WEIGHTS[terms.priority]
         if weight > node.weight:
             node.weight = self._allowed(node, weight)
@@ -265,6 +265,13 @@ class PrefixIndex(Generic[State]):
             if is_there and node.expires_at == at and node.evictable:
                 self._expired += 1
                 self._forget(node, "expired")
+
+    def _expire_later(self, node: Node[State]) -> None:
+        heappush(self._expiries, (node.expires_at, -node.start, next(self._serials), node))
+        if len(self._expiries) > 4 * len(self._nodes) + _SPARE_ROWS:
+            living = [n for n in self._nodes.values() if -inf < n.expires_at < inf]
+            self._expiries = [(n.expires_at, -n.start, next(self._serials), n) for n in living]
+            heapify(self._expiries)
 
     def _add(
         self,
@@ -311,6 +318,7 @@ class PrefixIndex(Generic[State]):
 
     def _forget(self, node: Node[State], cause: GoneBy) -> None:
         del self._nodes[node.block.id]
+        del node.state  # rows in the heaps may hold the node for long
         self._tell_gone(node.block, node.owner, cause, node.expires_at)
         self._bytes -= node.size
         if node.weight > WEIGHTS["medium"]:
