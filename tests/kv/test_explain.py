@@ -261,6 +261,20 @@ def test_tokens_of_what_is_gone_are_bounded_and_whoever_has_most_loses_first() -
     assert [known.block for known in ghosts.following(b"root", many, 1)] == [block_of(99)]
 
 
+def test_owners_of_a_beginning_are_the_latest_and_go_with_a_purge() -> None:
+    ghosts = Ghosts(most=3)
+    first = block_of(1)
+    for number in range(5):
+        ghosts.here(first, Owner(f"t{number}"), is_first=True)
+    ghosts.here(block_of(2), Owner("t9"))
+    ghosts.here(first, Owner("t4", namespace="n"), is_first=True)
+    own, others = ghosts.owners(first.tokens, "t4")
+    assert own == [Owner("t4", namespace="n"), Owner("t4")]
+    assert others == [Owner("t3")], "three are remembered"
+    ghosts.purge(lambda owner: owner.tenant == "t4")
+    assert ghosts.owners(first.tokens, "t4") == ([], [Owner("t3")])
+
+
 def test_tokens_of_what_was_to_live_for_a_time_or_was_purged_are_not_kept() -> None:
     ghosts = Ghosts()
     ghosts.gone(block_of(1), NOBODY, "evicted", until=5.0)

@@ -14,6 +14,8 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import islice
 from math import inf
 from typing import TypeVar
 
@@ -28,8 +30,10 @@ MOST_GHOSTS = 65_536
 """Blocks that are gone and remembered, and owners of those that were purged, at most."""
 MOST_BYTES = 16 * 1024 * 1024
 """Of tokens of blocks that are gone. Of whoever has most the oldest go first."""
-MOST_OWNERS = 256
-"""Owners whose names are tried for a text that its own owner does not have; the latest."""
+MOST_OWNERS = 16
+"""Of a tenant's and of all others', whose names are tried for a text: the latest that had its
+beginning.
+"""
 
 _EACH = 256  # bytes that one takes besides its tokens, about
 
@@ -59,7 +63,8 @@ class Ghosts:
         self._most, self._clock, self._max_bytes = most, clock, max_bytes
         self._gone: OrderedDict[bytes, Gone] = OrderedDict()
         self._eras: OrderedDict[Owner, str] = OrderedDict()
-        self._owners: OrderedDict[Owner, None] = OrderedDict()
+        self._began: OrderedDict[tuple[bytes, Owner], None] = OrderedDict()
+        self._owners: dict[bytes, dict[Owner, None]] = {}  # by digest of a first block's tokens
         self._here: set[bytes] = set()
         self._below: dict[bytes, dict[bytes, Known]] = {}  # by parent, in the order they came
         self._kept: dict[str, OrderedDict[bytes, Known]] = {}  # those not in memory, by tenant
@@ -69,13 +74,14 @@ class Ghosts:
 
     # -- what happens ----------------------------------------------------------------------------
 
-    def here(self, block: Block, owner: Owner) -> None:
-        """That block is in memory from now on."""
+    def here(self, block: Block, owner: Owner, *, is_first: bool = False) -> None:
+        """That block is in memory from now on; `is_first`: prompts begin with it."""
         with self._lock:
             self._drop(block.id, owner.tenant)
             self._here.add(block.id)
             self._list(Known(block, owner))
-            _put(self._owners, owner, None, MOST_OWNERS)
+            if is_first:
+                self._begin(_digest(block.tokens), owner)
 
     def gone(
         self, block: Block, owner: Owner, cause: GoneBy, policy: str = "", *, until: float = inf
@@ -107,8 +113,8 @@ class Ghosts:
                 found = [known for known in self._kept[tenant].values() if holds(known.owner)]
                 for known in found:
                     self._drop(known.block.id, tenant)
-            for owner in [owner for owner in self._owners if holds(owner)]:
-                del self._owners[owner]
+            for place in [place for place in self._began if holds(place[1])]:
+                self._end(*place)
 
     # -- what is asked ---------------------------------------------------------------------------
 
@@ -129,10 +135,15 @@ class Ghosts:
             latest = [known for known in reversed(found.values()) if known.owner == owner]
         return latest[:most]
 
-    def owners(self) -> list[Owner]:
-        """Whose blocks came last, the latest first."""
+    def owners(self, beginning: bytes, tenant: str) -> tuple[list[Owner], list[Owner]]:
+        """Whose prompts began with these packed tokens, the latest first: of that tenant, and of
+        others.
+        """
         with self._lock:
-            return list(reversed(self._owners))
+            found = list(reversed(self._owners.get(_digest(beginning), {})))
+        own = (owner for owner in found if owner.tenant == tenant)
+        others = (owner for owner in found if owner.tenant != tenant)
+        return list(islice(own, MOST_OWNERS)), list(islice(others, MOST_OWNERS))
 
     def before_purge(self, owner: Owner) -> Owner | None:
         """What `owner` was called before the last purge that took a block of it."""
@@ -170,6 +181,21 @@ class Ghosts:
         if not kept:
             del self._kept[tenant], self._bytes[tenant]
 
+    def _begin(self, digest: bytes, owner: Owner) -> None:
+        if (digest, owner) in self._began:
+            self._end(digest, owner)
+        self._began[digest, owner] = None
+        self._owners.setdefault(digest, {})[owner] = None
+        if len(self._began) > self._most:
+            self._end(*next(iter(self._began)))
+
+    def _end(self, digest: bytes, owner: Owner) -> None:
+        del self._began[digest, owner]
+        owners = self._owners[digest]
+        del owners[owner]
+        if not owners:
+            del self._owners[digest]
+
     def _list(self, known: Known) -> None:
         self._below.setdefault(known.block.parent, {})[known.block.id] = known
 
@@ -179,6 +205,10 @@ class Ghosts:
             siblings.pop(block.id, None)
             if not siblings:
                 del self._below[block.parent]
+
+
+def _digest(tokens: bytes) -> bytes:
+    return blake2b(tokens, digest_size=16).digest()
 
 
 def _put(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:

@@ -290,7 +290,7 @@ class PrefixIndex(Generic[State]):
         self._bytes += size
         self._added += 1
         if self.ghosts is not None:
-            self.ghosts.here(block, owner)
+            self.ghosts.here(block, owner, is_first=parent is None)
         return node
 
     def _make_room(self, size: int) -> bool:

@@ -15,15 +15,12 @@ from typing import Protocol
 
 from thinkonce.kv.prefix.blocks import (
     Block,
-    first_parent,
-    name_of,
     named_behind,
     renamed,
-    salt_of,
     unpacked,
 )
 from thinkonce.kv.prefix.causes import Departure, Missing
-from thinkonce.kv.prefix.ghosts import MOST_OWNERS, Ghosts, Known
+from thinkonce.kv.prefix.ghosts import Ghosts, Known
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.tier import BlockTier
 
@@ -60,7 +57,6 @@ class Why:
         others: OtherModels | None = None,
     ) -> None:
         self._fingerprint, self._chunk = fingerprint, chunk_tokens
-        self._roots: dict[Owner, tuple[bytes, bytes]] = {}
         self._deep = max(1, _DEEP // chunk_tokens)
         self._ghosts, self._below, self._others = ghosts or Ghosts(), below, others
 
@@ -103,43 +99,27 @@ class Why:
     def _elsewhere(
         self, blocks: Sequence[Block], place: int, owner: Owner, *, is_admin: bool
     ) -> Missing | None:
-        is_others = False
-        for other in self._ghosts.owners():
-            if other.tenant != owner.tenant:
-                is_others = is_others or (is_admin and self._has(blocks, place, other))
-                continue
+        own, others = self._ghosts.owners(blocks[0].tokens, owner.tenant)
+        for other in own:
             fields = tuple(name for name in _SALT if getattr(other, name) != getattr(owner, name))
             if fields and self._has(blocks, place, other):
                 return Missing("salt", fields=fields)
         differing = self._other_model(blocks, place, owner)
         if differing is not None:
             return Missing("fingerprint", fields=differing)
-        return Missing("other_tenant") if is_others else None
+        if is_admin and any(self._has(blocks, place, other) for other in others):
+            return Missing("other_tenant")
+        return None
 
     def _has(self, blocks: Sequence[Block], place: int, other: Owner) -> bool:
-        """Whether that owner has what is missing; most have not even the first block."""
-        parent, salt = self._root(other)
-        held = blocks[0].tokens
-        if not self._knows(name_of(parent, salt, held), parent, held):
-            return False
-        if not place:
-            return True
-        block = self._called(blocks, place, other)
-        return self._knows(block.id, block.parent, block.tokens)
+        """Whether that owner has what is missing, and all before it."""
+        held = (block.tokens for block in blocks[: place + 1])
+        return all(map(self._knows, renamed(held, self._fingerprint, other)))
 
-    def _knows(self, id: bytes, parent: bytes, held: bytes) -> bool:
-        if self._ghosts.is_here(id):
+    def _knows(self, block: Block) -> bool:
+        if self._ghosts.is_here(block.id):
             return True
-        return self._below is not None and bool(self._below.known([Block(id, parent, held)]))
-
-    def _root(self, owner: Owner) -> tuple[bytes, bytes]:
-        """Where an owner's names begin, and its salt: they are tried again and again."""
-        if (found := self._roots.get(owner)) is None:
-            if len(self._roots) >= 2 * MOST_OWNERS:
-                self._roots.clear()
-            found = first_parent(self._fingerprint, owner.tenant), salt_of(owner)
-            self._roots[owner] = found
-        return found
+        return self._below is not None and bool(self._below.known([block]))
 
     def _other_model(
         self, blocks: Sequence[Block], place: int, owner: Owner
