@@ -19,7 +19,7 @@ from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator
 from thinkonce.kv.generation.support import FAMILIES, shape_of
 from thinkonce.kv.prefix.index import PrefixIndex
-from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.tiers.cipher import Cipher
 
@@ -159,3 +159,19 @@ def test_where_computing_is_sooner_nothing_is_loaded(tmp_path: Path) -> None:
         found = read(slow, prompt, tokens=2)
         assert (found.cached, slow.stats.slower) == (0, 3)
         assert found.same_as(read(generator(model, None), prompt, tokens=2))
+
+
+def test_what_lies_on_disk_counts_as_known_in_the_line_where_it_is_sooner_loaded(
+    tmp_path: Path,
+) -> None:
+    model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
+    stored(model, tmp_path, prompt[: 2 * CHUNK + 1])
+    with reader(model, tmp_path) as later:
+        assert later.known(prompt, NOBODY)() == 2 * CHUNK
+        known = later.known(prompt, NOBODY)
+        read(later, prompt, tokens=0)
+        assert known() == 3 * CHUNK, "asked again, memory has more by now"
+    with reader(model, tmp_path) as slow:
+        slow.rates.prefill.add(1, 0.001)
+        slow.rates.load.add(1, 0.002)
+        assert slow.known(prompt, NOBODY)() == 0

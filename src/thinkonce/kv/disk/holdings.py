@@ -183,10 +183,6 @@ class Holdings:
                 self.catalogue.forget(name)
         return gone
 
-    def left(self, places: Iterable[Place]) -> int:
-        """Bytes of records that still lie there."""
-        return sum(place.length for place in places if self.reader.has_bytes(place))
-
     def _obey(self, rows: Rows) -> None:
         """What another process says of blocks is so here too. Of what it said before we looked
         first, those who had the blocks have taken care.

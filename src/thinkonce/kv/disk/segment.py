@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 
 import numpy as np
@@ -85,7 +86,11 @@ class SegmentReader:
             at += count
         return record
 
-    def has_bytes(self, place: Place) -> bool:
+    def left(self, places: Iterable[Place]) -> int:
+        """Bytes of records that still lie there."""
+        return sum(place.length for place in places if self._has_bytes(place))
+
+    def _has_bytes(self, place: Place) -> bool:
         """Whether anything lies there still: zeros are nothing."""
         try:
             with open(self._folder.segment(place.writer, place.segment), "rb") as file:

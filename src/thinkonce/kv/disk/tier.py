@@ -196,7 +196,7 @@ class DiskTier:
             self._wake.notify_all()
         self.flush(PURGE_PATIENCE)
         places = [was.place for was in gone.values() if was.place is not None]
-        return Purged(len(gone) + waited, size, self._files.left(places))
+        return Purged(len(gone) + waited, size, self._files.reader.left(places))
 
     def resize(self, max_bytes: int) -> None:
         """Change the budget. What is beyond it is pushed out at once, in the background."""

@@ -142,14 +142,19 @@ class ExactGenerator:
             self.slabs.give_back(slab)
 
     def known(self, prompt: Sequence[int], owner: Owner) -> Callable[[], int]:
-        """What tells how many tokens of the prompt are in memory now; from any thread."""
+        """What tells how many tokens of the prompt are in memory now, or were below when this was
+        asked, where they are sooner loaded than computed. From any thread; what it gives asks
+        nothing of a disk.
+        """
         kept, size = self._kept, self.chunk_tokens
         if kept is None:
             return lambda: 0
         usable = (len(prompt) - 1) // size * size
         named = self._purges.era_of(owner)
         blocks = list(blocks_of(prompt[:usable], size, self.fingerprint, named))
-        return lambda: kept.known(blocks) * size
+        loads = self._below is not None and not self.rates.load_is_slower
+        below = self._below.known(blocks) if self._below is not None and loads else 0
+        return lambda: max(kept.known(blocks), below) * size
 
     def explain(
         self,
