@@ -330,8 +330,10 @@ class Sharing:
                 return
             self._turn = 0
             flights = [flight for flight in self._served.values() if flight.claim is UNWRITTEN]
+            before = self.troubles
             for flight in flights:
-                self._write_down(flight, exchange)
+                if self.troubles == before:  # else each would wait for the file's lock
+                    self._write_down(flight, exchange)
             for flight in flights:
                 self._write_waits(flight)
             try:

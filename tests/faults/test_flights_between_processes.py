@@ -23,7 +23,7 @@ from thinkonce.errors import UpstreamError
 from thinkonce.host.flights import FlightTable
 from thinkonce.host.frames import HEAD, Kind, Unframer, frame, hello
 from thinkonce.host.mapfile import HostFile
-from thinkonce.host.process import this_process
+from thinkonce.host.process import state_of, this_process
 from thinkonce.host.roster import SLOTS, Roster, ask_to_share
 from thinkonce.host.unix_socket import connect, is_available, listen
 from thinkonce.replay import raised, told
@@ -927,6 +927,7 @@ def test_who_is_alone_and_stopped_holds_nobody_up_and_learns_of_the_others(
     stopped = start()
     stopped.do("join")
     os.kill(stopped.pid, signal.SIGSTOP)
+    until(lambda: state_of(stopped.pid)[0] == b"T", "its stop")
     mine = join(here)
     assert mine.role is Role.LEAD
     os.kill(stopped.pid, signal.SIGCONT)
@@ -945,6 +946,19 @@ def test_who_is_alone_learns_of_others_at_its_next_call_even_if_nobody_asked_it(
     first.abandon()
     second.abandon()
     assert claims(path) == []
+
+
+def test_a_file_that_stays_locked_is_waited_for_once_and_not_for_each_call(here, path):
+    seats = [join(here, f"{number:012}") for number in range(20)]
+    other = HostFile(path)
+    with other.lock:
+        here.sharing._share_all()
+    assert here.sharing.troubles <= 2, "one claim, and to say that one is alone no longer"
+    assert claims(path) == []
+    for seat in seats:
+        seat.land(1)
+    other.close()
+    assert join(here).role is Role.LEAD
 
 
 def test_a_killed_one_leaves_the_next_alone(here, start, path):
