@@ -86,6 +86,7 @@ OUTSIDE = {
     "jinja2": {"kv"},
     "filelock": {"kv"},
     "tokenizers": {"kv", "meaning"},
+    "zstandard": {"kv"},
     "httpx": {"httpx"},
     "httpx2": {"httpx2"},
     "langchain_core": {"langchain"},

@@ -47,6 +47,7 @@ EXTRAS = {
     "safetensors": "local",
     "torch": "local",
     "transformers": "local",
+    "zstandard": "local",
 }
 
 app = typer.Typer(

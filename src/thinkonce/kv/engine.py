@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from thinkonce.kv.generation.probe import other_bits
 from thinkonce.kv.generation.rates import Rate
 from thinkonce.kv.generation.reading import ReadingStats
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
+from thinkonce.kv.planning.recording import Recording
 from thinkonce.kv.prefix.blocks import unpacked
 from thinkonce.kv.prefix.branches import Listed
 from thinkonce.kv.prefix.causes import Explained, Missing
@@ -62,6 +64,7 @@ class KvEngine:
     why: str = ""
     purges: Purges = field(default_factory=Purges)
     clock: Clock = SYSTEM
+    recording: Recording | None = None
 
     def purge(self, rule: PurgeRule) -> tuple[int, Purged | None]:
         """From now on nothing is found that `rule` holds for; how many blocks memory lost, and
@@ -153,6 +156,8 @@ class KvEngine:
 
     def close(self) -> None:
         """Write what is still to be written. Idempotent."""
+        if self.recording is not None:
+            self.recording.close()
         if self.disk is not None:
             self.disk.close()
 
@@ -265,7 +270,17 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         kv.policy,
         purges=below.purges,
         clock=clock,
+        recording=_recording(kv, below.owners_key, exact, clock),
     )
+
+
+def _recording(kv: Kv, key: bytes, exact: ExactGenerator, clock: Clock) -> Recording | None:
+    """Names are the same after a restart where there is a folder, which has a key."""
+    if not kv.trace:
+        return None
+    recording = Recording(Path(kv.trace), kv.chunk, key or secrets.token_bytes(32), clock=clock)
+    exact.recorded = recording.add
+    return recording
 
 
 def _why_not(model: Model, chunk_tokens: int) -> str | None:

@@ -81,6 +81,15 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = 128
+    trace: Annotated[
+        str,
+        about(
+            "A file that each prompt is written down in, as names of its blocks, for `thinkonce "
+            "plan --kv`: no text, no owner. 64 MiB, and as much in FILE.1. Empty: none.",
+            "a file",
+            fixed=True,
+        ),
+    ] = ""
     gateway_secret: Annotated[
         str,
         about(

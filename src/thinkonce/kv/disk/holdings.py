@@ -57,7 +57,7 @@ class Holdings:
     def __init__(
         self, root: Path, model: str, max_bytes: int, clock: Clock, names: Names, form: Form
     ) -> None:
-        self._root, self._model, self._max_bytes, self._clock = root, model, max_bytes, clock
+        self._root, self._model, self.max_bytes, self._clock = root, model, max_bytes, clock
         self._names, self._form = names, form
         self._say = Sayings(names, form, clock)
         self._looked_at: float = -LOOK_AGAIN
@@ -75,7 +75,7 @@ class Holdings:
         self.writer, self._lock_file, self.manifest = self.folder.lock_one()
         for _ in self.folder.left(self.writer, of_old=True):
             pass  # read on, and followed with the others
-        self.catalogue = Catalogue(self._max_bytes, self._clock)
+        self.catalogue = Catalogue(self.max_bytes, self._clock)
         self.reader = SegmentReader(self.folder)
         self._followed: dict[int, Followed] = {}
         self._looked_at = -LOOK_AGAIN
@@ -103,11 +103,6 @@ class Holdings:
             self._lock_file.release()
             wanted = f"the key {', '.join(unknown)} behind the new one: blocks are sealed with it"
             raise ConfigError(SETTING, "***", wanted)
-
-    def resize(self, max_bytes: int) -> None:
-        """Change the budget; `keep_to_budget` then pushes out what is beyond it."""
-        with self.lock:
-            self._max_bytes = self.catalogue.max_bytes = max_bytes
 
     def open_again(self) -> None:
         """The files went away under us: begin with what is there now, which may be nothing."""
@@ -263,7 +258,7 @@ class Holdings:
     def keep_to_budget(self) -> None:
         self._expire()
         with self.lock:
-            over = self.catalogue.bytes - self._max_bytes
+            over = self.catalogue.bytes - self.max_bytes
         if over > 0:
             self._remove_abandoned()
             self._evict()
@@ -327,7 +322,7 @@ class Holdings:
 
     def _evict(self) -> None:
         with self.lock:
-            size = self.catalogue.bytes - int(KEPT_SHARE * self._max_bytes)
+            size = self.catalogue.bytes - int(KEPT_SHARE * self.max_bytes)
             gone = self.forget(self.catalogue.oldest(self.writer, size) if size > 0 else [])
             self.evicted += len(gone)
         if gone:
@@ -359,7 +354,7 @@ class Holdings:
         dead = sum(sizes[number] - size for number, size in live.items())
         found = []
         for number in sorted(live, key=lambda number: live[number] / sizes[number]):
-            if live[number] >= HALF * sizes[number] and dead <= DEAD_SHARE * self._max_bytes:
+            if live[number] >= HALF * sizes[number] and dead <= DEAD_SHARE * self.max_bytes:
                 break
             dead -= sizes[number] - live[number]
             found.append(number)

@@ -202,7 +202,8 @@ class DiskTier:
         """Change the budget. What is beyond it is pushed out at once, in the background."""
         with self._wake:
             self._max_bytes = max_bytes
-            self._files.resize(max_bytes)
+            with self._files.lock:
+                self._files.max_bytes = self._files.catalogue.max_bytes = max_bytes
             self._hurried = True
             self._wake.notify_all()
 

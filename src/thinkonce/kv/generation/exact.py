@@ -71,6 +71,8 @@ class ExactGenerator:
         self.chunk_tokens, self.fingerprint, self._kept = chunk_tokens, fingerprint, kept
         self._below, self._clock, self.rates = below, clock, Rates()
         self._purges = purges or Purges()
+        # Told of each prompt that is asked: its tokens, and its full blocks.
+        self.recorded: Callable[[int, Sequence[Block]], None] | None = None
         ghosts = kept.ghosts if kept is not None else None
         self._why = Why(fingerprint, chunk_tokens, ghosts, below, others)
         self.slab = Slab(shape_of(network))  # of `read`; answers borrow theirs
@@ -230,6 +232,8 @@ class ExactGenerator:
         # The last token is always computed, together with what is in a piece with it.
         most = len(blocks) if is_ahead else (len(prompt) - 1) // self.chunk_tokens
         asked = Asked(prompt, blocks, most if terms.reads else 0, owner, terms, is_ahead)
+        if self.recorded is not None and not is_ahead:
+            self.recorded(len(prompt), blocks)
         try:
             with self._kept.hold(blocks[: asked.most], owner, terms) as hold:
                 lookup = self._clock.monotonic() - began

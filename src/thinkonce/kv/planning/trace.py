@@ -3,7 +3,8 @@
 Two public forms, a JSON object a line:
 
     a request          {"timestamp": ms, "input_length": n, "hash_ids": [...]}
-                       512 tokens a block (Mooncake, FAST 2025)
+                       512 tokens a block (Mooncake, FAST 2025), or `block_size`, as
+                       `[kv] trace` writes it
     a conversation     {"id": ..., "block_size": n, "requests": [{"t": s, "in": n, "hash_ids": []}]}
                        ids are its own (agentic coding traces)
 
@@ -13,11 +14,12 @@ Two public forms, a JSON object a line:
 from __future__ import annotations
 
 import gzip
+import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -51,7 +53,7 @@ class Trace(NamedTuple):
 
 
 def read_trace(path: str) -> Trace:
-    """`-` is standard input; a name ending in .gz is unpacked. Raises ConfigError."""
+    """`-` is standard input; a name ending in .gz or .zst is unpacked. Raises ConfigError."""
     found: list[Asked] = []
     sizes: set[int] = set()
     with _lines(path) as lines:
@@ -72,13 +74,31 @@ def _lines(path: str) -> Iterator[Iterable[bytes]]:
     if path == "-":
         yield sys.stdin.buffer
         return
-    opener: Any = gzip.open if path.endswith(".gz") else open
     try:
-        file: BinaryIO = opener(Path(path), "rb")
+        with _opener(path)(Path(path), "rb") as file:
+            yield file
     except OSError as error:
-        raise ConfigError(_WRITTEN, path, f"a file that can be read ({error.strerror})") from None
-    with file:
-        yield file
+        why = error.strerror or error
+        raise ConfigError(_WRITTEN, path, f"a file that can be read ({why})") from None
+    except EOFError:
+        raise ConfigError(_WRITTEN, path, "a file that is whole (it ends too early)") from None
+
+
+def _opener(path: str) -> Callable[..., Any]:
+    if not path.endswith(".zst"):
+        return gzip.open if path.endswith(".gz") else open
+    import zstandard
+
+    @contextmanager
+    def opened(path: Path, mode: str) -> Iterator[Iterable[bytes]]:
+        try:
+            # It reads by pieces; lines are made of them.
+            with io.BufferedReader(zstandard.open(path, mode)) as file:
+                yield file
+        except zstandard.ZstdError as broken:
+            raise OSError(str(broken)) from broken
+
+    return opened
 
 
 def _read(line: bytes, path: str, number: int) -> tuple[int, list[Asked]]:
@@ -87,7 +107,7 @@ def _read(line: bytes, path: str, number: int) -> tuple[int, list[Asked]]:
         if "requests" not in row:
             names = tuple(str(each) for each in row["hash_ids"])
             asked = Asked(row["timestamp"] / 1000, int(row["input_length"]), names)
-            return MOONCAKE_BLOCK, [asked]
+            return int(row.get("block_size", MOONCAKE_BLOCK)), [asked]
         return int(row["block_size"]), list(_conversation(row))
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         wrong = f"{path} line {number}"
