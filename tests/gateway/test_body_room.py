@@ -82,7 +82,7 @@ async def test_it_is_said_before_the_body_is_sent(stage: Stage, path: str, more:
     gateway = await gateway_of(stage)
     go_on, asking = await busy(stage, gateway, 40 * KIB)
     async with line(gateway) as wire:
-        head = f"POST {path} HTTP/1.1\r\nhost: h\r\n{more}content-length: 30720\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{more}content-length: 30720\r\n\r\n"
         await wire.send(head.encode())
         async with asyncio.timeout(10):
             assert (await wire.answer())[0] == "503", "and no 100"
@@ -92,7 +92,7 @@ async def test_it_is_said_before_the_body_is_sent(stage: Stage, path: str, more:
 
 async def test_what_is_announced_and_does_not_come_takes_no_room(stage: Stage) -> None:
     gateway = await gateway_of(stage)
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-length: 60000\r\n\r\n".encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 60000\r\n\r\n".encode()
     async with line(gateway) as one, line(gateway) as other:
         for wire in (one, other):
             await wire.send(head + b"{")
@@ -106,7 +106,7 @@ async def test_a_body_of_unknown_length_is_refused_once_there_is_no_room(stage: 
     gateway = await gateway_of(stage)
     go_on, asking = await busy(stage, gateway, 40 * KIB)
     async with line(gateway) as wire:
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         await wire.send(head.encode())
         for _ in range(3):
             await wire.send(b"2800\r\n" + b" " * 0x2800 + b"\r\n")

@@ -75,7 +75,9 @@ async def test_a_known_head_without_its_body_gets_a_408_too(
 async def test_a_408_has_the_shape_of_the_protocol_that_was_spoken(stage: Stage) -> None:
     gateway = await stage.gateway(gateway=SOON)
     async with line(gateway) as client:
-        await client.send(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        await client.send(
+            b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{"
+        )
         status, _, body = await last_answer(client)
     assert (status, body["type"]) == (408, "error")
 
@@ -361,7 +363,8 @@ async def test_a_body_announced_too_large_is_refused_before_it_is_asked_for(
 ) -> None:
     gateway = await stage.gateway(gateway={"body_limit": 1024})
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9999\r\n\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
+        "content-length: 9999\r\n\r\n"
     )
     async with line(gateway) as client:
         await client.send(head.encode())

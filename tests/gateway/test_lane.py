@@ -276,7 +276,9 @@ async def test_a_request_for_another_protocol_is_answered_as_if_it_had_not_asked
 
 
 async def test_chunks_behind_a_request_for_another_protocol_are_refused(gateway: Running) -> None:
-    head = f"POST {CHAT} HTTP/1.1\nhost: x\n{UPGRADES['h2c']}\ntransfer-encoding: chunked\n\n"
+    head = (
+        f"POST {CHAT} HTTP/1.1\nhost: localhost\n{UPGRADES['h2c']}\ntransfer-encoding: chunked\n\n"
+    )
     async with line(gateway) as client:
         await client.send(head.replace("\n", "\r\n").encode() + b"2\r\n{}\r\n0\r\n\r\n")
         assert (await client.reader.read()).startswith(b"HTTP/1.1 400 ")
@@ -557,7 +559,9 @@ async def test_the_limits_of_the_gateway_hold_in_the_lane(stage: Stage) -> None:
     await gateway.chat()
     message = {"model": "priced", "messages": [{"role": "user", "content": "hi"}]}
     padded = json.dumps(message).encode().ljust(2000)
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(padded)}\r\n\r\n".encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(padded)}\r\n\r\n".encode()
+    )
     long = asked(more=f"x-long: {'y' * 2000}")
     for data, status in ((head + padded, 413), (long, 431)) * 2:
         async with line(gateway) as client:

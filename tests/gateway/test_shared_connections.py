@@ -29,7 +29,7 @@ from thinkonce.web.server import new_loop
 CHAT = b"POST /v1/chat/completions "
 STOLEN = json.dumps({"model": "priced", "messages": [{"role": "user", "content": "stolen"}]})
 HIDDEN = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-hidden: 1\r\n"
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-hidden: 1\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(STOLEN), STOLEN.encode())
 )
 

@@ -13,7 +13,7 @@ from gateway.wire import Line, asked, connections, line
 from thinkonce.web.protocol import MOST_PIPELINED, SLICE
 
 BODY = b'{"model":"priced","messages":[]}'
-GOOD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+GOOD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
 LENGTH = b"content-length: %d\r\n" % len(BODY)
 
 
@@ -145,7 +145,7 @@ async def test_a_chunk_may_announce_more_than_a_body_may_hold_and_is_refused_whe
 
 # -- requests that wait for the answers before theirs --------------------------------------
 
-HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 async def answers_behind_a_slow_one(stage: Stage, count: int) -> int:
@@ -187,7 +187,7 @@ async def test_what_waits_stays_bounded_while_requests_before_it_read_their_bodi
         await answer(seen, out)
 
     stage.upstream.script = looked
-    post = b"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+    post = b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}"
     async with line(gateway) as client, asyncio.timeout(30):
         sending = asyncio.create_task(client.send(post * 60_000))
         await until(lambda: len(held) >= 150)
@@ -272,7 +272,7 @@ async def test_a_path_that_leads_out_of_the_base_url_is_refused(
     gateway: Running, upstream: Upstream, path: str
 ) -> None:
     async with line(gateway) as client:
-        head = f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        head = f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         assert await status_of(client, head.encode()) == 400
     assert upstream.calls == 0
     await gateway.get("/v1/files/a..b.c")

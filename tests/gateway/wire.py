@@ -62,7 +62,7 @@ async def line(gateway: Running) -> AsyncIterator[Line]:
 def asked(content: str = "hi", more: str = "", *, end: str = "\r\n", **fields: object) -> bytes:
     message = {"model": "priced", "messages": [{"role": "user", "content": content}]}
     body = json.dumps(message | fields).encode()
-    lines = [f"POST {CHAT} HTTP/1.1", "host: x", "content-type: application/json"]
+    lines = [f"POST {CHAT} HTTP/1.1", "host: localhost", "content-type: application/json"]
     lines += [*more.splitlines(), f"content-length: {len(body)}", "", ""]
     return end.join(lines).encode() + body
 
