@@ -163,6 +163,16 @@ class Catalogue:
         for id in [id for id, row in self._at.items() if self._writers[row] == writer]:
             self.forget(id)
 
+    def older(self, writer: int, ids: Sequence[bytes], times: Sequence[float]) -> list[bytes]:
+        """Of these those that are that writer's, and were written by these times (wall clock)."""
+        rows = ((id, self._at.get(id), at) for id, at in zip(ids, times, strict=True))
+        found = [(id, row, at) for id, row, at in rows if row is not None]
+        return [
+            id
+            for id, row, at in found
+            if self._writers[row] == writer and self._rows["written"][row] <= at
+        ]
+
     def expired(self) -> list[bytes]:
         """Ids of those that nobody used for as long as they were to live."""
         now = self._clock.monotonic()

@@ -161,8 +161,7 @@ class Holdings:
                 self.catalogue.forget_writer(writer)
             if rows is not None and len(rows):
                 self.catalogue.add(writer, rows)
-                if not is_first:
-                    self._obey(rows)
+                self._obey(rows, is_first)
 
     def renew(self, name: bytes, stay: Stay) -> None:
         """A request uses a block that is there. Written to the rows some time later."""
@@ -178,12 +177,15 @@ class Holdings:
                 self.catalogue.forget(name)
         return gone
 
-    def _obey(self, rows: Rows) -> None:
-        """What another process says of blocks is so here too. Of what it said before we looked
-        first, those who had the blocks have taken care.
+    def _obey(self, rows: Rows, is_first: bool) -> None:
+        """What another process says of blocks is so here too; of what it said before we looked
+        first, what concerns blocks of ours that were not written since.
         """
         for kind in (Kind.GONE, Kind.PURGED):
-            names = rows["id"][rows["kind"] == kind].tolist()
+            said = rows[rows["kind"] == kind]
+            names: list[bytes] = said["id"].tolist()
+            if is_first:
+                names = self.catalogue.older(self.writer, names, said["written"].tolist())
             gone = self.forget(names, purged=kind == Kind.PURGED)
             mine = {name: was for name, was in gone.items() if self._is_mine(was.place)}
             self.ordered.update(mine)
