@@ -97,6 +97,7 @@ def test_each_line_that_cannot_be_kept_says_why_and_the_others_go_on(served: Ser
     bad: dict[str, bytes] = {
         "JSON": b"{\n",
         "url": line(CHAT, "embeddings"),
+        "POST http://[x": msgspec.json.encode({"url": "http://[x", "body": CHAT}) + b"\n",
         "does not exist": line({**CHAT, "model": "other"}),
         "they fill no block": line({"prompt": "Hi"}, "completions"),
         "context_length|context holds": line({"prompt": LONG * 20}, "completions"),

@@ -86,7 +86,10 @@ def asked_in(raw: bytes, endpoint: str, headers: list[Header]) -> Asked:
         accepts = f"a JSON object: a request, or a line of a batch ({error})"
         raise RequestError("body", raw[:60].decode(errors="replace"), accepts) from error
     if line.url and bytes(line.body):
-        parts = urlsplit(line.url)
+        try:
+            parts = urlsplit(line.url)
+        except ValueError as error:
+            raise RequestError("url", line.url[:200], f"a URL or a path ({error})") from error
         query = parts.query.encode("latin-1", "replace")
         return Asked(version_free(parts.path), query, bytes(line.body))
     return Asked(version_free("/" + endpoint) or likely(fields, dict(headers)), b"", raw)

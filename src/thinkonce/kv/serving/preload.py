@@ -10,7 +10,7 @@ costs nothing, so a batch that was broken off is sent again from its beginning.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -153,7 +153,9 @@ class Batch:
 
     async def _work(self, line: _BatchLine, result: Result) -> Work:
         result.custom_id = line.custom_id
-        name = urlsplit(line.url).path.strip("/").removeprefix("v1/")
+        name = ""
+        with suppress(ValueError):  # brackets that hold no address
+            name = urlsplit(line.url).path.strip("/").removeprefix("v1/")
         if name not in self._readers or line.method.upper() != "POST":
             known = ", ".join(f"/v1/{each}" for each in self._readers)
             raise RequestError("url", f"{line.method} {line.url}"[:200], f"POST to one of {known}")
