@@ -30,7 +30,7 @@ MOST_GHOSTS = 65_536
 """Blocks that are gone and remembered, and owners of those that were purged, at most."""
 MOST_BYTES = 16 * 1024 * 1024
 """Of tokens of blocks that are gone. Of whoever has most the oldest go first."""
-MOST_OWNERS = 16
+MOST_OWNERS = 8
 """Of a tenant's and of all others', whose names are tried for a text: the latest that had its
 beginning.
 """
