@@ -55,6 +55,22 @@ async def test_a_tag_is_purged_of_answers_and_attention_state_alike(
     assert blocks(engine) == 0
 
 
+async def test_a_client_reads_ahead_through_the_gateway_and_no_answer_is_kept(
+    stage: Stage, engine: Served
+) -> None:
+    pools = {"local": Upstream(urls=[f"{engine.url}/v1"], engine_secret=SECRET)}
+    gateway = await stage.gateway(upstreams=pools)
+    for key in ("sk-a", "sk-b"):
+        headers = {"authorization": f"Bearer {key}"}
+        ahead = {"kv_cache": {"preload": True}, "max_tokens": 0}
+        read = await gateway.chat(TEXT, model="tiny", headers=headers, **ahead)
+        assert (read.status, read.json["usage"]["completion_tokens"]) == (200, 0)
+        asked = await gateway.chat(TEXT, model="tiny", headers=headers, max_tokens=2)
+        assert asked.cache == "MISS"
+        assert cached_tokens(asked) > 0
+        assert cached_tokens(read) == 0, "another client's is not found"
+
+
 async def test_after_the_engine_began_anew_a_tag_is_purged_of_answers_and_on_disk(
     stage: Stage, tiny: Model, tmp_path: Path
 ) -> None:
