@@ -40,6 +40,7 @@ class Guarded:
         self._lead = RESUME * blocks
         self._turns = 0
         self._as_lru = False
+        self.known = self.wanted = 0  # blocks of the last request that were here, and LRU's
 
     @property
     def turns(self) -> int:
@@ -47,8 +48,8 @@ class Guarded:
         return self._turns
 
     def touch(self, path: Sequence[Ranked], now: float) -> None:
-        known = _leading(block.rank > 0.0 for block in path)
-        wanted = _leading(block.id in self._lru for block in path)
+        self.known = known = _leading(block.rank > 0.0 for block in path)
+        self.wanted = wanted = _leading(block.id in self._lru for block in path)
         self._decay.touch(path, now)
         for block in reversed(path):
             self._lru[block.id] = now
