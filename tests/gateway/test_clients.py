@@ -274,7 +274,7 @@ async def test_a_reload_takes_clients_up_and_drops_them(stage: Stage) -> None:
 
 async def test_a_stranger_is_told_before_the_body_is_read(stage: Stage) -> None:
     gateway = await guarded(stage, alice=client("tk-a"))
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n"
     async with line(gateway) as caller:
         await caller.send(head.encode())
         assert await caller.status() == 401

@@ -208,7 +208,7 @@ def test_bodies_on_their_way_are_bounded_together(serve: Serve) -> None:
     body = json.dumps({**GOOD, "user": "u" * 1500}).encode()
     address = urlsplit(served.url)
     with socket.create_connection((address.hostname, address.port or 80)) as slow:
-        head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         slow.sendall(head.encode() + body[:-1])
         deadline = time.monotonic() + 10
         while (answer := send(served, "POST", "/v1/chat/completions", body)).status == 200:

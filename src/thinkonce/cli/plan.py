@@ -34,6 +34,10 @@ def plan(
         typer.Option(metavar="TRACE", help="Requests as names of blocks; - is standard input."),
     ] = None,
     blocks: Blocks = None,
+    within: Annotated[
+        int,
+        typer.Option(min=0, help="Tokens that can be read within a prompt's target; 0: no target."),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """What another size or policy would have saved."""
@@ -51,7 +55,7 @@ def plan(
         rows = []
         for number, (size, policy) in enumerate(runs):
             report(f"{policy}, {size:,} blocks", number / len(runs))
-            rows.append(replayed(trace, policy, size))
+            rows.append(replayed(trace, policy, size, within))
     if as_json:
         tokens = sum(asked.tokens for asked in trace.requests)
         told = {"requests": len(trace.requests), "tokens": tokens, "distinct": trace.distinct}
@@ -62,7 +66,7 @@ def plan(
         f"{trace.block_tokens} tokens\n"
     )
     print_table(
-        COLUMNS,
+        (*COLUMNS, "LATE") if within else COLUMNS,
         [
             (
                 f"{row.blocks / max(1, trace.distinct):.0%}",
@@ -70,11 +74,14 @@ def plan(
                 row.policy,
                 f"{row.hit_ratio:.1%}",
                 *(f"{each:,}" for each in (row.read_p50, row.read_p95, row.read_p99, row.evicted)),
+                *(() if row.late is None else (f"{row.late:.1%}",)),
             )
             for row in rows
         ],
     )
     print("\nLOADED: share of all prompt tokens. READ: tokens of a prompt that had to be read.")
+    if within:
+        print(f"LATE: share of prompts of which more than {within:,} tokens had to be read.")
 
 
 def _sizes(given: list[int] | None, distinct: int) -> list[int]:

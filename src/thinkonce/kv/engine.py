@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from thinkonce.kv.generation.exact import ExactGenerator
 from thinkonce.kv.generation.generator import Generator
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.probe import other_bits
-from thinkonce.kv.generation.rates import Rate
+from thinkonce.kv.generation.rates import Rate, Rates
 from thinkonce.kv.generation.reading import ReadingStats
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
 from thinkonce.kv.planning.recording import Recording
@@ -245,7 +246,8 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         return KvEngine(PlainGenerator(model.network, model.end_ids), why=why)
     _check_budget(model, kv)
     fitting = kv.memory // (shape_of(model.network).bytes_a_token * kv.chunk)
-    policy = policy_of(kv.policy, fitting)
+    rates = Rates()
+    policy = policy_of(kv.policy, fitting, partial(_within, kv.slo, rates.prefill))
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk)
     below = _opened_disk(kv, keys, fingerprint, clock)
@@ -260,6 +262,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         purges=below.purges,
         others=below.others,
         clock=clock,
+        rates=rates,
     )
     return KvEngine(
         exact,
@@ -281,6 +284,11 @@ def _recording(kv: Kv, key: bytes, exact: ExactGenerator, clock: Clock) -> Recor
     recording = Recording(Path(kv.trace), kv.chunk, key or secrets.token_bytes(32), clock=clock)
     exact.recorded = recording.add
     return recording
+
+
+def _within(slo: float, prefill: Rate) -> float:
+    """Tokens that the model reads in so many seconds, as far as it was measured."""
+    return slo / prefill.a_token if prefill.a_token else 0.0
 
 
 def _why_not(model: Model, chunk_tokens: int) -> str | None:

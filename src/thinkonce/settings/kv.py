@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from thinkonce.settings.section import MIB, YES_NO, Section, about, size
+from thinkonce.settings.section import MIB, YES_NO, Section, about, seconds, size
 
 __all__ = ("Kv", "KvPolicy")
 
-KvPolicy = Literal["lru", "forward_decay", "guarded"]
+KvPolicy = Literal["lru", "forward_decay", "guarded", "tail"]
 
 
 class Kv(Section, frozen=True):
@@ -37,11 +37,20 @@ class Kv(Section, frozen=True):
         about(
             "What goes first. lru: what was not used for the longest. forward_decay: as that, but "
             "what was used often stays longer. guarded: as that, until lru would have loaded "
-            "more. `thinkonce plan --kv` compares them.",
-            "lru, forward_decay or guarded",
+            "more. tail: as that, and rather what is soon read again within `slo`. `thinkonce plan "
+            "--kv` compares them.",
+            "lru, forward_decay, guarded or tail",
             fixed=True,
         ),
     ] = "lru"
+    slo: Annotated[
+        float,
+        seconds(
+            "With the policy `tail`: the time in which the first token of an answer should come, "
+            "of which reading the prompt may take all. 0: no target.",
+            fixed=True,
+        ),
+    ] = 0.0
     store: Annotated[
         str,
         about(

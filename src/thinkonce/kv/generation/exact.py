@@ -66,10 +66,11 @@ class ExactGenerator:
         purges: Purges | None = None,
         others: OtherModels | None = None,
         clock: Clock = SYSTEM,
+        rates: Rates | None = None,
     ) -> None:
         self._network, self._end_ids = network, end_ids
         self.chunk_tokens, self.fingerprint, self._kept = chunk_tokens, fingerprint, kept
-        self._below, self._clock, self.rates = below, clock, Rates()
+        self._below, self._clock, self.rates = below, clock, rates or Rates()
         self._purges = purges or Purges()
         # Told of each prompt that is asked: its tokens, and its full blocks.
         self.recorded: Callable[[int, Sequence[Block]], None] | None = None

@@ -22,7 +22,8 @@ _ROOT = bytes(BLOCK_ID_BYTES)
 
 class Replayed(NamedTuple):
     """One policy at one size, in blocks. `hit_ratio` is of tokens; `read_*` are the tokens of a
-    prompt that had to be read, at the median, the 95th and the 99th percentile.
+    prompt that had to be read, at the median, the 95th and the 99th percentile; `late` is the
+    share of prompts of which more than the target had to be read, None without a target.
     """
 
     policy: str
@@ -32,16 +33,22 @@ class Replayed(NamedTuple):
     read_p95: int
     read_p99: int
     evicted: int
+    late: float | None = None
 
 
-def replayed(trace: Trace, policy: str, blocks: int) -> Replayed:
-    """Requests one after the other, as the model server's worker takes them."""
+def replayed(
+    trace: Trace, policy: str, blocks: int, within: int = 0, counted_from: int = 0
+) -> Replayed:
+    """Requests one after the other, as the model server's worker takes them.
+
+    `within`: tokens of a prompt that may be read within its target, 0: no target. Those before
+    number `counted_from` fill memory and are not counted in anything but `evicted`.
+    """
     prompts = [_blocks(asked, trace.block_tokens) for asked in trace.requests]
     now = 0.0
     clock = Clock(wall=lambda: now, monotonic=lambda: now)
-    index: PrefixIndex[None] = PrefixIndex(blocks, _policy(policy, prompts, blocks), clock)
+    index: PrefixIndex[None] = PrefixIndex(blocks, _policy(policy, prompts, blocks, within), clock)
     read: list[int] = []
-    cached = 0
     for asked, prompt in zip(trace.requests, prompts, strict=True):
         now = asked.at
         with index.hold(prompt[: _usable(asked, trace.block_tokens)]) as hold:
@@ -49,24 +56,25 @@ def replayed(trace: Trace, policy: str, blocks: int) -> Replayed:
             for block in prompt[len(hold.nodes) :]:
                 if not hold.extend(block, None, 1):
                     break
-        cached += known
         read.append(asked.tokens - known)
-    tokens = sum(asked.tokens for asked in trace.requests)
+    del read[:counted_from]
+    tokens = sum(asked.tokens for asked in trace.requests[counted_from:])
     return Replayed(
         policy=policy,
         blocks=blocks,
-        hit_ratio=cached / max(1, tokens),
+        hit_ratio=(tokens - sum(read)) / max(1, tokens),
         read_p50=_percentile(read, 0.5),
         read_p95=_percentile(read, 0.95),
         read_p99=_percentile(read, 0.99),
         evicted=index.stats().evicted,
+        late=sum(each > within for each in read) / max(1, len(read)) if within else None,
     )
 
 
-def _policy(name: str, prompts: Sequence[Sequence[Block]], blocks: int) -> TreePolicy:
+def _policy(name: str, prompts: Sequence[Sequence[Block]], blocks: int, within: int) -> TreePolicy:
     if name == Clairvoyant.name:
         return Clairvoyant([block.id for block in prompt] for prompt in prompts)
-    return policy_of(name, blocks)
+    return policy_of(name, blocks, lambda: float(within))
 
 
 def _usable(asked: Asked, block_tokens: int) -> int:

@@ -1,20 +1,24 @@
-"""Forward decay, shifted so that more prompts are read within a target: ends that are quickly read
-again go earlier, and make room for what takes long.
+"""For a target: ends of conversations that are soon read again go earlier, and make room for what
+takes long.
 
-    key(b)  = T(b) - SHIFT * safe(b)              the smallest goes first; T as `forward_decay` has it
-    safe(b) : start(b) >= L(b) + Q - within       all in tokens
+    key(b)   = rank(b) - shift * safe(b)          the smallest goes first; rank as `guarded` has it
+    safe(b) :  start(b) >= L(b) + Q - within      all in tokens
 
 `within` tokens can be read in the time that is the target; L(b) is the longest prompt ever seen
-through b, and Q what a conversation grows by from one turn to the next (its 90th percentile). A
-safe block can be lost without the next turn's being late. L outlives the block and never falls:
-else a conversation whose end was dropped would seem shorter, and lose its end again and again.
-The rule is that of Zhang, Li, Moallemi, Peng: Tail-Optimized Caching for LLM Inference (2025),
-with a penalty in seconds in place of their two classes; without a target nothing is shifted.
+through b, and Q what a conversation grows by from one turn to the next (its 97th percentile:
+with a smaller one, turns that grow by more are late for the end that was dropped). A safe block
+can be lost without the next turn's being late. L outlives the block and never falls: else a
+conversation whose end was dropped would seem shorter, and lose its end again and again.
+
+The shift, in seconds, grows while prompts are late and is halved where less than 97 % is loaded
+of what LRU would have loaded. Until Q is known nothing is shifted. The rule is that of Zhang, Li,
+Moallemi, Peng: Tail-Optimized Caching for LLM Inference (2025), with a penalty in seconds in
+place of their two classes.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import ClassVar
@@ -40,7 +44,8 @@ class Tail:
     name: ClassVar[str] = "tail"
 
     def __init__(self, blocks: int, most: int, within: Callable[[], float]) -> None:
-        self._base, self._most, self._asked = Guarded(blocks, most), most, within
+        self.base = Guarded(blocks, most)  # the order before the shift
+        self._most, self._asked = most, within
         self._within, self._growth = 0.0, inf
         self._shift = _FIRST
         self._longest: OrderedDict[bytes, int] = OrderedDict()  # L; unused for longest first
@@ -49,12 +54,12 @@ class Tail:
 
     @property
     def turns(self) -> int:
-        return self._turns + self._base.turns
+        return self._turns + self.base.turns
 
     def touch(self, path: Sequence[Ranked], now: float) -> None:
-        self._base.touch(path, now)
-        self._known += self._base.known
-        self._wanted += self._base.wanted
+        self.base.touch(path, now)
+        self._known += self.base.known
+        self._wanted += self.base.wanted
         if len(path) > 1:
             self._measure(path)
         self._seen += 1
@@ -66,7 +71,7 @@ class Tail:
             self._turns += 1
 
     def key(self, block: Ranked) -> tuple[float, ...]:
-        rank, *rest = self._base.key(block)
+        rank, *rest = self.base.key(block)
         return (rank - self._shift * self._is_safe(block), *rest)
 
     def _is_safe(self, block: Ranked) -> bool:
@@ -78,7 +83,7 @@ class Tail:
     def _measure(self, path: Sequence[Ranked]) -> None:
         step = path[1].start
         length = path[-1].start + step
-        self._late += length - self._base.known * step > self._within
+        self._late += length - self.base.known * step > self._within
         before = [self._longest.get(block.id) for block in path]
         known = next((each for each in reversed(before) if each is not None), None)
         if known is not None and length >= known:
