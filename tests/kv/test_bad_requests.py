@@ -174,6 +174,20 @@ def test_a_text_of_megabytes_is_refused_before_it_is_tokenised(served: Served, p
     assert b"characters" in answer.body
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "messages"])
+@pytest.mark.parametrize("said", [{"reuse": "link"}, {"id": "doc-7"}, {"ttl": "5m"}, 1])
+def test_a_part_that_asks_for_what_is_not_built_is_refused(
+    served: Served, path: str, said: Any
+) -> None:
+    part = {"type": "text", "text": "x", "kv_cache": said}
+    body = {"messages": [{"role": "user", "content": [part]}], "max_tokens": 1}
+    answer = send(served, "POST", f"/v1/{path}", json.dumps(body).encode())
+    assert answer.status == 400
+    assert b"messages[0].content[0].kv_cache" in answer.body
+    part["kv_cache"] = {"reuse": "exact"}
+    assert send(served, "POST", f"/v1/{path}", json.dumps(body).encode()).status == 200
+
+
 DEEP = '{"a":' * 800 + "1" + "}" * 800
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": DEEP}}
 
@@ -208,7 +222,8 @@ def test_bodies_on_their_way_are_bounded_together(serve: Serve) -> None:
     body = json.dumps({**GOOD, "user": "u" * 1500}).encode()
     address = urlsplit(served.url)
     with socket.create_connection((address.hostname, address.port or 80)) as slow:
-        head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+        sized = f"host: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/completions HTTP/1.1\r\n{sized}"
         slow.sendall(head.encode() + body[:-1])
         deadline = time.monotonic() + 10
         while (answer := send(served, "POST", "/v1/chat/completions", body)).status == 200:

@@ -12,7 +12,7 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.terms import CLASSES, MAX_LIFE, USUAL, Priority, Terms
 
-__all__ = ("KvControls", "controls_in", "life_of")
+__all__ = ("KvControls", "check_part", "controls_in", "life_of")
 
 _Name = Annotated[str, Meta(max_length=1024)]
 _Tag = Annotated[str, Meta(max_length=256)]
@@ -84,6 +84,14 @@ def controls_in(given: Any) -> KvControls:
     if controls.ttl is not None:
         life_of("kv_cache.ttl", controls.ttl)
     return controls
+
+
+def check_part(at: str, part: dict[str, Any]) -> None:
+    """Raises RequestError for a part of a message that asks to be reused in another way than all
+    are: it would be read exactly, and its sender would not know.
+    """
+    if (said := part.get("kv_cache")) not in (None, {}, {"reuse": "exact"}):
+        raise RequestError(f"{at}.kv_cache", said, "{'reuse': 'exact'}; no other is built yet")
 
 
 def life_of(field: str, ttl: object) -> float:

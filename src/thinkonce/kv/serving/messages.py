@@ -13,6 +13,7 @@ import msgspec
 from thinkonce.errors import RequestError
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
 from thinkonce.kv.serving.breakpoints import life_asked
+from thinkonce.kv.serving.controls import check_part
 
 __all__ = ("read_messages",)
 
@@ -110,6 +111,7 @@ def _text(at: str, block: Any) -> dict[str, Any]:
     if _kind(block) != "text" or not isinstance(block.get("text"), str):
         accepts = "text, tool_use of the assistant, tool_result of the user"
         raise RequestError(f"{at}.type", _kind(block), accepts)
+    check_part(at, block)
     return {"type": "text", "text": block["text"]}
 
 

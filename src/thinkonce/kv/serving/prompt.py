@@ -14,6 +14,7 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.serving.ask import ChatAsk
 from thinkonce.kv.serving.calls import callable_names
+from thinkonce.kv.serving.controls import check_part
 from thinkonce.kv.serving.veil import Veil
 
 __all__ = ("called_tools", "chat_tokens", "contents", "longest_piece", "text_tokens")
@@ -150,6 +151,7 @@ def _part(at: str, part: object) -> str:
         raise RequestError(f"{at}.type", kind, "'text'; this model reads text only")
     if not isinstance(text := part.get("text"), str):
         raise RequestError(f"{at}.text", text, "text")
+    check_part(at, part)
     return text
 
 
