@@ -301,10 +301,10 @@ def test_memory_that_runs_out_costs_no_answer(
     true = read(generator(model, None), prompt)
     full = KvShape.empty
 
-    def no_room(shape: KvShape, tokens: int) -> torch.Tensor:
+    def no_room(shape: KvShape, tokens: int, device: torch.device | None = None) -> torch.Tensor:
         if tokens == CHUNK:
             raise MemoryError("none left")
-        return full(shape, tokens)
+        return full(shape, tokens, device)
 
     with monkeypatch.context() as patch:
         patch.setattr(KvShape, "empty", no_room)
