@@ -225,6 +225,7 @@ async def test_an_answer_that_is_dropped_unread_is_left(client: Client, upstream
     answer = await client.call("send", request, stream=True)
     assert answer.status_code == 200
     del answer
+    await asyncio.sleep(0)  # until then the loop's own handle of this step has it
     gc.collect()
     await upstream.left()
 
