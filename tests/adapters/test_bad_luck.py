@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -222,11 +223,12 @@ async def test_an_answer_that_is_dropped_unread_is_left(client: Client, upstream
     request = client.client.build_request(
         "POST", client.url + "/chat/completions", json=ASKED | {"stream": True}
     )
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     answer = await client.call("send", request, stream=True)
     assert answer.status_code == 200
     del answer
-    await asyncio.sleep(0)  # until then the loop's own handle of this step has it
-    gc.collect()
+    # Behind the thread that asked, and a step of the loop later: until then both have it.
+    await asyncio.to_thread(gc.collect)
     await upstream.left()
 
 
