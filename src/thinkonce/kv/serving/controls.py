@@ -10,9 +10,10 @@ from msgspec import Meta
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.prompt import BUILT, Method
 from thinkonce.kv.prefix.terms import CLASSES, MAX_LIFE, USUAL, Priority, Terms
 
-__all__ = ("KvControls", "check_part", "controls_in", "life_of")
+__all__ = ("KvControls", "controls_in", "life_of", "marked")
 
 _Name = Annotated[str, Meta(max_length=1024)]
 _Tag = Annotated[str, Meta(max_length=256)]
@@ -26,7 +27,7 @@ class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `refresh`: it is not loaded, and kept. `namespace`, `cache_key` and `tags` keep prompts apart.
     `ttl`: seconds or a class, from the last use on. `preload`: kept like `priority` pinned, for
     an hour where `ttl` does not say how long. `explain`: the answer's usage tells why not more
-    was loaded.
+    was loaded. `reuse`: how marked parts of messages are reused; "exact" forbids any other way.
     """
 
     enabled: bool | None = None
@@ -37,6 +38,7 @@ class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     priority: Priority | None = None
     preload: bool | None = None
     explain: bool | None = None
+    reuse: Method | None = None
     tags: Annotated[tuple[_Tag, ...], Meta(max_length=64)] | None = None
 
     def terms(self, life: float | None = None) -> Terms:
@@ -83,15 +85,39 @@ def controls_in(given: Any) -> KvControls:
         raise RequestError(f"kv_cache{field}", "another value", accepts) from wrong
     if controls.ttl is not None:
         life_of("kv_cache.ttl", controls.ttl)
+    if controls.reuse is not None and controls.reuse not in BUILT:
+        accepts = f"{', '.join(BUILT)}; another is not built yet"
+        raise RequestError("kv_cache.reuse", controls.reuse, accepts)
     return controls
 
 
-def check_part(at: str, part: dict[str, Any]) -> None:
-    """Raises RequestError for a part of a message that asks to be reused in another way than all
-    are: it would be read exactly, and its sender would not know.
+class _PartControls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reuse: Method | None = None
+    id: _Name = ""
+
+
+def marked(
+    at: str, part: dict[str, Any], asked: Method | None, usual: Method
+) -> tuple[Method, str] | None:
+    """How a part of a message is reused, and its document's name; None: like all that is said.
+
+    `asked`: what the request says of all marked parts. "exact" there holds for every part; parts
+    with a `cache_control` alone are marked where it names another method, since clients that send
+    it elsewhere expect what is exact. `usual`: where nobody says. Raises RequestError.
     """
-    if (said := part.get("kv_cache")) not in (None, {}, {"reuse": "exact"}):
-        raise RequestError(f"{at}.kv_cache", said, "{'reuse': 'exact'}; no other is built yet")
+    said = part.get("kv_cache")
+    try:
+        own = msgspec.convert(said or {}, _PartControls)
+    except msgspec.ValidationError as wrong:
+        accepts = f"reuse ({', '.join(BUILT)}) and id (a text)"
+        raise RequestError(f"{at}.kv_cache", said, accepts) from wrong
+    method = "exact" if asked == "exact" else own.reuse or asked or usual
+    if method not in BUILT:
+        raise RequestError(f"{at}.kv_cache.reuse", method, f"{', '.join(BUILT)}; not built yet")
+    by_breakpoint = part.get("cache_control") is not None and asked not in (None, "exact")
+    if own.id or (method != "exact" and (said or by_breakpoint)):
+        return method, own.id
+    return None
 
 
 def life_of(field: str, ttl: object) -> float:

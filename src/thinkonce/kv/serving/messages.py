@@ -13,12 +13,13 @@ import msgspec
 from thinkonce.errors import RequestError
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
 from thinkonce.kv.serving.breakpoints import life_asked
-from thinkonce.kv.serving.controls import check_part
+from thinkonce.kv.serving.controls import marked
 
 __all__ = ("read_messages",)
 
 _SAME = ("model", "messages", "max_tokens", "stream", "temperature", "top_p", "top_k")
 _OURS = ("kv_cache", "prompt_cache_key")
+_TO_THE_CACHE = ("kv_cache", "cache_control")
 
 
 def read_messages(body: bytes, defaults: Defaults) -> tuple[ChatAsk, float | None]:
@@ -111,8 +112,9 @@ def _text(at: str, block: Any) -> dict[str, Any]:
     if _kind(block) != "text" or not isinstance(block.get("text"), str):
         accepts = "text, tool_use of the assistant, tool_result of the user"
         raise RequestError(f"{at}.type", _kind(block), accepts)
-    check_part(at, block)
-    return {"type": "text", "text": block["text"]}
+    marked(at, block, None, "exact")  # its fields are named where the client wrote them
+    said = {name: block[name] for name in _TO_THE_CACHE if block.get(name) is not None}
+    return {"type": "text", "text": block["text"], **said}
 
 
 def _kind(block: Any) -> Any:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 import re
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from jinja2 import TemplateError
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.generation.generator import TooLong
+from thinkonce.kv.prefix.prompt import Method, Prompt
 from thinkonce.kv.serving.ask import ChatAsk
 from thinkonce.kv.serving.calls import callable_names
-from thinkonce.kv.serving.controls import check_part
+from thinkonce.kv.serving.controls import marked
+from thinkonce.kv.serving.marks import Marks
 from thinkonce.kv.serving.veil import Veil
 
 __all__ = ("called_tools", "chat_tokens", "contents", "longest_piece", "text_tokens")
@@ -27,24 +29,44 @@ def longest_piece(tokenizer: Any) -> int:
     return max(map(len, tokenizer.get_vocab()))
 
 
-def chat_tokens(tokenizer: Any, ask: ChatAsk, most: float = inf) -> tuple[int, ...]:
-    """The prompt the model's own chat template makes of the messages.
+def chat_tokens(tokenizer: Any, ask: ChatAsk, most: float = inf, usual: Method = "exact") -> Prompt:
+    """The prompt the model's own chat template makes of the messages, and where marked parts of
+    them lie in it; `usual`: how these are reused where nobody says.
 
     Special tokens are the template's: one that a client typed is read as the text it is. Raises
     RequestError for what the messages or the template do not allow, and TooLong for a text of
     more than `most` characters: to tokenise megabytes takes up to a minute.
     """
+    veil = Veil(tokenizer)
+    marks = Marks(veil)
+    text = _rendered(tokenizer, ask, veil, _Marking(marks, ask.attention.reuse, usual))
+    if not marks.are_in(text):  # a template that leaves a part out, or changes its words
+        marks = Marks(veil)
+        text = _rendered(tokenizer, ask, veil)
+    _check_length(marks.typed(text), most)
+    return marks.prompt(text)
+
+
+class _Marking(NamedTuple):
+    """`asked`: how the request wants marked parts to be reused; `usual`: where nobody says."""
+
+    marks: Marks
+    asked: Method | None
+    usual: Method
+
+
+def _rendered(tokenizer: Any, ask: ChatAsk, veil: Veil, marking: _Marking | None = None) -> str:
+    """What the template makes, with what stands for special tokens and for marked parts."""
     template = _template(tokenizer)
     extra = ask.chat_template_kwargs or {}
     _check_extra(tokenizer, extra)
     tools = _tools(ask)
     if tools and not re.search(r"\btools\b", template):
         raise RequestError("tools", f"{len(tools)} tools", "none: this model knows no tools")
-    messages = [_message(number, written) for number, written in enumerate(ask.messages)]
-    veil = Veil(tokenizer)
+    messages = [_message(number, written, marking) for number, written in enumerate(ask.messages)]
     messages, tools, extra = veil.over([messages, tools, extra])
     try:
-        text = tokenizer.apply_chat_template(
+        text: str = tokenizer.apply_chat_template(
             messages,
             tools=tools or None,
             add_generation_prompt=True,
@@ -54,8 +76,7 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk, most: float = inf) -> tuple[int, .
     except (TemplateError, TypeError, ValueError, KeyError) as refused:
         accepts = f"messages this model's chat template takes ({refused})"
         raise RequestError("messages", f"{len(messages)} messages", accepts) from refused
-    _check_length(veil.typed(text), most)
-    return veil.tokens(text)
+    return text
 
 
 def contents(ask: ChatAsk) -> tuple[str, ...]:
@@ -119,7 +140,9 @@ def _check_extra(tokenizer: Any, extra: dict[str, Any]) -> None:
         raise RequestError("chat_template_kwargs", refused[0], "the template's own variables")
 
 
-def _message(number: int, written: dict[str, Any]) -> dict[str, Any]:
+def _message(
+    number: int, written: dict[str, Any], marking: _Marking | None = None
+) -> dict[str, Any]:
     """One message in the plain form chat templates read."""
     at = f"messages[{number}]"
     role = written.get("role")
@@ -131,28 +154,30 @@ def _message(number: int, written: dict[str, Any]) -> dict[str, Any]:
     calls = written.get("tool_calls")
     if calls is not None and role == "assistant":
         message["tool_calls"] = _tool_calls(f"{at}.tool_calls", calls)
-    message["content"] = _content(f"{at}.content", written.get("content"), optional=bool(calls))
+    content = written.get("content")
+    message["content"] = _content(f"{at}.content", content, marking, optional=bool(calls))
     return message
 
 
-def _content(at: str, content: object, optional: bool) -> str:
+def _content(at: str, content: object, marking: _Marking | None, *, optional: bool) -> str:
     if isinstance(content, str):
         return content
     if content is None and optional:
         return ""
     if not isinstance(content, list):
         raise RequestError(at, content, "text, or a list of parts of type text")
-    return "\n".join(_part(f"{at}[{place}]", part) for place, part in enumerate(content))
+    parts = (_part(f"{at}[{place}]", part, marking) for place, part in enumerate(content))
+    return "\n".join(parts)
 
 
-def _part(at: str, part: object) -> str:
+def _part(at: str, part: object, marking: _Marking | None) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or kind != "text":
         raise RequestError(f"{at}.type", kind, "'text'; this model reads text only")
     if not isinstance(text := part.get("text"), str):
         raise RequestError(f"{at}.text", text, "text")
-    check_part(at, part)
-    return text
+    mark = marked(at, part, *((None, "exact") if marking is None else marking[1:]))
+    return text if marking is None or mark is None else marking.marks.stand_in(text, *mark)
 
 
 def _tool_calls(at: str, calls: object) -> list[dict[str, Any]]:

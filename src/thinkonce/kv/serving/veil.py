@@ -63,14 +63,25 @@ class Veil:
             raise _refused(next(iter(self._mark_of)))
         return tuple(chain.from_iterable(map(self._restored, parts)))
 
+    def text_tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text on its own, in which nothing is special."""
+        return self._encode(text, as_text=True)
+
+    def mark(self) -> str:
+        """A word that nobody wrote, in which no special token is. Raises RequestError."""
+        tried = (f"veil{secrets.token_hex(8)}e" for _ in range(_TRIES))
+        found = next((mark for mark in tried if not self._special.search(mark)), None)
+        if found is None:  # so many short special tokens has this model
+            raise RequestError("messages", "a text to be hidden", "what this model's tokens allow")
+        return found
+
     def _hide(self, found: re.Match[str]) -> str:
         typed = found[0]
         if typed not in self._mark_of:
-            tried = (f"veil{secrets.token_hex(8)}e" for _ in range(_TRIES))
-            mark = next((mark for mark in tried if not self._special.search(mark)), None)
-            if mark is None:  # so many short special tokens has this model
-                raise _refused(typed)
-            self._mark_of[typed] = mark
+            try:
+                self._mark_of[typed] = self.mark()
+            except RequestError:
+                raise _refused(typed) from None
         return self._mark_of[typed]
 
     def _parts(self, rendered: str) -> Iterator[str]:

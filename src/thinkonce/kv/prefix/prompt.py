@@ -1,0 +1,51 @@
+"""A prompt as generators take it: its tokens, and which of them are documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, get_args
+
+__all__ = ("BUILT", "METHODS", "Method", "Prompt", "Span")
+
+Method = Literal["exact", "link", "blend", "modules", "auto"]
+METHODS: tuple[Method, ...] = get_args(Method)
+BUILT: tuple[Method, ...] = ("exact",)
+"""Those that there is a reader for; others are refused by name."""
+
+
+class Span(NamedTuple):
+    """The tokens [start, end) of a prompt, which somebody marked and which were cut on their own.
+
+    `method`: how their attention state may be reused. `document`: the client's name for them, by
+    which they are purged; "" for none.
+    """
+
+    start: int
+    end: int
+    method: Method = "exact"
+    document: str = ""
+
+
+class Prompt(tuple[int, ...]):
+    """Token ids, with `spans` in their order, none within another. A slice of it is bare ids."""
+
+    spans: tuple[Span, ...]
+
+    def __new__(cls, tokens: Iterable[int], spans: Iterable[Span] = ()) -> Prompt:
+        made = super().__new__(cls, tokens)
+        made.spans = tuple(spans)
+        return made
+
+    @classmethod
+    def of(cls, tokens: Sequence[int]) -> Prompt:
+        """The same where it is one, else bare ids without spans."""
+        return tokens if isinstance(tokens, Prompt) else cls(tokens)
+
+    def until(self, end: int) -> Prompt:
+        """The first `end` tokens, and the spans that lie in them as a whole."""
+        return Prompt(self[:end], (span for span in self.spans if span.end <= end))
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """Names of marked parts, sorted, each once."""
+        return tuple(sorted({span.document for span in self.spans if span.document}))
