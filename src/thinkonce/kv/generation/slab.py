@@ -98,6 +98,15 @@ class Slab:
         self.tensor[:, :, :, start:end] = block
         self._set_length(end)
 
+    def blank(self, tokens: int) -> None:
+        """Append so many tokens that are computed later. There is room for them.
+
+        All zero: what lies there may be no number, and stays none where a mask hides it.
+        """
+        start, end = self.length, self.length + tokens
+        self.tensor[:, :, :, start:end] = 0
+        self._set_length(end)
+
     def copy(self, start: int, end: int) -> torch.Tensor:
         """The block of the tokens [start, end), contiguous, on its own, in main memory."""
         block = self.shape.empty(end - start, _MAIN_MEMORY)

@@ -1,0 +1,32 @@
+"""Linking: the first tokens of each chunk, computed again (EPIC, arXiv 2410.15332).
+
+A chunk encoded alone begins with an attention sink of its own; joined to others, all but the first
+of these are wrong, and they are the first tokens. `link 16` computes 16 of each again. With
+dummies in front of the chunk when it is encoded (`encoding.py`) there is less to repair: `link 0`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thinkonce.kv.reuse.layout import Layout, Plan
+
+__all__ = ("Link",)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The first `first` and the last `last` tokens of each chunk; all of a shorter one."""
+
+    first: int = 16
+    last: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"link {self.first}+{self.last}" if self.last else f"link {self.first}"
+
+    def plan(self, layout: Layout, layers: int) -> Plan:
+        return Plan([place for chunk in layout.chunks for place in self._ends(chunk)])
+
+    def _ends(self, chunk: range) -> list[int]:
+        return sorted({*chunk[: self.first], *chunk[max(0, len(chunk) - self.last) :]})
