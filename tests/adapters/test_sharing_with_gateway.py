@@ -10,7 +10,7 @@ import pytest
 from adapters.conftest import Client, Kind, Stage, kind_named
 from gateway.conftest import Running, running, settings_of
 from thinkonce import settings as known
-from thinkonce.engine.tenants import digest_of
+from thinkonce.request.headers import digest_of
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 # Until an answer is in the store, the call that made it can still be joined.

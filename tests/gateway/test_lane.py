@@ -21,10 +21,10 @@ from thinkonce.engine.cached_path import _as_read_before
 from thinkonce.engine.http import Call, Head
 from thinkonce.freshness import Rules
 from thinkonce.gateway import fastlane
-from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.fastlane import FastLane
 from thinkonce.selector import Selector
 from thinkonce.shelf import open_shelf
+from thinkonce.web.allowance import Allowance
 
 
 @pytest.fixture

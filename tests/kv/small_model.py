@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -17,12 +17,13 @@ from thinkonce.kv.generation.generator import Generator, Sampling, Steps, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.app import ModelApp
+from thinkonce.kv.serving.clients import Clients
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.server import ModelServer
 from thinkonce.kv.weights.model import Model
-from thinkonce.settings import Kv
+from thinkonce.settings import Client, Kv
 from thinkonce.web.listener import bind
 
 CONTEXT = 2048
@@ -138,6 +139,7 @@ def serving(
     token: str = "",
     limits: ModelLimits | None = None,
     port: int = 0,
+    clients: Mapping[str, Client] | None = None,
 ) -> Iterator[Served]:
     engine = open_engine(model, kv or Kv(chunk=64))
     generator = GatedGenerator(engine.generator)
@@ -148,7 +150,8 @@ def serving(
         deadline=deadline,
         patience=patience,
     )
-    owners = Owners(secret, engine.owners_key, is_local=True)
+    known = Clients(clients or {})
+    owners = Owners(secret, engine.owners_key, is_local=True, clients=known)
     gated = replace(engine, generator=generator)
     app = ModelApp(model, gated, scheduler, owners=owners, admin_token=token, limits=limits)
     ready = threading.Event()

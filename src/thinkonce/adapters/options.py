@@ -10,9 +10,9 @@ from typing import Any, Literal, TypedDict, cast
 from msgspec.structs import replace
 
 from thinkonce.cache import Cache
-from thinkonce.engine.tenants import digest_of
 from thinkonce.entry import PRIORITY_WEIGHT
 from thinkonce.errors import ConfigError
+from thinkonce.request.headers import digest_of
 from thinkonce.settings import CacheSection, Gateway, Settings, TtlClass, Upstream
 from thinkonce.units import parse_bytes
 

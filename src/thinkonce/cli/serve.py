@@ -167,6 +167,7 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
             keys=keys_of(settings.store) if settings.kv.store else NO_KEYS,
             gateway_secret=settings.kv.gateway_secret,
             admin_token=settings.admin.token,
+            clients=settings.clients,
             access_log=not quiet,
             progress=report,
             say=say,

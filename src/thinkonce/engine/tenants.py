@@ -5,7 +5,6 @@ Two credentials never share an entry unless the configuration puts them into one
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -13,11 +12,11 @@ from types import MappingProxyType
 import msgspec
 
 from thinkonce.errors import RequestError
-from thinkonce.request.headers import SECRETS, Taken
+from thinkonce.request.headers import SECRETS, Taken, digest_of
 from thinkonce.request.key import ANONYMOUS, Keyer
 from thinkonce.settings import Client
 
-__all__ = ("Tenants", "digest_of")
+__all__ = ("Tenants",)
 
 Credential = tuple[tuple[bytes, bytes], ...]
 
@@ -134,10 +133,3 @@ class Tenants:
             accepts = f"one of [groups]: {', '.join(known)}" if known else "a name of [groups]"
             raise RequestError("group", name, accepts)
         return self._tenant(((b"group", name.encode()),))
-
-
-def digest_of(value: bytes) -> str:
-    """The SHA-256 of the credential alone, as `printf %s "$KEY" | sha256sum` gives it."""
-    scheme, _, rest = value.partition(b" ")
-    secret = rest.strip() if scheme.lower() == b"bearer" else value
-    return hashlib.sha256(secret).hexdigest()

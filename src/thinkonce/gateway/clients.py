@@ -24,10 +24,10 @@ from typing import Any
 
 from thinkonce.clock import Clock
 from thinkonce.engine.http import Call, HttpError
-from thinkonce.engine.tenants import Tenants, digest_of
+from thinkonce.engine.tenants import Tenants
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.gateway.team import Limiters
-from thinkonce.request.headers import SECRETS
+from thinkonce.request.headers import SECRETS, digest_of
 from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.room import CLIENTS

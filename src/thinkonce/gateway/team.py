@@ -12,7 +12,6 @@ from typing import Protocol
 from thinkonce.clock import Clock
 from thinkonce.engine.refusals import Refusal
 from thinkonce.engine.world import GatewayWorld
-from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.counts import Counts
 from thinkonce.gateway.numbers import Numbers
 from thinkonce.gateway.quota import Quota
@@ -20,6 +19,7 @@ from thinkonce.meaning.compared import Compared, Promises
 from thinkonce.shelf import Shelf
 from thinkonce.tiers.tier import TierStats
 from thinkonce.upstream.room import Room
+from thinkonce.web.allowance import Allowance
 
 __all__ = ("Alone", "Bounds", "Limiters", "OwnLimiters", "Place", "Team")
 

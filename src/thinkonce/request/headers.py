@@ -7,6 +7,7 @@ changes the answer means a wrong one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container, Iterable
 from functools import lru_cache
 
@@ -19,6 +20,7 @@ __all__ = (
     "HARMLESS",
     "SECRETS",
     "Taken",
+    "digest_of",
     "headers_named",
     "is_credential",
     "take_headers",
@@ -129,3 +131,10 @@ def with_one_type(taken: Taken, *, stream: bool) -> Taken:
 
 def _name(pair: tuple[bytes, bytes]) -> bytes:
     return pair[0]
+
+
+def digest_of(value: bytes) -> str:
+    """The SHA-256 of the credential alone, as `printf %s "$KEY" | sha256sum` gives it."""
+    scheme, _, rest = value.partition(b" ")
+    secret = rest.strip() if scheme.lower() == b"bearer" else value
+    return hashlib.sha256(secret).hexdigest()

@@ -144,7 +144,9 @@ class Upstream(Section, frozen=True):
 
 
 class Client(Section, frozen=True):
-    """Somebody who may use this gateway; `thinkonce keys add` writes these. All others get 401."""
+    """Somebody who may use this gateway, or `serve-model`; `thinkonce keys add` writes these. All
+    others get 401. `strict` and `max_bytes` are of the gateway alone.
+    """
 
     key_sha256: Annotated[
         str,

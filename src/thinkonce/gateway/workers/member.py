@@ -12,7 +12,6 @@ from thinkonce.engine.http import HttpError
 from thinkonce.engine.parts import part_of
 from thinkonce.engine.refusals import Refusal
 from thinkonce.errors import ConfigError
-from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.numbers import Numbers, total
 from thinkonce.gateway.quota import Quota
 from thinkonce.gateway.team import Alone, Bounds, Team
@@ -33,6 +32,7 @@ from thinkonce.gateway.workers.messages import (
 from thinkonce.gateway.workers.shares import SharedAllowance, SharedQuota, shared_room
 from thinkonce.settings import Settings
 from thinkonce.upstream.room import Room
+from thinkonce.web.allowance import Allowance
 
 __all__ = ("PUBLISH_SECONDS", "Member")
 

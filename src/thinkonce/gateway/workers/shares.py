@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from thinkonce.clock import Clock
-from thinkonce.gateway.allowance import Allowance
 from thinkonce.gateway.quota import Quota
 from thinkonce.gateway.workers.board import Board, Cell
 from thinkonce.settings import Client, Upstream
 from thinkonce.upstream.room import CLIENTS, Room
+from thinkonce.web.allowance import Allowance
 
 __all__ = (
     "SharedAllowance",

@@ -36,7 +36,8 @@ __all__ = ("ModelApp",)
 _logger = logging.getLogger("thinkonce.kv")
 _access = logging.getLogger("thinkonce.kv.access")
 
-_PAGES = ("/healthz", "/readyz", "/metrics", "/models", "/kv/stats")
+_WELL = ("/healthz", "/readyz")
+_PAGES = (*_WELL, "/metrics", "/models", "/kv/stats")
 _NOT_YET = ("/embeddings", "/responses", "/openapi.json", "/dashboard")
 
 
@@ -68,8 +69,8 @@ class ModelApp:
         self._access_log = access_log
         self._created = int(time.time())
         self._intake = Intake(model, engine, self._limits)
-        gate = Gate(self._owners.secret, admin_token)
-        self._desk = Desk(engine, scheduler, self._intake, self._owners, gate, self._limits)
+        self._gate = Gate(self._owners.secret, admin_token)
+        self._desk = Desk(engine, scheduler, self._intake, self._owners, self._gate, self._limits)
         self._bodies = Bodies(self._limits.max_reading_bytes)
         self._posts: dict[str, tuple[_Read, _Tell]] = {
             "/chat/completions": (self._intake.chat, self._chat),
@@ -113,7 +114,8 @@ class ModelApp:
         if found := self._posts.get(path):
             _allow(method, "POST")
             read, tell = found
-            await tell(*await self._read(scope, receive, read), receive, reply)
+            with self._owners.request(scope, self._model.name) as owner:
+                await tell(*await self._read(scope, receive, read, owner), receive, reply)
         elif wanted := self._desk.method_of(path):
             _allow(method, wanted)
             await self._desk.answer(path, Incoming(scope, receive), reply)
@@ -123,13 +125,16 @@ class ModelApp:
             _allow(method, "GET", "HEAD")
             await reply.whole(TEXT_TYPE, self._metrics())
         else:
+            if path not in _WELL:
+                self._check_may_see(Incoming(scope, receive))
             page = self._page(path)
             _allow(method, "GET", "HEAD")
             await reply.json(msgspec.json.encode(page), 200 if self._is_well(path) else 503)
 
-    async def _read(self, scope: Scope, receive: Receive, read: _Read) -> tuple[Any, Work]:
+    async def _read(
+        self, scope: Scope, receive: Receive, read: _Read, owner: Owner
+    ) -> tuple[Any, Work]:
         """What is asked. The body is let go of before the answer begins."""
-        owner = self._owners.of(scope)
         held = 0
 
         def count(size: int) -> None:
@@ -144,13 +149,23 @@ class ModelApp:
         finally:
             self._bodies.give_back(held)
 
+    def _check_may_see(self, request: Incoming) -> None:
+        """Raises HttpError 401 for who is neither a known client nor an administrator."""
+        try:
+            self._owners.check_known(request.scope)
+        except HttpError as unknown:
+            try:
+                self._gate.let_in(request)
+            except HttpError:
+                raise unknown from None
+
     def _metrics(self) -> bytes:
         line = self.scheduler
         return exposition(self._engine.stats(), waiting=line.waiting, running=line.running)
 
     def _page(self, path: str) -> dict[str, Any]:
         """What is only read."""
-        if path in ("/healthz", "/readyz"):
+        if path in _WELL:
             ill = "the model's thread has died" if self.scheduler.died else "shutting down"
             return {"status": "ok" if self._is_well(path) else ill}
         if path == "/kv/stats":

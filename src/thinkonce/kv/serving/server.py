@@ -6,18 +6,20 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Mapping
 
 import torch
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.engine import open_engine, sequences_of
 from thinkonce.kv.serving.app import ModelApp
+from thinkonce.kv.serving.clients import NOBODY_KNOWN, Clients
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.kv.weights.packaged import Progress
-from thinkonce.settings import Kv
+from thinkonce.settings import Client, Kv
 from thinkonce.tiers.keyring import NO_KEYS, Keyring
 from thinkonce.web.access import is_loopback
 from thinkonce.web.listener import bind
@@ -25,6 +27,8 @@ from thinkonce.web.server import Say, Server, Terms, let_collector_rest, new_loo
 from thinkonce.web.signals import handling, stopping
 
 __all__ = ("ModelServer", "run")
+
+_logger = logging.getLogger("thinkonce.kv")
 
 
 class _Stopped(BaseException):
@@ -46,6 +50,7 @@ def run(
     keys: Keyring = NO_KEYS,
     gateway_secret: str = "",
     admin_token: str = "",
+    clients: Mapping[str, Client] = NOBODY_KNOWN,
     limits: ModelLimits | None = None,
     drain_seconds: int = 30,
     access_log: bool = False,
@@ -61,10 +66,11 @@ def run(
     answered, by turns, and are given up `deadline` seconds after they came, 0: never. `kv` says
     what is kept of prompts, `keys` what seals it on disk; `gateway_secret` is that of the
     gateway which started this server, `admin_token` what callers show who change that or look
-    into it; "": those on this machine may. The first signal lets running and waiting answers
-    finish, at most `drain_seconds`; a second one gives them up.
-    `say` gets the lines for whoever started it: the first says that requests are accepted, one
-    that the end was asked for, and the last what came of it. By default they are printed.
+    into it; "": those on this machine may. `clients` are who may ask; none: everybody. The first
+    signal lets running and waiting answers finish, at most `drain_seconds`; a second one gives
+    them up. `say` gets the lines for whoever started it: the first says that requests are
+    accepted, one that the end was asked for, and the last what came of it. By default they are
+    printed.
 
     Raises ConfigError for a model, an address or a number that cannot work.
     """
@@ -95,7 +101,7 @@ def run(
         loaded,
         engine,
         scheduler,
-        owners=Owners(gateway_secret, engine.owners_key, is_local=is_loopback(host)),
+        owners=_owners(gateway_secret, engine.owners_key, host, clients),
         admin_token=admin_token,
         limits=limits,
         access_log=access_log,
@@ -103,6 +109,13 @@ def run(
     ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
     engine.close()
     return 0
+
+
+def _owners(secret: str, key: bytes, host: str, clients: Mapping[str, Client]) -> Owners:
+    is_local = is_loopback(host)
+    if not (clients or secret or is_local):
+        _logger.warning("whoever reaches %s may use this model: `thinkonce keys add NAME`", host)
+    return Owners(secret, key, is_local=is_local, clients=Clients(clients))
 
 
 def _loaded(

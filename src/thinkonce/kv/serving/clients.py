@@ -1,0 +1,104 @@
+"""Who may ask a model server that knows its clients, and how much: the table `[clients]`.
+
+    request ──► whose key is it? ──► nobody's: 401
+                     │
+                     ▼
+                its model ──► not this client's: 403
+                     │
+                     ▼
+             place among its requests under way ──► none free: 429
+                     │
+                     ▼
+                allowance ──► used up: 429
+
+The same table as the gateway's, of which it reads what does not concern answers that are kept:
+one file may serve both. A server that knows no clients serves everybody who reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.request.headers import SECRETS, digest_of
+from thinkonce.settings import Client
+from thinkonce.web.allowance import Allowance
+from thinkonce.web.exchange import Header, HttpError, Limited
+
+__all__ = ("NOBODY_KNOWN", "Clients", "KnownClient")
+
+NOBODY_KNOWN: Mapping[str, Client] = MappingProxyType({})
+
+
+class KnownClient:
+    """One of `[clients]`. Belongs to one event loop."""
+
+    def __init__(self, row: Client, clock: Clock) -> None:
+        self.row = row
+        limit = row.rate_limit
+        self._allowance = None if limit is None else Allowance(limit, clock)
+        self._under_way = 0
+
+    @property
+    def shares_as(self) -> bytes:
+        """What stands for all whose attention state it shares."""
+        group, key = self.row.group, self.row.key_sha256
+        return b"group " + group.encode() if group else b"key " + key.encode()
+
+    @contextmanager
+    def request(self, model: str) -> Iterator[None]:
+        """Around one request and its answer. Raises HttpError 403 and 429."""
+        self._check_model(model)
+        most, allowance = self.row.max_concurrent, self._allowance
+        if most is not None and self._under_way >= most:
+            may = f"have {most} requests under way at a time"
+            raise _beyond("max_concurrent", may, "concurrency_limit_exceeded")
+        if allowance is not None and not allowance.take():
+            may = f"make {allowance.per_minute} requests a minute"
+            seconds = allowance.seconds_to_one()
+            raise _beyond("rate_limit", may, "rate_limit_exceeded", seconds)
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    def _check_model(self, model: str) -> None:
+        may = self.row.models
+        if may and not any(fnmatchcase(model, pattern) for pattern in may):
+            says = f"model: {model!r} is not allowed for this client, which may use "
+            code = "model_not_allowed"
+            raise HttpError(403, says + ", ".join(may), code=code, param="model")
+
+
+class Clients:
+    """All known clients, by the digests of their keys. Belongs to one event loop."""
+
+    def __init__(self, rows: Mapping[str, Client] = NOBODY_KNOWN, clock: Clock = SYSTEM) -> None:
+        self._known = {row.key_sha256: KnownClient(row, clock) for row in rows.values()}
+
+    def __bool__(self) -> bool:
+        """Whether only known ones may ask."""
+        return bool(self._known)
+
+    def of(self, headers: Iterable[Header]) -> KnownClient:
+        """The client whose key is among `headers`. Raises HttpError 401."""
+        secrets = [value for name, value in headers if name in SECRETS]
+        # More than one in each header are no keys, and are not worth a digest each.
+        few = secrets if len(secrets) <= len(SECRETS) else ()
+        for value in few:
+            if found := self._known.get(digest_of(value)):
+                return found
+        raise HttpError(
+            401,
+            "the API key is missing or unknown to this server; ask whoever runs it for one",
+            code="invalid_api_key",
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
+
+
+def _beyond(limit: str, may: str, code: str, seconds: int = 1) -> Limited:
+    return Limited(429, limit, f"this client may {may}", code=code, seconds=seconds)
