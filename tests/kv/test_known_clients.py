@@ -60,6 +60,7 @@ def test_without_any_key_nothing_is_told_but_whether_it_is_well(serve: Serve) ->
     assert asked.json()["data"][0]["id"] == "tiny"
     admin = {"x-thinkonce-admin-token": "admin-token"}
     assert httpx.get(f"{served.url}/kv/stats", headers=admin).json()["reuse"] is True
+    assert httpx.get(f"{served.url}/v1/models", headers=admin).status_code == 401
 
 
 def test_either_way_of_anthropic_to_show_a_key_is_known(serve: Serve) -> None:
