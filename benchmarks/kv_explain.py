@@ -105,8 +105,8 @@ def costs(
 
 
 def read(engine: KvEngine, prompt: Prompt, owner: Owner) -> None:
-    assert engine.exact is not None
-    engine.exact.read(prompt.tokens, lambda: False, owner)
+    assert engine.reusing is not None
+    engine.reusing.read(prompt.tokens, lambda: False, owner)
 
 
 def write(

@@ -222,8 +222,8 @@ class World:
         self.engine: KvEngine = open_engine(model, kv, self.hands.clock)
 
     def read(self, prompt: Prompt, owner: Owner, terms: Terms = USUAL) -> Any:
-        assert self.engine.exact is not None
-        return self.engine.exact.read(prompt.tokens, lambda: False, owner, terms)
+        assert self.engine.reusing is not None
+        return self.engine.reusing.read(prompt.tokens, lambda: False, owner, terms)
 
     def known(self, terms: Terms = USUAL) -> tuple[Prompt, Owner]:
         """A conversation that was read, and whose it is."""
@@ -240,8 +240,8 @@ class World:
         return Scored(kind, case, told, by_reading)
 
     def resize(self, blocks: int) -> None:
-        assert self.engine.exact is not None
-        a_block = CHUNK * self.engine.exact.slab.shape.bytes_a_token
+        assert self.engine.reusing is not None
+        a_block = CHUNK * self.engine.reusing.slab.shape.bytes_a_token
         self.engine.resize(blocks * a_block)
 
     # -- changes, each of a prompt of its own -------------------------------------------------
@@ -424,8 +424,8 @@ def _on_disk(corpus: Corpus, model: Model, folder: Path, each: int) -> Iterator[
 
 
 def _after_restart(world: World, kind: str, prompt: Prompt, owner: Owner, number: int) -> Case:
-    assert world.engine.exact is not None
-    rates = world.engine.exact.rates
+    assert world.engine.reusing is not None
+    rates = world.engine.reusing.rates
     # What either takes is said here: on a clock that stands still nothing takes any time.
     rates.load.add(CHUNK, 1000.0 if kind == "slow disk" else 0.0)
     rates.prefill.add(CHUNK, 1.0)

@@ -87,8 +87,8 @@ def test_what_memory_has_no_room_for_is_found_on_disk(tmp_path: Path) -> None:
     cold = read(generator(model, None), prompt, tokens=2)
     with reader(model, tmp_path, room=2 * block) as warm:
         assert read(warm, prompt, tokens=2).same_as(cold)
-        assert warm._below is not None
-        assert warm._below.flush(LONG)
+        assert warm.keeping.below is not None
+        assert warm.keeping.below.flush(LONG)
         again = read(warm, prompt, tokens=2)
         assert again.cached == 5 * CHUNK
         assert again.same_as(cold)
@@ -97,7 +97,7 @@ def test_what_memory_has_no_room_for_is_found_on_disk(tmp_path: Path) -> None:
 def test_what_was_in_memory_before_there_was_room_on_disk_follows(tmp_path: Path) -> None:
     model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
     with reader(model, tmp_path) as warm:
-        tier = warm._below
+        tier = warm.keeping.below
         assert isinstance(tier, DiskTier)
         tier._broken_until = float("inf")
         read(warm, prompt, tokens=0)

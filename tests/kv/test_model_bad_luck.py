@@ -151,7 +151,7 @@ def test_limits_that_cannot_work_are_named(served: Served, body: bytes) -> None:
 def test_memory_that_the_machine_has_not_is_a_503_and_the_next_request_is_served(
     served: Served, client: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = served.engine.exact
+    exact = served.engine.reusing
     assert exact is not None
 
     def none_left(tokens: int) -> None:
@@ -171,16 +171,16 @@ def test_memory_that_the_machine_has_not_is_a_503_and_the_next_request_is_served
 def test_a_client_that_leaves_while_its_prompt_is_read_frees_its_place(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact, begun, go = served.engine.exact, threading.Event(), threading.Event()
+    exact, begun, go = served.engine.reusing, threading.Event(), threading.Event()
     assert exact is not None
-    forward = exact._forward
+    forward = exact.keeping.forward
 
     def slow(*given: Any) -> torch.Tensor:
         begun.set()
         assert go.wait(PATIENCE)
         return forward(*given)
 
-    monkeypatch.setattr(exact, "_forward", slow)
+    monkeypatch.setattr(exact.keeping, "forward", slow)
     connection = http.client.HTTPConnection(urlsplit(served.url).netloc)
     body = json.dumps({"messages": [{"role": "user", "content": DOCUMENT * 4}], "max_tokens": 5})
     connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
@@ -207,7 +207,7 @@ def test_a_model_whose_thread_died_says_so_and_nobody_hangs(
     def die(*given: object) -> None:
         raise SystemExit("the accelerator is gone")
 
-    monkeypatch.setattr(served.generator.inner, "_forward", die)
+    monkeypatch.setattr(served.generator.inner.keeping, "forward", die)
     for _ in range(2):
         with pytest.raises(APIStatusError) as caught:
             ask(client, "hello", max_tokens=5)

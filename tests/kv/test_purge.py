@@ -109,8 +109,8 @@ def test_an_answer_under_way_leaves_nothing_of_what_was_purged(serve: Serve) -> 
 
 
 def _is_pinned(served: Served) -> bool:
-    assert served.engine.exact is not None
-    return served.engine.exact.stats.prompts == 2
+    assert served.engine.reusing is not None
+    return served.engine.reusing.stats.prompts == 2
 
 
 def test_a_purge_holds_on_disk_after_a_restart_and_in_every_process(

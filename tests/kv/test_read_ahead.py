@@ -172,8 +172,8 @@ class Slow:
     """The engine's real reading, each piece of which waits until the test lets it through."""
 
     def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert served.engine.exact is not None
-        self.exact, self.gate = served.engine.exact, threading.Semaphore(0)
+        assert served.engine.reusing is not None
+        self.exact, self.gate = served.engine.reusing, threading.Semaphore(0)
         self.begun = threading.Event()
         self._real = self.exact.preload
         monkeypatch.setattr(self.exact, "preload", self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import abc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -18,12 +19,15 @@ from thinkonce.kv.disk.folder import made_folder
 from thinkonce.kv.disk.models import Models, describe
 from thinkonce.kv.disk.sealing import folder_keys
 from thinkonce.kv.disk.tier import DiskTier
-from thinkonce.kv.generation.exact import ExactGenerator
-from thinkonce.kv.generation.generator import Generator
+from thinkonce.kv.generation.exact import ExactReader
+from thinkonce.kv.generation.generator import Generator, Preloaded, Read
+from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.probe import other_bits
 from thinkonce.kv.generation.rates import Rate, Rates
+from thinkonce.kv.generation.reader import Reader
 from thinkonce.kv.generation.reading import ReadingStats
+from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
 from thinkonce.kv.planning.recording import Recording
 from thinkonce.kv.prefix.blocks import unpacked
@@ -38,6 +42,7 @@ from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
+from thinkonce.kv.prefix.why import OtherModels
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 from thinkonce.tiers.keyring import NO_KEYS, Keyring
@@ -49,7 +54,8 @@ _logger = logging.getLogger("thinkonce.kv")
 
 @dataclass(frozen=True, slots=True)
 class KvEngine:
-    """What makes a model's tokens. `exact` is None where nothing is kept, for the reason `why`.
+    """What makes a model's tokens. `reusing` is the generator that keeps what it read; None where
+    nothing is kept, for the reason `why`.
 
     `owners_key` hashes credentials of clients: the same after a restart where there is a folder,
     so that they find their own again. The generator belongs to one thread; `stats` may be called
@@ -57,7 +63,7 @@ class KvEngine:
     """
 
     generator: Generator
-    exact: ExactGenerator | None = None
+    reusing: ReusingGenerator | None = None
     index: PrefixIndex[torch.Tensor] | None = None
     disk: DiskTier | None = None
     owners_key: bytes = b""
@@ -66,6 +72,16 @@ class KvEngine:
     purges: Purges = field(default_factory=Purges)
     clock: Clock = SYSTEM
     recording: Recording | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether attention state outlives its request."""
+        return self.reusing is not None
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Of a block; 0 where nothing is kept."""
+        return 0 if self.reusing is None else self.reusing.chunk_tokens
 
     def purge(self, rule: PurgeRule) -> tuple[int, Purged | None]:
         """From now on nothing is found that `rule` holds for; how many blocks memory lost, and
@@ -82,20 +98,36 @@ class KvEngine:
             on_disk = None if self.disk is None else self.disk.purge(rule)
         return len(gone), on_disk
 
-    def known(self, prompts: Sequence[Sequence[int]], owner: Owner) -> Callable[[], int]:
+    def known(
+        self, prompts: Sequence[Sequence[int]], owner: Owner, terms: Terms
+    ) -> Callable[[], int]:
         """What tells how many tokens of the prompts are in memory now; from any thread."""
-        if self.exact is None:
+        if self.reusing is None or not terms.reads:
             return lambda: 0
-        each = [self.exact.known(prompt, owner) for prompt in prompts]
+        each = [self.reusing.known(prompt, owner, terms) for prompt in prompts]
         return lambda: sum(known() for known in each)
+
+    def preload(
+        self,
+        prompt: Sequence[int],
+        cancelled: Callable[[], bool],
+        owner: Owner,
+        terms: Terms,
+    ) -> abc.Generator[Read | Preloaded, None, None]:
+        """Read a prompt and keep it, without an answer; see `ReusingGenerator.preload`. Raises
+        RequestError where nothing would be kept.
+        """
+        if self.reusing is None:
+            raise RequestError("kv_cache.preload", True, f"nothing here: {self.why}")
+        return self.reusing.preload(prompt, cancelled, owner, terms)
 
     def explain(
         self, prompt: Sequence[int], owner: Owner, terms: Terms, *, is_admin: bool = False
     ) -> Explained:
         """What of the prompt would be loaded now, and why not more. Any thread may call it."""
-        if self.exact is None:
+        if self.reusing is None:
             return Explained(len(prompt), 0, 0, Missing("bypass"))
-        return self.exact.explain(prompt, owner, terms, is_admin=is_admin)
+        return self.reusing.explain(prompt, owner, terms, is_admin=is_admin)
 
     def listed(self) -> dict[bytes, Listed]:
         """All blocks that are kept, by the names they have on disk. Any thread may call it."""
@@ -126,31 +158,31 @@ class KvEngine:
 
     def most_tokens(self) -> int | None:
         """The longest prompt and answer together that memory can hold; None: no bound known."""
-        return None if self.exact is None else self.exact.slabs.most_tokens
+        return None if self.reusing is None else self.reusing.slabs.most_tokens
 
     def check(self, tokens: int) -> None:
         """Raises TooLong where a prompt and answer of so many tokens can never fit."""
-        if self.exact is not None:
-            self.exact.slabs.check(tokens)
+        if self.reusing is not None:
+            self.reusing.slabs.check(tokens)
 
     def resize(self, memory: int) -> None:
         """Change `[kv] memory`, at once but for what sequences under way hold. Thread-safe.
 
         Raises RequestError for less than one block, and where nothing is kept.
         """
-        if self.exact is None:
+        if self.reusing is None:
             raise RequestError("memory", memory, f"nothing: {self.why}")
-        slabs = self.exact.slabs
-        least = slabs.shape.bytes_a_token * self.exact.chunk_tokens
+        slabs = self.reusing.slabs
+        least = slabs.shape.bytes_a_token * self.reusing.chunk_tokens
         if memory < least:
             raise RequestError("memory", memory, f"{least} bytes or more, one block")
         slabs.resize(memory)
 
     def resize_disk(self, disk: int) -> None:
         """Change `[kv] disk`. Thread-safe. Raises RequestError as `resize`, and for no folder."""
-        if self.disk is None or self.exact is None:
+        if self.disk is None or self.reusing is None:
             raise RequestError("disk", disk, f"nothing: {self.why or 'there is no [kv] store'}")
-        least = self.exact.slabs.shape.bytes_a_token * self.exact.chunk_tokens
+        least = self.reusing.slabs.shape.bytes_a_token * self.reusing.chunk_tokens
         if disk < least:
             raise RequestError("disk", disk, f"{least} bytes or more, one block")
         self.disk.resize(disk)
@@ -167,14 +199,14 @@ class KvEngine:
 
         Of nobody in particular: no text, no tenant.
         """
-        if self.index is None or self.exact is None:
+        if self.index is None or self.reusing is None:
             return {"reuse": False, "why": self.why}
-        held, read, slabs = self.index.stats(), self.exact.stats, self.exact.slabs
+        held, read, slabs = self.index.stats(), self.reusing.stats, self.reusing.slabs
         return {
             "reuse": True,
             "exact": True,
-            "fingerprint": self.exact.fingerprint.hex(),
-            "chunk_tokens": self.exact.chunk_tokens,
+            "fingerprint": self.reusing.fingerprint.hex(),
+            "chunk_tokens": self.reusing.chunk_tokens,
             "policy": self.policy,
             "bytes_a_token": slabs.shape.bytes_a_token,
             "prompts": read.prompts,
@@ -182,7 +214,7 @@ class KvEngine:
             "cached_tokens": read.cached_tokens,
             "memory": {
                 "blocks": held.blocks,
-                "tokens": held.blocks * self.exact.chunk_tokens,
+                "tokens": held.blocks * self.reusing.chunk_tokens,
                 "bytes": held.bytes,
                 "max_bytes": slabs.max_bytes,
             },
@@ -193,14 +225,14 @@ class KvEngine:
             "blocks_purged": held.purged,
             "collisions": held.collisions,
             "disk": self._on_disk(read),
-            "prefill": _measured(self.exact.rates.prefill),
-            "load": _measured(self.exact.rates.load),
+            "prefill": _measured(self.reusing.rates.prefill),
+            "load": _measured(self.reusing.rates.load),
             "slab_bytes": slabs.bytes,
             "sequences": slabs.under_way,
         }
 
     def _on_disk(self, read: ReadingStats) -> dict[str, Any] | None:
-        if self.disk is None or self.exact is None:
+        if self.disk is None or self.reusing is None:
             return None
         return {
             **asdict(self.disk.stats()),
@@ -251,38 +283,42 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk)
     below = _opened_disk(kv, keys, fingerprint, clock)
-    exact = ExactGenerator(
+    keeping = Keeping(
         model.network,
-        model.end_ids,
         chunk_tokens=kv.chunk,
         fingerprint=fingerprint.digest(),
         kept=index,
         below=below.tier,
         memory=kv.memory,
         purges=below.purges,
-        others=below.others,
         clock=clock,
         rates=rates,
     )
+    generator = ReusingGenerator(keeping, model.end_ids, _readers(keeping, below.others))
     return KvEngine(
-        exact,
-        exact,
+        generator,
+        generator,
         index,
         below.tier,
         below.owners_key,
         kv.policy,
         purges=below.purges,
         clock=clock,
-        recording=_recording(kv, below.owners_key, exact, clock),
+        recording=_recording(kv, below.owners_key, keeping, clock),
     )
 
 
-def _recording(kv: Kv, key: bytes, exact: ExactGenerator, clock: Clock) -> Recording | None:
+def _readers(keeping: Keeping, others: OtherModels | None) -> list[Reader]:
+    """In the order in which they are asked whether a prompt is theirs."""
+    return [ExactReader(keeping, others)]
+
+
+def _recording(kv: Kv, key: bytes, keeping: Keeping, clock: Clock) -> Recording | None:
     """Names are the same after a restart where there is a folder, which has a key."""
     if not kv.trace:
         return None
     recording = Recording(Path(kv.trace), kv.chunk, key or secrets.token_bytes(32), clock=clock)
-    exact.recorded = recording.add
+    keeping.recorded = recording.add
     return recording
 
 
@@ -338,4 +374,4 @@ def _check_budget(model: Model, kv: Kv) -> None:
 
 def sequences_of(engine: KvEngine, kv: Kv) -> int:
     """How many answers may be under way: one alone where nobody knows what its state takes."""
-    return kv.sequences if engine.exact is not None else 1
+    return kv.sequences if engine.keeps else 1

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.causes import Costs, Explained, Missing
+from thinkonce.kv.prefix.chain import Chain
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.terms import Terms
 
@@ -31,17 +31,24 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A prompt whose state may be kept: its full `blocks`, of which `most` may be loaded.
+    """A prompt whose state may be kept: its full blocks, of which `most` may be loaded. `owner`:
+    as it is called now.
 
-    `is_ahead`: it is read for requests that are to come, and counts as nobody's.
+    `is_ahead`: it is read for requests that are to come. `is_part`: it is the beginning of one
+    that is read on in another way. Neither is counted here.
     """
 
     prompt: Sequence[int]
-    blocks: Sequence[Block]
+    chain: Chain
     most: int
     owner: Owner
     terms: Terms
     is_ahead: bool = False
+    is_part: bool = False
+
+    @property
+    def counts(self) -> bool:
+        return not (self.is_ahead or self.is_part)
 
     def explained(
         self, found: Found, chunk_tokens: int, missing: Missing, costs: Costs

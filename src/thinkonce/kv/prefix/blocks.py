@@ -39,6 +39,11 @@ class Block:
     parent: bytes
     tokens: bytes
 
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return len(self.tokens) // _TOKEN_BYTES
+
 
 def first_parent(fingerprint: bytes, tenant: str) -> bytes:
     """Where a tenant's chains begin: none of them meets another tenant's or another model's."""

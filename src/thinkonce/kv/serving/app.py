@@ -206,8 +206,7 @@ class ModelApp:
         await self._answer(ask, work, dialect, receive, reply)
 
     async def _messages(self, ask: ChatAsk, work: Work, receive: Receive, reply: Reply) -> None:
-        exact = self._engine.exact
-        chunk = exact.chunk_tokens if exact is not None and work.terms.keeps else 0
+        chunk = self._engine.chunk_tokens if work.terms.keeps else 0
         tools = called_tools(self._model.tokenizer, ask)
         dialect = MessagesDialect(self._model.name, Kept(chunk, work.terms.life), tools)
         await self._answer(ask, work, dialect, receive, reply)
@@ -254,7 +253,7 @@ class ModelApp:
         return lambda cancelled: answer(generator, tokenizer, work, cancelled)
 
     def _demand(self, work: Work) -> Demand:
-        known = self._engine.known(work.prompts, work.owner) if work.terms.reads else lambda: 0
+        known = self._engine.known(work.prompts, work.owner, work.terms)
         return Demand(work.owner.tenant, sum(map(len, work.prompts)), known)
 
 

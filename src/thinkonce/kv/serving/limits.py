@@ -35,7 +35,7 @@ def change_limits(body: bytes, engine: KvEngine, line: Scheduler) -> tuple[Limit
         engine.resize_disk(wanted.disk)
     if wanted.memory is not None:
         engine.resize(wanted.memory)
-    if wanted.sequences is not None and engine.exact is None:
+    if wanted.sequences is not None and not engine.keeps:
         accepts = "nothing; this model's state is not reused, so it answers one at a time"
         raise RequestError("sequences", wanted.sequences, accepts)
     line.resize(

@@ -42,16 +42,16 @@ class ReadAhead:
     """
 
     def __init__(self, engine: KvEngine, work: Work) -> None:
-        if engine.exact is None:
+        if not engine.keeps:
             raise RequestError("kv_cache.preload", True, f"nothing here: {engine.why}")
         if not work.terms.keeps:
             raise RequestError("kv_cache.enabled", False, "true, where a prompt is only read")
-        self._exact, self._work = engine.exact, work
+        self._engine, self._work = engine, work
         self._found: dict[int, int] = {}  # known before it was read, by the prompt's place
 
     def steps(self, cancelled: Callable[[], bool]) -> Iterator[Progress | Kept | Turn]:
         """A Turn a forward pass at most, and Kept at the end; without that once `cancelled`."""
-        size = self._exact.chunk_tokens
+        size = self._engine.chunk_tokens
         whole = [len(prompt) // size * size for prompt in self._work.prompts]
         kept = 0
         for place in range(len(whole)):
@@ -75,7 +75,7 @@ class ReadAhead:
     ) -> Iterator[Progress | Turn]:
         work, done = self._work, before
         self._kept = 0
-        steps = self._exact.preload(work.prompts[place], cancelled, work.owner, work.terms)
+        steps = self._engine.preload(work.prompts[place], cancelled, work.owner, work.terms)
         with closing(steps):
             for step in steps:
                 if isinstance(step, Preloaded):

@@ -1,0 +1,190 @@
+"""Blocks of one model: found in memory and below it, loaded, kept. What all readers stand on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from thinkonce.clock import SYSTEM, Clock
+from thinkonce.kv.generation.blob import bytes_of, state_of
+from thinkonce.kv.generation.decode import forward
+from thinkonce.kv.generation.rates import Rates
+from thinkonce.kv.generation.reading import Found, ReadingStats
+from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.generation.slabs import Slabs
+from thinkonce.kv.generation.support import shape_of
+from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.chain import Chain
+from thinkonce.kv.prefix.index import Hold, PrefixIndex
+from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.purges import Purges
+from thinkonce.kv.prefix.terms import Terms
+from thinkonce.kv.prefix.tier import BlockTier
+
+__all__ = ("Keeping",)
+
+_logger = logging.getLogger("thinkonce.kv")
+
+
+class Keeping:
+    """`kept` None: nothing is found and nothing stays; what is not there is looked for in `below`.
+
+    `fingerprint` is that of the model and `chunk_tokens`. `memory` bounds what `kept` and the
+    sequences under way take together, in bytes; None leaves `kept` its own bound and sequences
+    none. Used by one thread; the index may be shared and looked at meanwhile.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        *,
+        chunk_tokens: int,
+        fingerprint: bytes,
+        kept: PrefixIndex[torch.Tensor] | None,
+        below: BlockTier | None = None,
+        memory: int | None = None,
+        purges: Purges | None = None,
+        clock: Clock = SYSTEM,
+        rates: Rates | None = None,
+    ) -> None:
+        self.network, self.chunk_tokens, self.fingerprint = network, chunk_tokens, fingerprint
+        self.kept, self.below, self.clock = kept, below, clock
+        self.purges, self.rates = purges or Purges(), rates or Rates()
+        self.shape = shape_of(network)
+        self.slabs = Slabs(self.shape, kept, memory)
+        self.stats = ReadingStats()
+        # Told of each prompt that is asked: its tokens, and its full blocks.
+        self.recorded: Callable[[int, Sequence[Block]], None] | None = None
+
+    def forward(self, slab: Slab, tokens: Sequence[int], position: int) -> torch.Tensor:
+        """The logits after `tokens`, the first of them at `position`, behind what `slab` holds."""
+        with torch.inference_mode():
+            slab.reserve(slab.length + len(tokens))
+        return forward(self.network, tokens, position, slab.cache)
+
+    def count(self, **more: int) -> None:
+        """Add to `stats`."""
+        was = self.stats
+        self.stats = replace(was, **{name: getattr(was, name) + by for name, by in more.items()})
+
+    # -- finding ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def held(self, chain: Chain, most: int, terms: Terms) -> Iterator[Hold[torch.Tensor]]:
+        """What memory knows of the first `most` blocks stays while this is entered, and so does
+        what is kept meanwhile; then it is offered to the tier below. What was purged meanwhile is
+        forgotten.
+        """
+        assert self.kept is not None
+        owner = chain.owners[0] if chain.owners else Owner()
+        try:
+            with self.kept.hold(chain.blocks[:most], owner, terms) as hold:
+                try:
+                    yield hold
+                finally:
+                    self._offer(hold, chain)
+        finally:
+            if self.is_purged(chain):
+                self._forget(chain)
+
+    def is_purged(self, chain: Chain) -> bool:
+        """Whether that happened since its owners were asked for: then nothing of it is found."""
+        return any(self.purges.era_of(owner) != owner for owner in dict.fromkeys(chain.owners))
+
+    def load(
+        self,
+        chain: Chain,
+        hold: Hold[torch.Tensor],
+        put: Callable[[torch.Tensor], None],
+    ) -> Found:
+        """Give `put` the states of the chain's first blocks, as far as they are known, in order.
+
+        What was below memory is in memory then too, where there is room.
+        """
+        with torch.inference_mode():
+            for node in hold.nodes:
+                put(node.state)
+        found = self._load_below(chain.blocks, hold, put)
+        if self.below is not None and found.blocks > len(hold.nodes):
+            # Memory had no room for the rest.
+            self.below.used(chain.blocks[: found.blocks], hold.terms)
+        return found
+
+    def _load_below(
+        self,
+        blocks: Sequence[Block],
+        hold: Hold[torch.Tensor],
+        put: Callable[[torch.Tensor], None],
+    ) -> Found:
+        first = len(hold.nodes)
+        known = self.below.known(blocks[first:]) if self.below is not None else 0
+        if known and not self.rates.load_is_sooner():
+            self.count(slower=known)
+            return Found(first, slower=True)
+        for count, block in enumerate(blocks[first : first + known]):
+            began = self.clock.monotonic()
+            state = self._stored(block)
+            if state is None:
+                return Found(first, count, failed=True)
+            with torch.inference_mode():
+                put(state)
+            self.rates.load.add(block.length, self.clock.monotonic() - began)
+            _hold(hold, block, state, first + count)
+        return Found(first, known)
+
+    def _stored(self, block: Block) -> torch.Tensor | None:
+        assert self.below is not None
+        data = self.below.load(block)
+        state = None if data is None else state_of(data, self.shape)
+        # What has another length was not written by this model, whatever its name says.
+        return state if state is not None and state.shape[3] == block.length else None
+
+    # -- keeping ---------------------------------------------------------------------------------
+
+    def keep(
+        self, slab: Slab, start: int, hold: Hold[torch.Tensor], chain: Chain, place: int
+    ) -> bool:
+        """Store block number `place` of a chain, whose tokens begin at `start` in the slab; memory
+        that is not there costs the answer nothing.
+        """
+        if self.below is None and place != len(hold.nodes):
+            return False
+        block = chain.blocks[place]
+        try:
+            with torch.inference_mode():
+                state = slab.copy(start, start + block.length)
+        except (MemoryError, RuntimeError) as failed:  # torch has both for memory that ran out
+            _logger.warning("attention state is not kept: %s", failed)
+            self.count(not_kept=1)
+            return False
+        if _hold(hold, block, state, place):
+            return True
+        below = self.below
+        owner = chain.owners[place]
+        return below is not None and below.offer(block, bytes_of(state), owner, hold.terms)
+
+    def _offer(self, hold: Hold[torch.Tensor], chain: Chain) -> None:
+        """What is in memory of this chain shall be below too, and stay there as long."""
+        if self.below is None or self.is_purged(chain):
+            return
+        for node, owner in zip(hold.nodes, chain.owners, strict=False):
+            self.below.offer(node.block, bytes_of(node.state), owner, hold.terms)
+        self.below.used([node.block for node in hold.nodes], hold.terms)
+
+    def _forget(self, chain: Chain) -> None:
+        assert self.kept is not None
+        for owner in dict.fromkeys(chain.owners):
+            if self.purges.era_of(owner) != owner:
+                self.kept.purge(owner.__eq__)
+        if self.below is not None:
+            self.below.forget([block.id for block in chain.blocks])
+
+
+def _hold(hold: Hold[torch.Tensor], block: Block, state: torch.Tensor, place: int) -> bool:
+    """Keep a chain's block number `place`: without all before it, it could never be found."""
+    return place == len(hold.nodes) and hold.extend(block, state, state.nbytes)
