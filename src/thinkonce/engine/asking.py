@@ -173,7 +173,7 @@ class Reader:
         controls = parse_controls(
             body.get("kv_cache"), body.get("cache"), call.headers, self._classes
         )
-        self._check_controls(controls)
+        self._check_semantic(controls)
         taken = call.taken(self.forward_headers)
         client = call.client
         pool = self._pools.for_model(asked.model)
@@ -182,6 +182,7 @@ class Reader:
                 client.check_model(asked.model)
             is_limited = client is not None and client.is_limited
             raise _unknown_model(asked.model, () if is_limited else self._pools.patterns())
+        _check_reuse(controls, pool)
         tenant = call.tenant or (client.tenant if client else self._tenants.of(taken.credential))
         if client is not None:
             client.check_model(asked.model)
@@ -310,13 +311,12 @@ class Reader:
         common = self._identity(asking)
         return [self._parts_of(asking, common | own, query) for own in members]
 
-    def _check_controls(self, controls: Controls) -> None:
+    def _check_semantic(self, controls: Controls) -> None:
         """A control that would change nothing is refused: nobody should believe it works."""
         if controls.semantic is not None and controls.semantic is not False and not self._compares:
             accepts = "false: [semantic] enabled is off here, so no question is compared"
             said = f"kv_cache.semantic: got {controls.semantic!r}; it accepts {accepts}"
             raise HttpError(400, said, code="not_enabled", param="kv_cache.semantic")
-        _check_built(controls)
 
     def _bypass(self, parsed: Parsed, asked: Asked, controls: Controls) -> Reason | None:
         if not controls.enabled:
@@ -359,18 +359,13 @@ def _too_long(model: str) -> HttpError:
     return HttpError(400, f"model: got {model!r:.80}; it accepts {accepts}", param="model")
 
 
-def _check_built(controls: Controls) -> None:
-    if controls.reuse not in ("", "exact"):
-        raise _not_built("kv_cache.reuse", controls.reuse, '"exact"')
-
-
-def _not_built(name: str, got: object, accepts: str) -> HttpError:
-    return HttpError(
-        501,
-        f"{name}: got {got!r}; it is not built yet in this version, which accepts {accepts}",
-        code="not_implemented",
-        param=name,
-    )
+def _check_reuse(controls: Controls, pool: Pool) -> None:
+    """As `_check_semantic`: only our own engine has attention state that we could speak of."""
+    if controls.reuse in ("", "exact") or pool.declared.engine_secret:
+        return
+    accepts = f"'exact': [upstreams.{pool.name}] is no `thinkonce serve-model`"
+    said = f"kv_cache.reuse: got {controls.reuse!r}; it accepts {accepts}"
+    raise HttpError(400, said, code="not_enabled", param="kv_cache.reuse")
 
 
 def _could_name_another() -> HttpError:

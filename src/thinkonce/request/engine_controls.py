@@ -24,6 +24,7 @@ def engine_controls(controls: Controls) -> bytes:
         "ttl": min(controls.ttl, _LONGEST_LIFE) if controls.ttl else None,
         "priority": controls.priority or None,
         "preload": controls.preload or None,
+        "reuse": controls.reuse or None,
     }
     told = {name: value for name, value in told.items() if value is not None}
     return msgspec.json.encode(told) if told else b""

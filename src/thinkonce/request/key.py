@@ -131,6 +131,8 @@ def wanted_parts(controls: Controls, ignored: str = "") -> tuple[str, str, bool]
     if controls.override:
         return controls.label, "", True
     mode = ignored if controls.context_aware else f"{CONTEXT_FREE} {ignored}".rstrip()
+    if controls.reuse not in ("", "exact"):  # an approximate answer is none to who wants an exact
+        mode = f"reuse {controls.reuse} {mode}".rstrip()
     return "" if controls.batch_mode else controls.label, mode, False
 
 
