@@ -1,0 +1,51 @@
+"""What audits may cost: a share of what approximate reuse saved.
+
+Computing the truth costs what reuse had saved, so it is done of a sample: a fifth of the saved
+compute while little is known (the first 100 hits, and 100 hits after an alarm), a fiftieth then.
+"""
+
+from __future__ import annotations
+
+__all__ = ("AuditBudget",)
+
+CAREFUL_HITS = 100
+_CAREFUL_SHARE, _STEADY_SHARE = 0.20, 0.02
+# What was not spent is there later, as far as it pays for so many audits at once.
+_MOST_AUDITS = 4.0
+
+
+class AuditBudget:
+    """Counts in any one unit of compute: tokens, or seconds. Used by one thread."""
+
+    def __init__(self) -> None:
+        self.saved = self.spent = 0.0
+        self._allowance, self._careful = 0.0, CAREFUL_HITS
+        self._dearest = 0.0
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether the larger share is given: little is known, or something was wrong."""
+        return self._careful > 0
+
+    def hit(self, saved: float) -> None:
+        """An answer for which so much was not computed."""
+        share = _CAREFUL_SHARE if self.is_careful else _STEADY_SHARE
+        self._careful = max(0, self._careful - 1)
+        self.saved += saved
+        self._allowance += share * saved
+        if self._dearest:
+            self._allowance = min(self._allowance, _MOST_AUDITS * self._dearest)
+
+    def allows(self, cost: float) -> bool:
+        """Whether an audit of this cost may be begun now."""
+        self._dearest = max(self._dearest, cost)
+        return self._allowance >= cost
+
+    def audited(self, cost: float) -> None:
+        """What an audit did cost, finished or not."""
+        self.spent += cost
+        self._allowance -= cost
+
+    def alarm(self) -> None:
+        """A setting left the bounds: look closer for a while."""
+        self._careful = CAREFUL_HITS

@@ -1,0 +1,107 @@
+"""More effort where fidelity asks for it: the rungs of a method, up to computing everything.
+
+    link     link 16  ->  link 32  ->  link 64  ->  exact
+                fails        holds: served
+
+A rung that fails is left for the next one; a cheaper one is served again only once its own audits
+hold, taken of answers that something better gave. So nobody gets an answer of a setting that is
+known to be outside the bounds, and a setting that has become right is found again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
+
+__all__ = ("EXACT", "Ladder")
+
+EXACT = "exact"
+_MOST_NAMESPACES = 4096
+# Audits of the rung that is served before a cheaper one that failed is tried again; twice as many
+# each time it fails.
+_CLEAN = 200
+_MOST_CLEAN = 64 * _CLEAN
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where one namespace stands. `clean`: audits since the last step; `wanted` before a trial."""
+
+    rung: int
+    clean: int = 0
+    wanted: int = _CLEAN
+    alarms: int = 0
+
+
+class Ladder:
+    """One method's settings, cheapest first, ending in `exact`. Used by one thread.
+
+    `first` is what is served before anything is measured. `name` tells namespaces of methods
+    apart in the meter.
+    """
+
+    def __init__(self, rungs: Sequence[str], first: str, meter: Meter) -> None:
+        self.rungs = (*rungs, EXACT)
+        self._first, self._meter = self.rungs.index(first), meter
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+
+    def served(self, namespace: str) -> str:
+        """The setting to answer with."""
+        return self.rungs[self._place(namespace).rung]
+
+    def alarms(self, namespace: str) -> int:
+        """How often a setting that was served left the bounds."""
+        return self._place(namespace).alarms
+
+    def audited_next(self, namespace: str) -> str | None:
+        """The setting to audit: the one that is served, or a cheaper one on trial.
+
+        None: `exact` is served and nothing is on trial.
+        """
+        place = self._place(namespace)
+        if place.rung and place.clean >= place.wanted:
+            return self.rungs[place.rung - 1]
+        return self.served(namespace) if self.served(namespace) != EXACT else None
+
+    def audited(self, namespace: str, setting: str, audit: Audit) -> bool:
+        """Count an audit and step where it says so; whether it is an alarm."""
+        place = self._place(namespace)
+        standing = self._meter.audited(Key(namespace, setting), audit)
+        if setting == self.rungs[place.rung]:
+            place.clean += 1
+            return standing.verdict is Verdict.FAILS and self._up(namespace, place)
+        if place.rung and setting == self.rungs[place.rung - 1]:
+            self._tried(place, standing.verdict, Key(namespace, setting))
+        return False
+
+    def answered_exactly(self, namespace: str) -> None:
+        """An answer for which nothing approximate was used counts as clean as an audit."""
+        self._place(namespace).clean += 1
+
+    def _up(self, namespace: str, place: _Place) -> bool:
+        self._meter.forget(Key(namespace, self.rungs[place.rung]))
+        place.rung, place.clean, place.alarms = place.rung + 1, 0, place.alarms + 1
+        return True
+
+    def _tried(self, place: _Place, verdict: Verdict, key: Key) -> None:
+        """A cheaper setting holds, and is served from now on; or fails, and waits longer."""
+        if verdict is Verdict.OPEN:
+            return
+        if verdict is Verdict.HOLDS:
+            place.rung, place.wanted = place.rung - 1, _CLEAN
+        else:
+            self._meter.forget(key)
+            place.wanted = min(2 * place.wanted, _MOST_CLEAN)
+        place.clean = 0
+
+    def _place(self, namespace: str) -> _Place:
+        place = self._places.get(namespace)
+        if place is None:
+            place = self._places[namespace] = _Place(self._first)
+            if len(self._places) > _MOST_NAMESPACES:
+                self._places.popitem(last=False)
+        self._places.move_to_end(namespace)
+        return place
