@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -87,6 +88,28 @@ async def test_a_model_is_told_what_it_may_keep_and_the_gateway_s_secret() -> No
         reuse=False, memory=2**28, chunk=256, gateway_secret=model.secret
     )
     assert len({local_model(settings, print).secret for _ in range(9)}) == 9
+
+
+def test_all_that_is_said_of_attention_state_reaches_the_model(tmp_path: Path) -> None:
+    said = Kv(
+        reuse=False,
+        memory=2**28,
+        policy="tail",
+        slo=0.5,
+        store=str(tmp_path),
+        disk=2**30,
+        sequences=7,
+        chunk=256,
+        codec="int8",
+        trace=str(tmp_path / "trace"),
+        gateway_secret="s" * 32,
+    )
+    usual = msgspec.structs.asdict(Kv())
+    told = msgspec.structs.asdict(said)
+    assert all(told[name] != usual[name] for name in usual), "the test names every setting"
+    model = local_model(Settings(kv=said), print)
+    found = Sources(environ=dict(model._environ)).load().kv
+    assert found == msgspec.structs.replace(said, gateway_secret=""), "that is made at the start"
 
 
 async def test_a_model_that_does_not_end_by_itself_is_killed() -> None:

@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
+import msgspec
+
 from thinkonce.errors import ConfigError
-from thinkonce.settings import Local, Settings
+from thinkonce.settings import Kv, Local, Settings
 from thinkonce.web.lifeline import held
 
 __all__ = ("END_SECONDS", "LocalModel", "command_of", "local_model")
@@ -146,21 +148,25 @@ class LocalModel:
 
 def local_model(settings: Settings, say: Callable[[str], None]) -> LocalModel:
     """The one that `settings` name, whose lines are written as the gateway's."""
-    kv = settings.kv
     environ = {
         "THINKONCE_LOG_FORMAT": settings.log.format,
-        "THINKONCE_KV_REUSE": str(kv.reuse).lower(),
-        "THINKONCE_KV_MEMORY": str(kv.memory),
-        "THINKONCE_KV_SEQUENCES": str(kv.sequences),
         "THINKONCE_LOCAL_QUEUE_TOKENS": str(settings.local.queue_tokens),
         "THINKONCE_LOCAL_DEADLINE": str(settings.local.deadline),
-        "THINKONCE_KV_CHUNK": str(kv.chunk),
-        "THINKONCE_KV_POLICY": kv.policy,
-        "THINKONCE_KV_STORE": kv.store,
-        "THINKONCE_KV_DISK": str(kv.disk),
+        **_kv_environ(settings.kv),
     }
-    if kv.store:  # what is written there is sealed as the gateway's own store is
+    if settings.kv.store:  # what is written there is sealed as the gateway's own store is
         store = settings.store
         keys = {"": store.encryption_key, "_FILE": store.encryption_key_file}
         environ |= {f"THINKONCE_STORE_ENCRYPTION_KEY{end}": key for end, key in keys.items() if key}
     return LocalModel(partial(command_of, settings.local), say, environ=environ)
+
+
+def _kv_environ(kv: Kv) -> dict[str, str]:
+    """All that [kv] says but the secret, which is made for each model that is started."""
+    said = {name: value for name, value in msgspec.structs.asdict(kv).items() if value != ""}
+    said.pop("gateway_secret", None)
+    as_text = {True: "true", False: "false"}
+    return {
+        f"THINKONCE_KV_{name.upper()}": as_text[value] if isinstance(value, bool) else str(value)
+        for name, value in said.items()
+    }

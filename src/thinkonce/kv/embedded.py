@@ -20,7 +20,7 @@ from thinkonce.kv.serving.explanation import Explanation
 from thinkonce.kv.serving.prompt import chat_tokens, contents
 from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
 from thinkonce.kv.weights.model import Model, load
-from thinkonce.settings import Kv
+from thinkonce.settings import Kv, KvCodec
 from thinkonce.tiers.keyring import Keyring, parse_keys
 from thinkonce.units import parse_bytes
 
@@ -80,18 +80,19 @@ class Engine:
         dtype: str = "auto",
         device: str = "cpu",
         encryption_key: str = "",
+        codec: KvCodec = "raw",
     ) -> Engine:
         """`model`: a packaged model's name, a directory, or None for the packaged default.
 
         `ram`: most bytes of attention state in memory, such as "2GiB". `disk`: a folder that it
         is written to as well. `chunk`: tokens in a block. `dtype`: numbers of the model, "auto"
         those of its weights; `device`: where it computes. `encryption_key`: one or several as
-        `[store] encryption_key` has them, which seal what is on disk. Raises ConfigError for what
-        cannot work.
+        `[store] encryption_key` has them, which seal what is on disk. `codec`: "int8" keeps it in
+        fewer bytes, and not to the bit. Raises ConfigError for what cannot work.
         """
         sealed = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
         loaded = load(model, dtype=dtype, device=device)
-        kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk)
+        kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk, codec=codec)
         return cls(loaded, open_engine(loaded, kv, keys=Keyring(encryption=sealed)))
 
     def chat(self, messages: Sequence[dict[str, Any]], **fields: Any) -> Answer:

@@ -19,6 +19,7 @@ from thinkonce.kv.disk.folder import made_folder
 from thinkonce.kv.disk.models import Models, describe
 from thinkonce.kv.disk.sealing import folder_keys
 from thinkonce.kv.disk.tier import DiskTier
+from thinkonce.kv.generation.codecs.choice import codec_of
 from thinkonce.kv.generation.exact import ExactReader
 from thinkonce.kv.generation.generator import Generator, Preloaded, Read
 from thinkonce.kv.generation.keeping import Keeping
@@ -204,7 +205,8 @@ class KvEngine:
         held, read, slabs = self.index.stats(), self.reusing.stats, self.reusing.slabs
         return {
             "reuse": True,
-            "exact": True,
+            "exact": self.reusing.keeping.codec.is_exact,
+            "codec": self.reusing.keeping.codec.name,
             "fingerprint": self.reusing.fingerprint.hex(),
             "chunk_tokens": self.reusing.chunk_tokens,
             "policy": self.policy,
@@ -277,11 +279,12 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
             _logger.warning("attention state of %s is not reused: %s", model.name, why)
         return KvEngine(PlainGenerator(model.network, model.end_ids), why=why)
     _check_budget(model, kv)
-    fitting = kv.memory // (shape_of(model.network).bytes_a_token * kv.chunk)
+    codec = codec_of(kv.codec, shape_of(model.network))
+    fitting = kv.memory // codec.size(kv.chunk)
     rates = Rates()
     policy = policy_of(kv.policy, fitting, partial(_within, kv.slo, rates.prefill))
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
-    fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk)
+    fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk, kv.codec)
     below = _opened_disk(kv, keys, fingerprint, clock)
     keeping = Keeping(
         model.network,
@@ -293,6 +296,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         purges=below.purges,
         clock=clock,
         rates=rates,
+        codec=codec,
     )
     generator = ReusingGenerator(keeping, model.end_ids, _readers(keeping, below.others))
     return KvEngine(

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from thinkonce.settings.section import MIB, YES_NO, Section, about, seconds, size
 
-__all__ = ("Kv", "KvPolicy")
+__all__ = ("Kv", "KvCodec", "KvPolicy")
 
+KvCodec = Literal["raw", "int8"]
 KvPolicy = Literal["lru", "forward_decay", "guarded", "tail"]
 
 
@@ -90,6 +91,16 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = 128
+    codec: Annotated[
+        KvCodec,
+        about(
+            "How it is kept, in memory and in the folder. raw: as computed. int8: in eight bits a "
+            "number, about a half of what bf16 takes and a quarter of fp32; answers are then no "
+            "longer the same to the bit, and say so.",
+            "raw or int8",
+            fixed=True,
+        ),
+    ] = "raw"
     trace: Annotated[
         str,
         about(

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from thinkonce.settings.edge import EdgeSettings
-from thinkonce.settings.kv import Kv
+from thinkonce.settings.kv import Kv, KvCodec
 from thinkonce.settings.local import Local
 from thinkonce.settings.peers import Client, Upstream
 from thinkonce.settings.rates import Rates
@@ -40,6 +40,7 @@ __all__ = (
     "Data",
     "Gateway",
     "Kv",
+    "KvCodec",
     "Local",
     "Log",
     "Namespace",

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.kv.generation.blob import bytes_of, state_of
+from thinkonce.kv.generation.codecs.codec import Codec, bytes_of
+from thinkonce.kv.generation.codecs.raw import Raw
 from thinkonce.kv.generation.decode import forward
 from thinkonce.kv.generation.rates import Rates
 from thinkonce.kv.generation.reading import Found, ReadingStats
@@ -34,7 +35,8 @@ _logger = logging.getLogger("thinkonce.kv")
 class Keeping:
     """`kept` None: nothing is found and nothing stays; what is not there is looked for in `below`.
 
-    `fingerprint` is that of the model and `chunk_tokens`. `memory` bounds what `kept` and the
+    `fingerprint` is that of the model, `chunk_tokens` and `codec`, which says how states are kept
+    (None: as computed). `memory` bounds what `kept` and the
     sequences under way take together, in bytes; None leaves `kept` its own bound and sequences
     none. Used by one thread; the index may be shared and looked at meanwhile.
     """
@@ -51,11 +53,13 @@ class Keeping:
         purges: Purges | None = None,
         clock: Clock = SYSTEM,
         rates: Rates | None = None,
+        codec: Codec | None = None,
     ) -> None:
         self.network, self.chunk_tokens, self.fingerprint = network, chunk_tokens, fingerprint
         self.kept, self.below, self.clock = kept, below, clock
         self.purges, self.rates = purges or Purges(), rates or Rates()
         self.shape = shape_of(network)
+        self.codec = codec or Raw(self.shape)
         self.slabs = Slabs(self.shape, kept, memory)
         self.stats = ReadingStats()
         # Told of each prompt that is asked: its tokens, and its full blocks.
@@ -108,7 +112,7 @@ class Keeping:
         """
         with torch.inference_mode():
             for node in hold.nodes:
-                put(node.state)
+                put(self.codec.decode(node.state))
         found = self._load_below(chain.blocks, hold, put)
         if self.below is not None and found.blocks > len(hold.nodes):
             # Memory had no room for the rest.
@@ -128,21 +132,19 @@ class Keeping:
             return Found(first, slower=True)
         for count, block in enumerate(blocks[first : first + known]):
             began = self.clock.monotonic()
-            state = self._stored(block)
-            if state is None:
+            kept = self._stored(block)
+            if kept is None:
                 return Found(first, count, failed=True)
             with torch.inference_mode():
-                put(state)
+                put(self.codec.decode(kept))
             self.rates.load.add(block.length, self.clock.monotonic() - began)
-            _hold(hold, block, state, first + count)
+            _hold(hold, block, kept, first + count)
         return Found(first, known)
 
     def _stored(self, block: Block) -> torch.Tensor | None:
         assert self.below is not None
         data = self.below.load(block)
-        state = None if data is None else state_of(data, self.shape)
-        # What has another length was not written by this model, whatever its name says.
-        return state if state is not None and state.shape[3] == block.length else None
+        return None if data is None else self.codec.kept_of(data, block.length)
 
     # -- keeping ---------------------------------------------------------------------------------
 
@@ -157,16 +159,16 @@ class Keeping:
         block = chain.blocks[place]
         try:
             with torch.inference_mode():
-                state = slab.copy(start, start + block.length)
+                kept = self.codec.encode(slab.copy(start, start + block.length))
         except (MemoryError, RuntimeError) as failed:  # torch has both for memory that ran out
             _logger.warning("attention state is not kept: %s", failed)
             self.count(not_kept=1)
             return False
-        if _hold(hold, block, state, place):
+        if _hold(hold, block, kept, place):
             return True
         below = self.below
         owner = chain.owners[place]
-        return below is not None and below.offer(block, bytes_of(state), owner, hold.terms)
+        return below is not None and below.offer(block, bytes_of(kept), owner, hold.terms)
 
     def _offer(self, hold: Hold[torch.Tensor], chain: Chain) -> None:
         """What is in memory of this chain shall be below too, and stay there as long."""
@@ -185,6 +187,6 @@ class Keeping:
             self.below.forget([block.id for block in chain.blocks])
 
 
-def _hold(hold: Hold[torch.Tensor], block: Block, state: torch.Tensor, place: int) -> bool:
+def _hold(hold: Hold[torch.Tensor], block: Block, kept: torch.Tensor, place: int) -> bool:
     """Keep a chain's block number `place`: without all before it, it could never be found."""
-    return place == len(hold.nodes) and hold.extend(block, state, state.nbytes)
+    return place == len(hold.nodes) and hold.extend(block, kept, kept.nbytes)

@@ -64,7 +64,9 @@ def shape_of(network: Any) -> KvShape:
     )
 
 
-def fingerprint_of(network: Any, tokenizer: Any, chunk_tokens: int) -> Fingerprint:
+def fingerprint_of(
+    network: Any, tokenizer: Any, chunk_tokens: int, codec: str = "raw"
+) -> Fingerprint:
     """Reads every weight once: about a second a gigabyte on one core, less on several."""
     config = network.config
     described = {name: value for name, value in config.to_dict().items() if name not in _NO_MATTER}
@@ -77,6 +79,7 @@ def fingerprint_of(network: Any, tokenizer: Any, chunk_tokens: int) -> Fingerpri
         chunk_tokens=chunk_tokens,
         tokenizer=_tokenizer_digest(tokenizer),
         runtime=_runtime(network),
+        codec=codec,
     )
 
 
