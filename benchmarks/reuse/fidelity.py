@@ -8,22 +8,21 @@ prefer the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from reuse.looks import looked_at
 from reuse.prompts import Prompt
 
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.support import shape_of
-from thinkonce.kv.reuse.encoding import Encoded, assembled, encoded, prefilled
-from thinkonce.kv.reuse.layout import Choice, Layout, Plan
+from thinkonce.kv.reuse.encoding import Encoded, assembled, encoded, encoded_behind, prefilled
+from thinkonce.kv.reuse.layout import Choice, Layout
 from thinkonce.kv.reuse.rotation import Rotation
 from thinkonce.kv.reuse.selective import recomputed
 
-__all__ = ("PLACES", "Bench", "Looked", "Method", "layout_of")
+__all__ = ("PLACES", "Bench", "Method", "layout_of")
 
 PLACES = 16
 
@@ -42,34 +41,6 @@ class Method:
         return name if self.behind == "solo" else f"{name}, behind {self.behind}"
 
 
-@dataclass(frozen=True)
-class Looked:
-    """The share `ratio` of chunks' tokens that the question looks at most, from layer `start`.
-
-    `link` tokens at each chunk's beginning are among them.
-    """
-
-    ratio: float = 0.15
-    start: int = 0
-    link: int = 0
-
-    @property
-    def name(self) -> str:
-        linked = f" + link {self.link}" if self.link else ""
-        return f"looked {self.ratio:g} from {self.start}{linked}"
-
-    def plan(self, layout: Layout, layers: int) -> Plan:
-        raise NotImplementedError("chosen from attention: `chosen`")
-
-    def chosen(self, layout: Layout, looks: torch.Tensor) -> Plan:
-        moved = layout.moved
-        pinned = {place for chunk in layout.chunks for place in chunk[: self.link]}
-        paid = looks[self.start :].mean(0)
-        free = sorted((each for each in moved if each not in pinned), key=lambda at: -paid[at])
-        best = free[: max(0, round(self.ratio * len(moved)) - len(pinned))]
-        return Plan(sorted([*best, *pinned]))
-
-
 def layout_of(prompt: Prompt) -> Layout:
     at, chunks = len(prompt.head), []
     for chunk in prompt.chunks:
@@ -79,13 +50,19 @@ def layout_of(prompt: Prompt) -> Layout:
 
 
 class Bench:
-    """One model. `dummies`: ids that may stand in front of a chunk, by name."""
+    """One model. `dummies`: ids that may stand in front of a chunk, by name; `others`: chunks of
+    other prompts of one kind, by the prompt's name.
+    """
 
-    def __init__(self, network: Any, dummies: Mapping[str, Sequence[int]]) -> None:
-        self._network, self._dummies = network, dummies
+    def __init__(
+        self,
+        network: Any,
+        dummies: Mapping[str, Sequence[int]],
+        others: Mapping[str, Sequence[Sequence[int]]],
+    ) -> None:
+        self._network, self._dummies, self._others = network, dummies, others
         self._rotation = Rotation(network)
         self._slab = Slab(shape_of(network))
-        self._last: dict[str, Prompt] = {}
         self._layers = network.config.num_hidden_layers
 
     def measured(self, prompt: Prompt, methods: Sequence[Method]) -> Iterator[dict[str, Any]]:
@@ -112,21 +89,22 @@ class Bench:
                     "rows": rows,
                     "seconds": seconds,
                 }
-            self._last[prompt.kind] = prompt
 
     def encoded(self, prompt: Prompt, behind: str) -> list[Encoded]:
-        """Chunks behind nothing (`solo`), dummies, the `head`, or the head and `another` chunk.
-
-        The other chunk is of the same kind of prompt and not of this one.
+        """Each chunk behind what is named, joined by `+`: nothing (`solo`), the `head` of the
+        prompt, one to three chunks of `other` prompts, or dummies.
         """
-        if behind == "head":
-            front = list(prompt.head)
-        elif behind == "another":
-            other = self._last.get(prompt.kind, prompt)
-            front = [*prompt.head, *other.chunks[0]]
-        else:
-            front = [] if behind == "solo" else list(self._dummies[behind])
-        return [encoded(self._network, chunk, front) for chunk in prompt.chunks]
+        front: list[int] = []
+        others = iter(self._others[prompt.name])
+        for part in behind.split("+") if behind != "solo" else []:
+            if part == "head":
+                front += prompt.head
+            else:
+                front += next(others) if part == "other" else self._dummies[part]
+        if not front:
+            return [encoded(self._network, chunk) for chunk in prompt.chunks]
+        state = prefilled(self._network, front).copy(0, len(front))
+        return [encoded_behind(self._network, chunk, state) for chunk in prompt.chunks]
 
     def _truth(self, prompt: Prompt) -> tuple[torch.Tensor, torch.Tensor, list[int], float]:
         """The head's state, log-probabilities [PLACES, vocabulary], the answer, seconds of CPU."""
@@ -169,14 +147,6 @@ class Bench:
             places = [each.start for each in layout.chunks]
             chunks = [Encoded(each.state, at) for each, at in zip(chunks, places, strict=True)]
         assembled(self._slab, self._rotation, layout, head, chunks)
-        if isinstance(method.choice, Looked):
-            looks = looked_at(self._network, self._slab, tokens, layout)
-            plan = method.choice.chosen(layout, looks)
-            extra = len(layout.unknown)
-        else:
-            plan, extra = method.choice.plan(layout, self._layers), 0
+        plan = method.choice.plan(layout, self._layers)
         found = recomputed(self._network, self._slab, tokens, layout, plan)
-        return found.rows + extra, found.logits
-
-
-Say = Callable[[str], None]
+        return found.rows, found.logits

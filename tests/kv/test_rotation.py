@@ -10,7 +10,7 @@ from small_families import OWN, SHAPE, VOCABULARY
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from thinkonce.kv.generation.support import FAMILIES
-from thinkonce.kv.reuse.encoding import encoded, prefilled
+from thinkonce.kv.reuse.encoding import encoded, encoded_behind, prefilled
 from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 
 SCALINGS: dict[str, dict[str, Any]] = {
@@ -59,6 +59,17 @@ def test_a_moved_chunk_is_right_in_the_first_layer(family: str) -> None:
 @pytest.mark.parametrize("kind", SCALINGS)
 def test_scaled_embeddings_turn_as_the_model_scales_them(kind: str) -> None:
     check(network("llama", rope_parameters=rope(kind)), 1e-4)
+
+
+def test_a_chunk_behind_a_known_state_is_the_chunk_behind_its_tokens() -> None:
+    model = network("gemma3_text")
+    front, chunk = list(range(3, 40)), list(range(50, 90))
+    state = prefilled(model, front).copy(0, len(front))
+    one, other = encoded_behind(model, chunk, state), encoded(model, chunk, front)
+    assert one.was == other.was == len(front)
+    assert one.tokens == len(chunk)
+    assert torch.allclose(one.state, other.state, atol=1e-4)
+    assert not torch.allclose(one.state, encoded(model, chunk).state, atol=1e-2)
 
 
 def test_bfloat16_is_turned_in_fp32_and_rounded_once() -> None:

@@ -23,6 +23,8 @@ from thinkonce.kv.reuse.controls import Everything, Naive, RandomLike
 from thinkonce.kv.reuse.encoding import assembled, encoded, prefilled
 from thinkonce.kv.reuse.layout import Choice, Layout, Plan
 from thinkonce.kv.reuse.link import Link
+from thinkonce.kv.reuse.looked import Looked
+from thinkonce.kv.reuse.looks import Looks, watched
 from thinkonce.kv.reuse.rotation import Rotation
 from thinkonce.kv.reuse.selective import computed, recomputed
 
@@ -101,7 +103,7 @@ def test_any_rows_over_exact_state_are_exact(family: str, data: st.DataObject) -
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_that_grow_fewer_over_exact_state_are_exact(family: str) -> None:
     model = network(family)
-    for choice in (Blend(0.2), Blend(0.3, "both", link=3), Gradual(0.25, "keys")):
+    for choice in (Blend(0.2), Blend(0.3, "both", link=3), Gradual(0.25, "keys"), Looked(0.2, 2)):
         slab = prefilled(model, prompt())
         plan = choice.plan(LAYOUT, LAYERS)
         found = recomputed(model, slab, prompt(), LAYOUT, plan)
@@ -128,7 +130,7 @@ def test_computing_all_of_moved_chunks_again_is_exact(family: str) -> None:
     slab = joined(model)
     naive = recomputed(model, slab, prompt(), LAYOUT, Naive().plan(LAYOUT, LAYERS)).logits
     assert not torch.allclose(naive, cold(model), atol=10 * NOISE), "chunks do see each other"
-    for choice in (Everything(), Link(40), Blend(1.0), Gradual(1.0)):
+    for choice in (Everything(), Link(40), Blend(1.0), Gradual(1.0), Looked(1.0)):
         found = recomputed(model, joined(model), prompt(), LAYOUT, choice.plan(LAYOUT, LAYERS))
         assert torch.allclose(found.logits, cold(model), atol=NOISE), choice.name
 
@@ -152,6 +154,25 @@ def test_rows_cut_into_calls_are_rows_in_one() -> None:
     whole = computed(model, one, prompt(), rows)
     computed(model, other, prompt(), rows[:3])
     assert torch.allclose(computed(model, other, prompt(), rows[3:]), whole, atol=NOISE)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_looks_are_the_attention_that_the_model_itself_pays(family: str) -> None:
+    model, rows = network(family, "eager"), list(range(75, LENGTH))
+    slab = prefilled(model, prompt())
+    looks = Looks(slab, rows, 1)
+    with watched(model, looks):
+        computed(model, slab, prompt(), rows)
+    once = looks.paid.clone()
+    computed(model, slab, prompt(), rows)
+    assert torch.equal(looks.paid, once), "nothing watches any more"
+    ids = torch.tensor([prompt()])
+    paid = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
+    true = torch.stack([layer[0][:, rows].mean((0, 1)) for layer in paid[1:]]).sum(0)
+    assert torch.allclose(looks.paid, true, atol=1e-4)
+    assert looks.most(range(10, 75), 5) == sorted(
+        sorted(range(10, 75), key=lambda place: -float(true[place]))[:5]
+    )
 
 
 def test_a_blank_is_no_garbage() -> None:

@@ -43,7 +43,7 @@ class RandomLike:
 
     def plan(self, layout: Layout, layers: int) -> Plan:
         like = self.other.plan(layout, layers)
-        rows = float(len(like.places))
+        rows = float(len(like.places) + like.looked)
         if like.quotas is not None:
             rows = sum(like.quotas) / layers + len(like.pinned)
         drawn = random.Random(f"{self.seed} {layout}")

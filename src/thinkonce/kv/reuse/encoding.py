@@ -22,7 +22,7 @@ from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.reuse.layout import Layout
 from thinkonce.kv.reuse.rotation import Rotation
 
-__all__ = ("Encoded", "assembled", "encoded", "prefilled")
+__all__ = ("Encoded", "assembled", "encoded", "encoded_behind", "prefilled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,17 @@ def encoded(network: Any, chunk: Sequence[int], behind: Sequence[int] = ()) -> E
     """The state of a chunk's tokens, computed behind others; one forward pass over all of them."""
     slab = prefilled(network, [*behind, *chunk])
     return Encoded(slab.copy(len(behind), len(behind) + len(chunk)), len(behind))
+
+
+def encoded_behind(network: Any, chunk: Sequence[int], front: torch.Tensor) -> Encoded:
+    """The same behind tokens whose state, `front`, is known: [layers, 2, kv_heads, tokens, dim]."""
+    was = front.shape[3]
+    with torch.inference_mode():
+        slab = Slab(shape_of(network))
+        slab.reserve(was + len(chunk))
+        slab.load(front)
+        forward(network, chunk, was, slab.cache)
+        return Encoded(slab.copy(was, was + len(chunk)), was)
 
 
 def prefilled(network: Any, tokens: Sequence[int]) -> Slab:

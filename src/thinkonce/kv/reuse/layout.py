@@ -65,13 +65,16 @@ class Plan:
 
     `places`: those of the first layer, sorted. `quotas`: how many of them are left in each layer,
     never growing; those that deviate most from what was stored, as seen in the layer before. None:
-    all of them in all layers. `pinned` are left in all layers, within the quota or above it.
+    all of them in all layers. `pinned` are left in all layers, above the quota. `looked`: so many
+    tokens besides, those that the question looks at most from layer `deep` on; not with quotas.
     """
 
     places: Sequence[int]
     quotas: Sequence[int] | None = None
     by: Deviation = "values"
     pinned: frozenset[int] = frozenset()
+    looked: int = 0
+    deep: int = 0
 
 
 class Choice(Protocol):

@@ -18,6 +18,7 @@ import torch
 
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.reuse.layout import Deviation, Layout, Plan
+from thinkonce.kv.reuse.looks import Looks, watched
 from thinkonce.kv.reuse.masks import Masks, for_model, kind_of, masks
 
 __all__ = ("Selected", "computed", "filtered", "recomputed")
@@ -38,10 +39,19 @@ def recomputed(
 
     Call it in inference mode. `tokens` are all ids of the prompt.
     """
-    rows = sorted({*plan.places, *layout.unknown})
-    if plan.quotas is None:
-        return Selected(computed(network, slab, tokens, rows), float(len(rows)))
-    return filtered(network, slab, tokens, layout, plan)
+    if plan.quotas is not None:
+        return filtered(network, slab, tokens, layout, plan)
+    unknown, places = layout.unknown, set(plan.places)
+    if plan.looked:
+        looks = Looks(slab, unknown, plan.deep)
+        with watched(network, looks):
+            computed(network, slab, tokens, unknown)
+        places.update(
+            looks.most([each for each in layout.moved if each not in places], plan.looked)
+        )
+    rows = sorted({*places, *unknown})
+    read = len(rows) + (len(unknown) if plan.looked else 0)
+    return Selected(computed(network, slab, tokens, rows), float(read))
 
 
 def computed(network: Any, slab: Slab, tokens: Sequence[int], rows: Sequence[int]) -> torch.Tensor:
