@@ -272,7 +272,7 @@ async def test_a_client_s_places_are_of_all_workers_and_a_killed_one_gives_them_
 async def test_what_cannot_start_is_one_line_and_no_restart(host: Host) -> None:
     (host.folder / "taken").mkdir()
     store = f"sqlite:///{host.folder / 'taken'}"
-    child = await host.spawn("--port", "0", "--store", store, "--upstream", "http://a", *TWO)
+    child = await host.spawn("--port", "0", "--store", store, "--upstream", host.upstream.url, *TWO)
     out, errors = await asyncio.wait_for(child.communicate(), PATIENCE_SECONDS)
     assert (child.returncode, out) == (2, b"")
     assert len(errors.splitlines()) == 1, errors
