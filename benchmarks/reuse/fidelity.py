@@ -50,17 +50,13 @@ def layout_of(prompt: Prompt) -> Layout:
 
 
 class Bench:
-    """One model. `dummies`: ids that may stand in front of a chunk, by name; `others`: chunks of
-    other prompts of one kind, by the prompt's name.
-    """
+    """One model. `fronts`: ids that may stand in front of a chunk, by name."""
 
-    def __init__(
-        self,
-        network: Any,
-        dummies: Mapping[str, Sequence[int]],
-        others: Mapping[str, Sequence[Sequence[int]]],
-    ) -> None:
-        self._network, self._dummies, self._others = network, dummies, others
+    def __init__(self, network: Any, fronts: Mapping[str, Sequence[int]]) -> None:
+        self._network = network
+        self._fronts = {
+            name: prefilled(network, front).copy(0, len(front)) for name, front in fronts.items()
+        }
         self._rotation = Rotation(network)
         self._slab = Slab(shape_of(network))
         self._layers = network.config.num_hidden_layers
@@ -91,20 +87,11 @@ class Bench:
                 }
 
     def encoded(self, prompt: Prompt, behind: str) -> list[Encoded]:
-        """Each chunk behind what is named, joined by `+`: nothing (`solo`), the `head` of the
-        prompt, one to three chunks of `other` prompts, or dummies.
-        """
-        front: list[int] = []
-        others = iter(self._others[prompt.name])
-        for part in behind.split("+") if behind != "solo" else []:
-            if part == "head":
-                front += prompt.head
-            else:
-                front += next(others) if part == "other" else self._dummies[part]
-        if not front:
+        """Each chunk behind nothing (`solo`), or one of the fronts."""
+        if behind == "solo":
             return [encoded(self._network, chunk) for chunk in prompt.chunks]
-        state = prefilled(self._network, front).copy(0, len(front))
-        return [encoded_behind(self._network, chunk, state) for chunk in prompt.chunks]
+        front = self._fronts[behind]
+        return [encoded_behind(self._network, chunk, front) for chunk in prompt.chunks]
 
     def _truth(self, prompt: Prompt) -> tuple[torch.Tensor, torch.Tensor, list[int], float]:
         """The head's state, log-probabilities [PLACES, vocabulary], the answer, seconds of CPU."""

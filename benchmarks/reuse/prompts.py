@@ -19,7 +19,7 @@ from typing import Any
 __all__ = ("DATA", "Prompt", "prompts")
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
-LONG, CHUNKS = 560, 4  # tokens of text that is cut into chunks; how many chunks
+LONG, CHUNKS = 440, 4  # tokens of text that is cut into chunks; how many chunks
 ASKED = 48  # tokens at the end of a text that stand for the question
 SYSTEM = "Read the documents and answer the question in a few words, with what they say."
 
@@ -105,16 +105,16 @@ def _passages(cut: Cut, rows: Sequence[dict[str, Any]]) -> Iterator[Prompt]:
 
 
 def _pairs(cut: Cut, rows: Sequence[dict[str, Any]]) -> Iterator[Prompt]:
-    """Eight pairs of the row in four chunks, the one asked for among them."""
+    """Six pairs of the row in three chunks, the one asked for among them."""
     head, asked = _chat(cut)
     for number, row in enumerate(rows):
         drawn = random.Random(f"pairs {number}")
         pairs = [(key, value) for key, value in row["ordered_kv_records"] if key != row["key"]]
-        some = [*drawn.sample(pairs, 7), (row["key"], row["value"])]
+        some = [*drawn.sample(pairs, 5), (row["key"], row["value"])]
         drawn.shuffle(some)
         texts = [
             "".join(f'"{key}": "{value}",\n' for key, value in some[start : start + 2])
-            for start in range(0, 8, 2)
+            for start in range(0, 6, 2)
         ]
         question = asked(f'What is the value of the key "{row["key"]}"?')
         chunks = tuple(tuple(cut(text)) for text in texts)

@@ -222,6 +222,18 @@ def test_blend_counts_linked_tokens_in_its_share() -> None:
     assert plan.pinned == {10, 11, 12, 13, 14, 40, 41, 42, 43, 44}
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [Naive(), Link(4), Blend(0.2), Blend(0.2, link=5), Gradual(0.3), Looked(0.2), Looked(0.3, 4)],
+    ids=lambda each: each.name,
+)
+def test_a_plan_tells_what_it_computes(choice: Choice) -> None:
+    plan = choice.plan(LAYOUT, LAYERS)
+    found = recomputed(network("llama"), joined(network("llama")), prompt(), LAYOUT, plan)
+    assert plan.rows(LAYOUT, LAYERS) == pytest.approx(found.rows, abs=0.3)
+    assert plan.is_static is isinstance(choice, Naive | Link)
+
+
 def test_the_random_control_costs_what_it_controls() -> None:
     layout = Layout(600, (range(250), range(250, 500)))
     assert len(RandomLike(Link(16)).plan(layout, 30).places) == 32

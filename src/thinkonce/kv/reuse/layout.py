@@ -76,6 +76,20 @@ class Plan:
     looked: int = 0
     deep: int = 0
 
+    @property
+    def is_static(self) -> bool:
+        """Whether `places` are all that is chosen: then rows may be computed in several calls."""
+        return self.quotas is None and not self.looked
+
+    def rows(self, layout: Layout, layers: int) -> float:
+        """Tokens that are computed, the unknown ones included, as a mean over the layers."""
+        unknown = layout.unknown
+        whole = len({*self.places, *unknown})
+        if self.quotas is None:
+            return whole + (self.looked + len(unknown) if self.looked else 0)
+        least = len({*self.pinned, *unknown})
+        return sum(min(whole, quota + least) for quota in self.quotas) / layers
+
 
 class Choice(Protocol):
     """A way to choose, with its setting."""
