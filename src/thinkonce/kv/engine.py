@@ -44,6 +44,7 @@ from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
 from thinkonce.kv.prefix.why import OtherModels
+from thinkonce.kv.reuse.reader import ChunkReader
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 from thinkonce.tiers.keyring import NO_KEYS, Keyring
@@ -107,6 +108,10 @@ class KvEngine:
             return lambda: 0
         each = [self.reusing.known(prompt, owner, terms) for prompt in prompts]
         return lambda: sum(known() for known in each)
+
+    def keepable(self, prompt: Sequence[int], owner: Owner, terms: Terms) -> int:
+        """Tokens of a prompt that are kept where it is read ahead; from any thread."""
+        return 0 if self.reusing is None else self.reusing.keepable(prompt, owner, terms)
 
     def preload(
         self,
@@ -286,6 +291,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk, kv.codec)
     below = _opened_disk(kv, keys, fingerprint, clock)
+    below.purges.told = lambda rule: index.purge(rule.holds)
     keeping = Keeping(
         model.network,
         chunk_tokens=kv.chunk,
@@ -314,7 +320,8 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
 
 def _readers(keeping: Keeping, others: OtherModels | None) -> list[Reader]:
     """In the order in which they are asked whether a prompt is theirs."""
-    return [ExactReader(keeping, others)]
+    exact = ExactReader(keeping, others)
+    return [ChunkReader(keeping, exact), exact]
 
 
 def _recording(kv: Kv, key: bytes, keeping: Keeping, clock: Clock) -> Recording | None:

@@ -117,6 +117,10 @@ class Catalogue:
         ids = [row["id"].tobytes() for row in rows if row["parent"].tobytes() == parent]
         return [id for id in dict.fromkeys(ids) if id in self][:most]
 
+    def words_of(self, id: bytes) -> set[Word]:
+        """Under which words the owner of a block falls that is there."""
+        return self.words.of(self._rows["owner"][self._at[id]].tobytes())
+
     def size(self, ids: Iterable[bytes]) -> int:
         """Bytes of their records together."""
         rows = [row for id in ids if (row := self._at.get(id)) is not None]

@@ -203,13 +203,16 @@ class Holdings:
             self.open_again()
         rows = np.concatenate([self._appended(each) for each in offered])
         self.segments.sync()
-        owners = {each.owner for each in offered}
-        words = [row for owner in owners for row in self._introduction(owner)]
-        self.manifest.append(np.concatenate([*words, rows]))
-        self._said.update(self._names.owner(owner) for owner in owners)
+        owners = {self._names.owner(each.owner): each.owner for each in offered}
+        words = [row for owner in owners.values() for row in self._introduction(owner)]
+        more = [row for each in offered for row in words_of(self._mark(each), each.more)]
+        self.manifest.append(np.concatenate([*words, *more, rows]))
+        self._said.update(owners)
         with self.lock:
-            for owner in owners:
-                self.catalogue.words.add(self._names.owner(owner), self._names.words(owner))
+            for mark, owner in owners.items():
+                self.catalogue.words.add(mark, self._names.words(owner))
+            for each in offered:
+                self.catalogue.words.add(self._mark(each), each.more)
             self.catalogue.add(self.writer, rows)
             for each in offered:  # its life may be longer than it was when its row was made
                 self.renew(self._form.name(each.block.id), each.stay)
@@ -305,6 +308,9 @@ class Holdings:
                 for number in self.folder.segments(writer):
                     self.reader.forget(writer, number)
             self.folder.remove(writer)
+
+    def _mark(self, offered: Offered) -> bytes:
+        return self._names.owner(offered.owner)
 
     def _appended(self, offered: Offered) -> Rows:
         parts = self._form.encoded(offered.block, offered.state)

@@ -1,8 +1,8 @@
 """What owners and their words are called in the files: by marks that tell nothing without a secret.
 
 A row names its owner by a mark, and rows of kind WORD say which words that owner falls under: its
-tenant, its namespace, each of its tags, each as a mark too. So a purge finds what it is for by
-marks alone, also in files that another process wrote.
+tenant, its namespace, each of its tags and documents, each as a mark too. So a purge finds what it
+is for by marks alone, also in files that another process wrote.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Sort(IntEnum):
     CALLED = 1
     NAMESPACE = 2
     TAG = 3
+    DOCUMENT = 4
 
 
 class Word(NamedTuple):
@@ -42,8 +43,17 @@ class Names:
 
     def __init__(self, secret: bytes) -> None:
         self._key = blake3(secret, derive_key_context="thinkonce 2026-11-22 kv owners").digest()
-        self.words = lru_cache(_MOST_REMEMBERED)(self._words)
-        self.owner = lru_cache(_MOST_REMEMBERED)(self._owner)
+        # Owners that differ in their documents alone are equal, and fall under other words.
+        self._words_of = lru_cache(_MOST_REMEMBERED)(self._words)
+        self._owner_of = lru_cache(_MOST_REMEMBERED)(self._owner)
+
+    def words(self, owner: Owner) -> tuple[Word, ...]:
+        """The tenant's own comes first."""
+        return self._words_of(owner, owner.documents)
+
+    def owner(self, owner: Owner) -> bytes:
+        """One mark for owners that fall under the same words."""
+        return self._owner_of(owner, owner.documents)
 
     def falls(self, rule: PurgeRule, words: Words, owner: bytes) -> bool:
         """Whether `rule` holds for that owner; for one that nobody knows any rule does."""
@@ -52,6 +62,13 @@ class Names:
             return True
         return all(not known.isdisjoint(any_of) for any_of in self._asked(rule))
 
+    def unmarked(self, owner: Owner, words: set[Word]) -> tuple[Word, ...] | None:
+        """Those of documents among `words`, where they lack one of the owner's; else None."""
+        wanted = {word for word in self.words(owner) if word.sort == Sort.DOCUMENT}
+        if wanted <= words:
+            return None
+        return tuple(word for word in words if word.sort == Sort.DOCUMENT)
+
     def _asked(self, rule: PurgeRule) -> Iterator[set[Word]]:
         if rule.tenant is not None:
             yield {self._word(Sort.TENANT, rule.tenant), self._word(Sort.CALLED, rule.tenant)}
@@ -59,18 +76,19 @@ class Names:
             yield {self._word(Sort.NAMESPACE, rule.namespace)}
         if rule.tags:
             yield {self._word(Sort.TAG, tag) for tag in rule.tags}
+        if rule.document is not None:
+            yield {self._word(Sort.DOCUMENT, rule.document)}
 
-    def _words(self, owner: Owner) -> tuple[Word, ...]:
-        """The tenant's own comes first."""
+    def _words(self, owner: Owner, documents: tuple[str, ...]) -> tuple[Word, ...]:
         return (
             self._word(Sort.TENANT, owner.tenant),
             self._word(Sort.CALLED, owner.tenant.partition(" ")[2]),
             self._word(Sort.NAMESPACE, owner.namespace),
             *(self._word(Sort.TAG, tag) for tag in owner.tags),
+            *(self._word(Sort.DOCUMENT, name) for name in documents),
         )
 
-    def _owner(self, owner: Owner) -> bytes:
-        """One mark for owners that fall under the same words."""
+    def _owner(self, owner: Owner, documents: tuple[str, ...]) -> bytes:
         return self._mark(b"owner\0" + b"".join(word.mark for word in self.words(owner)))
 
     def _word(self, sort: Sort, text: str) -> Word:

@@ -21,12 +21,15 @@ __all__ = ("Gone", "Offered", "Sayings", "place_of", "words_of", "written_at")
 
 @dataclass(slots=True)
 class Offered:
-    """A block that is to be written; `stay` by the monotonic clock."""
+    """A block that is to be written; `stay` by the monotonic clock. `more`: words under which its
+    owner falls besides, whose texts nobody here knows.
+    """
 
     block: Block
     state: memoryview
     owner: Owner
     stay: Stay
+    more: tuple[Word, ...] = ()
 
 
 class Gone(NamedTuple):

@@ -21,7 +21,7 @@ from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Place
 from thinkonce.kv.disk.holdings import Holdings
 from thinkonce.kv.disk.listing import listed
-from thinkonce.kv.disk.names import Names
+from thinkonce.kv.disk.names import Names, Word
 from thinkonce.kv.disk.record import Form, Plain
 from thinkonce.kv.disk.rows import Stay
 from thinkonce.kv.disk.sayings import Gone, Offered
@@ -143,17 +143,25 @@ class DiskTier:
     ) -> bool:
         size, name, stay = state.nbytes, self._form.name(block.id), self._stay(terms)
         with self._wake:
-            if self._closing or self._is_queued(name, stay):
-                return self._is_queued(name, stay)
+            if self._closing or self._is_queued(name, stay, owner):
+                return self._is_queued(name, stay, owner)
+            more: tuple[Word, ...] = ()
             with self._files.lock:
                 if name in self._files.catalogue:
-                    self._files.renew(name, stay)
-                    return True
+                    lacking = self._names.unmarked(owner, self._files.catalogue.words_of(name))
+                    if lacking is None:
+                        self._files.renew(name, stay)
+                        return True
+                    # Written anew, with the marks of both.
+                    more, stay = lacking, stay.or_longer(self._files.catalogue.stay(name))
+                    self._gone.update(self._files.forget([name]))
             full = self._queued_bytes + size > self._queue_bytes
             if full or size > self._max_bytes or self._is_broken:
                 self._dropped += 1
                 return False
-            self._queue[name] = Offered(block, state, owner, stay)
+            if (earlier := self._writing.get(name)) is not None:
+                owner = owner.with_documents(earlier.owner.documents)
+            self._queue[name] = Offered(block, state, owner, stay, more)
             self._wake.notify_all()
             return True
 
@@ -265,12 +273,17 @@ class DiskTier:
 
     # -- the queue, under `_wake` ----------------------------------------------------------------
 
-    def _is_queued(self, name: bytes, stay: Stay) -> bool:
-        """Whether it will be written; then on these terms at least."""
-        each = self._queue.get(name) or self._writing.get(name)
+    def _is_queued(self, name: bytes, stay: Stay, owner: Owner) -> bool:
+        """Whether it will be written; then on these terms at least, and with this owner's marks."""
+        each = self._queue.get(name)
         if each is not None:
-            each.stay = each.stay.or_longer(stay)
-        return each is not None
+            each.owner = each.owner.with_documents(owner.documents)
+        elif (each := self._writing.get(name)) is None or owner.with_documents(
+            each.owner.documents
+        ).documents != each.owner.documents:
+            return False
+        each.stay = each.stay.or_longer(stay)
+        return True
 
     def _withdraw(self, names: Iterable[bytes]) -> int:
         """Of those that wait these do not any more; how many there were."""

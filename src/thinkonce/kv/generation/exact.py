@@ -12,6 +12,7 @@ an answer wrote is never kept: computed in other company, its last bits would be
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.purges import Purges
+from thinkonce.kv.prefix.reused import Reused
 from thinkonce.kv.prefix.tier import BlockTier
 from thinkonce.kv.prefix.why import OtherModels, Why
 
@@ -52,15 +54,20 @@ class ExactReader:
 
     def read(self, slab: Slab, asking: Asking, cancelled: Callable[[], bool]) -> Reads:
         prompt = asking.prompt
+        if asking.is_ahead:
+            whole = len(prompt) // self._size
+            asking = replace(asking, prompt=prompt.until(whole * self._size))
+            return self._reading(slab, asking, whole, cancelled)
         # The last token is always computed, together with what is in a piece with it.
-        whole = len(prompt) // self._size
-        most = whole if asking.is_ahead else (len(prompt) - 1) // self._size
-        return self._reading(slab, asking, most, cancelled)
+        return self._reading(slab, asking, (len(prompt) - 1) // self._size, cancelled)
 
     def beginning(self, slab: Slab, asking: Asking, cancelled: Callable[[], bool]) -> Reads:
         """The same of full blocks with which a prompt begins that is read on in another way."""
         most = len(asking.prompt) // self._size
         return self._reading(slab, asking, most, cancelled, is_part=True)
+
+    def keepable(self, asking: Asking) -> int:
+        return len(asking.prompt) // self._size * self._size
 
     def known(self, asking: Asking) -> Callable[[], int]:
         keeping, size = self._keeping, self._size
@@ -172,9 +179,12 @@ class ExactReader:
         self._remember_end(asked)
         costs = Costs(lookup, load, computed)
         if missing is None:
-            return Reading(logits, cached, None, kept)
+            return Reading(logits, cached, None, kept, self._reused(found))
         told = asked.explained(found, self._size, missing, costs)
-        return Reading(logits, cached, told, kept)
+        return Reading(logits, cached, told, kept, self._reused(found))
+
+    def _reused(self, found: Found) -> Reused:
+        return Reused.exactly(found.memory * self._size, found.below * self._size)
 
     def _remember_end(self, asked: Asked) -> None:
         """For who asks why a longer prompt was not loaded further."""
@@ -199,8 +209,7 @@ class ExactReader:
         """Bring into the slab what is known of the prompt's beginning."""
         found = self._keeping.load(asked.chain.until(asked.most), hold, slab.load)
         if asked.counts:
-            loaded, below = found.blocks * self._size, found.below * self._size
-            self._keeping.count(cached_tokens=loaded, disk_tokens=below)
+            self._keeping.count_reused(self._reused(found))
         return found
 
 

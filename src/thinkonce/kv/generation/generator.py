@@ -14,6 +14,7 @@ from typing import Protocol
 from thinkonce.errors import ThinkOnceError
 from thinkonce.kv.prefix.causes import Explained
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.reused import NOTHING, Reused
 from thinkonce.kv.prefix.terms import USUAL, Terms
 
 __all__ = ("Generator", "Prefilled", "Preloaded", "Read", "Sampling", "Steps", "Token", "TooLong")
@@ -57,7 +58,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The prompt has been read; `cached_tokens` of it were known already.
+    """The prompt has been read; `cached_tokens` of it were known already, `reused` by method.
 
     `explained`: why not more, where the terms asked for it and something is kept.
     """
@@ -65,6 +66,7 @@ class Prefilled:
     prompt_tokens: int
     cached_tokens: int
     explained: Explained | None = None
+    reused: Reused = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

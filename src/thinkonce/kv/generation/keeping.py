@@ -24,6 +24,7 @@ from thinkonce.kv.prefix.chain import Chain
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import Purges
+from thinkonce.kv.prefix.reused import Reused
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import BlockTier
 
@@ -76,6 +77,9 @@ class Keeping:
         was = self.stats
         self.stats = replace(was, **{name: getattr(was, name) + by for name, by in more.items()})
 
+    def count_reused(self, more: Reused) -> None:
+        self.stats = replace(self.stats, reused=self.stats.reused + more)
+
     # -- finding ---------------------------------------------------------------------------------
 
     @contextmanager
@@ -87,7 +91,7 @@ class Keeping:
         assert self.kept is not None
         owner = chain.owners[0] if chain.owners else Owner()
         try:
-            with self.kept.hold(chain.blocks[:most], owner, terms) as hold:
+            with self.kept.hold(chain.blocks[:most], owner, terms, chain.owners) as hold:
                 try:
                     yield hold
                 finally:
@@ -98,7 +102,7 @@ class Keeping:
 
     def is_purged(self, chain: Chain) -> bool:
         """Whether that happened since its owners were asked for: then nothing of it is found."""
-        return any(self.purges.era_of(owner) != owner for owner in dict.fromkeys(chain.owners))
+        return any(self.purges.era_of(owner) != owner for owner in chain.each_owner)
 
     def load(
         self,
@@ -113,7 +117,7 @@ class Keeping:
         with torch.inference_mode():
             for node in hold.nodes:
                 put(self.codec.decode(node.state))
-        found = self._load_below(chain.blocks, hold, put)
+        found = self._load_below(chain, hold, put)
         if self.below is not None and found.blocks > len(hold.nodes):
             # Memory had no room for the rest.
             self.below.used(chain.blocks[: found.blocks], hold.terms)
@@ -121,11 +125,11 @@ class Keeping:
 
     def _load_below(
         self,
-        blocks: Sequence[Block],
+        chain: Chain,
         hold: Hold[torch.Tensor],
         put: Callable[[torch.Tensor], None],
     ) -> Found:
-        first = len(hold.nodes)
+        first, blocks = len(hold.nodes), chain.blocks
         known = self.below.known(blocks[first:]) if self.below is not None else 0
         if known and not self.rates.load_is_sooner():
             self.count(slower=known)
@@ -138,7 +142,7 @@ class Keeping:
             with torch.inference_mode():
                 put(self.codec.decode(kept))
             self.rates.load.add(block.length, self.clock.monotonic() - began)
-            _hold(hold, block, kept, first + count)
+            _hold(hold, chain, kept, first + count)
         return Found(first, known)
 
     def _stored(self, block: Block) -> torch.Tensor | None:
@@ -164,7 +168,7 @@ class Keeping:
             _logger.warning("attention state is not kept: %s", failed)
             self.count(not_kept=1)
             return False
-        if _hold(hold, block, kept, place):
+        if _hold(hold, chain, kept, place):
             return True
         below = self.below
         owner = chain.owners[place]
@@ -174,19 +178,21 @@ class Keeping:
         """What is in memory of this chain shall be below too, and stay there as long."""
         if self.below is None or self.is_purged(chain):
             return
-        for node, owner in zip(hold.nodes, chain.owners, strict=False):
-            self.below.offer(node.block, bytes_of(node.state), owner, hold.terms)
+        for node in hold.nodes:
+            self.below.offer(node.block, bytes_of(node.state), node.owner, hold.terms)
         self.below.used([node.block for node in hold.nodes], hold.terms)
 
     def _forget(self, chain: Chain) -> None:
         assert self.kept is not None
-        for owner in dict.fromkeys(chain.owners):
+        for owner in chain.each_owner:
             if self.purges.era_of(owner) != owner:
-                self.kept.purge(owner.__eq__)
+                self.kept.purge(owner.covers)
         if self.below is not None:
             self.below.forget([block.id for block in chain.blocks])
 
 
-def _hold(hold: Hold[torch.Tensor], block: Block, kept: torch.Tensor, place: int) -> bool:
+def _hold(hold: Hold[torch.Tensor], chain: Chain, kept: torch.Tensor, place: int) -> bool:
     """Keep a chain's block number `place`: without all before it, it could never be found."""
-    return place == len(hold.nodes) and hold.extend(block, kept, kept.nbytes)
+    if place != len(hold.nodes):
+        return False
+    return hold.extend(chain.blocks[place], kept, kept.nbytes, chain.owners[place])

@@ -49,6 +49,10 @@ class Reader(Protocol):
         """
         ...
 
+    def keepable(self, asking: Asking) -> int:
+        """Tokens of the prompt that would be kept, were all of it read. From any thread."""
+        ...
+
     def known(self, asking: Asking) -> Callable[[], int]:
         """What tells how many tokens would be loaded, in memory now, or below it when this was
         asked. From any thread; what it gives asks nothing of a disk.

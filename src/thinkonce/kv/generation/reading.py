@@ -10,6 +10,7 @@ import torch
 from thinkonce.kv.prefix.causes import Costs, Explained, Missing
 from thinkonce.kv.prefix.chain import Chain
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.reused import NOTHING, Reused
 from thinkonce.kv.prefix.terms import Terms
 
 __all__ = ("Asked", "Found", "Reading", "ReadingStats")
@@ -20,13 +21,15 @@ class Reading:
     """A prompt that has been read: the fp32 logits after it, and what of it was known.
 
     `explained`: where the terms asked for it, what was loaded and why not more. `kept_tokens`: of
-    its full blocks, from the first on, those that are kept now.
+    its full blocks, from the first on, those that are kept now. `reused`: what was known, by
+    method and tier.
     """
 
     logits: torch.Tensor
     cached_tokens: int
     explained: Explained | None = None
     kept_tokens: int = 0
+    reused: Reused = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +90,19 @@ class ReadingStats:
 
     `disk_tokens`: of the loaded ones, those that were not in memory. `not_kept` counts blocks
     that could not be stored because memory ran out, `slower` those that were on disk and were
-    computed, because that is sooner done here.
+    computed, because that is sooner done here. `reused`: the loaded ones by method and tier.
     """
 
     prompts: int = 0
     prompt_tokens: int = 0
-    cached_tokens: int = 0
-    disk_tokens: int = 0
     not_kept: int = 0
     slower: int = 0
+    reused: Reused = NOTHING
+
+    @property
+    def cached_tokens(self) -> int:
+        return self.reused.total
+
+    @property
+    def disk_tokens(self) -> int:
+        return self.reused.on("disk")

@@ -76,7 +76,8 @@ class ReusingGenerator:
             asking = Asking(Prompt.of(prompt), owner, terms)
             reading = yield from self._reader(asking).read(slab, asking, cancelled)
             if reading is not None:
-                yield Prefilled(len(prompt), reading.cached_tokens, reading.explained)
+                known, told = reading.cached_tokens, reading.explained
+                yield Prefilled(len(prompt), known, told, reading.reused)
                 yield from self._decoded(slab, reading, len(prompt), sampling, cancelled)
         finally:
             self.slabs.give_back(slab)
@@ -113,18 +114,25 @@ class ReusingGenerator:
         It ends at the first block that finds no room. Closed before its end and begun anew, it
         goes on where it was, as long as what it kept is there.
         """
-        end = len(prompt) // self.chunk_tokens * self.chunk_tokens
-        while (slab := self.slabs.take(end)) is None:
+        asking = Asking(Prompt.of(prompt), owner, terms, is_ahead=True)
+        reader = self._reader(asking)
+        end = reader.keepable(asking)
+        # Parts that are read on their own may leave tokens between them.
+        while (slab := self.slabs.take(len(prompt) if asking.prompt.spans else end)) is None:
             if cancelled():
                 return
             yield Read(0)
         try:
-            asking = Asking(Prompt.of(prompt).until(end), owner, terms, is_ahead=True)
-            reading = yield from self._reader(asking).read(slab, asking, cancelled)
+            reading = yield from reader.read(slab, asking, cancelled)
             if reading is not None:
                 yield Preloaded(end, reading.cached_tokens, reading.kept_tokens)
         finally:
             self.slabs.give_back(slab)
+
+    def keepable(self, prompt: Sequence[int], owner: Owner = NOBODY, terms: Terms = USUAL) -> int:
+        """Tokens of the prompt that `preload` would keep. From any thread."""
+        asking = Asking(Prompt.of(prompt), owner, terms, is_ahead=True)
+        return self._reader(asking).keepable(asking)
 
     def known(self, prompt: Sequence[int], owner: Owner, terms: Terms = USUAL) -> Callable[[], int]:
         """What tells how many tokens of the prompt are in memory now, or were below when this was

@@ -98,6 +98,16 @@ class Slab:
         self.tensor[:, :, :, start:end] = block
         self._set_length(end)
 
+    def put(self, block: torch.Tensor, start: int) -> None:
+        """Write a block's keys and values at a place where there is room; the sequence is as long
+        as it was.
+        """
+        self.tensor[:, :, :, start : start + block.shape[3]] = block
+
+    def resume(self, tokens: int) -> None:
+        """The sequence has so many tokens now, which lie there."""
+        self._set_length(tokens)
+
     def blank(self, tokens: int) -> None:
         """Append so many tokens that are computed later. There is room for them.
 

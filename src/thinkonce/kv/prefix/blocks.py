@@ -8,6 +8,10 @@
 Each input has a fixed width, so no two of them are alike by accident. Nothing of the process
 enters, neither a seed nor an environment variable: the same text has the same names in every
 process and after every restart.
+
+A chunk that was encoded elsewhere than at a prompt's beginning has a chain of its own, whose first
+parent is made in another domain of H and of what it was encoded behind: nothing approximate can
+be found under a name of what is exact. Its last block may be short.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ from thinkonce.kv.prefix.fingerprint import digest_of_parts
 from thinkonce.kv.prefix.owner import Owner
 
 __all__ = (
-    *("BLOCK_ID_BYTES", "Block", "blocks_of", "first_parent", "name_of", "named_behind"),
-    *("packed", "renamed", "salt_of", "unpacked"),
+    *("BLOCK_ID_BYTES", "Block", "blocks_of", "chunk_blocks", "chunk_parent", "first_parent"),
+    *("name_of", "named_behind", "packed", "renamed", "salt_of", "unpacked"),
 )
 
 BLOCK_ID_BYTES = 16
 _TOKEN_BYTES = 4
+_CONTEXT_BYTES, _CHUNKS = 32, b"thinkonce chunk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,12 @@ class Block:
 def first_parent(fingerprint: bytes, tenant: str) -> bytes:
     """Where a tenant's chains begin: none of them meets another tenant's or another model's."""
     return _hash(fingerprint + tenant.encode())
+
+
+def chunk_parent(fingerprint: bytes, tenant: str, context: str) -> bytes:
+    """Where the chain of a tenant's chunk begins that was encoded in this context."""
+    named = digest_of_parts((fingerprint.hex(), tenant, context), _CONTEXT_BYTES)
+    return blake2b(named, digest_size=BLOCK_ID_BYTES, person=_CHUNKS).digest()
 
 
 def salt_of(owner: Owner) -> bytes:
@@ -74,6 +85,15 @@ def blocks_of(
     held, size = packed(tokens), _TOKEN_BYTES * chunk_tokens
     starts = range(0, len(held) - size + 1, size)
     return renamed((held[start : start + size] for start in starts), fingerprint, owner)
+
+
+def chunk_blocks(
+    tokens: Sequence[int], chunk_tokens: int, fingerprint: bytes, owner: Owner, context: str
+) -> Iterator[Block]:
+    """All of a text's tokens that was encoded in that context; the last block may be short."""
+    held, size = packed(tokens), _TOKEN_BYTES * chunk_tokens
+    cut = (held[start : start + size] for start in range(0, len(held), size))
+    return named_behind(chunk_parent(fingerprint, owner.tenant, context), cut, owner)
 
 
 def renamed(chunks: Iterable[bytes], fingerprint: bytes, owner: Owner) -> Iterator[Block]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-__all__ = ("Cause", "Costs", "Departure", "Explained", "Gone", "GoneBy", "Missing")
+__all__ = (
+    *("Cause", "Chunk", "Costs", "Departure", "Explained", "Gone", "GoneBy", "Missing"),
+    "WhyExact",
+)
 
 GoneBy = Literal["evicted", "expired", "purged", "no_room"]
 Cause = Literal[
@@ -22,6 +25,10 @@ Cause = Literal[
     "fingerprint",
     "other_tenant",
 ]
+WhyExact = Literal[
+    "not_worth", "known_exactly", "too_short", "not_relocatable", "no_room", "not_faithful"
+]
+"""Why a prompt with marked parts was read exactly all the same."""
 
 
 class Gone(NamedTuple):
@@ -67,10 +74,29 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """A marked part that was reused elsewhere: `tokens` from `start` on, encoded from position
+    `was` on, of which `memory_tokens` and `disk_tokens` were found; the others were encoded anew.
+    `recomputed` of them were computed again where they stand. `cause`: why not all were found.
+    """
+
+    document: str
+    start: int
+    tokens: int
+    was: int
+    memory_tokens: int
+    disk_tokens: int
+    recomputed: int
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """What of `prompt_tokens` was loaded, and why the first block that was not is missing.
 
     `missed_tokens` are those of full blocks that could have been loaded, had they been there.
+    `method`: how the prompt was read, with its setting; `chunks`: its parts that were reused
+    elsewhere. `why_exact`: where marked parts were not.
     """
 
     prompt_tokens: int
@@ -79,3 +105,6 @@ class Explained:
     missing: Missing
     missed_tokens: int = 0
     costs: Costs = Costs()
+    method: str = "exact"
+    chunks: tuple[Chunk, ...] = ()
+    why_exact: WhyExact | None = None

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from thinkonce.kv.prefix.blocks import Block, blocks_of
+from thinkonce.kv.prefix.blocks import (
+    Block,
+    blocks_of,
+    chunk_blocks,
+    first_parent,
+    named_behind,
+    packed,
+)
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt
 
-__all__ = ("NO_CHAIN", "Chain", "chain_of")
+__all__ = ("NO_CHAIN", "Chain", "chain_of", "chunk_chain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,15 @@ class Chain:
 
     def __len__(self) -> int:
         return len(self.blocks)
+
+    @property
+    def tokens(self) -> int:
+        return sum(block.length for block in self.blocks)
+
+    @property
+    def each_owner(self) -> Sequence[Owner]:
+        """Every one once, also those that differ in their documents alone."""
+        return list({(owner, owner.documents): owner for owner in self.owners}.values())
 
     def until(self, most: int) -> Chain:
         """The first `most` blocks."""
@@ -38,7 +54,42 @@ def chain_of(
     owner: Owner,
     called: Callable[[Owner], Owner],
 ) -> Chain:
-    """The full chunks of a prompt that is read exactly; `called`: what an owner is called now."""
-    named = called(owner)
-    blocks = list(blocks_of(prompt, chunk_tokens, fingerprint, named))
-    return Chain(blocks, [named] * len(blocks))
+    """The full chunks of a prompt that is read exactly; `called`: what an owner is called now.
+
+    From the block on in which a marked document begins, blocks bear its mark, and have other
+    names once it was purged.
+    """
+    documents = prompt.documents
+    if not documents:
+        named = called(owner)
+        blocks = list(blocks_of(prompt, chunk_tokens, fingerprint, named))
+        return Chain(blocks, [named] * len(blocks))
+    held = packed(prompt)
+    blocks, owners = list[Block](), list[Owner]()
+    parent, marks, named = first_parent(fingerprint, owner.tenant), None, owner
+    for end in range(chunk_tokens, len(prompt) + 1, chunk_tokens):
+        within = _documents(prompt, end)
+        if within != marks:
+            marks, named = within, called(owner.with_documents(within))
+        tokens = held[4 * (end - chunk_tokens) : 4 * end]
+        blocks.append(next(named_behind(parent, [tokens], named)))
+        owners.append(named)
+        parent = blocks[-1].id
+    return Chain(blocks, owners)
+
+
+def chunk_chain(
+    tokens: Sequence[int],
+    chunk_tokens: int,
+    fingerprint: bytes,
+    owner: Owner,
+    context: str,
+) -> Chain:
+    """All of a text that was encoded in that context; `owner`: marked, and as it is called now."""
+    blocks = list(chunk_blocks(tokens, chunk_tokens, fingerprint, owner, context))
+    return Chain(blocks, [owner] * len(blocks))
+
+
+def _documents(prompt: Prompt, end: int) -> tuple[str, ...]:
+    """What of the marked documents begins before `end`."""
+    return tuple(sorted({s.document for s in prompt.spans if s.document and s.start < end}))

@@ -3,14 +3,15 @@
     (first parent) ── A ── B ── C        a request whose chunks are A B X finds A B, pins them,
                            └─── D        computes X and adds it below B: A and B lie here once
 
-Blocks are of one size, so the tree is a dictionary from id to node; a node knows its parent.
+Blocks are cut at the same places for all, so the tree is a dictionary from id to node; a node
+knows its parent. A chunk's chain is a tree of its own, whose last block may be short.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -84,21 +85,28 @@ class PrefixIndex(Generic[State]):
         self._lock = threading.Lock()
 
     def hold(
-        self, blocks: Iterable[Block], owner: Owner = NOBODY, terms: Terms = USUAL
+        self,
+        blocks: Iterable[Block],
+        owner: Owner = NOBODY,
+        terms: Terms = USUAL,
+        owners: Sequence[Owner] = (),
     ) -> Hold[State]:
         """Find the longest known beginning of `blocks` and pin it until the hold is released.
 
-        What is found and what is added is `owner`'s, and stays on these `terms` at least.
+        What is found and what is added is `owner`'s, and stays on these `terms` at least. What is
+        found bears the marks of `owners` from now on, which are as many as blocks, or none.
         """
         hold = Hold(self, owner, terms)
         with self._lock:
             self._expire()
-            for block in blocks:
+            for place, block in enumerate(blocks):
                 node = self._nodes.get(block.id)
                 if node is None or node.doomed or not self._is(node, block):
                     break
                 self._pin(node)
                 node.hits += 1
+                if owners:
+                    node.owner = node.owner.with_documents(owners[place].documents)
                 hold.nodes.append(node)
         return hold
 
@@ -180,7 +188,9 @@ class PrefixIndex(Generic[State]):
 
     # -- for `Hold` ----------------------------------------------------------------------------
 
-    def _extend(self, hold: Hold[State], block: Block, state: State, size: int) -> bool:
+    def _extend(
+        self, hold: Hold[State], block: Block, state: State, size: int, owner: Owner
+    ) -> bool:
         with self._lock:
             parent = hold.nodes[-1] if hold.nodes else None
             if parent is not None and parent.doomed:
@@ -188,13 +198,14 @@ class PrefixIndex(Generic[State]):
             if (node := self._nodes.get(block.id)) is not None:
                 if node.doomed or not self._is(node, block):
                     return False
+                node.owner = node.owner.with_documents(owner.documents)
             elif not self._make_room(size):
                 self._refused += 1
                 until = inf if hold.terms.life is None else 0.0
-                self._tell_gone(block, hold.owner, "no_room", until)
+                self._tell_gone(block, owner, "no_room", until)
                 return False
             else:
-                node = self._add(block, parent, state, size, hold.owner)
+                node = self._add(block, parent, state, size, owner)
             self._pin(node)
             hold.nodes.append(node)
             return True
@@ -281,7 +292,7 @@ class PrefixIndex(Generic[State]):
         size: int,
         owner: Owner,
     ) -> Node[State]:
-        start = 0 if parent is None else parent.start + len(parent.block.tokens) // 4
+        start = 0 if parent is None else parent.start + parent.block.length
         node = Node(block, parent, start, state, size, owner)
         node.added = node.used = self._clock.monotonic()
         if parent is not None:
@@ -358,11 +369,12 @@ class Hold(Generic[State]):
         self._index, self.owner, self.terms = index, owner, terms
         self.nodes: list[Node[State]] = []
 
-    def extend(self, block: Block, state: State, size: int) -> bool:
+    def extend(self, block: Block, state: State, size: int, owner: Owner | None = None) -> bool:
         """Keep the block that follows, and hold it too. False where it found no room: then
-        nothing that follows can be kept either. A block known by now is not kept twice.
+        nothing that follows can be kept either. A block known by now is not kept twice. `owner`:
+        where it is not the hold's.
         """
-        return self._index._extend(self, block, state, size)
+        return self._index._extend(self, block, state, size, owner or self.owner)
 
     def release(self) -> None:
         """Idempotent. From now on these blocks may be forgotten."""

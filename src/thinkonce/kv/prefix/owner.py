@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 __all__ = ("NOBODY", "Owner")
 
@@ -14,6 +14,8 @@ class Owner:
     `tenant` stands for a credential and comes from whoever checked it. `namespace`, `cache_key`
     and `tags` (sorted, each once) are the tenant's own words; they keep apart and never bring
     together. `era` tells what was purged before: state from an earlier one is never found.
+    `documents` (sorted, each once) are in what the prompt says, as far as it was marked: by them
+    it can be purged, but two owners that differ in nothing else are one.
     """
 
     tenant: str = ""
@@ -21,6 +23,17 @@ class Owner:
     cache_key: str = ""
     tags: tuple[str, ...] = ()
     era: str = ""
+    documents: tuple[str, ...] = field(default=(), compare=False)
+
+    def covers(self, other: Owner) -> bool:
+        """Whether the other is this one, and bears all of its marks."""
+        return self == other and set(self.documents) <= set(other.documents)
+
+    def with_documents(self, more: tuple[str, ...]) -> Owner:
+        """The same, marked with these besides."""
+        if set(more) <= set(self.documents):
+            return self
+        return replace(self, documents=tuple(sorted({*self.documents, *more})))
 
 
 NOBODY = Owner()

@@ -32,15 +32,19 @@ MOST_RULES = 1024
 """With more, one rule for everything takes the place of all."""
 
 
-class PurgeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PurgeRule(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Whose state is purged: that of owners for whom every named field holds; none: of all.
 
     `tenant`: as a gateway names it, or as `Owner` has it. `tags`: one of them suffices.
+    `document`: in what a prompt says, as far as it was marked.
     """
 
     tenant: str | None = None
     namespace: str | None = None
     tags: tuple[str, ...] = ()
+    document: str | None = None
 
     def holds(self, owner: Owner) -> bool:
         names = (owner.tenant, owner.tenant.partition(" ")[2])
@@ -48,6 +52,7 @@ class PurgeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             (self.tenant is None or self.tenant in names)
             and (self.namespace is None or self.namespace == owner.namespace)
             and (not self.tags or not set(self.tags).isdisjoint(owner.tags))
+            and (self.document is None or self.document in owner.documents)
         )
 
 
@@ -84,6 +89,9 @@ class Purges:
         self._rules: tuple[_Stamped, ...] = ()
         self._unwritten: tuple[_Stamped, ...] = ()
         self._lock = threading.Lock()
+        # Told of rules of other processes about documents: what was not marked with one when it
+        # was asked for, and bears its mark since, has no other name now.
+        self.told: Callable[[PurgeRule], object] = lambda rule: None
         try:
             self._follow()
             if path is not None and path.exists() and not sealing.is_current(path.read_bytes()):
@@ -128,8 +136,12 @@ class Purges:
             return
         seen = (found.st_ino, found.st_mtime_ns, found.st_size)
         if seen != self._seen:
+            known = {each.stamp for each in (*self._rules, *self._unwritten)}
             self._rules = tuple(_decode(self._sealing.open(self._path.read_bytes())))
             self._seen = seen
+            for each in self._rules:
+                if each.rule.document is not None and each.stamp not in known:
+                    self.told(each.rule)
 
     def _write(self, rules: tuple[_Stamped, ...]) -> None:
         if self._path is None:

@@ -51,8 +51,8 @@ class ReadAhead:
 
     def steps(self, cancelled: Callable[[], bool]) -> Iterator[Progress | Kept | Turn]:
         """A Turn a forward pass at most, and Kept at the end; without that once `cancelled`."""
-        size = self._engine.chunk_tokens
-        whole = [len(prompt) // size * size for prompt in self._work.prompts]
+        work, keepable = self._work, self._engine.keepable
+        whole = [keepable(prompt, work.owner, work.terms) for prompt in work.prompts]
         kept = 0
         for place in range(len(whole)):
             yield from self._one(place, sum(whole[:place]), sum(whole), cancelled)

@@ -1,0 +1,63 @@
+"""Which way of reusing chunks a method is: what is chosen to be computed again, behind what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from thinkonce.kv.generation.reader import Asking
+from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.prefix.prompt import Method
+from thinkonce.kv.reuse.layout import Choice
+from thinkonce.kv.reuse.link import Link
+
+__all__ = ("WAYS", "Behind", "FixedWays", "Way", "Ways", "alone", "head")
+
+
+Behind = Callable[[Sequence[int]], Sequence[int]]
+"""What a prompt's chunks are encoded behind, of what stands in front of the first of them."""
+
+
+def head(front: Sequence[int]) -> Sequence[int]:
+    """All of that: it takes the attention that needs a sink."""
+    return front
+
+
+def alone(front: Sequence[int]) -> Sequence[int]:
+    """Nothing."""
+    return ()
+
+
+class Way(NamedTuple):
+    """`choice`: what is computed again. What chunks are encoded `behind` is part of their names."""
+
+    choice: Choice
+    behind: Behind = head
+
+
+class Ways(Protocol):
+    """What a request's method means at this moment. Called from any thread."""
+
+    def way(self, method: Method, asking: Asking) -> Way | None:
+        """None: the prompt is read exactly."""
+        ...
+
+    def used(self, way: Way, asking: Asking, reading: Reading) -> None:
+        """A prompt was read in this way; who measures what ways are worth looks here."""
+        ...
+
+
+WAYS: Mapping[Method, Way] = {"link": Way(Link(16))}
+
+
+class FixedWays:
+    """The same for every prompt."""
+
+    def __init__(self, ways: Mapping[Method, Way] = WAYS) -> None:
+        self._ways = ways
+
+    def way(self, method: Method, asking: Asking) -> Way | None:
+        return self._ways.get(method)
+
+    def used(self, way: Way, asking: Asking, reading: Reading) -> None:
+        """Nothing is measured."""

@@ -1,0 +1,392 @@
+"""Prompts whose documents were read before, in another order: found, moved, never mistaken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_families import VOCABULARY, network
+
+from thinkonce.kv.disk.tier import DiskTier
+from thinkonce.kv.generation.exact import ExactGenerator, ExactReader
+from thinkonce.kv.generation.generator import Preloaded, Sampling, Token
+from thinkonce.kv.generation.keeping import Keeping
+from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.generation.reusing import ReusingGenerator
+from thinkonce.kv.prefix.blocks import blocks_of, chunk_blocks
+from thinkonce.kv.prefix.ghosts import Ghosts
+from thinkonce.kv.prefix.index import PrefixIndex
+from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.prompt import Method, Prompt, Span
+from thinkonce.kv.prefix.purges import PurgeRule, Purges
+from thinkonce.kv.prefix.terms import Terms
+from thinkonce.kv.reuse.controls import Everything
+from thinkonce.kv.reuse.link import Link
+from thinkonce.kv.reuse.reader import ChunkReader
+from thinkonce.kv.reuse.ways import FixedWays, Way, alone
+
+CHUNK = 16
+MODEL = bytes(32)
+ROOM = 1 << 24
+LINK: dict[Method, Way] = {"link": Way(Link(8))}
+ALL: dict[Method, Way] = {"link": Way(Everything(), alone)}
+TELL = Terms(explains=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def never() -> bool:
+    return False
+
+
+def tokens(count: int, seed: int) -> list[int]:
+    drawn = torch.Generator().manual_seed(seed)
+    found: list[int] = torch.randint(3, VOCABULARY, (count,), generator=drawn).tolist()
+    return found
+
+
+HEAD, DOCUMENTS = tokens(21, 1), {f"doc-{n}": tokens(72 + 3 * n, 10 + n) for n in range(4)}
+
+
+def prompt(
+    *names: str, head: Sequence[int] = HEAD, ask: int = 9, method: Method = "link"
+) -> Prompt:
+    """Head, the documents with a line between them, and a question."""
+    made, spans = list(head), []
+    for name in names:
+        spans.append(Span(len(made), len(made) + len(DOCUMENTS[name]), method, name))
+        made += [*DOCUMENTS[name], 5]
+    return Prompt([*made, *tokens(ask, 99)], spans)
+
+
+class Reader(ReusingGenerator):
+    """Reads chunks where that pays, with blocks of 16 tokens."""
+
+    def __init__(
+        self,
+        model: Any,
+        ways: Mapping[Method, Way] = LINK,
+        memory: int | None = None,
+        below: DiskTier | None = None,
+        purges: Purges | None = None,
+    ) -> None:
+        self.index: PrefixIndex[torch.Tensor] = PrefixIndex(memory or ROOM, ghosts=Ghosts())
+        keeping = Keeping(
+            model,
+            chunk_tokens=CHUNK,
+            fingerprint=MODEL,
+            kept=self.index,
+            below=below,
+            memory=memory,
+            purges=purges,
+        )
+        exact = ExactReader(keeping)
+        chunks = ChunkReader(keeping, exact, FixedWays(ways))
+        super().__init__(keeping, frozenset(), [chunks, exact])
+
+    def told(self, asked: Prompt, owner: Owner = NOBODY, terms: Terms = TELL) -> Reading:
+        found = super().read(asked, never, owner, terms)
+        assert found is not None
+        return found
+
+    def written(self) -> torch.Tensor:
+        with torch.inference_mode():
+            return self.slab.copy(0, self.slab.length)
+
+
+def cold(model: Any, asked: Prompt) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and state of reading it anew, exactly."""
+    reader = ExactGenerator(model, frozenset(), chunk_tokens=CHUNK, fingerprint=MODEL, kept=None)
+    found = reader.read(asked, never)
+    assert found is not None
+    with torch.inference_mode():
+        return found.logits, reader.slab.copy(0, len(asked))
+
+
+def hits(reading: Reading) -> list[int]:
+    assert reading.explained is not None
+    return [chunk.memory_tokens for chunk in reading.explained.chunks]
+
+
+# -- what is computed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+def test_all_rows_computed_again_is_reading_anew(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thinkonce.kv.reuse.assembly._MOST_ROWS", 1.0)
+    model, asked = network(family, torch.float32), prompt("doc-0", "doc-1")
+    logits, state = cold(model, asked)
+    reader = Reader(model, ALL)
+    for _ in range(2):
+        found = reader.told(asked)
+        assert not found.reused.is_exact
+        assert torch.allclose(found.logits, logits, atol=2e-4)
+        assert torch.allclose(reader.written(), state, atol=2e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+def test_one_document_behind_its_head_is_exact_but_for_rounding(family: str) -> None:
+    model, asked = network(family, torch.float32), prompt("doc-3", ask=5)
+    logits, state = cold(model, asked)
+    reader = Reader(model)
+    for _ in range(2):
+        assert torch.allclose(reader.told(asked).logits, logits, atol=2e-4)
+        assert torch.allclose(reader.written(), state, atol=2e-4)
+
+
+@pytest.mark.parametrize("ways", [LINK, {"link": Way(Link(8), alone)}])
+def test_a_chunk_that_was_found_gives_the_bits_of_one_that_was_encoded(
+    ways: dict[Method, Way],
+) -> None:
+    model, asked = network("llama", torch.bfloat16), prompt("doc-0", "doc-1", "doc-2")
+    reader = Reader(model, ways)
+    first = reader.told(asked)
+    state = reader.written()
+    again = reader.told(asked)
+    assert (hits(first), hits(again)) == ([0, 0, 0], [72, 75, 78])
+    assert torch.equal(first.logits, again.logits)
+    assert torch.equal(state, reader.written())
+
+
+def test_documents_are_found_in_any_order_and_the_answer_goes_on_behind_them() -> None:
+    model, reader = network("llama", torch.float32), Reader(network("llama", torch.float32))
+    reader.told(prompt("doc-0", "doc-1", "doc-2"))
+    found = reader.told(prompt("doc-2", "doc-3", "doc-0"))
+    assert hits(found) == [78, 0, 72]
+    assert found.explained is not None
+    first, new, last = found.explained.chunks
+    assert (first.recomputed, last.recomputed) == (0, 8), "the first stands where it was encoded"
+    assert (new.cause, first.cause, last.was) == ("never_seen", None, len(HEAD))
+    assert found.reused.by_method == {"exact": CHUNK, "link": 78 + 72 - 8}
+    assert found.cached_tokens == CHUNK + 78 + 72 - 8
+    sampling = Sampling(max_tokens=6, temperature=0)
+    steps = reader.generate(prompt("doc-1", "doc-0", "doc-2"), sampling, never)
+    assert sum(isinstance(step, Token) for step in steps) == 6
+    assert model is reader.keeping.network
+
+
+# -- what is never mistaken ------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 50), max_size=60), st.text(max_size=8), st.text(max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_no_name_of_a_chunk_is_a_name_of_what_is_exact(
+    held: list[int], tenant: str, context: str
+) -> None:
+    owner = Owner(tenant.encode("ascii", "ignore").decode())
+    exact = {name for b in blocks_of(held, 4, MODEL, owner) for name in (b.id, b.parent)}
+    for where in (context, "", owner.tenant):
+        chunk = list(chunk_blocks(held, 4, MODEL, owner, where))
+        assert exact.isdisjoint(name for b in chunk for name in (b.id, b.parent))
+        assert sum(block.length for block in chunk) == len(held)
+
+
+def test_exact_readers_never_find_what_was_read_in_another_way() -> None:
+    model = network("llama", torch.float32)
+    reader, asked = Reader(model), prompt("doc-0", "doc-1", "doc-2")
+    reader.told(asked)
+    logits, state = cold(model, asked)
+    plain = reader.read(list(asked), never)
+    assert plain is not None
+    assert plain.cached_tokens == CHUNK, "the head's one block"
+    assert torch.equal(plain.logits, logits)
+    assert torch.equal(reader.written(), state)
+    # A document's own text as a prompt is not found under the document's name either.
+    assert reader.told(Prompt(DOCUMENTS["doc-1"])).cached_tokens == 0
+
+
+def test_what_is_known_exactly_is_read_exactly() -> None:
+    model = network("llama", torch.float32)
+    reader, asked = Reader(model), prompt("doc-0", "doc-1", "doc-2", ask=30)
+    reader.read(list(asked), never)
+    found = reader.told(asked)
+    assert found.reused.is_exact
+    assert found.explained is not None
+    assert (found.explained.why_exact, found.explained.chunks) == ("known_exactly", ())
+    assert torch.equal(found.logits, cold(model, asked)[0])
+
+
+def test_tenants_and_heads_and_ways_share_no_chunk() -> None:
+    reader = Reader(network("llama", torch.float32))
+    one, other = Owner("one"), Owner("other")
+    reader.told(prompt("doc-0", "doc-1", "doc-2"), one)
+    for owner in (other, NOBODY, Owner("one", namespace="n"), Owner("one", tags=("t",))):
+        assert hits(reader.told(prompt("doc-1", "doc-0", "doc-2"), owner)) == [0, 0, 0]
+    assert hits(reader.told(prompt("doc-1", "doc-0", head=tokens(21, 2)), one)) == [0, 0]
+    assert hits(reader.told(prompt("doc-1", "doc-0", "doc-2"), one)) == [75, 72, 78]
+    reader.index.check()
+
+
+def test_who_wants_nothing_loaded_gets_what_is_exact() -> None:
+    model, asked = network("llama", torch.float32), prompt("doc-0", "doc-1", "doc-2")
+    reader = Reader(model)
+    reader.told(asked)
+    for terms in (Terms(reads=False), Terms(reads=False, keeps=False)):
+        found = reader.told(asked, terms=terms)
+        assert (found.reused.is_exact, found.cached_tokens) == (True, 0)
+        assert torch.equal(found.logits, cold(model, asked)[0])
+
+
+# -- where it does not pay -------------------------------------------------------------------------
+
+
+def test_a_prompt_that_is_mostly_question_is_read_exactly_and_says_why() -> None:
+    reader = Reader(network("llama", torch.float32))
+    asked = prompt("doc-0", ask=200)
+    assert reader.explain(asked).why_exact == "not_worth"
+    found = reader.told(asked)
+    assert found.reused.is_exact
+    assert found.explained is not None
+    assert (found.explained.why_exact, found.explained.method) == ("not_worth", "exact")
+
+
+def test_short_parts_are_computed_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinkonce.kv.reuse.assembly.LEAST_TOKENS", 74)
+    reader = Reader(network("llama", torch.float32))
+    for first, last in (("doc-1", "doc-2"), ("doc-2", "doc-1")):
+        found = reader.told(prompt(first, "doc-0", last))
+        assert found.explained is not None
+        assert [chunk.document for chunk in found.explained.chunks] == [first, last]
+    assert reader.explain(prompt("doc-0")).why_exact == "too_short"
+
+
+def test_without_room_for_a_second_sequence_a_prompt_is_read_exactly() -> None:
+    model, asked = network("llama", torch.float32), prompt("doc-0", "doc-1", "doc-2")
+    shape = Keeping(model, chunk_tokens=CHUNK, fingerprint=MODEL, kept=None).shape
+    reader = Reader(model, memory=512 * shape.bytes_a_token)
+    sampling = Sampling(max_tokens=1, temperature=0)
+    told = list(reader.generate(asked, sampling, never, NOBODY, TELL))
+    (prefilled,) = [step for step in told if hasattr(step, "explained")]
+    assert prefilled.explained.why_exact == "no_room"
+    assert reader.slabs.under_way == 0
+
+
+def test_a_reading_that_is_given_up_frees_both_sequences_and_helps_the_next() -> None:
+    reader, asked = Reader(network("llama", torch.float32)), prompt("doc-0", "doc-1", "doc-2")
+    sampling = Sampling(max_tokens=1, temperature=0)
+    most = len(list(reader.generate(asked, sampling, never)))
+    for stop in range(1, most, 3):
+        fresh = Reader(network("llama", torch.float32))
+        steps = fresh.generate(asked, sampling, never)
+        for _ in range(stop):
+            next(steps)
+        steps.close()
+        assert fresh.slabs.under_way == 0
+        assert sum(node.pins for node in fresh.index.nodes()) == 0
+        fresh.index.check()
+    assert fresh.known(asked, NOBODY)() > 0
+
+
+def test_a_caller_who_leaves_is_noticed_between_two_passes() -> None:
+    reader, asked = Reader(network("llama", torch.float32)), prompt("doc-0", "doc-1", "doc-2")
+    given_up = 0
+    for most in range(12):
+        left = iter([False] * most)
+        found = reader.read(asked, lambda left=left: next(left, True))
+        given_up += found is None
+        assert found is None or torch.equal(found.logits, reader.told(asked).logits)
+    assert given_up > 4
+    assert hits(reader.told(asked)) == [72, 75, 78]
+
+
+def test_chunks_are_read_ahead_and_found_then() -> None:
+    reader, asked = Reader(network("llama", torch.float32)), prompt("doc-0", "doc-1", "doc-2")
+    for known in (0, CHUNK + 72 + 75 + 78):
+        *_, last = reader.preload(asked, never)
+        assert isinstance(last, Preloaded)
+        assert last.whole_tokens == last.kept_tokens == CHUNK + 72 + 75 + 78
+        assert last.cached_tokens == known
+    assert hits(reader.told(prompt("doc-2", "doc-1", "doc-0"))) == [78, 75, 72]
+    assert reader.stats.prompts == 1
+
+
+# -- how long it stays -----------------------------------------------------------------------------
+
+
+def test_a_purged_document_is_gone_with_its_chunks_and_the_prefixes_that_contain_it() -> None:
+    purges = Purges()
+    reader = Reader(network("llama", torch.float32), purges=purges)
+    exact = prompt("doc-0", "doc-1", method="exact")
+    reader.told(exact)
+    reader.told(prompt("doc-0", "doc-1", "doc-2"))
+    before = reader.read(list(exact), never)
+    assert before is not None
+    assert before.cached_tokens > 150, "unmarked, the same text is the same prefix"
+    rule = PurgeRule(document="doc-1")
+    purges.add(rule)
+    assert reader.index.purge(rule.holds)
+    found = reader.told(prompt("doc-1", "doc-0", "doc-2"))
+    assert hits(found) == [0, 72, 78]
+    assert found.explained is not None
+    for each in (exact, Prompt(exact)):
+        kept = reader.explain(each, terms=TELL).memory_tokens
+        assert kept == exact.spans[1].start // CHUNK * CHUNK, "up to where it begins"
+    assert hits(reader.told(prompt("doc-0", "doc-2", "doc-1"))) == [72, 78, 75]
+
+
+def test_a_chunk_that_two_documents_share_goes_with_either() -> None:
+    reader = Reader(network("llama", torch.float32))
+    asked = prompt("doc-0", "doc-1", "doc-2")
+    renamed = Prompt(asked, (s._replace(document=f"other {s.document}") for s in asked.spans))
+    reader.told(asked)
+    assert hits(reader.told(renamed)) == [72, 75, 78], "the same text of the same owner"
+    assert reader.index.purge(PurgeRule(document="other doc-1").holds)
+    assert hits(reader.told(asked)) == [72, 0, 78]
+
+
+@contextmanager
+def on_disk(folder: Path) -> Iterator[DiskTier]:
+    tier = DiskTier(folder, MODEL, ROOM)
+    try:
+        yield tier
+    finally:
+        tier.close()
+
+
+def test_chunks_are_found_on_disk_to_their_last_token_and_purged_there(tmp_path: Path) -> None:
+    model, asked = network("llama", torch.float32), prompt("doc-0", "doc-1", "doc-2")
+    with on_disk(tmp_path) as tier:
+        first = Reader(model, below=tier).told(asked)
+    with on_disk(tmp_path) as tier:
+        reader = Reader(model, below=tier)
+        found = reader.told(asked)
+        assert found.explained is not None
+        assert [chunk.disk_tokens for chunk in found.explained.chunks] == [72, 75, 78]
+        assert torch.equal(first.logits, found.logits)
+        assert found.reused.on("disk") > 200
+        gone = tier.purge(PurgeRule(document="doc-2"))
+        assert (gone.blocks, gone.bytes_left) == (5, 0)
+    with on_disk(tmp_path) as tier:
+        told = Reader(model, below=tier).explain(asked, terms=TELL)
+        assert [chunk.disk_tokens for chunk in told.chunks] == [72, 75, 0]
+
+
+def test_a_block_on_disk_that_nobody_marked_bears_the_mark_of_who_does(tmp_path: Path) -> None:
+    model = network("llama", torch.float32)
+    asked = prompt("doc-0", "doc-1", method="exact")
+    with on_disk(tmp_path) as tier:
+        reader = Reader(model, below=tier)
+        reader.told(Prompt(asked))
+        assert tier.flush(30)
+        reader.told(asked)
+        assert tier.flush(30)
+        whole = len(tier.listed())
+        gone = tier.purge(PurgeRule(document="doc-1"))
+        left = asked.spans[1].start // CHUNK
+        assert (gone.blocks, gone.bytes_left) == (whole - left, 0)
+    with on_disk(tmp_path) as tier:
+        assert len(tier.listed()) == left
