@@ -184,7 +184,8 @@ class ExactReader:
         return Reading(logits, cached, told, kept, self._reused(found))
 
     def _reused(self, found: Found) -> Reused:
-        return Reused.exactly(found.memory * self._size, found.below * self._size)
+        memory, below = found.memory * self._size, found.below * self._size
+        return Reused.exactly(memory, below, is_exact=self._keeping.codec.is_exact)
 
     def _remember_end(self, asked: Asked) -> None:
         """For who asks why a longer prompt was not loaded further."""

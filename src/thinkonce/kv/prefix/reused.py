@@ -20,8 +20,10 @@ class Reused:
     is_exact: bool = True
 
     @classmethod
-    def exactly(cls, memory: int, disk: int) -> Reused:
-        return cls({("exact", "memory"): memory, ("exact", "disk"): disk})
+    def exactly(cls, memory: int, disk: int, *, is_exact: bool = True) -> Reused:
+        """Of a prefix; `is_exact`: it was kept to the bit."""
+        tokens = {("exact", "memory"): memory, ("exact", "disk"): disk}
+        return cls(tokens, is_exact=is_exact or not memory + disk)
 
     @property
     def total(self) -> int:

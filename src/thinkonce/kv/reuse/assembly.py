@@ -77,20 +77,18 @@ class Assembly:
     @property
     def cost(self) -> float:
         """Tokens that are computed, as a mean over the layers."""
-        if self.plan.quotas is None:
-            return len(self.rows)
-        least = len(self.layout.unknown) + len(self.plan.pinned)
-        each = (max(least, min(len(self.rows), quota + least)) for quota in self.plan.quotas)
-        return sum(each) / self.layers
+        return self.plan.rows(self.layout, self.layers)
 
     def recomputed(self, part: Part) -> int:
-        """Of a chunk's tokens those that are computed again, in the last layer at most."""
+        """Of a chunk's tokens those that are computed again, in the last layer, about."""
         if self.asking.is_ahead:
             return 0
         start, end = part.span[:2]
         rows = sum(start <= row < end for row in self.rows)
-        quotas, chunks = self.plan.quotas, len(self.layout.moved)
-        return rows if not quotas else min(rows, round(quotas[-1] * part.tokens / max(1, chunks)))
+        share = part.tokens / max(1, len(self.layout.moved))
+        if self.plan.quotas:
+            return min(rows, round(self.plan.quotas[-1] * share))
+        return rows + round(self.plan.looked * share)
 
 
 def method_of(prompt: Prompt) -> Method | None:

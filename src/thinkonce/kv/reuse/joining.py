@@ -107,7 +107,7 @@ class Joining:
             with self._timed_load(), torch.inference_mode():
                 offset = 0
                 for node in hold.nodes:
-                    state = node.state.to(self._keeping.shape.device)
+                    state = self._keeping.codec.decode(node.state).to(self._keeping.shape.device)
                     self._move(slab, state, part, offset)
                     offset += node.block.length
             self._found.append(Found(len(chain)))
@@ -182,7 +182,7 @@ class Joining:
         tokens, layout, plan = assembly.asking.prompt, assembly.layout, assembly.plan
         self._blank(slab)
         logits, clock = _NO_LOGITS, self._keeping.clock.monotonic
-        if plan.quotas is not None:
+        if not plan.is_static:
             began = clock()
             with torch.inference_mode():
                 logits = recomputed(network, slab, tokens, layout, plan).logits
