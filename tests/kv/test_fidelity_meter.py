@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from thinkonce.kv.reuse.auto import Auto
 from thinkonce.kv.reuse.budget import AuditBudget
-from thinkonce.kv.reuse.ladder import EXACT, Ladder
+from thinkonce.kv.reuse.ladder import EXACT, Case, Ladder
 from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
 
 Draw = Callable[[], Audit]
@@ -18,6 +19,7 @@ RUNGS = ("link 16", "link 32", "link 64")
 EXACT_TOKENS = 2112.0
 COSTS = {"link 16": 192.0, "link 32": 320.0, "link 64": 576.0}
 KEY = Key("shop", "link 16")
+CASE = Case("shop", COSTS.__getitem__, EXACT_TOKENS)
 SEEDS = range(20)
 
 
@@ -113,12 +115,12 @@ def test_only_so_many_keys_are_remembered() -> None:
 def climbed(ladder: Ladder, truth: dict[str, Draw], audits: int) -> int:
     """Carry out audits as the ladder asks for them; how many until it served what holds."""
     for count in range(audits):
-        setting = ladder.audited_next("shop")
+        setting = ladder.audited_next(CASE)
         if setting is None:
-            ladder.answered_exactly("shop")
+            ladder.answered("shop", EXACT)
         else:
             ladder.audited("shop", setting, truth[setting]())
-        if ladder.served("shop") != "link 16":
+        if ladder.served(CASE) != "link 16":
             return count + 1
     return audits
 
@@ -131,9 +133,9 @@ def test_a_seeded_degradation_is_corrected_within_forty_audits() -> None:
         ladder = Ladder(RUNGS, "link 16", Meter())
         for _ in range(300):
             ladder.audited("shop", "link 16", good())
-        assert ladder.served("shop") == "link 16"
+        assert ladder.served(CASE) == "link 16"
         assert climbed(ladder, {"link 16": wrong}, 100) <= 40
-        assert ladder.served("shop") == "link 32"
+        assert ladder.served(CASE) == "link 32"
         assert ladder.alarms("shop") == 1
 
 
@@ -141,20 +143,22 @@ def test_a_method_that_never_holds_ends_in_exact() -> None:
     ladder = Ladder(RUNGS, "link 16", Meter())
     draw = traffic(1, 0.7, 0.3)
     for _ in range(130):
-        if (setting := ladder.audited_next("shop")) is not None:
+        if (setting := ladder.audited_next(CASE)) is not None:
             ladder.audited("shop", setting, draw())
-    assert ladder.served("shop") == EXACT
-    assert ladder.served("another") == "link 16", "namespaces are measured apart"
+    assert ladder.served(CASE) == EXACT
+    assert ladder.served(replace(CASE, namespace="another")) == "link 16", (
+        "namespaces are measured apart"
+    )
 
 
 def test_a_setting_that_became_right_is_served_again() -> None:
     ladder, wrong, good = Ladder(RUNGS, "link 16", Meter()), traffic(1, 0.6, 0.5), Audit(0.001, 16)
     climbed(ladder, {"link 16": wrong}, 100)
     for _ in range(300):
-        setting = ladder.audited_next("shop")
+        setting = ladder.audited_next(CASE)
         assert setting is not None
         ladder.audited("shop", setting, good)
-    assert ladder.served("shop") == "link 16"
+    assert ladder.served(CASE) == "link 16"
 
 
 def test_a_cheaper_setting_that_still_fails_is_never_served_and_tried_ever_more_seldom() -> None:
@@ -163,11 +167,11 @@ def test_a_cheaper_setting_that_still_fails_is_never_served_and_tried_ever_more_
     climbed(ladder, {"link 16": wrong}, 100)
     tries = []
     for number in range(3000):
-        setting = ladder.audited_next("shop")
+        setting = ladder.audited_next(CASE)
         if setting == "link 16":
             tries.append(number)
         ladder.audited("shop", setting or "", wrong() if setting == "link 16" else good)
-        assert ladder.served("shop") == "link 32"
+        assert ladder.served(CASE) == "link 32"
     waits = [gap for one, next_one in pairwise(tries) if (gap := next_one - one) > 1]
     assert waits[0] > 300
     assert waits[-1] > 1.9 * waits[0]
@@ -177,16 +181,16 @@ def test_exact_is_left_again_when_the_dearest_setting_holds() -> None:
     ladder = Ladder(("link 64",), "link 64", Meter())
     climbed(ladder, {"link 64": traffic(1, 0.5, 0.5)}, 40)
     for _ in range(60):
-        if (setting := ladder.audited_next("shop")) is not None:
+        if (setting := ladder.audited_next(CASE)) is not None:
             ladder.audited("shop", setting, traffic(1, 0.5, 0.5)())
-    assert ladder.served("shop") == EXACT
-    assert ladder.audited_next("shop") is None
+    assert ladder.served(CASE) == EXACT
+    assert ladder.audited_next(CASE) is None
     for _ in range(400):
-        if (setting := ladder.audited_next("shop")) is None:
-            ladder.answered_exactly("shop")
+        if (setting := ladder.audited_next(CASE)) is None:
+            ladder.answered("shop", EXACT)
         else:
             ladder.audited("shop", setting, Audit(0.0, 16))
-    assert ladder.served("shop") == "link 64"
+    assert ladder.served(CASE) == "link 64"
 
 
 def test_audits_cost_a_fifth_at_first_and_a_fiftieth_then() -> None:
@@ -234,8 +238,9 @@ def answers(auto: Auto, truth: dict[str, Draw], count: int) -> list[str]:
     """Answers, each followed by the audit that `auto` asks for."""
     served = []
     for _ in range(count):
-        served.append(auto.served("shop", COSTS.__getitem__, EXACT_TOKENS))
-        setting = auto.audited_next("shop", COSTS.__getitem__, EXACT_TOKENS)
+        served.append(auto.served(CASE))
+        auto.answered("shop", served[-1])
+        setting = auto.audited_next(CASE)
         if setting is not None:
             auto.audited("shop", setting, truth[setting]())
     return served
@@ -258,25 +263,26 @@ def test_auto_stays_exact_where_nothing_holds() -> None:
     truth = {setting: traffic(3, 0.85, 0.1) for setting in RUNGS}
     auto = Auto(RUNGS, Meter())
     assert set(answers(auto, truth, 1500)) == {EXACT}
-    assert auto.audited_next("shop", COSTS.__getitem__, EXACT_TOKENS) is None
+    assert auto.audited_next(CASE) is None
 
 
 def test_auto_never_serves_what_costs_more_than_the_exact_way() -> None:
     auto = Auto(RUNGS, Meter())
     for _ in range(30):
         auto.audited("shop", "link 16", Audit(0.0, 16))
-    assert auto.served("shop", COSTS.__getitem__, EXACT_TOKENS) == "link 16"
-    assert auto.served("shop", COSTS.__getitem__, 192.0) == EXACT
+    assert auto.served(CASE) == "link 16"
+    assert auto.served(replace(CASE, exact=192.0)) == EXACT
 
 
 def test_auto_takes_back_at_once_what_fails_and_says_so() -> None:
     auto, wrong = Auto(RUNGS, Meter()), traffic(4, 0.5, 0.6)
     for _ in range(50):
         assert not auto.audited("shop", "link 16", Audit(0.001, 16))
-    assert auto.served("shop", COSTS.__getitem__, EXACT_TOKENS) == "link 16"
+    assert auto.served(CASE) == "link 16"
+    auto.answered("shop", "link 16")
     alarms = [auto.audited("shop", "link 16", wrong()) for _ in range(40)]
     assert sum(alarms) == 1
-    assert auto.served("shop", COSTS.__getitem__, EXACT_TOKENS) == EXACT
+    assert auto.served(CASE) == EXACT
 
 
 @pytest.mark.parametrize("setting", RUNGS)
@@ -284,11 +290,10 @@ def test_a_setting_that_failed_is_tried_again_after_many_answers(setting: str) -
     auto, wrong = Auto((setting,), Meter()), traffic(5, 0.5, 0.6)
     for _ in range(40):
         auto.audited("shop", setting, wrong())
-    cost = COSTS.__getitem__
-    assert auto.audited_next("shop", cost, EXACT_TOKENS) is None
+    assert auto.audited_next(CASE) is None
     waited = 0
-    while auto.audited_next("shop", cost, EXACT_TOKENS) is None:
-        auto.served("shop", cost, EXACT_TOKENS)
+    while auto.audited_next(CASE) is None:
+        auto.answered("shop", EXACT)
         waited += 1
         assert waited < 200_000
     assert waited >= 2000

@@ -9,16 +9,13 @@ is taken back at once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from thinkonce.kv.reuse.ladder import EXACT
+from thinkonce.kv.reuse.ladder import EXACT, Case
 from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
 
 __all__ = ("Auto",)
-
-Cost = Callable[[str], float]
-"""What a setting would compute for the prompt at hand, in tokens."""
 
 _MOST_NAMESPACES = 4096
 _RETRY = 2_000  # answers before a setting that failed is tried again; twice as many each time
@@ -38,36 +35,40 @@ class _Seen:
 
 
 class Auto:
-    """Chooses among `settings` of all methods. Used by one thread."""
+    """Chooses among `settings` of all methods: an `Effort`."""
 
     def __init__(self, settings: Sequence[str], meter: Meter) -> None:
         self.settings, self._meter = tuple(settings), meter
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
-    def served(self, namespace: str, cost: Cost, exact: float) -> str:
-        """The cheapest setting that holds and costs less than the `exact` way, or `exact`."""
+    def served(self, case: Case) -> str:
+        """The cheapest setting that holds and costs less than the exact way, or `exact`."""
+        seen = self._seen.get(case.namespace)
+        if seen is None:
+            return EXACT
+        held = [each for each in self.settings if self._holds(case.namespace, seen, each)]
+        return min(
+            (each for each in held if case.cost(each) < case.exact), key=case.cost, default=EXACT
+        )
+
+    def answered(self, namespace: str, setting: str) -> None:
         seen = self._namespace(namespace)
         seen.answers += 1
-        held = [each for each in self.settings if self._holds(namespace, seen, each)]
-        best = min(held, key=cost, default=EXACT)
-        if best == EXACT or cost(best) >= exact:
-            return EXACT
-        seen.trusted.add(best)
-        return best
+        if setting != EXACT:
+            seen.trusted.add(setting)
 
-    def audited_next(self, namespace: str, cost: Cost, exact: float) -> str | None:
-        """The setting to audit now: the cheapest that is not barred, held or open.
+    def audited_next(self, case: Case) -> str | None:
+        """The cheapest that is not barred, held or open.
 
         Audits of one that holds keep it honest; those of a cheaper one that is open may find
-        better. None: all that cost less than the `exact` way failed lately.
+        better. None: all that cost less than the exact way failed lately.
         """
-        seen = self._namespace(namespace)
+        seen = self._namespace(case.namespace)
         free = [each for each in self.settings if not self._is_barred(seen, each)]
-        worth = [each for each in free if cost(each) < exact]
-        return min(worth, key=cost, default=None)
+        worth = [each for each in free if case.cost(each) < case.exact]
+        return min(worth, key=case.cost, default=None)
 
     def audited(self, namespace: str, setting: str, audit: Audit) -> bool:
-        """Count an audit; whether it is an alarm: the setting was served, and fails."""
         seen, key = self._namespace(namespace), Key(namespace, setting)
         if self._meter.audited(key, audit).verdict is not Verdict.FAILS:
             return False

@@ -11,14 +11,50 @@ known to be outside the bounds, and a setting that has become right is found aga
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
 
-__all__ = ("EXACT", "Ladder")
+__all__ = ("EXACT", "Case", "Effort", "Ladder")
 
 EXACT = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A prompt that is asked for. `cost`: tokens that a setting would compute of it; `exact`:
+    those that are computed without any.
+    """
+
+    namespace: str
+    cost: Callable[[str], float]
+    exact: float
+
+
+class Effort(Protocol):
+    """What a method means at this moment, by what was measured. Told of things by one thread;
+    any may ask what is served.
+    """
+
+    def served(self, case: Case) -> str:
+        """The setting to answer with, or `exact`."""
+        ...
+
+    def answered(self, namespace: str, setting: str) -> None:
+        """It was answered with that."""
+        ...
+
+    def audited_next(self, case: Case) -> str | None:
+        """The setting to audit now; None: nothing is worth it."""
+        ...
+
+    def audited(self, namespace: str, setting: str, audit: Audit) -> bool:
+        """Count an audit; whether it is an alarm: what was served fails."""
+        ...
+
+
 _MOST_NAMESPACES = 4096
 # Audits of the rung that is served before a cheaper one that failed is tried again; twice as many
 # each time it fails.
@@ -37,7 +73,7 @@ class _Place:
 
 
 class Ladder:
-    """One method's settings, cheapest first, ending in `exact`. Used by one thread.
+    """One method's settings, cheapest first, ending in `exact`: an `Effort`.
 
     `first` is what is served before anything is measured. `name` tells namespaces of methods
     apart in the meter.
@@ -48,26 +84,31 @@ class Ladder:
         self._first, self._meter = self.rungs.index(first), meter
         self._places: OrderedDict[str, _Place] = OrderedDict()
 
-    def served(self, namespace: str) -> str:
-        """The setting to answer with."""
-        return self.rungs[self._place(namespace).rung]
+    def served(self, case: Case) -> str:
+        place = self._places.get(case.namespace)
+        return self.rungs[self._first if place is None else place.rung]
+
+    def answered(self, namespace: str, setting: str) -> None:
+        """An answer for which nothing approximate was used counts as clean as an audit."""
+        if setting == EXACT:
+            self._place(namespace).clean += 1
 
     def alarms(self, namespace: str) -> int:
         """How often a setting that was served left the bounds."""
         return self._place(namespace).alarms
 
-    def audited_next(self, namespace: str) -> str | None:
-        """The setting to audit: the one that is served, or a cheaper one on trial.
+    def audited_next(self, case: Case) -> str | None:
+        """The one that is served, or a cheaper one on trial.
 
         None: `exact` is served and nothing is on trial.
         """
-        place = self._place(namespace)
+        place = self._place(case.namespace)
         if place.rung and place.clean >= place.wanted:
             return self.rungs[place.rung - 1]
-        return self.served(namespace) if self.served(namespace) != EXACT else None
+        setting = self.rungs[place.rung]
+        return setting if setting != EXACT else None
 
     def audited(self, namespace: str, setting: str, audit: Audit) -> bool:
-        """Count an audit and step where it says so; whether it is an alarm."""
         place = self._place(namespace)
         standing = self._meter.audited(Key(namespace, setting), audit)
         if setting == self.rungs[place.rung]:
@@ -76,10 +117,6 @@ class Ladder:
         if place.rung and setting == self.rungs[place.rung - 1]:
             self._tried(place, standing.verdict, Key(namespace, setting))
         return False
-
-    def answered_exactly(self, namespace: str) -> None:
-        """An answer for which nothing approximate was used counts as clean as an audit."""
-        self._place(namespace).clean += 1
 
     def _up(self, namespace: str, place: _Place) -> bool:
         self._meter.forget(Key(namespace, self.rungs[place.rung]))
