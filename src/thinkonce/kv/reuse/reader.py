@@ -122,6 +122,8 @@ class ChunkReader:
         self, slab: Slab, asking: Asking, cancelled: Callable[[], bool], why: WhyExact
     ) -> Reads:
         reading = yield from self._exact.read(slab, asking, cancelled)
+        if reading is not None and why == "not_faithful" and not asking.is_ahead:
+            self._ways.answered_exactly(asking)
         if reading is None or reading.explained is None:
             return reading
         return replace(reading, explained=replace(reading.explained, why_exact=why))

@@ -46,6 +46,10 @@ class Ways(Protocol):
         """A prompt was read in this way; who measures what ways are worth looks here."""
         ...
 
+    def answered_exactly(self, asking: Asking) -> None:
+        """A prompt was read exactly, because `way` said so."""
+        ...
+
 
 WAYS: Mapping[Method, Way] = {"link": Way(Link(16))}
 
@@ -60,4 +64,7 @@ class FixedWays:
         return self._ways.get(method)
 
     def used(self, way: Way, asking: Asking, reading: Reading) -> None:
+        """Nothing is measured."""
+
+    def answered_exactly(self, asking: Asking) -> None:
         """Nothing is measured."""

@@ -1,0 +1,176 @@
+"""Prompts read both ways while nothing else is to do: what approximate answers were worth.
+
+    exact         |=============== every piece, from nothing ================| 16 tokens
+    approximate   |=== as the setting under audit reads it ===|                the same 16 shown
+                                                                  KL and agreement, place by place
+
+The truth stands on nothing that is stored. It is computed again where an answer came between: what
+that cost counts all the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from thinkonce.kv.generation.exact import ExactReader
+from thinkonce.kv.generation.generator import Read
+from thinkonce.kv.generation.keeping import Keeping
+from thinkonce.kv.generation.reader import Asking
+from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.prompt import Method
+from thinkonce.kv.reuse.assembly import Assembly, assembly_of
+from thinkonce.kv.reuse.joining import Joining, NoRoom
+from thinkonce.kv.reuse.meter import Audit
+from thinkonce.kv.reuse.rotation import Rotation
+from thinkonce.kv.reuse.ways import FixedWays, Way
+
+__all__ = ("PLACES", "Audits", "Pending", "compared")
+
+PLACES = 16
+_MOST_WAITING = 8  # prompts; their tokens are in memory meanwhile
+_MOST_TRIES = 3  # an audit that answers keep interrupting is given up
+
+Steps = Generator[Read, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A prompt to be read exactly and in `way`; `method` and `namespace` are whose effort it is.
+    `named`: what its owner was called when it was answered.
+    """
+
+    asking: Asking
+    way: Way
+    method: Method
+    namespace: str
+    named: Owner
+
+
+Told = Callable[[Pending, Audit | None, int], None]
+"""What an audit found, None where nothing, and the tokens that it computed."""
+
+
+def compared(truth: torch.Tensor, found: torch.Tensor) -> Audit:
+    """Of logits [places, vocabulary] in fp32."""
+    one, other = truth.log_softmax(-1), found.log_softmax(-1)
+    divergence = (one.exp() * (one - other)).sum(-1).clamp_min(0).mean()
+    agreed = int((one.argmax(-1) == other.argmax(-1)).sum())
+    return Audit(float(divergence), agreed, len(truth))
+
+
+class Audits:
+    """Used by the model's thread; `waiting` may be asked by any."""
+
+    def __init__(self, keeping: Keeping, exact: ExactReader, rotation: Rotation) -> None:
+        self._keeping, self._exact, self._rotation = keeping, exact, rotation
+        self._waiting: deque[Pending] = deque()
+        self._tries = 0
+
+    @property
+    def waiting(self) -> int:
+        """Prompts that are still to be read."""
+        return len(self._waiting)
+
+    def offer(self, asking: Asking, way: Way, method: Method, namespace: str) -> bool:
+        """Read it some time; whether there is room for it to wait."""
+        if len(self._waiting) >= _MOST_WAITING:
+            return False
+        self._waiting.append(Pending(asking, way, method, namespace, self._named(asking)))
+        return True
+
+    def run(self, cancelled: Callable[[], bool], told: Told) -> Steps:
+        """All that wait, a forward pass a step. Closed and begun anew, it goes on with the one it
+        was at, from its beginning.
+        """
+        while self._waiting and not cancelled():
+            yield from self._one(self._waiting[0], cancelled, told)
+
+    def _one(self, pending: Pending, cancelled: Callable[[], bool], told: Told) -> Steps:
+        spent, audit = 0, None
+        self._tries += 1
+        is_over = self._tries >= _MOST_TRIES
+        reading = self._both(pending, cancelled)
+        try:
+            with closing(reading):
+                while True:
+                    step = next(reading)
+                    spent += step.tokens
+                    yield step
+        except StopIteration as over:
+            audit, is_over = over.value, not cancelled()
+        finally:
+            if is_over:
+                self._waiting.popleft()
+                self._tries = 0
+            told(pending, audit, spent)
+
+    def _both(
+        self, pending: Pending, cancelled: Callable[[], bool]
+    ) -> Generator[Read, None, Audit | None]:
+        """None where memory has no room, where it was purged meanwhile, or once cancelled."""
+        asking, keeping = pending.asking, self._keeping
+        asking = replace(asking, terms=replace(asking.terms, explains=False), is_ahead=False)
+        ways = FixedWays({pending.method: pending.way})
+        assembly = assembly_of(keeping, ways, asking, keeping.shape.layers)
+        slab = keeping.slabs.take(len(asking.prompt) + PLACES)
+        if slab is None:
+            return None
+        try:
+            if not isinstance(assembly, Assembly) or self._named(asking) != pending.named:
+                return None
+            truth, answer = yield from self._truth(slab, asking.prompt)
+            joining = Joining(keeping, self._exact, self._rotation, assembly, cancelled)
+            yield from joining.steps(slab)
+            if joining.joined is None or not joining.joined.logits.numel():
+                return None
+            shown = self._shown(slab, answer[:-1])
+            yield Read(len(answer) - 1)
+            return compared(truth, torch.cat((joining.joined.logits[None], shown)))
+        except NoRoom:
+            return None
+        finally:
+            keeping.slabs.give_back(slab)
+
+    def _named(self, asking: Asking) -> Owner:
+        """Another one after a purge that its prompt is touched by."""
+        owner = asking.owner.with_documents(asking.prompt.documents)
+        return self._keeping.purges.era_of(owner)
+
+    def _truth(
+        self, slab: Slab, prompt: Sequence[int]
+    ) -> Generator[Read, None, tuple[torch.Tensor, list[int]]]:
+        """Logits [PLACES, vocabulary] after the prompt and the tokens it prefers, and those."""
+        size, logits = self._keeping.chunk_tokens, torch.empty(0)
+        slab.begin()
+        for start in range(0, len(prompt), size):
+            piece = prompt[start : start + size]
+            logits = self._keeping.forward(slab, piece, start)
+            yield Read(len(piece))
+        rows, answer = [logits], [int(logits.argmax())]
+        while len(answer) < PLACES:
+            rows.append(self._keeping.forward(slab, answer[-1:], slab.length))
+            answer.append(int(rows[-1].argmax()))
+            yield Read(1)
+        return torch.stack(rows), answer
+
+    def _shown(self, slab: Slab, tokens: Sequence[int]) -> torch.Tensor:
+        """The fp32 logits after each of these, which go on from the slab's end."""
+        network: Any = self._keeping.network
+        start, device = slab.length, network.device
+        with torch.inference_mode():
+            slab.reserve(start + len(tokens))
+            output = network(
+                input_ids=torch.tensor([list(tokens)], device=device),
+                position_ids=torch.arange(start, start + len(tokens), device=device)[None],
+                past_key_values=slab.cache,
+                use_cache=True,
+            )
+            found: torch.Tensor = output.logits[0].float().cpu()
+        return found

@@ -1,0 +1,179 @@
+"""What methods mean, by what was measured of them.
+
+    request "link"   ->  ladder: link 16 -> link 32 -> link 64 -> exact      served: one of these
+    request "auto"   ->  the cheapest setting that holds, or exact
+    every answer     ->  a budget, and now and then an audit beside it
+
+Chunks are encoded behind a fixed text (`stock.py`), so one state of a chunk does for all methods,
+all settings, and whatever stands in front of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thinkonce.kv.generation.reader import Asking
+from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.prefix.prompt import Method, Prompt
+from thinkonce.kv.reuse.assembly import LEAST_TOKENS, method_of
+from thinkonce.kv.reuse.audits import PLACES, Audits, Pending
+from thinkonce.kv.reuse.auto import Auto
+from thinkonce.kv.reuse.blend import Gradual
+from thinkonce.kv.reuse.budget import AuditBudget
+from thinkonce.kv.reuse.ladder import EXACT, Case, Effort, Ladder
+from thinkonce.kv.reuse.layout import Choice, Layout
+from thinkonce.kv.reuse.link import Link
+from thinkonce.kv.reuse.looked import Looked
+from thinkonce.kv.reuse.meter import Audit, Key, Meter
+from thinkonce.kv.reuse.stock import STOCK
+from thinkonce.kv.reuse.ways import Way
+
+__all__ = ("MeasuredWays", "stock_of")
+
+_logger = logging.getLogger("thinkonce.kv")
+
+_LINKS: tuple[Choice, ...] = (Link(16), Link(32), Link(64))
+_BLENDS: tuple[Choice, ...] = tuple(Gradual(ratio, "both") for ratio in (0.15, 0.25, 0.4))
+_LOOKS: tuple[Choice, ...] = (Looked(0.15), Looked(0.25, link=8), Looked(0.4, link=8))
+_CHOICES: Mapping[str, Choice] = {each.name: each for each in (*_LINKS, *_BLENDS, *_LOOKS)}
+_MOST_BUDGETS = 4096
+_MOST_STOCK = 320  # tokens, and of a short context an eighth
+_ALL = ""  # the namespace under which all traffic is counted, for statistics
+
+
+def stock_of(tokenizer: Any, context_tokens: int) -> tuple[int, ...]:
+    """The tokens that chunks are encoded behind, with the one that begins every text, if any."""
+    return tuple(tokenizer.encode(STOCK)[: min(_MOST_STOCK, context_tokens // 8)])
+
+
+class MeasuredWays:
+    """`Ways` whose settings follow audits. `way` is for any thread, the rest for the model's."""
+
+    def __init__(
+        self, stock: Sequence[int], layers: int, audits: Audits, meter: Meter | None = None
+    ) -> None:
+        self._stock, self._layers, self.audits = tuple(stock), layers, audits
+        self._meter = meter or Meter()
+        self._efforts: dict[str, Effort] = {
+            "link": _ladder(_LINKS, self._meter),
+            "blend": _ladder(_BLENDS, self._meter),
+            "auto": Auto([each.name for each in (*_LINKS, *_LOOKS)], self._meter),
+        }
+        self._budgets: OrderedDict[str, AuditBudget] = OrderedDict()
+        self._answers: Counter[str] = Counter()
+        self._alarms = 0
+        self._saved = self._spent = 0.0
+
+    def way(self, method: Method, asking: Asking) -> Way | None:
+        effort = self._efforts.get(method)
+        if effort is None:
+            return None
+        setting = effort.served(self._case(method, asking))
+        return None if setting == EXACT else self._way(setting)
+
+    def used(self, way: Way, asking: Asking, reading: Reading) -> None:
+        method = method_of(asking.prompt)
+        if method is not None:
+            tokens = reading.reused.tokens.items()
+            saved = sum(count for (of, _), count in tokens if of == method)
+            self._answered(method, asking, way.choice.name, saved)
+
+    def answered_exactly(self, asking: Asking) -> None:
+        """Because nothing that is measured holds. What might have been saved pays for trials."""
+        method = method_of(asking.prompt)
+        if method is not None and method in self._efforts:
+            self._answered(method, asking, EXACT, None)
+
+    def told(self, pending: Pending, audit: Audit | None, spent: int) -> None:
+        """What an audit found, and the tokens that it computed."""
+        budget = self._budget(pending.namespace)
+        budget.audited(spent)
+        self._spent += spent
+        if audit is None:
+            return
+        setting, effort = pending.way.choice.name, self._efforts[pending.method]
+        self._meter.audited(Key(_ALL, setting), audit)
+        if effort.audited(pending.namespace, setting, audit):
+            self._alarms += 1
+            budget.alarm()
+            _logger.warning(
+                "%s left the bounds of fidelity: reuse %r does more for such prompts from now on",
+                setting,
+                pending.method,
+            )
+
+    def stats(self) -> dict[str, Any]:
+        """By setting: answers, audits, agreement with its 95 % interval, KL. Of nobody alone."""
+        settings = {}
+        standings = self._meter.standings()
+        for name in (*_CHOICES, EXACT):
+            standing = standings.get(Key(_ALL, name))
+            told: dict[str, Any] = {"answers": self._answers[name]}
+            if standing is not None:
+                told |= {
+                    "audits": standing.audits,
+                    "agreement": round(standing.agreement, 4),
+                    "agreement_low": round(standing.lower, 4),
+                    "agreement_high": round(standing.upper, 4),
+                    "kl": round(standing.divergence, 5),
+                }
+            if standing is not None or self._answers[name]:
+                settings[name] = told
+        return {
+            "settings": settings,
+            "alarms": self._alarms,
+            "saved_tokens": round(self._saved),
+            "audit_tokens": round(self._spent),
+            "audits_waiting": self.audits.waiting,
+        }
+
+    def _answered(self, method: Method, asking: Asking, setting: str, saved: float | None) -> None:
+        case, effort = self._case(method, asking), self._efforts[method]
+        self._answers[setting] += 1
+        effort.answered(case.namespace, setting)
+        wanted = effort.audited_next(case)
+        budget = self._budget(case.namespace)
+        if saved is None:
+            saved = case.exact - case.cost(wanted) if wanted is not None else 0.0
+        else:
+            self._saved += saved
+        budget.hit(saved)
+        if wanted is None or not asking.terms.reads:
+            return
+        cost = len(asking.prompt) + case.cost(wanted) + 2 * PLACES
+        if budget.allows(cost):
+            self.audits.offer(asking, self._way(wanted), method, case.namespace)
+
+    def _way(self, setting: str) -> Way:
+        return Way(_CHOICES[setting], lambda front: self._stock)
+
+    def _case(self, method: str, asking: Asking) -> Case:
+        layout = _layout(asking.prompt, method)
+
+        def cost(setting: str) -> float:
+            return _CHOICES[setting].plan(layout, self._layers).rows(layout, self._layers)
+
+        owner = asking.owner
+        exact = float(layout.length - layout.exact)
+        return Case(f"{method}|{owner.tenant}|{owner.namespace}", cost, exact)
+
+    def _budget(self, namespace: str) -> AuditBudget:
+        budget = self._budgets.setdefault(namespace, AuditBudget())
+        self._budgets.move_to_end(namespace)
+        if len(self._budgets) > _MOST_BUDGETS:
+            self._budgets.popitem(last=False)
+        return budget
+
+
+def _ladder(choices: Sequence[Choice], meter: Meter) -> Ladder:
+    return Ladder([each.name for each in choices], choices[0].name, meter)
+
+
+def _layout(prompt: Prompt, method: str) -> Layout:
+    """As it would be put together, with every chunk that is long enough."""
+    marked = [span for span in prompt.spans if span.method == method]
+    chunks = [range(s.start, s.end) for s in marked if s.end - s.start >= LEAST_TOKENS]
+    return Layout(len(prompt), tuple(chunks), marked[0].start if marked else 0)
