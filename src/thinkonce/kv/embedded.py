@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -13,14 +13,17 @@ import msgspec
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine, open_engine
 from thinkonce.kv.prefix.owner import NOBODY
+from thinkonce.kv.prefix.purges import PurgeRule
+from thinkonce.kv.prefix.reused import Reused
 from thinkonce.kv.serving.answer import Ended, Said, Spent, Work, answer
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
 from thinkonce.kv.serving.breakpoints import life_asked
+from thinkonce.kv.serving.documents import Document, with_documents
 from thinkonce.kv.serving.explanation import Explanation
 from thinkonce.kv.serving.prompt import chat_tokens, contents
 from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
 from thinkonce.kv.weights.model import Model, load
-from thinkonce.settings import Kv, KvCodec
+from thinkonce.settings import Kv, KvCodec, KvMethod
 from thinkonce.tiers.keyring import Keyring, parse_keys
 from thinkonce.units import parse_bytes
 
@@ -31,11 +34,15 @@ _MOST_TOKENS = 1024  # of an answer to a request that sets no bound
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """In tokens; `cached_tokens` of the prompt's were loaded instead of computed."""
+    """In tokens; `cached_tokens` of the prompt's were loaded instead of computed, `by_method` so
+    many each. Where `exact` is false the answer may be another than had nothing been kept.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    by_method: Mapping[str, int] = field(default_factory=dict)
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class Engine:
         device: str = "cpu",
         encryption_key: str = "",
         codec: KvCodec = "raw",
+        method: KvMethod = "exact",
     ) -> Engine:
         """`model`: a packaged model's name, a directory, or None for the packaged default.
 
@@ -88,29 +96,52 @@ class Engine:
         is written to as well. `chunk`: tokens in a block. `dtype`: numbers of the model, "auto"
         those of its weights; `device`: where it computes. `encryption_key`: one or several as
         `[store] encryption_key` has them, which seal what is on disk. `codec`: "int8" keeps it in
-        fewer bytes, and not to the bit. Raises ConfigError for what cannot work.
+        fewer bytes, and not to the bit. `method`: how documents are reused where a call does not
+        say. Raises ConfigError for what cannot work.
         """
         sealed = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
         loaded = load(model, dtype=dtype, device=device)
-        kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk, codec=codec)
+        kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk, codec=codec, method=method)
         return cls(loaded, open_engine(loaded, kv, keys=Keyring(encryption=sealed)))
 
-    def chat(self, messages: Sequence[dict[str, Any]], **fields: Any) -> Answer:
+    def chat(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        documents: Sequence[Document] = (),
+        reuse: KvMethod | None = None,
+        **fields: Any,
+    ) -> Answer:
         """One answer. `fields` are those of a chat completion: `max_tokens`, `temperature`,
         `seed`, `stop`, `tools`, `kv_cache`, ... Raises RequestError naming the one that is wrong.
+
+        `documents`: texts that the last message of the user is about, put in front of it; each a
+        text, or {"id": "doc-7", "text": ...}. `reuse`: how their attention state is reused: "exact"
+        where the same is in front of them, "link" in any order, which is approximate.
         """
+        messages, fields = with_documents(messages, documents, reuse, fields)
         with self._lock:
             events = list(self._events(messages, fields))
         spent = next(event for event in events if isinstance(event, Spent))
         ended = next(event for event in events if isinstance(event, Ended))
         text = "".join(event.piece.text for event in events if isinstance(event, Said))
-        usage = Usage(spent.prompt_tokens, spent.completion_tokens, spent.cached_tokens)
+        known = spent.reused or Reused.exactly(spent.cached_tokens, 0)
+        counts = (spent.prompt_tokens, spent.completion_tokens, spent.cached_tokens)
+        usage = Usage(*counts, known.by_method, known.is_exact)
         return Answer(text, usage, ended.reason, spent.explanations[0])
 
-    def stream(self, messages: Sequence[dict[str, Any]], **fields: Any) -> Iterator[str]:
+    def stream(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        documents: Sequence[Document] = (),
+        reuse: KvMethod | None = None,
+        **fields: Any,
+    ) -> Iterator[str]:
         """The answer's text as it is made. The engine is taken until the iterator is exhausted
         or closed: ask for nothing else from the same thread meanwhile.
         """
+        messages, fields = with_documents(messages, documents, reuse, fields)
         with self._lock:
             for event in self._events(messages, fields):
                 if isinstance(event, Said):
@@ -121,6 +152,8 @@ class Engine:
         messages: Sequence[dict[str, Any]],
         *,
         progress: Callable[[int, int], None] | None = None,
+        documents: Sequence[Document] = (),
+        reuse: KvMethod | None = None,
         **fields: Any,
     ) -> Preloaded:
         """Read a prompt and keep it, without an answer; `fields` as of `chat`.
@@ -129,6 +162,7 @@ class Engine:
         what was read until then stays kept, and the same call goes on from there. Raises
         RequestError where nothing would be kept.
         """
+        messages, fields = with_documents(messages, documents, reuse, fields)
         with self._lock:
             ask = self._ask(messages, {**fields, "max_tokens": 0})
             for step in ReadAhead(self._engine, self._work(ask)).steps(lambda: False):
@@ -137,6 +171,13 @@ class Engine:
                 elif isinstance(step, Kept):
                     return Preloaded(step.prompt_tokens, step.cached_tokens, step.kept_tokens)
         raise AssertionError("a reading that nobody cancels comes to its end")
+
+    def purge(self, *, document: str) -> int:
+        """Forget a document: its chunks, and prefixes that contain it, as far as they were marked
+        with its id; how many blocks left memory. Raises OSError as the folder is not written.
+        """
+        with self._lock:
+            return self._engine.purge(PurgeRule(document=document))[0]
 
     def stats(self) -> dict[str, Any]:
         """What `GET /kv/stats` of the model server tells."""
@@ -175,7 +216,7 @@ class Engine:
         return ask
 
     def _work(self, ask: ChatAsk) -> Work:
-        tokens = chat_tokens(self._model.tokenizer, ask)
+        tokens = chat_tokens(self._model.tokenizer, ask, usual=self._engine.method)
         room = self._model.context_tokens - len(tokens)
         bound = min(_MOST_TOKENS, room) if ask.asked_tokens is None else ask.asked_tokens
         if bound > room or (ask.asked_tokens is None and room < 1):

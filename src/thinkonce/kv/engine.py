@@ -46,7 +46,7 @@ from thinkonce.kv.prefix.tier import Purged
 from thinkonce.kv.prefix.why import OtherModels
 from thinkonce.kv.reuse.reader import ChunkReader
 from thinkonce.kv.weights.model import Model
-from thinkonce.settings import Kv
+from thinkonce.settings import Kv, KvMethod
 from thinkonce.tiers.keyring import NO_KEYS, Keyring
 
 __all__ = ("KvEngine", "open_engine", "sequences_of")
@@ -60,8 +60,8 @@ class KvEngine:
     nothing is kept, for the reason `why`.
 
     `owners_key` hashes credentials of clients: the same after a restart where there is a folder,
-    so that they find their own again. The generator belongs to one thread; `stats` may be called
-    from any.
+    so that they find their own again. `method`: how marked parts of messages are reused where
+    nobody says. The generator belongs to one thread; `stats` may be called from any.
     """
 
     generator: Generator
@@ -70,6 +70,7 @@ class KvEngine:
     disk: DiskTier | None = None
     owners_key: bytes = b""
     policy: str = ""
+    method: KvMethod = "exact"
     why: str = ""
     purges: Purges = field(default_factory=Purges)
     clock: Clock = SYSTEM
@@ -219,9 +220,11 @@ class KvEngine:
             "prompts": read.prompts,
             "prompt_tokens": read.prompt_tokens,
             "cached_tokens": read.cached_tokens,
+            "by_method": read.reused.by_method,
+            "recomputed_tokens": read.reused.recomputed,
             "memory": {
                 "blocks": held.blocks,
-                "tokens": held.blocks * self.reusing.chunk_tokens,
+                "tokens": held.tokens,
                 "bytes": held.bytes,
                 "max_bytes": slabs.max_bytes,
             },
@@ -312,6 +315,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         below.tier,
         below.owners_key,
         kv.policy,
+        kv.method,
         purges=below.purges,
         clock=clock,
         recording=_recording(kv, below.owners_key, keeping, clock),

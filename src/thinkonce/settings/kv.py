@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from thinkonce.settings.section import MIB, YES_NO, Section, about, seconds, size
 
-__all__ = ("Kv", "KvCodec", "KvPolicy")
+__all__ = ("Kv", "KvCodec", "KvMethod", "KvPolicy")
 
 KvCodec = Literal["raw", "int8"]
+KvMethod = Literal["exact", "link"]
 KvPolicy = Literal["lru", "forward_decay", "guarded", "tail"]
 
 
@@ -24,6 +25,16 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = True
+    method: Annotated[
+        KvMethod,
+        about(
+            "How parts of messages are reused that a request marks as documents by an id, and "
+            "says no method for. exact: where the same text is in front of them. link: wherever "
+            "they stand, which is approximate, and said in the answer.",
+            "exact or link",
+            fixed=True,
+        ),
+    ] = "exact"
     memory: Annotated[
         int,
         size(

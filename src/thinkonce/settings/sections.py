@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from thinkonce.settings.edge import EdgeSettings
-from thinkonce.settings.kv import Kv, KvCodec
+from thinkonce.settings.kv import Kv, KvCodec, KvMethod
 from thinkonce.settings.local import Local
 from thinkonce.settings.peers import Client, Upstream
 from thinkonce.settings.rates import Rates
@@ -41,6 +41,7 @@ __all__ = (
     "Gateway",
     "Kv",
     "KvCodec",
+    "KvMethod",
     "Local",
     "Log",
     "Namespace",

@@ -75,7 +75,8 @@ class Names:
         if rule.namespace is not None:
             yield {self._word(Sort.NAMESPACE, rule.namespace)}
         if rule.tags:
-            yield {self._word(Sort.TAG, tag) for tag in rule.tags}
+            sorts = (Sort.TAG, Sort.DOCUMENT)
+            yield {self._word(sort, tag) for tag in rule.tags for sort in sorts}
         if rule.document is not None:
             yield {self._word(Sort.DOCUMENT, rule.document)}
 

@@ -40,7 +40,8 @@ _RAISED_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """`bytes` of `max_bytes` are taken by `blocks`; the rest counts since the beginning.
+    """`bytes` of `max_bytes` are taken by `blocks`, of `tokens` together; the rest counts since the
+    beginning.
 
     `collisions`: blocks found by their hash whose tokens were other ones. `refused`: blocks that
     found no room, because requests under way hold it. `expired` and `purged` ones are not among
@@ -48,6 +49,7 @@ class IndexStats:
     """
 
     blocks: int
+    tokens: int
     bytes: int
     max_bytes: int
     added: int
@@ -77,7 +79,7 @@ class PrefixIndex(Generic[State]):
         self._rows: list[tuple[tuple[float, ...], int, Node[State]]] = []
         self._serials = count()  # of equal keys the first row decides; nodes have no order
         self._turns = self._policy.turns
-        self._bytes = self._pinned_bytes = 0
+        self._bytes = self._pinned_bytes = self._tokens = 0
         self._added = self._evicted = self._refused = self._collisions = 0
         self._expired = self._purged = 0
         self._expiries: list[tuple[float, int, int, Node[State]]] = []
@@ -161,6 +163,7 @@ class PrefixIndex(Generic[State]):
             self._expire()
             return IndexStats(
                 blocks=len(self._nodes),
+                tokens=self._tokens,
                 bytes=self._bytes,
                 max_bytes=self._max_bytes,
                 added=self._added,
@@ -299,6 +302,7 @@ class PrefixIndex(Generic[State]):
             parent.children += 1
         self._nodes[block.id] = node
         self._bytes += size
+        self._tokens += block.length
         self._added += 1
         if self.ghosts is not None:
             self.ghosts.here(block, owner, is_first=parent is None)
@@ -332,6 +336,7 @@ class PrefixIndex(Generic[State]):
         del node.state  # rows in the heaps may hold the node for long
         self._tell_gone(node.block, node.owner, cause, node.expires_at)
         self._bytes -= node.size
+        self._tokens -= node.block.length
         if node.weight > WEIGHTS["medium"]:
             self._raised[node.owner.tenant] -= node.size
             self._raised += Counter()  # without those that are at 0

@@ -37,8 +37,8 @@ class PurgeRule(
 ):
     """Whose state is purged: that of owners for whom every named field holds; none: of all.
 
-    `tenant`: as a gateway names it, or as `Owner` has it. `tags`: one of them suffices.
-    `document`: in what a prompt says, as far as it was marked.
+    `tenant`: as a gateway names it, or as `Owner` has it. `document`: in what a prompt says, as far
+    as it was marked. `tags`: one of them suffices, and so does a document of such a name.
     """
 
     tenant: str | None = None
@@ -51,7 +51,7 @@ class PurgeRule(
         return (
             (self.tenant is None or self.tenant in names)
             and (self.namespace is None or self.namespace == owner.namespace)
-            and (not self.tags or not set(self.tags).isdisjoint(owner.tags))
+            and (not self.tags or not set(self.tags).isdisjoint((*owner.tags, *owner.documents)))
             and (self.document is None or self.document in owner.documents)
         )
 
@@ -89,8 +89,8 @@ class Purges:
         self._rules: tuple[_Stamped, ...] = ()
         self._unwritten: tuple[_Stamped, ...] = ()
         self._lock = threading.Lock()
-        # Told of rules of other processes about documents: what was not marked with one when it
-        # was asked for, and bears its mark since, has no other name now.
+        # Told of other processes' rules that may be about documents: who does not mark one asks
+        # for the same names as before.
         self.told: Callable[[PurgeRule], object] = lambda rule: None
         try:
             self._follow()
@@ -140,7 +140,7 @@ class Purges:
             self._rules = tuple(_decode(self._sealing.open(self._path.read_bytes())))
             self._seen = seen
             for each in self._rules:
-                if each.rule.document is not None and each.stamp not in known:
+                if each.stamp not in known and (each.rule.document or each.rule.tags):
                     self.told(each.rule)
 
     def _write(self, rules: tuple[_Stamped, ...]) -> None:

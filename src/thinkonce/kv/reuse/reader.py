@@ -205,6 +205,6 @@ def _told(
         missing,
         head.missed_tokens + sum(c.tokens - c.memory_tokens - c.disk_tokens for c in chunks),
         costs,
-        f"{assembly.method}: {assembly.way.choice.name}",
+        assembly.way.choice.name,
         chunks,
     )

@@ -18,13 +18,14 @@ from thinkonce.web.access import authorise, check_kind
 
 __all__ = ("Gate", "PurgeAsk", "read_purge")
 
-_FIELDS = "tags, namespace, tenant, model, all"
+_FIELDS = "tags, document, namespace, tenant, model, all"
 
 
 class PurgeAsk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /kv/purge`. Every field given must hold; of `tags` one suffices."""
 
     tags: tuple[str, ...] = ()
+    document: str | None = None
     namespace: str | None = None
     tenant: str | None = None
     model: str | None = None
@@ -32,7 +33,9 @@ class PurgeAsk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def rule(self) -> PurgeRule:
-        return PurgeRule(tenant=self.tenant, namespace=self.namespace, tags=self.tags)
+        tenant, namespace = self.tenant, self.namespace
+        rule = PurgeRule(tenant=tenant, namespace=namespace, tags=self.tags)
+        return msgspec.structs.replace(rule, document=self.document)
 
 
 class Gate:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from thinkonce.kv.generation.generator import Generator, Prefilled, Read, Sampling, Steps
 from thinkonce.kv.prefix.causes import Explained, Missing
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.prompt import Prompt
+from thinkonce.kv.prefix.reused import NOTHING, Reused
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.detokenise import Detokeniser
 from thinkonce.kv.serving.explanation import Explanation, explanation
@@ -45,7 +47,8 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The first token of a choice is about to be made; its prompt, and what of it was known.
+    """The first token of a choice is about to be made; its prompt, and what of it was known, by
+    method where parts of it are marked.
 
     `explanation`: where it was asked for, of the first choice of each prompt.
     """
@@ -54,6 +57,7 @@ class Begun:
     prompt_tokens: int = field(default=0, compare=False)
     cached_tokens: int = field(default=0, compare=False)
     explanation: Explanation | None = field(default=None, compare=False)
+    reused: Reused | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +82,15 @@ class Spent:
     """What the whole request cost, in tokens; the last event of an answer that was finished.
 
     A prompt counts once, however many choices it has; an end-of-answer token counts as made.
-    `explanations`: one a prompt, where they were asked for.
+    `explanations`: one a prompt, where they were asked for. `reused`: what was known, by method,
+    where parts of prompts are marked or something is not exact.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
     explanations: tuple[Explanation, ...] = field(default=(), compare=False)
+    reused: Reused | None = field(default=None, compare=False)
 
 
 Event = Begun | Said | Ended | Spent
@@ -101,11 +107,12 @@ def answer(
     Choices differ by their seed only: choice i takes `seed + i`.
     """
     made = cached = 0
+    reused, is_exact, is_told = NOTHING, True, False
     explanations: list[Explanation] = []
     for choice in range(len(work.prompts) * work.choices):
         place, repetition = divmod(choice, work.choices)
         sampling = replace(work.sampling, seed=work.sampling.seed + choice)
-        tally = _Tally()
+        tally = _Tally(is_marked=bool(Prompt.of(work.prompts[place]).spans))
         explain = _explains(tokenizer, work, place) if repetition == 0 else None
         tokens = generator.generate(
             work.prompts[place], sampling, cancelled, work.owner, work.terms
@@ -116,17 +123,29 @@ def answer(
         if cancelled():
             return
         made += tally.made
-        cached += tally.cached if repetition == 0 else 0
         explanations += tally.explanations
+        # Each choice reads its prompt anew, and what is true of one must be of all of them.
+        is_exact &= tally.reused.is_exact
+        is_told |= tally.is_told
+        if repetition == 0:
+            cached, reused = cached + tally.cached, reused + tally.reused
     prompt_tokens = sum(len(prompt) for prompt in work.prompts)
-    yield Spent(prompt_tokens, made, cached, tuple(explanations))
+    told = replace(reused, is_exact=is_exact) if is_told else None
+    yield Spent(prompt_tokens, made, cached, tuple(explanations), told)
 
 
 @dataclass(slots=True)
 class _Tally:
+    is_marked: bool = False
     made: int = 0
     cached: int = 0
+    reused: Reused = NOTHING
     explanations: list[Explanation] = field(default_factory=list)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is said by which methods; of all other answers it goes without saying."""
+        return self.is_marked or not self.reused.is_exact
 
 
 _Explain = Callable[[Prefilled], Explanation]
@@ -159,10 +178,11 @@ def _choice(
             yield Turn(read=step.tokens)
             continue
         if isinstance(step, Prefilled):
-            tally.cached = step.cached_tokens
+            tally.cached, tally.reused = step.cached_tokens, step.reused
             told = explain(step) if explain is not None else None
             tally.explanations += [told] if told is not None else []
-            yield Begun(choice, step.prompt_tokens, step.cached_tokens, told)
+            by_method = step.reused if tally.is_told else None
+            yield Begun(choice, step.prompt_tokens, step.cached_tokens, told, by_method)
             continue
         tally.made += 1
         if step.ends:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from thinkonce.kv.prefix.causes import Cause, Costs, Explained
+from thinkonce.kv.prefix.causes import Cause, Chunk, Costs, Explained, WhyExact
 from thinkonce.kv.serving.difference import Difference, compared
 
 __all__ = ("Explanation", "explanation")
@@ -20,7 +20,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     `missed_tokens` of the prompt could have been loaded besides, had they been there. `ago`:
     seconds since that block went, where it is known to have gone, and the `policy` that chose it.
     `fields`: what keeps it apart from who has it, for `salt` and `fingerprint`. `seconds`:
-    `lookup`, `load` and `compute`.
+    `lookup`, `load` and `compute`. `method`: how the prompt was read; `chunks`: its parts that were
+    reused elsewhere than at its beginning; `why_exact`: where marked parts were not.
     """
 
     prompt_tokens: int
@@ -33,6 +34,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     fields: tuple[str, ...] = ()
     difference: Difference | None = None
     seconds: Costs = Costs()
+    method: str = "exact"
+    chunks: tuple[Chunk, ...] = ()
+    why_exact: WhyExact | None = None
 
 
 def explanation(
@@ -61,4 +65,7 @@ def explanation(
         fields=missing.fields,
         difference=difference,
         seconds=Costs(*(round(seconds, 6) for seconds in astuple(explained.costs))),
+        method=explained.method,
+        chunks=explained.chunks,
+        why_exact=explained.why_exact,
     )

@@ -51,6 +51,7 @@ class Intake:
 
     def __init__(self, model: Model, engine: KvEngine, limits: ModelLimits) -> None:
         self.model, self._engine = model, engine
+        self._usual = engine.method
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="thinkonce-tokenise")
         self._turns = Turns()
         self._most_characters = model.context_tokens * longest_piece(model.tokenizer)
@@ -138,7 +139,7 @@ class Intake:
         """And `ask` without its messages, which need not be held while it is answered."""
         self.check_model(ask.model)
         tokens = self._fitting(
-            "messages", chat_tokens, self.model.tokenizer, ask, self._most_characters
+            "messages", chat_tokens, self.model.tokenizer, ask, self._most_characters, self._usual
         )
         work = _of(owner, ask, self._work(ask, [tokens], "messages", is_ahead), life)
         return msgspec.structs.replace(ask, messages=[]), work

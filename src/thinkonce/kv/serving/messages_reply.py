@@ -11,6 +11,7 @@ import msgspec
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent
 from thinkonce.kv.serving.calls import CallReader
 from thinkonce.kv.serving.explanation import Explanation
+from thinkonce.kv.serving.reply import told_of
 from thinkonce.web.exchange import HttpError
 
 __all__ = ("Kept", "MessagesDialect", "messages_error")
@@ -74,7 +75,8 @@ class MessagesDialect:
         usage = self._usage(spent.prompt_tokens, spent.cached_tokens, spent.completion_tokens)
         usage |= _explained(*spent.explanations)
         content = said + [_call(call) for call in calls]
-        return _encode({**self._head, "content": content, **_end(ended, calls), "usage": usage})
+        told = {**self._head, "content": content, **_end(ended, calls), "usage": usage}
+        return _encode({**told, **told_of(spent)})
 
     def chunks(self, event: Event) -> Iterator[bytes]:
         """The stream's JSON objects for one event."""
@@ -95,7 +97,7 @@ class MessagesDialect:
         usage = self._usage(event.prompt_tokens, event.cached_tokens, 0)
         usage |= _explained(event.explanation) if event.explanation is not None else {}
         message: dict[str, Any] = {**self._head, "content": [], **end, "usage": usage}
-        return _event("message_start", message=message)
+        return _event("message_start", message={**message, **told_of(event)})
 
     def _say(self, text: str) -> Iterator[bytes]:
         if not text:

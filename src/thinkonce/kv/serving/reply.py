@@ -19,7 +19,7 @@ from thinkonce.kv.serving.detokenise import token_bytes
 from thinkonce.kv.serving.transcript import Piece
 from thinkonce.web.exchange import HttpError, error_body
 
-__all__ = ("ChatDialect", "Dialect", "TextDialect")
+__all__ = ("ChatDialect", "Dialect", "TextDialect", "told_of")
 
 _encode = msgspec.json.encode
 
@@ -77,11 +77,12 @@ class Dialect(ABC):
         """The stream's JSON objects for one event, without framing."""
         if isinstance(event, Spent):
             if self._include_usage:
-                yield self._chunk([], _usage(event))
+                yield self._chunk([], _usage(event), told_of(event))
             return
+        told = told_of(event) if isinstance(event, Begun) else None
         for choice in self._choices(event):
             if choice is not None:
-                yield self._chunk([choice], None)
+                yield self._chunk([choice], None, told)
 
     def whole(self, events: Sequence[Event]) -> bytes:
         """The answer in one piece, from all its events."""
@@ -92,7 +93,7 @@ class Dialect(ABC):
             if isinstance(event, Ended)
         ]
         head = {**self._head, "object": self.whole_object}
-        return _encode({**head, "choices": choices, "usage": _usage(spent)})
+        return _encode({**head, "choices": choices, "usage": _usage(spent), **told_of(spent)})
 
     def _choices(self, event: Begun | Said | Ended) -> Iterator[dict[str, Any] | None]:
         if isinstance(event, Begun):
@@ -102,8 +103,13 @@ class Dialect(ABC):
         else:
             yield from self.ended(event)
 
-    def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> bytes:
-        chunk = {**self._head, "object": self.chunk_object, "choices": choices}
+    def _chunk(
+        self,
+        choices: list[dict[str, Any]],
+        usage: dict[str, Any] | None,
+        told: dict[str, Any] | None = None,
+    ) -> bytes:
+        chunk = {**self._head, "object": self.chunk_object, "choices": choices, **(told or {})}
         # With include_usage every chunk has the member, null but in the last one.
         return _encode({**chunk, "usage": usage} if self._include_usage else chunk)
 
@@ -263,15 +269,32 @@ def _reason(ended: Ended, calls: Collection[Any]) -> str:
     return "tool_calls" if calls and ended.reason == "stop" else ended.reason
 
 
+def told_of(told: Begun | Spent) -> dict[str, Any]:
+    """The answer's `kv_cache`, where parts of prompts are marked or something is not exact: by
+    which methods tokens were reused, and whether that is exact.
+    """
+    if told.reused is None:
+        return {}
+    kv_cache = {
+        "exact": told.reused.is_exact,
+        "tokens": told.reused.by_method,
+        "recomputed_tokens": told.reused.recomputed,
+    }
+    return {"kv_cache": kv_cache}
+
+
 def _usage(spent: Spent) -> dict[str, Any]:
     """`prompt_tokens` is the full count; what was known of it is told as OpenAI's and DeepSeek's
     clients read it.
     """
+    details = {"cached_tokens": spent.cached_tokens}
+    if spent.reused is not None:
+        details |= {f"{name}_tokens": count for name, count in spent.reused.by_method.items()}
     usage = {
         "prompt_tokens": spent.prompt_tokens,
         "completion_tokens": spent.completion_tokens,
         "total_tokens": spent.prompt_tokens + spent.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": spent.cached_tokens},
+        "prompt_tokens_details": details,
         "prompt_cache_hit_tokens": spent.cached_tokens,
         "prompt_cache_miss_tokens": spent.prompt_tokens - spent.cached_tokens,
     }
