@@ -14,6 +14,7 @@ from thinkonce.errors import ConfigError
 from thinkonce.kv.engine import open_engine, sequences_of
 from thinkonce.kv.serving.app import ModelApp
 from thinkonce.kv.serving.clients import NOBODY_KNOWN, Clients
+from thinkonce.kv.serving.heap import give_blocks_back
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.scheduler import Scheduler
@@ -79,6 +80,7 @@ def run(
     _at_least("drain_seconds", drain_seconds, 0)
     if access_log:
         _log_to_stderr()
+    give_blocks_back()
     listener = bind(host, port)
     try:
         with handling(stopping(_stop)):
