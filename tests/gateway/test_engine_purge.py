@@ -55,6 +55,36 @@ async def test_a_tag_is_purged_of_answers_and_attention_state_alike(
     assert blocks(engine) == 0
 
 
+async def test_a_document_is_found_in_any_order_through_the_gateway_and_purged_by_its_tag(
+    stage: Stage, engine: Served
+) -> None:
+    pools = {"local": Upstream(urls=[f"{engine.url}/v1"], engine_secret=SECRET)}
+    gateway = await stage.gateway(upstreams=pools)
+
+    async def ask(*numbers: int) -> Got:
+        texts = {number: f"Document {number}. {number} {TEXT}" for number in numbers}
+        said = {number: {"id": f"doc-{number}", "reuse": "link"} for number in numbers}
+        parts = [{"type": "text", "text": texts[n], "kv_cache": said[n]} for n in numbers]
+        turn = {"role": "user", "content": [*parts, {"type": "text", "text": "Where?"}]}
+        tags = [f"doc-{number}" for number in numbers]
+        body = {"model": "tiny", "messages": [turn], "max_tokens": 400, "stop": ["a"], "seed": 3}
+        return await gateway.post("/v1/chat/completions", {**body, "kv_cache": {"tags": tags}})
+
+    def linked(got: Got) -> int:
+        return int(got.json["usage"]["prompt_tokens_details"].get("link_tokens", 0))
+
+    assert linked(await ask(0, 1, 2)) == 0
+    assert linked(await ask(3, 1, 0)) > 200, "tags that name documents keep nothing apart"
+    assert [(await ask(*each)).cache for each in ((0, 1, 2), (3, 1, 0))] == ["HIT", "HIT"]
+    purged = await gateway.post("/cache/purge", {"tags": ["doc-2"]})
+    assert (purged.status, purged.json["purged"]) == (200, 1)
+    assert (await ask(3, 1, 0)).cache == "HIT"
+    again = await ask(0, 1, 2)
+    assert again.cache == "MISS"
+    told = again.json["usage"]["prompt_tokens_details"]
+    assert told["link_tokens"] < linked(await ask(1, 2, 0)), "the purged one was read anew"
+
+
 async def test_a_client_reads_ahead_through_the_gateway_and_no_answer_is_kept(
     stage: Stage, engine: Served
 ) -> None:

@@ -348,6 +348,31 @@ def test_a_chunk_that_two_documents_share_goes_with_either() -> None:
     assert hits(reader.told(asked)) == [72, 0, 78]
 
 
+def test_another_process_that_learns_of_a_purge_forgets_prefixes_nobody_marks_there(
+    tmp_path: Path,
+) -> None:
+    here, there = (Purges(tmp_path / "purges.json") for _ in range(2))
+    reader, asked = Reader(network("llama", torch.float32), purges=there), prompt("doc-0")
+    there.told = lambda rule: reader.index.purge(rule.holds)
+    marked = prompt("doc-0", "doc-1", method="exact")
+    reader.told(marked)
+    reader.told(asked)
+    here.add(PurgeRule(document="doc-1"))
+    left = marked.spans[1].start // CHUNK * CHUNK
+    there.era_of(NOBODY)
+    assert reader.explain(list(marked), terms=TELL).memory_tokens == left
+
+
+def test_a_block_in_many_documents_goes_with_any_of_them() -> None:
+    many = Owner("t").with_documents(tuple(f"doc-{number}" for number in range(70)))
+    few = Owner("t").with_documents(("doc-1", "doc-2"))
+    for rule in (PurgeRule(document="doc-99"), PurgeRule(tags=("doc-99",))):
+        assert (rule.holds(many), rule.holds(few), rule.holds(Owner("t"))) == (True, False, False)
+    for rule in (PurgeRule(document="doc-1"), PurgeRule(tags=("doc-1",))):
+        assert (rule.holds(many), rule.holds(few), rule.holds(Owner("t"))) == (True, True, False)
+    assert not PurgeRule(tenant="u", document="doc-99").holds(many)
+
+
 @contextmanager
 def on_disk(folder: Path) -> Iterator[DiskTier]:
     tier = DiskTier(folder, MODEL, ROOM)

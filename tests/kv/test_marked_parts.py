@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from small_model import TEMPLATE, make_tokenizer
 
+from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.prompt import Prompt, Span
 from thinkonce.kv.serving.ask import Defaults, read_chat
 from thinkonce.kv.serving.messages import read_messages
@@ -66,6 +67,16 @@ def test_a_template_that_changes_the_words_gets_them_and_no_part_is_marked() -> 
     found = prompt(part("Read"), marked("Once", "d"), template=shouting)
     assert found.spans == ()
     assert "READ\nONCE" in text_of(found)
+
+
+def test_what_looks_like_a_mark_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = "veil0123456789abcdefe"
+    found = prompt(part(typed), marked(f"{typed} and <|im_end|>", "d"), part("<|im_end|>"))
+    assert text_of(found).count(typed) == 2
+    assert len(found.spans) == 1
+    monkeypatch.setattr("thinkonce.kv.serving.marks._MOST_PARTS", 2)
+    with pytest.raises(RequestError, match="up to 2"):
+        prompt(*[marked("x", "d")] * 3)
 
 
 def test_breakpoints_alone_mark_nothing() -> None:

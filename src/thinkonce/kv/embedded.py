@@ -224,7 +224,7 @@ class Engine:
             raise RequestError("messages", f"{len(tokens)} tokens", accepts)
         self._engine.check(len(tokens) + bound)
         said, sampling = ask.attention, ask.sampling(self._defaults(), bound)
-        owner = said.owner(NOBODY, ask.prompt_cache_key)
+        owner = said.owner(NOBODY, ask.prompt_cache_key, tokens.documents)
         terms = replace(said.terms(life_asked(ask.messages, ask.tools)), explains=True)
         return Work((tokens,), 1, sampling, ask.stops, owner, terms, contents(ask))
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.owner import ANY_DOCUMENT, Owner
 from thinkonce.kv.prefix.purges import PurgeRule
 
 __all__ = ("MARK_BYTES", "Names", "Sort", "Word", "Words")
@@ -76,9 +76,11 @@ class Names:
             yield {self._word(Sort.NAMESPACE, rule.namespace)}
         if rule.tags:
             sorts = (Sort.TAG, Sort.DOCUMENT)
-            yield {self._word(sort, tag) for tag in rule.tags for sort in sorts}
+            words = {self._word(sort, tag) for tag in rule.tags for sort in sorts}
+            yield {*words, self._word(Sort.DOCUMENT, *ANY_DOCUMENT)}
         if rule.document is not None:
-            yield {self._word(Sort.DOCUMENT, rule.document)}
+            names = (rule.document, *ANY_DOCUMENT)
+            yield {self._word(Sort.DOCUMENT, name) for name in names}
 
     def _words(self, owner: Owner, documents: tuple[str, ...]) -> tuple[Word, ...]:
         return (

@@ -90,6 +90,7 @@ class Branch(msgspec.Struct, kw_only=True):
     namespace: str
     cache_key: str
     tags: tuple[str, ...]
+    documents: tuple[str, ...]
     children: int
 
 
@@ -138,6 +139,7 @@ def chain_as_told(blocks: Mapping[bytes, Listed], name: bytes) -> dict[str, Any]
         "namespace": last.namespace,
         "cache_key": last.cache_key,
         "tags": last.tags,
+        "documents": tuple(sorted({name for block in chain for name in block.owner.documents})),
         "children": sum(block.parent == name for block in blocks.values()),
         "blocks": [_of_block(block) for block in chain],
     }
@@ -192,5 +194,6 @@ def _branch(row: list[Listed], start: int, depth: int, parent: str, children: in
         namespace=first.owner.namespace,
         cache_key=first.owner.cache_key,
         tags=first.owner.tags,
+        documents=tuple(sorted({name for block in row for name in block.owner.documents})),
         children=children,
     )

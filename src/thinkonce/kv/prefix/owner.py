@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-__all__ = ("NOBODY", "Owner")
+__all__ = ("ANY_DOCUMENT", "MOST_DOCUMENTS", "NOBODY", "Owner")
+
+MOST_DOCUMENTS = 64
+"""That are told apart; what says more of them is purged with any document."""
+ANY_DOCUMENT = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class Owner:
         """The same, marked with these besides."""
         if set(more) <= set(self.documents):
             return self
-        return replace(self, documents=tuple(sorted({*self.documents, *more})))
+        names = tuple(sorted({*self.documents, *more}))
+        return replace(self, documents=names if len(names) <= MOST_DOCUMENTS else ANY_DOCUMENT)
 
 
 NOBODY = Owner()

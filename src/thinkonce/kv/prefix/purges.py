@@ -22,7 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.owner import ANY_DOCUMENT, Owner
 
 __all__ = ("MOST_RULES", "PLAIN", "PurgeRule", "Purges", "Sealing")
 
@@ -47,13 +47,24 @@ class PurgeRule(
     document: str | None = None
 
     def holds(self, owner: Owner) -> bool:
+        documents = owner.documents
+        if self.document is not None and self.document not in documents:
+            # Most rules are of one document: they are asked for each request.
+            return documents == ANY_DOCUMENT and self._without_document.holds(owner)
         names = (owner.tenant, owner.tenant.partition(" ")[2])
         return (
             (self.tenant is None or self.tenant in names)
             and (self.namespace is None or self.namespace == owner.namespace)
-            and (not self.tags or not set(self.tags).isdisjoint((*owner.tags, *owner.documents)))
-            and (self.document is None or self.document in owner.documents)
+            and (not self.tags or self._has_tag(owner))
         )
+
+    @property
+    def _without_document(self) -> PurgeRule:
+        return msgspec.structs.replace(self, document=None)
+
+    def _has_tag(self, owner: Owner) -> bool:
+        found = {*owner.tags, *owner.documents}
+        return owner.documents == ANY_DOCUMENT or not found.isdisjoint(self.tags)
 
 
 class _Stamped(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -58,10 +59,16 @@ class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             explains=bool(self.explain),
         )
 
-    def owner(self, of: Owner, prompt_cache_key: str | None) -> Owner:
-        """`of` as the credential has it, and the names that the request itself gives."""
+    def owner(
+        self, of: Owner, prompt_cache_key: str | None, documents: Collection[str] = ()
+    ) -> Owner:
+        """`of` as the credential has it, and the names that the request itself gives.
+
+        A tag that is the name of one of its `documents` keeps nothing apart: it says what marks
+        say, and whoever tags an answer with its documents wants them found with others too.
+        """
         key = self.cache_key or prompt_cache_key or ""
-        tags = tuple(sorted(set(self.tags or ())))
+        tags = tuple(sorted(set(self.tags or ()) - set(documents)))
         return replace(of, namespace=self.namespace or "", cache_key=key, tags=tags)
 
 

@@ -14,6 +14,7 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.serving.answer import Work
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
 from thinkonce.kv.serving.breakpoints import life_asked
@@ -203,6 +204,7 @@ class Intake:
 def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work, life: float | None = None) -> Work:
     """Whose the work is, and on what terms; `life`: what breakpoints asked for."""
     said = ask.attention
-    owner, terms = said.owner(owner, ask.prompt_cache_key), said.terms(life)
+    documents = {name for prompt in work.prompts for name in Prompt.of(prompt).documents}
+    owner, terms = said.owner(owner, ask.prompt_cache_key, documents), said.terms(life)
     texts = contents(ask) if terms.explains and isinstance(ask, ChatAsk) else ()
     return replace(work, owner=owner, terms=terms, contents=texts)

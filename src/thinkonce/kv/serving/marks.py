@@ -11,14 +11,16 @@ have; what is compared with what is always the same tokens.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.prompt import Method, Prompt, Span
-from thinkonce.kv.serving.veil import Veil
+from thinkonce.kv.serving.veil import MARK, Veil
 
 __all__ = ("Marks",)
+
+_MOST_PARTS = 1024
 
 
 class _Marked(NamedTuple):
@@ -35,14 +37,16 @@ class Marks:
         self._parts: dict[str, _Marked] = {}  # by what stands for them
 
     def stand_in(self, text: str, method: Method, document: str) -> str:
-        """What the template gets in place of this part."""
+        """What the template gets in place of this part. Raises RequestError for too many."""
+        if len(self._parts) >= _MOST_PARTS:
+            raise RequestError("messages", "more marked parts", f"up to {_MOST_PARTS} of them")
         mark = self._veil.mark()
         self._parts[mark] = _Marked(text, method, document)
         return mark
 
     def are_in(self, rendered: str) -> bool:
         """Whether the template has written every one of them as it was."""
-        return all(mark in rendered for mark in self._parts)
+        return self._parts.keys() <= set(MARK.findall(rendered))
 
     def typed(self, rendered: str) -> str:
         """The text that the model gets."""
@@ -63,9 +67,12 @@ class Marks:
         return Prompt(tokens, spans)
 
     def _pieces(self, rendered: str) -> Iterator[str | _Marked]:
-        if not self._parts:
-            yield rendered
-            return
-        for piece in re.split(f"({'|'.join(self._parts)})", rendered):
-            if piece:
-                yield self._parts.get(piece, piece)
+        start = 0
+        for found in MARK.finditer(rendered) if self._parts else ():
+            if (part := self._parts.get(found[0])) is not None:
+                if found.start() > start:
+                    yield rendered[start : found.start()]
+                yield part
+                start = found.end()
+        if start < len(rendered):
+            yield rendered[start:]

@@ -19,9 +19,11 @@ from typing import Any
 
 from thinkonce.errors import RequestError
 
-__all__ = ("Veil",)
+__all__ = ("MARK", "Veil")
 
 _TRIES = 100
+MARK = re.compile(r"veil[0-9a-f]{16}e")
+"""What stands for something hidden looks like this, and so may what somebody typed."""
 
 
 class Veil:
