@@ -43,8 +43,10 @@ from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
-from thinkonce.kv.prefix.why import OtherModels
+from thinkonce.kv.reuse.audits import Audits
+from thinkonce.kv.reuse.measured import MeasuredWays, stock_of
 from thinkonce.kv.reuse.reader import ChunkReader
+from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv, KvMethod
 from thinkonce.tiers.keyring import NO_KEYS, Keyring
@@ -59,6 +61,7 @@ class KvEngine:
     """What makes a model's tokens. `reusing` is the generator that keeps what it read; None where
     nothing is kept, for the reason `why`.
 
+    `ways`: how chunks are reused beyond the prefix, as measured; None where they cannot be.
     `owners_key` hashes credentials of clients: the same after a restart where there is a folder,
     so that they find their own again. `method`: how marked parts of messages are reused where
     nobody says. The generator belongs to one thread; `stats` may be called from any.
@@ -75,6 +78,7 @@ class KvEngine:
     purges: Purges = field(default_factory=Purges)
     clock: Clock = SYSTEM
     recording: Recording | None = None
+    ways: MeasuredWays | None = None
 
     @property
     def keeps(self) -> bool:
@@ -239,6 +243,7 @@ class KvEngine:
             "load": _measured(self.reusing.rates.load),
             "slab_bytes": slabs.bytes,
             "sequences": slabs.under_way,
+            "fidelity": None if self.ways is None else self.ways.stats(),
         }
 
     def _on_disk(self, read: ReadingStats) -> dict[str, Any] | None:
@@ -307,7 +312,10 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         rates=rates,
         codec=codec,
     )
-    generator = ReusingGenerator(keeping, model.end_ids, _readers(keeping, below.others))
+    exact = ExactReader(keeping, below.others)
+    ways = _measured_ways(keeping, exact, model)
+    readers: list[Reader] = [ChunkReader(keeping, exact, ways), exact]
+    generator = ReusingGenerator(keeping, model.end_ids, readers)
     return KvEngine(
         generator,
         generator,
@@ -319,13 +327,17 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         purges=below.purges,
         clock=clock,
         recording=_recording(kv, below.owners_key, keeping, clock),
+        ways=ways,
     )
 
 
-def _readers(keeping: Keeping, others: OtherModels | None) -> list[Reader]:
-    """In the order in which they are asked whether a prompt is theirs."""
-    exact = ExactReader(keeping, others)
-    return [ChunkReader(keeping, exact), exact]
+def _measured_ways(keeping: Keeping, exact: ExactReader, model: Model) -> MeasuredWays | None:
+    try:
+        audits = Audits(keeping, exact, Rotation(model.network))
+    except NotRelocatable:
+        return None
+    stock = stock_of(model.tokenizer, model.context_tokens)
+    return MeasuredWays(stock, keeping.shape.layers, audits)
 
 
 def _recording(kv: Kv, key: bytes, keeping: Keeping, clock: Clock) -> Recording | None:

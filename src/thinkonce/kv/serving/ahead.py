@@ -8,17 +8,31 @@ ahead               ├── A ──┤            ├─ A ─┤─ B ──
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from thinkonce.kv.serving.line import Line
-from thinkonce.kv.serving.ticket import Ticket
+from thinkonce.kv.serving.ticket import Ticket, Turn
 
-__all__ = ("Ahead", "closed")
+__all__ = ("Ahead", "Spare", "closed")
 
 _logger = logging.getLogger("thinkonce.kv")
 
 # Of each tenant its oldest is next, whatever is known of it.
 _NO_PATIENCE = 0.0
+
+
+class Spare(Protocol):
+    """What the server itself wants done while nothing is to be read ahead either."""
+
+    @property
+    def waiting(self) -> int:
+        """How much of it there is; from any thread."""
+        ...
+
+    def steps(self, cancelled: Callable[[], bool]) -> Iterator[Turn]:
+        """Do it by turns, on the worker's thread. Closed, it may be begun anew."""
+        ...
 
 
 class Ahead:

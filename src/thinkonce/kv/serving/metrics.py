@@ -33,6 +33,14 @@ FAMILIES = (
     ("kv_damaged_total", "counter", "tier", "Blocks found and not what was written."),
     ("kv_prefill_seconds", "summary", "", "Time to compute a piece of a prompt."),
     ("kv_load_seconds", "summary", "", "Time to load a block from disk."),
+    ("kv_fidelity_answers_total", "counter", "setting", "Answers of prompts with marked parts."),
+    ("kv_fidelity_audits", "gauge", "setting", "Audits of approximate answers that count now."),
+    ("kv_fidelity_agreement", "gauge", "setting", "Tokens on which they agree with exact ones."),
+    ("kv_fidelity_agreement_low", "gauge", "setting", "The lower end of its 95 % interval."),
+    ("kv_fidelity_kl", "gauge", "setting", "KL of the next token from the exact one, in nats."),
+    ("kv_fidelity_alarms_total", "counter", "", "Settings that were served and left the bounds."),
+    ("kv_fidelity_saved_tokens_total", "counter", "", "Tokens that approximate reuse saved."),
+    ("kv_fidelity_audit_tokens_total", "counter", "", "Tokens that audits computed."),
     ("waiting", "gauge", "", "Requests in the line."),
     ("running", "gauge", "", "Requests that are answered, by turns."),
 )
@@ -87,6 +95,7 @@ def _values(stats: Mapping[str, Any]) -> dict[str, Values]:
         "kv_prefill_seconds": {"": _summed(stats["prefill"])},
         "kv_load_seconds": {"": _summed(stats["load"])},
     } | {f"kv_{name}": {"memory": memory[name]} for name in ("blocks", "bytes", "max_bytes")}
+    found |= _fidelity(stats["fidelity"])
     if disk is not None:
         found["kv_cached_tokens_total"]["disk"] = on_disk
         of_disk = {"evictions_total": "evicted", "dropped_total": "dropped"}
@@ -94,6 +103,22 @@ def _values(stats: Mapping[str, Any]) -> dict[str, Values]:
         of_disk |= {name: name for name in ("blocks", "bytes", "max_bytes")}
         for name, told in of_disk.items():
             found[f"kv_{name}"]["disk"] = disk[told]
+    return found
+
+
+def _fidelity(told: Mapping[str, Any] | None) -> dict[str, Values]:
+    if told is None:
+        return {}
+    found: dict[str, Values] = {
+        "kv_fidelity_alarms_total": {"": told["alarms"]},
+        "kv_fidelity_saved_tokens_total": {"": told["saved_tokens"]},
+        "kv_fidelity_audit_tokens_total": {"": told["audit_tokens"]},
+    }
+    for setting, numbers in told["settings"].items():
+        for name in ("audits", "agreement", "agreement_low", "kl"):
+            if name in numbers:
+                found.setdefault(f"kv_fidelity_{name}", {})[setting] = numbers[name]
+        found.setdefault("kv_fidelity_answers_total", {})[setting] = numbers["answers"]
     return found
 
 

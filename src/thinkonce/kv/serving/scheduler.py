@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from thinkonce.clock import SYSTEM, Clock
-from thinkonce.kv.serving.ahead import Ahead, closed
+from thinkonce.kv.serving.ahead import Ahead, Spare, closed
 from thinkonce.kv.serving.line import Demand, Line
 from thinkonce.kv.serving.ticket import Busy, Dropped, Job, Late, Stopped, Ticket, WorkerDied
 
@@ -39,7 +39,8 @@ class Scheduler:
 
     `max_waiting` bounds the jobs that wait besides those, `max_tokens` their prompts together.
     One tenant alone leaves the last of several places free. A job that is not done `deadline`
-    seconds after it came is given up; 0: none. All methods are thread-safe.
+    seconds after it came is given up; 0: none. `spare` is done when there is nothing else. All
+    methods are thread-safe.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Scheduler:
         max_tokens: int = 2**62,
         deadline: float = 0.0,
         patience: float = PATIENCE_SECONDS,
+        spare: Spare | None = None,
     ) -> None:
         self.max_waiting, self.sequences, self.clock = max_waiting, sequences, clock
         self._deadline = deadline or math.inf
         self._line: Line[Ticket] = Line(max_tokens, patience)
         self._under_way: deque[Ticket] = deque()
-        self._ahead = Ahead()
+        self._ahead, self._spare = Ahead(), spare
         self._closed = self._died = self._takes_none_ahead = False
         self._mean_seconds = 1.0
         self._refused = self._late = 0
@@ -247,6 +249,7 @@ class Scheduler:
                 self._under_way.rotate(-1)
                 in_the_way = None
                 if ticket is None and not self._line:
+                    self._take_up_spare()
                     ticket = self._ahead.next(self.clock.monotonic())
                 else:
                     in_the_way = self._ahead.put_back()
@@ -259,7 +262,17 @@ class Scheduler:
                 return ticket
 
     def _has_work(self) -> bool:
-        return bool(self._line or self._under_way or len(self._ahead) or self._closed)
+        there = self._line or self._under_way or len(self._ahead) or self._closed
+        return bool(there or self._has_spare())
+
+    def _has_spare(self) -> bool:
+        return self._spare is not None and not self._takes_none_ahead and bool(self._spare.waiting)
+
+    def _take_up_spare(self) -> None:
+        """What the server itself wants done, where nothing is read ahead: nobody is told of it."""
+        if self._spare is not None and not len(self._ahead) and self._has_spare():
+            run, nobody = self._spare.steps, lambda why: None
+            self._ahead.add(Ticket(self, run, nobody, _NOBODY, is_ahead=True))
 
     def _wait_again(self, ticket: Ticket) -> None:
         """What was read ahead gives its memory to those who wait for answers, and its blocks to

@@ -13,6 +13,7 @@ import torch
 from thinkonce.errors import ConfigError
 from thinkonce.kv.engine import open_engine, sequences_of
 from thinkonce.kv.serving.app import ModelApp
+from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.clients import NOBODY_KNOWN, Clients
 from thinkonce.kv.serving.heap import give_blocks_back
 from thinkonce.kv.serving.intake import ModelLimits
@@ -97,6 +98,7 @@ def run(
         sequences=sequences_of(engine, kv or Kv()),
         max_tokens=max_waiting_tokens,
         deadline=deadline,
+        spare=None if engine.ways is None else Auditing(engine.ways),
     )
     let_collector_rest()  # it would walk all that torch is, again and again, for one large body
     app = ModelApp(
