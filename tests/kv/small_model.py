@@ -17,6 +17,7 @@ from thinkonce.kv.generation.generator import Generator, Sampling, Steps, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.app import ModelApp
+from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.clients import Clients
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
@@ -149,6 +150,7 @@ def serving(
         sequences=sequences_of(engine, kv or Kv()),
         deadline=deadline,
         patience=patience,
+        spare=None if engine.ways is None else Auditing(engine.ways),
     )
     known = Clients(clients or {})
     owners = Owners(secret, engine.owners_key, is_local=True, clients=known)

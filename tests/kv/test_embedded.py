@@ -49,7 +49,7 @@ def test_what_cannot_work_is_named(model_folder: Path) -> None:
 def test_the_example_of_explaining_runs(model_folder: Path) -> None:
     """With the small model in place of the packaged one."""
     page = (Path(__file__).parents[2] / "docs" / "kv.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?\.explain\n.*?)```", page, re.DOTALL)
+    (code,) = re.findall(r"```python\n((?:(?!```).)*?\.explain\n.*?)```", page, re.DOTALL)
     name = "SmolLM2-135M-Instruct"
     assert name in code
     exec(compile(code.replace(name, str(model_folder)), "docs/kv.md", "exec"), {})

@@ -117,7 +117,8 @@ class Engine:
 
         `documents`: texts that the last message of the user is about, put in front of it; each a
         text, or {"id": "doc-7", "text": ...}. `reuse`: how their attention state is reused: "exact"
-        where the same is in front of them, "link" in any order, which is approximate.
+        where the same is in front of them, "link" and "blend" in any order, which is approximate,
+        "auto" with what was measured to hold.
         """
         messages, fields = with_documents(messages, documents, reuse, fields)
         with self._lock:
@@ -178,6 +179,19 @@ class Engine:
         """
         with self._lock:
             return self._engine.purge(PurgeRule(document=document))[0]
+
+    def audit(self) -> int:
+        """Read prompts that were answered approximately again, exactly, and compare; how many
+        still wait. `reuse` "auto" is exact until such audits say what holds; `stats` has them
+        as `fidelity`. The model server does it while it has nothing else to do.
+        """
+        ways = self._engine.ways
+        if ways is None:
+            return 0
+        with self._lock:
+            for _ in ways.audits.run(lambda: self._is_closed, ways.told):
+                pass
+        return ways.audits.waiting
 
     def stats(self) -> dict[str, Any]:
         """What `GET /kv/stats` of the model server tells."""

@@ -9,7 +9,7 @@ __all__ = ("BUILT", "METHODS", "Method", "Prompt", "Span")
 
 Method = Literal["exact", "link", "blend", "modules", "auto"]
 METHODS: tuple[Method, ...] = get_args(Method)
-BUILT: tuple[Method, ...] = ("exact", "link")
+BUILT: tuple[Method, ...] = ("exact", "link", "blend", "auto")
 """Those that there is a reader for; others are refused by name."""
 
 
