@@ -30,6 +30,7 @@ from thinkonce.kv.generation.reader import Reader
 from thinkonce.kv.generation.reading import ReadingStats
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
+from thinkonce.kv.modules.reader import ModuleReader
 from thinkonce.kv.planning.recording import Recording
 from thinkonce.kv.prefix.blocks import unpacked
 from thinkonce.kv.prefix.branches import Listed
@@ -314,7 +315,8 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     )
     exact = ExactReader(keeping, below.others)
     ways = _measured_ways(keeping, exact, model)
-    readers: list[Reader] = [ChunkReader(keeping, exact, ways), exact]
+    chunks = ChunkReader(keeping, exact, ways)
+    readers: list[Reader] = [ModuleReader(keeping), chunks, exact]
     generator = ReusingGenerator(keeping, model.end_ids, readers)
     return KvEngine(
         generator,

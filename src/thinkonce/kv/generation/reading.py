@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 import torch
 
+from thinkonce.kv.generation.decode import Step
 from thinkonce.kv.prefix.causes import Costs, Explained, Missing
 from thinkonce.kv.prefix.chain import Chain
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.reused import NOTHING, Reused
 from thinkonce.kv.prefix.terms import Terms
 
-__all__ = ("Asked", "Found", "Reading", "ReadingStats")
+__all__ = ("Asked", "Continued", "Found", "Reading", "ReadingStats")
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """An answer that begins at that position, with more positions than rows before it."""
+
+    position: int
+    step: Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +31,7 @@ class Reading:
 
     `explained`: where the terms asked for it, what was loaded and why not more. `kept_tokens`: of
     its full blocks, from the first on, those that are kept now. `reused`: what was known, by
-    method and tier.
+    method and tier. `continued`: how what follows is computed, where it is in a way of its own.
     """
 
     logits: torch.Tensor
@@ -30,6 +39,7 @@ class Reading:
     explained: Explained | None = None
     kept_tokens: int = 0
     reused: Reused = NOTHING
+    continued: Continued | None = None
 
 
 @dataclass(frozen=True, slots=True)

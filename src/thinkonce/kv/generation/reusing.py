@@ -16,7 +16,7 @@ from thinkonce.kv.generation.generator import Prefilled, Preloaded, Read, Sampli
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.rates import Rates
 from thinkonce.kv.generation.reader import Asking, Reader
-from thinkonce.kv.generation.reading import Reading, ReadingStats
+from thinkonce.kv.generation.reading import Continued, Reading, ReadingStats
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.slabs import Slabs
 from thinkonce.kv.prefix.causes import Explained
@@ -117,8 +117,7 @@ class ReusingGenerator:
         asking = Asking(Prompt.of(prompt), owner, terms, is_ahead=True)
         reader = self._reader(asking)
         end = reader.keepable(asking)
-        # Parts that are read on their own may leave tokens between them.
-        while (slab := self.slabs.take(len(prompt) if asking.prompt.spans else end)) is None:
+        while (slab := self.slabs.take(asking.prompt.room_ahead(end))) is None:
             if cancelled():
                 return
             yield Read(0)
@@ -168,4 +167,5 @@ class ReusingGenerator:
         def step(token: int, place: int) -> torch.Tensor:
             return self.keeping.forward(slab, [token], place)
 
-        return decoded(reading.logits, position, sampling, self._end_ids, step, cancelled)
+        how = reading.continued or Continued(position, step)
+        return decoded(reading.logits, how.position, sampling, self._end_ids, how.step, cancelled)

@@ -46,6 +46,17 @@ class Prompt(tuple[int, ...]):
         return Prompt(self[:end], (span for span in self.spans if span.end <= end))
 
     @property
+    def end(self) -> int:
+        """The position behind its last token."""
+        return len(self)
+
+    def room_ahead(self, keepable: int) -> int:
+        """Rows that reading it ahead takes, of which so many are kept: parts that are read on
+        their own may leave tokens between them.
+        """
+        return len(self) if self.spans else keepable
+
+    @property
     def documents(self) -> tuple[str, ...]:
         """Names of marked parts, sorted, each once."""
         return tuple(sorted({span.document for span in self.spans if span.document}))

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-__all__ = ("FULL", "SLIDING", "Masks", "kind_of", "masks")
+__all__ = ("FULL", "SLIDING", "Masks", "kind_of", "masks", "masks_at")
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -38,15 +38,25 @@ def kind_of(config: Any, layer: int) -> str:
 def masks(network: Any, places: torch.Tensor, columns: int) -> Masks:
     """For rows at `places` (sorted, int64, on the model's device) before so many columns.
 
+    See `masks_at`.
+    """
+    return masks_at(network, places, torch.arange(columns, device=places.device))
+
+
+def masks_at(network: Any, places: torch.Tensor, columns: torch.Tensor) -> Masks:
+    """The same for columns at positions of their own: [columns], int64, sorted; with holes, the
+    window of a sliding layer counts positions and not columns.
+
     True where a row may look; for eager attention, which adds its mask, 0 and the lowest number.
     """
     config = network.config
     kinds = {kind_of(config, layer) for layer in range(config.num_hidden_layers)}
-    every = torch.arange(columns, device=places.device)
-    seen = every <= places[:, None]
+    seen = columns <= places[:, None]
     found = {}
     for kind in kinds:
-        near = seen & (every > places[:, None] - config.sliding_window) if kind == SLIDING else seen
+        near = seen
+        if kind == SLIDING:
+            near = seen & (columns > places[:, None] - config.sliding_window)
         found[kind] = _as_wanted(network, near[None, None])
     return found
 

@@ -1,0 +1,1 @@
+"""Prompt modules: texts with fixed positions, read once and put together by name."""

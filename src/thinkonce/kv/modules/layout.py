@@ -1,0 +1,162 @@
+"""Where each text of a schema lies: depth first, with one running position.
+
+    "You are.\\n"  "I am " [who: 8]  "doctor ..."  "Be brief."
+    0            4        7        15           |
+                                   "farmer ........"
+                                   15             22           members of a union begin together
+                                                  "Be brief."  and end with the longest
+
+Positions that nothing stands at are holes: a prompt has no rows for them.
+
+Leaves are encoded in scaffolds: one of all defaults, and one for each other member of a union.
+
+    scaffold ()            | You are. | I am ........ | doctor ... | Be brief. |
+    scaffold (farmer,)     | You are. | I am ........ | farmer ... | Be brief. |
+    kept of it                                        |============|
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from struct import pack
+
+from thinkonce.kv.prefix.blocks import packed
+
+__all__ = ("Layout", "Leaf", "Path", "Place", "Scaffold", "Slot", "shown")
+
+Path = tuple[str, ...]
+"""Names of modules, each within the one before; () for what is in every prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A text at the positions [start, start + tokens). `module`: the innermost it is in.
+
+    `is_kept` false: its state is computed in each prompt.
+    """
+
+    start: int
+    tokens: tuple[int, ...]
+    module: Path
+    is_kept: bool = True
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Positions of an argument; `scaffold`: tokens that stand there while leaves are encoded."""
+
+    name: str
+    start: int
+    length: int
+    scaffold: tuple[int, ...]
+    module: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A module's positions. `union`: the number of the one it is a member of, if it is."""
+
+    start: int
+    end: int
+    union: int | None = None
+    is_default: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scaffold:
+    """What is encoded together, by position. `leaves`: those that are kept of it, by the row that
+    each begins at, with the context in their names.
+
+    A leaf's state depends on what lies before it in its scaffold, tokens and positions, and on
+    nothing else: that is its context. So a schema that changes at its end keeps its beginning.
+    """
+
+    tokens: tuple[int, ...]
+    positions: tuple[int, ...]
+    leaves: tuple[tuple[int, Leaf, str], ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A schema as one model reads it; leaves and slots in the order of the document.
+
+    `length`: the position behind all of it. Immutable.
+    """
+
+    name: str
+    length: int
+    leaves: tuple[Leaf, ...]
+    slots: tuple[Slot, ...]
+    modules: Mapping[Path, Place]
+
+    def home(self, path: Path) -> Path:
+        """The scaffold in which texts of that module are encoded: named by the innermost member
+        of a union they are in that is no default; () is the one of all defaults.
+        """
+        for end in range(len(path), 0, -1):
+            if not self.modules[path[:end]].is_default:
+                return path[:end]
+        return ()
+
+    @cached_property
+    def homes(self) -> tuple[Path, ...]:
+        """All scaffolds, that of the defaults first."""
+        others = [path for path, place in self.modules.items() if not place.is_default]
+        return ((), *others)
+
+    def is_in(self, path: Path, home: Path) -> bool:
+        """Whether a module's texts are there in a scaffold."""
+        forced = {self.modules[each].union: each for each in _within(home)}
+        for each in _within(path):
+            place = self.modules[each]
+            if place.union is None:
+                continue
+            chosen = forced.get(place.union)
+            if chosen != each and (chosen is not None or not place.is_default):
+                return False
+        return True
+
+    @cached_property
+    def scaffolds(self) -> Mapping[Path, Scaffold]:
+        """By what they are named by, that of the defaults first."""
+        return {home: self._scaffold(home) for home in self.homes}
+
+    @cached_property
+    def contexts(self) -> Mapping[Leaf, str]:
+        """Of the leaves that are kept: see `Scaffold`."""
+        each = (scaffold.leaves for scaffold in self.scaffolds.values())
+        return {leaf: context for leaves in each for _, leaf, context in leaves}
+
+    def _scaffold(self, home: Path) -> Scaffold:
+        parts: list[Leaf | Slot] = [*self.leaves, *self.slots]
+        there = [each for each in parts if self.is_in(each.module, home)]
+        tokens, positions = list[int](), list[int]()
+        leaves = list[tuple[int, Leaf, str]]()
+        before = blake2b(digest_size=32)
+        for part in sorted(there, key=lambda each: each.start):
+            ids = part.tokens if isinstance(part, Leaf) else part.scaffold
+            if isinstance(part, Leaf) and part.is_kept and self.home(part.module) == home:
+                context = before.copy()
+                context.update(pack("<Q", part.start))
+                leaves.append((len(tokens), part, f"modules {context.hexdigest()}"))
+            before.update(pack("<QQ", part.start, len(ids)) + packed(ids))
+            tokens += ids
+            positions += range(part.start, part.start + len(ids))
+        return Scaffold(tuple(tokens), tuple(positions), tuple(leaves))
+
+
+def shown(path: Path) -> str:
+    """As requests name it."""
+    return "/".join(path)
+
+
+def _within(path: Path) -> Iterator[Path]:
+    """A module and all that it is in, the outermost first."""
+    return (path[:end] for end in range(1, len(path) + 1))
