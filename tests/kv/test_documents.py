@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from anthropic import Anthropic
 from openai import OpenAI
 from small_model import Serve, Served, client_of
 
+from thinkonce.cli.app import main
 from thinkonce.errors import RequestError
 from thinkonce.kv import Engine
 from thinkonce.settings import Kv
@@ -126,6 +129,28 @@ def test_explain_names_chunks_found_and_moved_and_computed_again(served: Served)
     (there,) = ran["usage"]["kv_explain"]
     same = ("method", "chunks", "memory_tokens", "missed_tokens", "cause")
     assert {name: there[name] for name in same} == {name: told[name] for name in same}
+
+
+def test_the_commands_tell_what_became_of_documents(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = {"messages": [message("doc-0", "doc-1", "doc-2", **LINK)], "max_tokens": 1}
+    asked(served, "/v1/chat/completions", body)
+    asked(served, "/v1/chat/completions", body)
+    assert main(["kv", "stats", "--url", served.url]) == 0
+    assert "by link, approximately" in capsys.readouterr().out
+    body["messages"] = [message("doc-3", "doc-1", "doc-0", **LINK)]
+    (tmp_path / "request.json").write_text(json.dumps(body))
+    assert main(["kv", "explain", "request.json", "--url", served.url]) == 0
+    out = capsys.readouterr().out
+    assert "marked parts, by link 16, which is approximate:" in out
+    assert re.search(r"doc-3: 0 of \d+ tokens found, the others: never_seen", out)
+    assert re.search(r"doc-0: (\d+) of \1 tokens found, moved from \d+ to \d+, 16 computed", out)
+    body["messages"] = [message("doc-3", **LINK), {"role": "user", "content": ASK * 200}]
+    (tmp_path / "request.json").write_text(json.dumps(body))
+    assert main(["kv", "explain", "request.json", "--url", served.url]) == 0
+    assert "marked parts are read exactly: more than half of it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("rule", [{"document": "doc-1"}, {"tags": ["doc-1"]}])

@@ -13,8 +13,8 @@ from openai import OpenAI
 from small_model import Serve, Served
 
 from thinkonce.cli.app import main
-from thinkonce.cli.kv_explain import CAUSES
-from thinkonce.kv.prefix.causes import Cause
+from thinkonce.cli.kv_explain import CAUSES, WHY_EXACT
+from thinkonce.kv.prefix.causes import Cause, WhyExact
 from thinkonce.settings import Kv
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 12
@@ -101,6 +101,7 @@ def test_why_a_request_is_read_again_is_told_in_words(
 
 def test_every_cause_has_words() -> None:
     assert set(CAUSES) == set(get_args(Cause))
+    assert set(WHY_EXACT) == set(get_args(WhyExact))
 
 
 SYSTEM = {"role": "system", "content": "Answer as a dictionary would. " * 12}

@@ -47,6 +47,7 @@ def stats(url: ModelUrl = MODEL_SERVER, as_json: AsJson = False) -> None:
             "prompts": f"{found['prompts']:,}",
             "prompt tokens": f"{tokens:,}",
             "of these loaded": f"{cached:,} ({share:.1%})",
+            **_approximate(found),
             "tokens a block": found["chunk_tokens"],
             "a token takes": show_bytes(found["bytes_a_token"]),
             "computing a token": f"{found['prefill']['us_a_token']:,.0f} us",
@@ -56,6 +57,12 @@ def stats(url: ModelUrl = MODEL_SERVER, as_json: AsJson = False) -> None:
     )
     print()
     print_table(COLUMNS, list(_rows(found)))
+
+
+def _approximate(found: dict[str, Any]) -> dict[str, str]:
+    """By methods that are not exact, where there were any."""
+    others = {name: count for name, count in found.get("by_method", {}).items() if name != "exact"}
+    return {f"by {name}, approximately": f"{count:,}" for name, count in others.items()}
 
 
 def _loading(measured: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from thinkonce.cli.whose import ApiKeyEnv, Tenant, whose_headers
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Sources
 
-__all__ = ("CAUSES", "kv_explain")
+__all__ = ("CAUSES", "WHY_EXACT", "kv_explain")
 
 CAUSES = {
     "evicted": "the next block made room for others",
@@ -36,6 +36,16 @@ CAUSES = {
     "other_tenant": "the text is another tenant's",
 }
 """In words; `{}` stands for the fields that keep it apart."""
+
+WHY_EXACT = {
+    "not_worth": "more than half of it would be computed again",
+    "known_exactly": "as much of it is known exactly",
+    "too_short": "no marked part is long enough",
+    "not_relocatable": "this model's keys cannot be turned to another place",
+    "no_room": "memory has no room for a second sequence",
+    "not_faithful": "the method is not served for this traffic",
+}
+"""Where a prompt with marked parts is read as any other."""
 
 
 def kv_explain(
@@ -86,8 +96,22 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     if told["ago"] is not None:
         by = f", by {told['policy']}" if told["policy"] else ""
         yield f"that was {told['ago']:,.0f} s ago{by}"
+    if told.get("why_exact") is not None:
+        yield f"marked parts are read exactly: {WHY_EXACT[told['why_exact']]}"
+    if told.get("chunks"):
+        yield f"marked parts, by {told['method']}, which is approximate:"
+        yield from map(_chunk, told["chunks"])
     if told["difference"] is not None:
         yield from _difference(told["difference"])
+
+
+def _chunk(told: dict[str, Any]) -> str:
+    found = told["memory_tokens"] + told["disk_tokens"]
+    name = told["document"] or "(no id)"
+    moved = f"moved from {told['was']:,} to {told['start']:,}"
+    why = "" if told["cause"] is None else f", the others: {told['cause']}"
+    counts = f"{found:,} of {told['tokens']:,} tokens found{why}"
+    return f"  {name}: {counts}, {moved}, {told['recomputed']:,} computed again"
 
 
 def _difference(found: dict[str, Any]) -> Iterator[str]:

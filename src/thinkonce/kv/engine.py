@@ -15,9 +15,7 @@ import torch
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError, RequestError
-from thinkonce.kv.disk.folder import made_folder
-from thinkonce.kv.disk.models import Models, describe
-from thinkonce.kv.disk.sealing import folder_keys
+from thinkonce.kv.disk.opening import opened_disk
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.codecs.choice import codec_of
 from thinkonce.kv.generation.exact import ExactReader
@@ -36,7 +34,6 @@ from thinkonce.kv.prefix.blocks import unpacked
 from thinkonce.kv.prefix.branches import Listed
 from thinkonce.kv.prefix.causes import Explained, Missing
 from thinkonce.kv.prefix.choice import policy_of
-from thinkonce.kv.prefix.fingerprint import Fingerprint
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.node import Node
@@ -299,7 +296,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     policy = policy_of(kv.policy, fitting, partial(_within, kv.slo, rates.prefill))
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk, kv.codec)
-    below = _opened_disk(kv, keys, fingerprint, clock)
+    below = opened_disk(kv, keys, fingerprint, clock)
     below.purges.told = lambda rule: index.purge(rule.holds)
     keeping = Keeping(
         model.network,
@@ -364,34 +361,6 @@ def _why_not(model: Model, chunk_tokens: int) -> str | None:
     if (found := other_bits(network, model.end_ids, chunk_tokens)) is None:
         return None
     return f"on {network.device} reading from memory gave other bits than reading anew: {found}"
-
-
-@dataclass(frozen=True, slots=True)
-class _OnDisk:
-    """What lies in the folder, where there is one."""
-
-    tier: DiskTier | None = None
-    owners_key: bytes = b""
-    purges: Purges = field(default_factory=Purges)
-    others: Models | None = None
-
-
-def _opened_disk(kv: Kv, keys: Keyring, fingerprint: Fingerprint, clock: Clock) -> _OnDisk:
-    if not kv.store:
-        return _OnDisk()
-    folder = made_folder(Path(kv.store).expanduser(), "[kv] store")
-    found = folder_keys(folder, keys)
-    purges = Purges(folder / "purges.json", found.sealing)
-    tier = DiskTier(
-        folder,
-        fingerprint.digest(),
-        kv.disk,
-        secret=found.owners,
-        form=found.form,
-        clock=clock,
-    )
-    describe(folder, fingerprint)
-    return _OnDisk(tier, found.owners, purges, Models(folder, fingerprint, found.form))
 
 
 def _check_budget(model: Model, kv: Kv) -> None:
