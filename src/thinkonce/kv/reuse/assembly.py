@@ -108,7 +108,9 @@ def assembly_of(keeping: Keeping, ways: Ways, asking: Asking, layers: int) -> As
     if not spans:
         return "too_short"
     head = prompt.until(marked[0].start)
-    behind = Prompt(way.behind(head), head.spans)
+    behind = Prompt(way.behind(head))
+    if behind == head:
+        behind = head  # with the marks of what stands in it
     parts = [_part(keeping, asking, span, behind) for span in spans]
     # The first chunk behind the head it was encoded behind is where it was.
     is_there = behind == head and spans[0].start == len(head)
