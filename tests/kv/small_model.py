@@ -150,7 +150,7 @@ def serving(
         sequences=sequences_of(engine, kv or Kv()),
         deadline=deadline,
         patience=patience,
-        spare=None if engine.ways is None else Auditing(engine.ways),
+        spare=Auditing(engine),
     )
     known = Clients(clients or {})
     owners = Owners(secret, engine.owners_key, is_local=True, clients=known)

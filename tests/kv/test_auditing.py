@@ -14,6 +14,7 @@ from openai import OpenAI
 from small_model import Served
 
 from thinkonce.kv import Engine
+from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.ticket import Turn
 
@@ -87,22 +88,18 @@ def message(*order: int, ask: str = "") -> list[dict[str, Any]]:
 def test_answers_are_audited_when_the_server_is_idle(
     served: Served, client: OpenAI, reuse: str
 ) -> None:
-    exact = []
+    auditing, exact = Auditing(served.engine), []
     for number in range(14):
+        order = (number % 4, (number + 1) % 4, (number + 2) % 4)
+        turn: Any = message(*order, ask=str(number))
+        body: Any = {"kv_cache": {"reuse": reuse}}
         found: Any = client.chat.completions.create(
-            model="tiny",
-            messages=message(number % 4, (number + 1) % 4, (number + 2) % 4, ask=str(number)),  # type: ignore[arg-type]
-            max_tokens=1,
-            extra_body={"kv_cache": {"reuse": reuse}},
+            model="tiny", messages=turn, max_tokens=1, extra_body=body
         )
         exact.append(found.kv_cache["exact"])
+        # The next request would interrupt an audit.
+        assert served.scheduler.wait_until(lambda its: not (its.running or auditing.waiting), 30)
     assert all(exact) if reuse == "auto" else not any(exact)
-
-    def audited(_: Scheduler) -> bool:
-        told = served.engine.stats()["fidelity"]
-        return not told["audits_waiting"] and any("audits" in s for s in told["settings"].values())
-
-    assert served.scheduler.wait_until(audited, 30)
     told = httpx.get(f"{served.url}/kv/stats").json()["fidelity"]
     (setting,) = [name for name, numbers in told["settings"].items() if "audits" in numbers]
     numbers = told["settings"][setting]

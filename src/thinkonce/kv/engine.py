@@ -41,10 +41,8 @@ from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
-from thinkonce.kv.reuse.audits import Audits
-from thinkonce.kv.reuse.measured import MeasuredWays, stock_of
+from thinkonce.kv.reuse.measured import MeasuredWays, measured_ways
 from thinkonce.kv.reuse.reader import ChunkReader
-from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv, KvMethod
 from thinkonce.tiers.keyring import NO_KEYS, Keyring
@@ -311,7 +309,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         codec=codec,
     )
     exact = ExactReader(keeping, below.others)
-    ways = _measured_ways(keeping, exact, model)
+    ways = measured_ways(keeping, exact, model)
     chunks = ChunkReader(keeping, exact, ways)
     readers: list[Reader] = [ModuleReader(keeping), chunks, exact]
     generator = ReusingGenerator(keeping, model.end_ids, readers)
@@ -328,15 +326,6 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         recording=_recording(kv, below.owners_key, keeping, clock),
         ways=ways,
     )
-
-
-def _measured_ways(keeping: Keeping, exact: ExactReader, model: Model) -> MeasuredWays | None:
-    try:
-        audits = Audits(keeping, exact, Rotation(model.network))
-    except NotRelocatable:
-        return None
-    stock = stock_of(model.tokenizer, model.context_tokens)
-    return MeasuredWays(stock, keeping.shape.layers, audits)
 
 
 def _recording(kv: Kv, key: bytes, keeping: Keeping, clock: Clock) -> Recording | None:

@@ -35,7 +35,7 @@ __all__ = ("PLACES", "Audits", "Pending", "compared")
 
 PLACES = 16
 _MOST_WAITING = 8  # prompts; their tokens are in memory meanwhile
-_MOST_TRIES = 3  # an audit that answers keep interrupting is given up
+_MOST_TRIES = 8  # an audit that answers keep interrupting is given up
 
 Steps = Generator[Read, None, None]
 

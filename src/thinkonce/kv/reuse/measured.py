@@ -15,6 +15,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thinkonce.kv.generation.exact import ExactReader
+from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.prefix.prompt import Method, Prompt
@@ -28,10 +30,12 @@ from thinkonce.kv.reuse.layout import Choice, Layout
 from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.looked import Looked
 from thinkonce.kv.reuse.meter import Audit, Key, Meter
+from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 from thinkonce.kv.reuse.stock import STOCK
 from thinkonce.kv.reuse.ways import Way
+from thinkonce.kv.weights.model import Model
 
-__all__ = ("MeasuredWays", "stock_of")
+__all__ = ("MeasuredWays", "measured_ways", "stock_of")
 
 _logger = logging.getLogger("thinkonce.kv")
 
@@ -166,6 +170,16 @@ class MeasuredWays:
         if len(self._budgets) > _MOST_BUDGETS:
             self._budgets.popitem(last=False)
         return budget
+
+
+def measured_ways(keeping: Keeping, exact: ExactReader, model: Model) -> MeasuredWays | None:
+    """Those of a loaded model; None where its keys cannot be moved."""
+    try:
+        audits = Audits(keeping, exact, Rotation(model.network))
+    except NotRelocatable:
+        return None
+    stock = stock_of(model.tokenizer, model.context_tokens)
+    return MeasuredWays(stock, keeping.shape.layers, audits)
 
 
 def _ladder(choices: Sequence[Choice], meter: Meter) -> Ladder:

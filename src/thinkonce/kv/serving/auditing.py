@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from thinkonce.kv.reuse.measured import MeasuredWays
+from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.serving.ticket import Turn
 
 __all__ = ("Auditing",)
 
 
 class Auditing:
-    """A `Spare`: what `ways` wants measured."""
+    """A `Spare`: prompts whose answers were approximate, read again exactly and compared."""
 
-    def __init__(self, ways: MeasuredWays) -> None:
-        self._ways = ways
+    def __init__(self, engine: KvEngine) -> None:
+        self._ways = engine.ways
 
     @property
     def waiting(self) -> int:
         """Prompts that are to be read both ways."""
-        return self._ways.audits.waiting
+        return 0 if self._ways is None else self._ways.audits.waiting
 
     def steps(self, cancelled: Callable[[], bool]) -> Iterator[Turn]:
         """A Turn a forward pass."""
+        if self._ways is None:
+            return
         with closing(self._ways.audits.run(cancelled, self._ways.told)) as steps:
             for step in steps:
                 yield Turn(read=step.tokens)

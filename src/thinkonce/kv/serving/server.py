@@ -98,7 +98,7 @@ def run(
         sequences=sequences_of(engine, kv or Kv()),
         max_tokens=max_waiting_tokens,
         deadline=deadline,
-        spare=None if engine.ways is None else Auditing(engine.ways),
+        spare=Auditing(engine),
     )
     let_collector_rest()  # it would walk all that torch is, again and again, for one large body
     app = ModelApp(
