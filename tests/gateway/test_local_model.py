@@ -101,6 +101,8 @@ def test_all_that_is_said_of_attention_state_reaches_the_model(tmp_path: Path) -
         sequences=7,
         chunk=256,
         codec="int8",
+        method="link",
+        public=["a.json", "b.json"],
         trace=str(tmp_path / "trace"),
         gateway_secret="s" * 32,
     )

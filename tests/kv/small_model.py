@@ -21,6 +21,7 @@ from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.clients import Clients
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
+from thinkonce.kv.serving.public import public_prefixes, read_ahead
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.server import ModelServer
 from thinkonce.kv.weights.model import Model
@@ -143,6 +144,8 @@ def serving(
     clients: Mapping[str, Client] | None = None,
 ) -> Iterator[Served]:
     engine = open_engine(model, kv or Kv(chunk=64))
+    public = public_prefixes(model, kv.public if kv else ())
+    engine.publish(public)
     generator = GatedGenerator(engine.generator)
     generator.gate.set()
     scheduler = Scheduler(
@@ -157,6 +160,7 @@ def serving(
     gated = replace(engine, generator=generator)
     app = ModelApp(model, gated, scheduler, owners=owners, admin_token=token, limits=limits)
     ready = threading.Event()
+    read_ahead(engine, scheduler, public)
     server = ModelServer(app, bind("127.0.0.1", port), 30, lambda line: ready.set())
     url = server.url
     thread = threading.Thread(target=server.serve_until_stopped, name="thinkonce-test-server")

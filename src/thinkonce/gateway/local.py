@@ -163,10 +163,13 @@ def local_model(settings: Settings, say: Callable[[str], None]) -> LocalModel:
 
 def _kv_environ(kv: Kv) -> dict[str, str]:
     """All that [kv] says but the secret, which is made for each model that is started."""
-    said = {name: value for name, value in msgspec.structs.asdict(kv).items() if value != ""}
-    said.pop("gateway_secret", None)
-    as_text = {True: "true", False: "false"}
-    return {
-        f"THINKONCE_KV_{name.upper()}": as_text[value] if isinstance(value, bool) else str(value)
-        for name, value in said.items()
-    }
+    said = msgspec.structs.asdict(kv)
+    del said["gateway_secret"]
+    told = {f"THINKONCE_KV_{name.upper()}": _as_text(value) for name, value in said.items()}
+    return {name: text for name, text in told.items() if text}
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -38,6 +38,7 @@ from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.node import Node
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.public import PublicPrefixes
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
@@ -109,6 +110,11 @@ class KvEngine:
             return lambda: 0
         each = [self.reusing.known(prompt, owner, terms) for prompt in prompts]
         return lambda: sum(known() for known in each)
+
+    def publish(self, prefixes: PublicPrefixes) -> None:
+        """Have all tenants share those. Before the first prompt."""
+        if self.reusing is not None:
+            self.reusing.keeping.public = prefixes
 
     def keepable(self, prompt: Sequence[int], owner: Owner, terms: Terms) -> int:
         """Tokens of a prompt that are kept where it is read ahead; from any thread."""

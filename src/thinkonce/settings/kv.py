@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
+
 from thinkonce.settings.section import MIB, YES_NO, Section, about, seconds, size
 
 __all__ = ("Kv", "KvCodec", "KvMethod", "KvPolicy")
@@ -112,6 +114,15 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = "raw"
+    public: Annotated[
+        list[str],
+        about(
+            "Beginnings of prompts that all tenants share, such as a system prompt: of each a JSON "
+            "file with `messages` and `tools`, or `prompt`. They are read when the server starts.",
+            "a list of files",
+            fixed=True,
+        ),
+    ] = msgspec.field(default_factory=list)
     trace: Annotated[
         str,
         about(

@@ -104,7 +104,8 @@ class ExactReader:
 
     def _chain(self, prompt: Prompt, owner: Owner) -> Chain:
         keeping = self._keeping
-        return chain_of(prompt, self._size, keeping.fingerprint, owner, keeping.purges.era_of)
+        called, public = keeping.purges.era_of, keeping.public
+        return chain_of(prompt, self._size, keeping.fingerprint, owner, called, public)
 
     def _missing(self, asked: Asked, found: Found, *, is_admin: bool = False) -> Missing:
         """Why the first block that was not loaded was not."""
@@ -114,8 +115,11 @@ class ExactReader:
             return Missing("tail_not_stored" if asked.most else "too_short")
         if found.slower or found.failed:
             return Missing("slower_than_recompute" if found.slower else "load_error")
-        blocks = asked.chain.blocks
-        return self._why.missing(blocks, found.blocks, asked.owner, is_admin=is_admin)
+        chain, place = asked.chain, found.blocks
+        if place < chain.public:
+            return self._why.missing(chain.blocks[: chain.public], place, chain.owners[place])
+        owner, public = asked.owner, chain.public
+        return self._why.missing(chain.blocks, place, owner, public=public, is_admin=is_admin)
 
     def _reading(
         self,

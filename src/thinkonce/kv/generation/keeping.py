@@ -23,6 +23,7 @@ from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.chain import Chain
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.public import NOTHING_PUBLIC
 from thinkonce.kv.prefix.purges import Purges
 from thinkonce.kv.prefix.reused import Reused
 from thinkonce.kv.prefix.terms import Terms
@@ -62,6 +63,7 @@ class Keeping:
         self.shape = shape_of(network)
         self.codec = codec or Raw(self.shape)
         self.slabs = Slabs(self.shape, kept, memory)
+        self.public = NOTHING_PUBLIC
         self.stats = ReadingStats()
         # Told of each prompt that is asked: its tokens, and its full blocks.
         self.recorded: Callable[[int, Sequence[Block]], None] | None = None

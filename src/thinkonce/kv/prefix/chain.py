@@ -15,16 +15,20 @@ from thinkonce.kv.prefix.blocks import (
 )
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt
+from thinkonce.kv.prefix.public import NOTHING_PUBLIC, PUBLIC, PublicPrefixes
 
 __all__ = ("NO_CHAIN", "Chain", "chain_of", "chunk_chain")
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """`owners`: as many as blocks, as they are called now."""
+    """`owners`: as many as blocks, as they are called now. `public`: so many blocks, from the first
+    on, are nobody's own.
+    """
 
     blocks: Sequence[Block] = ()
     owners: Sequence[Owner] = ()
+    public: int = 0
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -40,7 +44,7 @@ class Chain:
 
     def until(self, most: int) -> Chain:
         """The first `most` blocks."""
-        return Chain(self.blocks[:most], self.owners[:most])
+        return Chain(self.blocks[:most], self.owners[:most], min(self.public, most))
 
 
 NO_CHAIN = Chain()
@@ -53,6 +57,7 @@ def chain_of(
     fingerprint: bytes,
     owner: Owner,
     called: Callable[[Owner], Owner],
+    public: PublicPrefixes = NOTHING_PUBLIC,
 ) -> Chain:
     """The full chunks of a prompt that is read exactly; `called`: what an owner is called now.
 
@@ -60,14 +65,18 @@ def chain_of(
     names once it was purged.
     """
     documents = prompt.documents
-    if not documents:
+    shared = _public_blocks(prompt, chunk_tokens, public)
+    if not documents and not shared:
         named = called(owner)
         blocks = list(blocks_of(prompt, chunk_tokens, fingerprint, named))
         return Chain(blocks, [named] * len(blocks))
     held = packed(prompt)
-    blocks, owners = list[Block](), list[Owner]()
-    parent, marks, named = first_parent(fingerprint, owner.tenant), None, owner
-    for end in range(chunk_tokens, len(prompt) + 1, chunk_tokens):
+    everybody = called(PUBLIC) if shared else PUBLIC
+    blocks = list(blocks_of(prompt[: shared * chunk_tokens], chunk_tokens, fingerprint, everybody))
+    owners = [everybody] * shared
+    parent = blocks[-1].id if blocks else first_parent(fingerprint, owner.tenant)
+    marks, named = None, owner
+    for end in range((shared + 1) * chunk_tokens, len(prompt) + 1, chunk_tokens):
         within = _documents(prompt, end)
         if within != marks:
             marks, named = within, called(owner.with_documents(within))
@@ -75,7 +84,7 @@ def chain_of(
         blocks.append(next(named_behind(parent, [tokens], named)))
         owners.append(named)
         parent = blocks[-1].id
-    return Chain(blocks, owners)
+    return Chain(blocks, owners, shared)
 
 
 def chunk_chain(
@@ -88,6 +97,13 @@ def chunk_chain(
     """All of a text that was encoded in that context; `owner`: marked, and as it is called now."""
     blocks = list(chunk_blocks(tokens, chunk_tokens, fingerprint, owner, context))
     return Chain(blocks, [owner] * len(blocks))
+
+
+def _public_blocks(prompt: Prompt, chunk_tokens: int, public: PublicPrefixes) -> int:
+    """None in which a marked document begins: what is said of that is its owner's."""
+    shared = public.blocks(prompt, chunk_tokens)
+    marked = min((span.start for span in prompt.spans if span.document), default=len(prompt))
+    return min(shared, marked // chunk_tokens)
 
 
 def _documents(prompt: Prompt, end: int) -> tuple[str, ...]:

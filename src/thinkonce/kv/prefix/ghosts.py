@@ -75,7 +75,9 @@ class Ghosts:
     # -- what happens ----------------------------------------------------------------------------
 
     def here(self, block: Block, owner: Owner, *, is_first: bool = False) -> None:
-        """That block is in memory from now on; `is_first`: prompts begin with it."""
+        """That block is in memory from now on; `is_first`: prompts begin with it,
+        or what of them is its owner's.
+        """
         with self._lock:
             self._drop(block.id, owner.tenant)
             self._here.add(block.id)
@@ -136,8 +138,8 @@ class Ghosts:
         return latest[:most]
 
     def owners(self, beginning: bytes, tenant: str) -> tuple[list[Owner], list[Owner]]:
-        """Whose prompts began with these packed tokens, the latest first: of that tenant, and of
-        others.
+        """Whose prompts, or what of them is not public, began with these packed tokens, the latest
+        first: of that tenant, and of others.
         """
         with self._lock:
             found = list(reversed(self._owners.get(_digest(beginning), {})))

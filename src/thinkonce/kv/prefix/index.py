@@ -305,7 +305,8 @@ class PrefixIndex(Generic[State]):
         self._tokens += block.length
         self._added += 1
         if self.ghosts is not None:
-            self.ghosts.here(block, owner, is_first=parent is None)
+            is_first = parent is None or parent.owner.tenant != owner.tenant
+            self.ghosts.here(block, owner, is_first=is_first)
         return node
 
     def _make_room(self, size: int) -> bool:

@@ -9,9 +9,8 @@ nothing               never_seen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from thinkonce.kv.prefix.blocks import (
     Block,
@@ -45,6 +44,20 @@ class OtherModels(Protocol):
         ...
 
 
+class _Own(NamedTuple):
+    """A prompt's blocks, of which the first `public` are everybody's; that at `place` is missing,
+    which is not one of those.
+    """
+
+    blocks: Sequence[Block]
+    place: int
+    public: int
+
+    @property
+    def missing(self) -> Block:
+        return self.blocks[self.place]
+
+
 class Why:
     """Of one model. Thread-safe. Of a prompt's owner it tells tokens, of others that they exist."""
 
@@ -61,15 +74,23 @@ class Why:
         self._ghosts, self._below, self._others = ghosts or Ghosts(), below, others
 
     def missing(
-        self, blocks: Sequence[Block], place: int, owner: Owner, *, is_admin: bool = False
+        self,
+        blocks: Sequence[Block],
+        place: int,
+        owner: Owner,
+        *,
+        public: int = 0,
+        is_admin: bool = False,
     ) -> Missing:
-        """Why `blocks[place]` is not known, all before it are. `owner`: as it is called now.
+        """Why `blocks[place]` is not known, all before it are. `owner`: as it is called now, and
+        whose are all behind the first `public` ones.
 
         That another tenant has it is told to an admin alone.
         """
+        own = _Own(blocks, place, public)
         return (
-            self._by_name(blocks, place, owner)
-            or self._elsewhere(blocks, place, owner, is_admin=is_admin)
+            self._by_name(own, owner)
+            or self._elsewhere(own, owner, is_admin=is_admin)
             or self._near(blocks, place, owner)
             or Missing("never_seen")
         )
@@ -80,41 +101,41 @@ class Why:
 
     # -- its name --------------------------------------------------------------------------------
 
-    def _by_name(self, blocks: Sequence[Block], place: int, owner: Owner) -> Missing | None:
-        found = self._ghosts.find(blocks[place].id)
+    def _by_name(self, own: _Own, owner: Owner) -> Missing | None:
+        found = self._ghosts.find(own.missing.id)
         if found is None and (before := self._ghosts.before_purge(owner)):
-            found = self._ghosts.find(self._called(blocks, place, before).id)
+            *_, last = self._called(own, before)
+            found = self._ghosts.find(last.id)
         if found is None:
             return None
         gone, ago = found
         return Missing(gone.cause, ago, gone.policy)
 
-    def _called(self, blocks: Sequence[Block], place: int, owner: Owner) -> Block:
-        """What `blocks[place]` is called under another owner."""
-        held = (block.tokens for block in blocks)
-        return next(islice(renamed(held, self._fingerprint, owner), place, None))
+    def _called(self, own: _Own, owner: Owner) -> Iterator[Block]:
+        """What the tenant's own blocks are called under another owner, up to the missing one."""
+        held = (block.tokens for block in own.blocks[own.public : own.place + 1])
+        if own.public:
+            return named_behind(own.blocks[own.public - 1].id, held, owner)
+        return renamed(held, self._fingerprint, owner)
 
     # -- the same tokens elsewhere ---------------------------------------------------------------
 
-    def _elsewhere(
-        self, blocks: Sequence[Block], place: int, owner: Owner, *, is_admin: bool
-    ) -> Missing | None:
-        own, others = self._ghosts.owners(blocks[0].tokens, owner.tenant)
-        for other in own:
+    def _elsewhere(self, own: _Own, owner: Owner, *, is_admin: bool) -> Missing | None:
+        same, others = self._ghosts.owners(own.blocks[own.public].tokens, owner.tenant)
+        for other in same:
             fields = tuple(name for name in _SALT if getattr(other, name) != getattr(owner, name))
-            if fields and self._has(blocks, place, other):
+            if fields and self._has(own, other):
                 return Missing("salt", fields=fields)
-        differing = self._other_model(blocks, place, owner)
+        differing = self._other_model(own.blocks, own.place, owner)
         if differing is not None:
             return Missing("fingerprint", fields=differing)
-        if is_admin and any(self._has(blocks, place, other) for other in others):
+        if is_admin and any(self._has(own, other) for other in others):
             return Missing("other_tenant")
         return None
 
-    def _has(self, blocks: Sequence[Block], place: int, other: Owner) -> bool:
+    def _has(self, own: _Own, other: Owner) -> bool:
         """Whether that owner has what is missing, and all before it."""
-        held = (block.tokens for block in blocks[: place + 1])
-        return all(map(self._knows, renamed(held, self._fingerprint, other)))
+        return all(map(self._knows, self._called(own, other)))
 
     def _knows(self, block: Block) -> bool:
         if self._ghosts.is_here(block.id):

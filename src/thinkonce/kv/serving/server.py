@@ -11,13 +11,15 @@ from collections.abc import Mapping
 import torch
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.engine import open_engine, sequences_of
+from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
+from thinkonce.kv.prefix.public import PublicPrefixes
 from thinkonce.kv.serving.app import ModelApp
 from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.clients import NOBODY_KNOWN, Clients
 from thinkonce.kv.serving.heap import give_blocks_back
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
+from thinkonce.kv.serving.public import public_prefixes, read_ahead
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.kv.weights.packaged import Progress
@@ -86,7 +88,7 @@ def run(
     try:
         with handling(stopping(_stop)):
             loaded = _loaded(model, dtype, device, threads, progress)
-            engine = open_engine(loaded, kv or Kv(), keys=keys)
+            engine, public = _opened(loaded, kv or Kv(), keys)
     except BaseException as ended:
         listener.close()
         if isinstance(ended, _Stopped):
@@ -110,9 +112,17 @@ def run(
         limits=limits,
         access_log=access_log,
     )
+    read_ahead(engine, scheduler, public)
     ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
     engine.close()
     return 0
+
+
+def _opened(model: Model, kv: Kv, keys: Keyring) -> tuple[KvEngine, PublicPrefixes]:
+    public = public_prefixes(model, kv.public)
+    engine = open_engine(model, kv, keys=keys)
+    engine.publish(public)
+    return engine, public
 
 
 def _owners(secret: str, key: bytes, host: str, clients: Mapping[str, Client]) -> Owners:
