@@ -337,3 +337,16 @@ def test_a_model_in_this_process_reads_ahead_too(model_folder: Path) -> None:
             engine.chat(messages, max_tokens=0)
         with pytest.raises(RequestError, match="what fits a context"):
             engine.preload([{"role": "user", "content": LONG * 20}])
+
+
+@pytest.mark.parametrize(("url", "body"), BATCHES)
+def test_who_asks_for_no_answer_is_told_why_it_was_read_too(
+    served: Served, url: str, body: Any
+) -> None:
+    wanted = {**body, "max_tokens": 0, "kv_cache": {"explain": True}}
+    (first,), (again,) = (asked(served, url, wanted)["usage"]["kv_explain"] for _ in range(2))
+    assert first["cause"] == "never_seen"
+    assert first["memory_tokens"] == 0
+    assert again["memory_tokens"] > 0
+    assert again["cause"] == "tail_not_stored"
+    assert again["missed_tokens"] == 0

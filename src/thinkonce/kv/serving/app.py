@@ -248,7 +248,7 @@ class ModelApp:
 
     def _produce(self, work: Work) -> Produce:
         if work.is_ahead:
-            return ReadAhead(self._engine, work).as_answer
+            return ReadAhead(self._engine, work, self._model.tokenizer).as_answer
         generator, tokenizer = self._engine.generator, self._model.tokenizer
         return lambda cancelled: answer(generator, tokenizer, work, cancelled)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.generation.generator import Preloaded
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Spent, Work
+from thinkonce.kv.serving.explanation import Explanation, explanation
 from thinkonce.kv.serving.ticket import Turn
 
 __all__ = ("Kept", "Progress", "ReadAhead")
@@ -36,18 +38,22 @@ class Kept:
 
 
 class ReadAhead:
-    """May be interrupted and begun anew, and goes on then. One thread at a time.
+    """May be interrupted and begun anew, and goes on then. One thread at a time. `tokenizer`: that
+    of who is told why not more was known, where the terms ask for it.
 
     Raises RequestError where nothing would be kept.
     """
 
-    def __init__(self, engine: KvEngine, work: Work) -> None:
+    def __init__(self, engine: KvEngine, work: Work, tokenizer: Any = None) -> None:
         if not engine.keeps:
             raise RequestError("kv_cache.preload", True, f"nothing here: {engine.why}")
         if not work.terms.keeps:
             raise RequestError("kv_cache.enabled", False, "true, where a prompt is only read")
         self._engine, self._work = engine, work
-        self._found: dict[int, int] = {}  # known before it was read, by the prompt's place
+        self._tokenizer = tokenizer
+        # By the prompt's place, what was known before it was read, and why not more.
+        self._found: dict[int, int] = {}
+        self._explained: dict[int, Explanation] = {}
 
     def steps(self, cancelled: Callable[[], bool]) -> Iterator[Progress | Kept | Turn]:
         """A Turn a forward pass at most, and Kept at the end; without that once `cancelled`."""
@@ -75,6 +81,8 @@ class ReadAhead:
     ) -> Iterator[Progress | Turn]:
         work, done = self._work, before
         self._kept = 0
+        if work.terms.explains and self._tokenizer is not None and place not in self._explained:
+            self._explained[place] = self._why(place)
         steps = self._engine.preload(work.prompts[place], cancelled, work.owner, work.terms)
         with closing(steps):
             for step in steps:
@@ -87,10 +95,18 @@ class ReadAhead:
                 yield Progress(done, whole)
                 yield Turn(read=step.tokens)
 
+    def _why(self, place: int) -> Explanation:
+        work = self._work
+        found = self._engine.explain(work.prompts[place], work.owner, work.terms)
+        return explanation(self._tokenizer, work.prompts[place], found, work.contents)
+
     def _answer(self, kept: Kept) -> Iterator[Event]:
         work = self._work
         for choice in range(len(work.prompts) * work.choices):
-            place = choice // work.choices
-            yield Begun(choice, len(work.prompts[place]), self._found.get(place, 0))
+            place, repetition = divmod(choice, work.choices)
+            told = self._explained.get(place) if repetition == 0 else None
+            known = self._found.get(place, 0)
+            yield Begun(choice, len(work.prompts[place]), known, explanation=told)
             yield Ended(choice, "length")
-        yield Spent(kept.prompt_tokens, 0, kept.cached_tokens)
+        every = (self._explained[place] for place in sorted(self._explained))
+        yield Spent(kept.prompt_tokens, 0, kept.cached_tokens, tuple(every))
