@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 
+from thinkonce.kv.generation.attending import Step
 from thinkonce.kv.generation.generator import Sampling, Token
 from thinkonce.kv.generation.sampler import Sampler
 
-__all__ = ("Step", "decoded", "forward")
-
-Step = Callable[[int, int], torch.Tensor]
-"""The logits after one more token: its id, its position."""
+__all__ = ("decoded", "forward")
 
 
-def forward(network: Any, tokens: Sequence[int], position: int, past: Any) -> torch.Tensor:
+def forward(
+    network: Any, tokens: Sequence[int], position: int, past: Any, mask: Any = None
+) -> torch.Tensor:
     """The fp32 logits after the last of `tokens`, the first being at `position`.
 
-    `past` is a transformers Cache and takes their keys and values.
+    `past` is a transformers Cache and takes their keys and values. `mask`: who sees what of it,
+    where that is not what transformers takes from the cache.
     """
     # Entered for each call: a generator that yields inside the mode leaks it to its caller.
     with torch.inference_mode():
@@ -28,6 +29,7 @@ def forward(network: Any, tokens: Sequence[int], position: int, past: Any) -> to
             position_ids=torch.arange(
                 position, position + len(tokens), device=network.device
             ).unsqueeze(0),
+            attention_mask=mask,
             past_key_values=past,
             use_cache=True,
             logits_to_keep=1,

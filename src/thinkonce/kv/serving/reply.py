@@ -15,8 +15,8 @@ import msgspec
 from thinkonce.kv.generation.generator import Token
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent
 from thinkonce.kv.serving.calls import CallReader
-from thinkonce.kv.serving.detokenise import token_bytes
 from thinkonce.kv.serving.transcript import Piece
+from thinkonce.kv.weights.vocabulary import token_bytes
 from thinkonce.web.exchange import HttpError, error_body
 
 __all__ = ("ChatDialect", "Dialect", "TextDialect", "told_of")
