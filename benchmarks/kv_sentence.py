@@ -29,6 +29,7 @@ from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.sentence.decoder import Choosing, SentenceDecoder
 from thinkonce.kv.sentence.ends import SentenceEnds
+from thinkonce.kv.sentence.sentences import by_dot
 from thinkonce.kv.weights import packaged
 from thinkonce.kv.weights.model import Model, load
 
@@ -51,7 +52,7 @@ def latest_score(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 
 METHODS = {
     SENTENCES: Choosing(),
-    "sentences, each token": Choosing(when="always"),
+    "as published": Choosing(factor=3, score=by_dot),
     "top tokens": Choosing(factor=1),
     "random sentences": Choosing(score=random_score),
     "latest tokens": Choosing(score=latest_score),
@@ -137,7 +138,7 @@ class Bench:
         divergence = (truth.exp() * (truth - rows)).sum(-1).clamp_min(0)
         agree = rows.argmax(-1) == truth.argmax(-1)
         said = answer
-        if not bool(agree.all()):
+        if prompt.answers and not bool(agree.all()):
             self._again(prompt)
             said = answer[:1]
             step = decoder.begun(prompt.tokens, self._slab, self._memory).step

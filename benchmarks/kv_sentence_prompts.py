@@ -1,6 +1,6 @@
 """Prompts of 2,000 to 3,500 tokens for `kv_sentence.py`, the same in every run.
 
-    codes        eight lines "The code of the door of Anna is 48213." in real text; one is asked for
+    phrases      a line 'The secret phrase of Anna is "wooden rocket candle".' in real text
     passages     the passage that answers a question, among passages of other questions
     long texts   real text, gone on with; nothing to be right or wrong about
 
@@ -22,9 +22,13 @@ from typing import Any
 __all__ = ("CHANCE", "Prompt", "prompts")
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
-LEAST, MOST = 2000, 3500  # tokens of a prompt
-NAMES = ("Anna", "Boris", "Clara", "David", "Emma", "Frank", "Grace", "Henry")
-CHANCE = {"codes": 1 / len(NAMES), "passages": 0.0}
+LEAST, MOST = 2000, 3000  # tokens of a prompt
+WORDS = (
+    ("copper", "silver", "purple", "frozen", "golden", "broken", "green", "wooden"),
+    ("lantern", "castle", "elephant", "orange", "hammer", "mirror", "pillow", "rocket"),
+    ("seven", "morning", "garden", "window", "paper", "river", "bread", "candle"),
+)
+CHANCE = {"phrases": 1 / 64, "passages": 0.0}  # the first word comes from the exact reading
 """Of being right by guessing, in the kinds that have answers."""
 
 Cut = Callable[[str], list[int]]
@@ -43,7 +47,7 @@ class Prompt:
 def prompts(cut: Cut, count: int, say: Callable[[str], None] = print) -> list[Prompt]:
     """`count` of each kind, kinds in turns."""
     kinds = {
-        "codes": ("minilongbench/samples.jsonl.gz", _codes),
+        "phrases": ("minilongbench/samples.jsonl.gz", _phrases),
         "passages": ("lost_in_the_middle/nq_oracle.jsonl.gz", _passages),
         "long texts": ("minilongbench/samples.jsonl.gz", _long),
     }
@@ -61,8 +65,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def _codes(cut: Cut, rows: Sequence[dict[str, Any]]) -> Iterator[Prompt]:
-    drawn = random.Random("codes")
+def _phrases(cut: Cut, rows: Sequence[dict[str, Any]]) -> Iterator[Prompt]:
+    drawn = random.Random("phrases")
     texts = [row["prompt"] for row in rows if row["task"] in ("gov_report", "multi_news", "qmsum")]
     number = 0
     while True:
@@ -75,18 +79,20 @@ def _codes(cut: Cut, rows: Sequence[dict[str, Any]]) -> Iterator[Prompt]:
             size += len(cut(piece))
             if size >= length:
                 break
-        if size < LEAST or len(filler) < 2 * len(NAMES):
+        if size < LEAST or len(filler) < 10:
             continue
-        codes = [str(drawn.randrange(10_000, 100_000)) for _ in NAMES]
-        facts = [f"The code of the door of {a} is {b}." for a, b in zip(NAMES, codes, strict=True)]
-        for fact in facts:
-            filler.insert(drawn.randrange(1, len(filler)), fact)
-        asked = drawn.randrange(len(NAMES))
-        text = "\n".join(filler) + f"\n\nThe code of the door of {NAMES[asked]} is"
-        number += 1
+        phrase = " ".join(drawn.choice(words) for words in WORDS)
+        line = f'The secret phrase of Anna is "{phrase}".'
+        filler.insert(drawn.randrange(1, len(filler)), line)
+        text = (
+            "<|im_start|>user\n" + "\n".join(filler) + "<|im_end|>\n"
+            "<|im_start|>user\nWhat is the secret phrase of Anna?<|im_end|>\n"
+            '<|im_start|>assistant\nThe secret phrase of Anna is "'
+        )
         tokens = tuple(cut(text))
         if len(tokens) <= MOST + 500:
-            yield Prompt(f"codes {number}", "codes", tokens, (codes[asked],))
+            number += 1
+            yield Prompt(f"phrases {number}", "phrases", tokens, (phrase,))
 
 
 def _passages(cut: Cut, rows: Sequence[dict[str, Any]]) -> Iterator[Prompt]:

@@ -226,7 +226,6 @@ WITHIN = {
     ("kv", "reuse"): {"prefix", "generation"},
     ("kv", "serving"): {"prefix", "generation", "reuse", "weights", "engine"},
     ("kv", "sentence"): {"prefix", "generation", "reuse", "weights"},
-    ("kv", "serving"): {"prefix", "generation", "weights", "engine"},
     ("meaning", "text"): set[str](),
     ("meaning", "remote"): set[str](),
     ("meaning", "guards"): {"text"},

@@ -89,6 +89,7 @@ class Engine:
         encryption_key: str = "",
         codec: KvCodec = "raw",
         method: KvMethod = "exact",
+        sentence_tokens: int = 0,
     ) -> Engine:
         """`model`: a packaged model's name, a directory, or None for the packaged default.
 
@@ -97,11 +98,19 @@ class Engine:
         those of its weights; `device`: where it computes. `encryption_key`: one or several as
         `[store] encryption_key` has them, which seal what is on disk. `codec`: "int8" keeps it in
         fewer bytes, and not to the bit. `method`: how documents are reused where a call does not
-        say. Raises ConfigError for what cannot work.
+        say. `sentence_tokens`: answers to longer prompts attend to so many tokens of them, 0 to
+        all. Raises ConfigError for what cannot work.
         """
         sealed = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
         loaded = load(model, dtype=dtype, device=device)
-        kv = Kv(memory=parse_bytes(ram, "ram"), store=disk, chunk=chunk, codec=codec, method=method)
+        kv = Kv(
+            memory=parse_bytes(ram, "ram"),
+            store=disk,
+            chunk=chunk,
+            codec=codec,
+            method=method,
+            sentence_tokens=sentence_tokens,
+        )
         return cls(loaded, open_engine(loaded, kv, keys=Keyring(encryption=sealed)))
 
     def chat(
@@ -236,7 +245,7 @@ class Engine:
         if bound > room or (ask.asked_tokens is None and room < 1):
             accepts = f"what fits a context of {self._model.context_tokens} with the answer"
             raise RequestError("messages", f"{len(tokens)} tokens", accepts)
-        self._engine.check(len(tokens) + bound)
+        self._engine.check(len(tokens), bound)
         said, sampling = ask.attention, ask.sampling(self._defaults(), bound)
         owner = said.owner(NOBODY, ask.prompt_cache_key, tokens.documents)
         terms = replace(said.terms(life_asked(ask.messages, ask.tools)), explains=True)

@@ -27,6 +27,7 @@ from thinkonce.kv.generation.rates import Rate, Rates
 from thinkonce.kv.generation.reader import Reader
 from thinkonce.kv.generation.reading import ReadingStats
 from thinkonce.kv.generation.reusing import ReusingGenerator
+from thinkonce.kv.generation.slab import in_steps
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
 from thinkonce.kv.modules.reader import ModuleReader
 from thinkonce.kv.planning.recording import Recording
@@ -44,6 +45,7 @@ from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
 from thinkonce.kv.reuse.measured import MeasuredWays, measured_ways
 from thinkonce.kv.reuse.reader import ChunkReader
+from thinkonce.kv.sentence.opened import decoder_of
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv, KvMethod
 from thinkonce.tiers.keyring import NO_KEYS, Keyring
@@ -169,14 +171,18 @@ class KvEngine:
     def _name(self, id: bytes) -> bytes:
         return id if self.disk is None else self.disk.name(id)
 
-    def most_tokens(self) -> int | None:
-        """The longest prompt and answer together that memory can hold; None: no bound known."""
-        return None if self.reusing is None else self.reusing.slabs.most_tokens
+    def most_tokens(self, prompt: int) -> int | None:
+        """The longest prompt of so many tokens and answer together that memory can hold; None: no
+        bound known.
+        """
+        if self.reusing is None or (most := self.reusing.slabs.most_tokens) is None:
+            return None
+        return most - in_steps(self.reusing.room(prompt))
 
-    def check(self, tokens: int) -> None:
+    def check(self, prompt: int, answer: int) -> None:
         """Raises TooLong where a prompt and answer of so many tokens can never fit."""
         if self.reusing is not None:
-            self.reusing.slabs.check(tokens)
+            self.reusing.slabs.check(prompt + answer, self.reusing.room(prompt))
 
     def resize(self, memory: int) -> None:
         """Change `[kv] memory`, at once but for what sequences under way hold. Thread-safe.
@@ -294,6 +300,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
             _logger.warning("attention state of %s is not reused: %s", model.name, why)
         return KvEngine(PlainGenerator(model.network, model.end_ids), why=why)
     _check_budget(model, kv)
+    decoder = decoder_of(model, kv.sentence_tokens)
     codec = codec_of(kv.codec, shape_of(model.network))
     fitting = kv.memory // codec.size(kv.chunk)
     rates = Rates()
@@ -318,7 +325,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     ways = measured_ways(keeping, exact, model)
     chunks = ChunkReader(keeping, exact, ways)
     readers: list[Reader] = [ModuleReader(keeping), chunks, exact]
-    generator = ReusingGenerator(keeping, model.end_ids, readers)
+    generator = ReusingGenerator(keeping, model.end_ids, readers, decoder)
     return KvEngine(
         generator,
         generator,

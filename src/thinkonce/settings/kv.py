@@ -123,6 +123,17 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = msgspec.field(default_factory=list)
+    sentence_tokens: Annotated[
+        int,
+        about(
+            "Tokens that each token of an answer attends to where the prompt is longer: its first "
+            "32, the latest 32, and sentences that matter to what is being written. Reading stays "
+            "exact; answers then are not, and say so. 0: all.",
+            "0, or 128 and more",
+            least=0,
+            fixed=True,
+        ),
+    ] = 0
     trace: Annotated[
         str,
         about(

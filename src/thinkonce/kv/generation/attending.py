@@ -29,7 +29,7 @@ class Decoder(Protocol):
         ...
 
     def attended(self, prompt: Sequence[int]) -> Attended | None:
-        """What is told of an answer to it; None where it is exact."""
+        """What is told of an answer to it; None where it is exact. From any thread."""
         ...
 
     def step(self, prompt: Sequence[int], slab: Slab, memory: Slab) -> Step:

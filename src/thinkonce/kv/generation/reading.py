@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from thinkonce.kv.generation.decode import Step
+from thinkonce.kv.generation.attending import Step
 from thinkonce.kv.prefix.causes import Costs, Explained, Missing
 from thinkonce.kv.prefix.chain import Chain
 from thinkonce.kv.prefix.owner import Owner

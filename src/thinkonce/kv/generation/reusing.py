@@ -7,18 +7,19 @@ Slabs and their memory, decoding and counts are here, whoever read the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
-import torch
-
+from thinkonce.kv.generation.attending import Decoder
 from thinkonce.kv.generation.decode import decoded
-from thinkonce.kv.generation.generator import Prefilled, Preloaded, Read, Sampling, Steps, Token
+from thinkonce.kv.generation.generator import Prefilled, Preloaded, Read, Sampling, Steps
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.rates import Rates
 from thinkonce.kv.generation.reader import Asking, Reader
 from thinkonce.kv.generation.reading import Continued, Reading, ReadingStats
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.slabs import Slabs
+from thinkonce.kv.prefix.attended import Attended
 from thinkonce.kv.prefix.causes import Explained
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.prompt import Prompt
@@ -29,15 +30,21 @@ __all__ = ("ReusingGenerator",)
 
 class ReusingGenerator:
     """A `Generator`. `readers`: the first that takes a prompt reads it; the last takes all.
+    `decoder`: how answers attend to prompts that are too long for them; None: to all of each.
 
     Answers may take turns, each in a slab of its own, on one thread. `known` and `explain` are
     for any thread.
     """
 
     def __init__(
-        self, keeping: Keeping, end_ids: frozenset[int], readers: Sequence[Reader]
+        self,
+        keeping: Keeping,
+        end_ids: frozenset[int],
+        readers: Sequence[Reader],
+        decoder: Decoder | None = None,
     ) -> None:
         self.keeping, self._end_ids, self._readers = keeping, end_ids, readers
+        self._decoder = decoder
         self.slab = Slab(keeping.shape)  # of `read`; answers borrow theirs
 
     @property
@@ -68,19 +75,31 @@ class ReusingGenerator:
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
     ) -> Steps:
-        while (slab := self.slabs.take(len(prompt) + sampling.max_tokens)) is None:
+        tokens, room = len(prompt) + sampling.max_tokens, self.room(len(prompt))
+        while (slabs := self.slabs.take_two(tokens, room)) is None:
             if cancelled():
                 return
             yield Read(0)
+        slab, memory = slabs
         try:
             asking = Asking(Prompt.of(prompt), owner, terms)
             reading = yield from self._reader(asking).read(slab, asking, cancelled)
             if reading is not None:
-                known, told = reading.cached_tokens, reading.explained
-                yield Prefilled(len(prompt), known, told, reading.reused)
-                yield from self._decoded(slab, reading, len(prompt), sampling, cancelled)
+                yield self._prefilled(prompt, reading)
+                how, ends = self._continued(prompt, reading, slab, memory), self._end_ids
+                yield from decoded(
+                    reading.logits, how.position, sampling, ends, how.step, cancelled
+                )
         finally:
-            self.slabs.give_back(slab)
+            for each in slabs:
+                if each is not None:
+                    self.slabs.give_back(each)
+
+    def room(self, tokens: int) -> int:
+        """Tokens of memory that an answer to a prompt of so many takes besides both. From any
+        thread.
+        """
+        return 0 if self._decoder is None else self._decoder.room(tokens)
 
     def read(
         self,
@@ -151,21 +170,32 @@ class ReusingGenerator:
     ) -> Explained:
         """What of the prompt would be loaded now, and why not more; from any thread."""
         asking = Asking(Prompt.of(prompt), owner, terms)
-        return self._reader(asking).explain(asking, is_admin=is_admin)
+        found = self._reader(asking).explain(asking, is_admin=is_admin)
+        return replace(found, attended=self._attended(asking.prompt))
 
     def _reader(self, asking: Asking) -> Reader:
         return next(reader for reader in self._readers if reader.takes(asking))
 
-    def _decoded(
-        self,
-        slab: Slab,
-        reading: Reading,
-        position: int,
-        sampling: Sampling,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[Token]:
-        def step(token: int, place: int) -> torch.Tensor:
-            return self.keeping.forward(slab, [token], place)
+    def _attended(self, prompt: Sequence[int]) -> Attended | None:
+        # Prompts of a kind of their own are gone on with in a way of their own.
+        is_plain = type(Prompt.of(prompt)) is Prompt
+        return self._decoder.attended(prompt) if self._decoder is not None and is_plain else None
 
-        how = reading.continued or Continued(position, step)
-        return decoded(reading.logits, how.position, sampling, self._end_ids, how.step, cancelled)
+    def _prefilled(self, prompt: Sequence[int], reading: Reading) -> Prefilled:
+        """What is told of a prompt before its answer, and of how that will attend to it."""
+        told, reused = reading.explained, reading.reused
+        if reading.continued is None and self.room(len(prompt)):
+            reused = replace(reused, is_exact=False)
+            told = told and replace(told, attended=self._attended(prompt))
+        return Prefilled(len(prompt), reading.cached_tokens, told, reused)
+
+    def _continued(
+        self, prompt: Sequence[int], reading: Reading, slab: Slab, memory: Slab | None
+    ) -> Continued:
+        if reading.continued is not None:
+            return reading.continued
+        if self._decoder is not None and memory is not None:
+            return Continued(len(prompt), self._decoder.step(prompt, slab, memory))
+        return Continued(
+            len(prompt), lambda token, place: self.keeping.forward(slab, [token], place)
+        )

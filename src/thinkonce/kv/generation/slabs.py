@@ -62,15 +62,15 @@ class Slabs:
         step = in_steps(1)
         return self._max_bytes // (self.shape.bytes_a_token * step) * step
 
-    def check(self, tokens: int) -> None:
-        """Raises TooLong where a sequence of so many tokens can never fit."""
+    def check(self, tokens: int, more: int = 0) -> None:
+        """Raises TooLong where a sequence of so many tokens, and `more`, can never fit."""
         most = self.most_tokens
-        if most is not None and tokens > most:
-            needed = in_steps(tokens) * self.shape.bytes_a_token
+        if most is not None and in_steps(tokens) + in_steps(more) > most:
+            needed = (in_steps(tokens) + in_steps(more)) * self.shape.bytes_a_token
             raise TooLong(
-                f"the prompt and its answer may take {tokens} tokens, {needed} bytes of attention "
-                f"state; [kv] memory is {self._max_bytes} bytes, which hold {most} tokens. "
-                f"Shorten the prompt, lower max_tokens, or give [kv] memory {needed} bytes"
+                f"the prompt and its answer may take {tokens + more} tokens, {needed} bytes of "
+                f"attention state; [kv] memory is {self._max_bytes} bytes, which hold {most} "
+                f"tokens. Shorten the prompt, lower max_tokens, or give [kv] memory {needed} bytes"
             )
 
     def take(self, tokens: int) -> Slab | None:
@@ -85,6 +85,24 @@ class Slabs:
             if slab is not None:
                 self._lent.append(slab)
             return slab
+
+    def take_two(self, tokens: int, more: int) -> tuple[Slab, Slab | None] | None:
+        """Slabs for so many tokens and for so many more, none for 0; as `take`, of both or none."""
+        if not more:
+            slab = self.take(tokens)
+            return None if slab is None else (slab, None)
+        self.check(tokens, more)
+        if (slab := self.take(tokens)) is None:
+            return None
+        try:
+            second = self.take(more)
+        except BaseException:
+            self.give_back(slab)
+            raise
+        if second is None:
+            self.give_back(slab)
+            return None
+        return slab, second
 
     def give_back(self, slab: Slab) -> None:
         """The sequence is over. Call it once."""

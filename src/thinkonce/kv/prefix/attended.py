@@ -11,11 +11,9 @@ __all__ = ("Attended",)
 class Attended:
     """Each token of an answer attends to `tokens` instead of all `prompt_tokens`.
 
-    They are chosen among `kept_tokens` of each layer and head, by sentence, of which the prompt
-    has `sentences`.
+    They are chosen in each layer and head, by sentence, of which the prompt has `sentences`.
     """
 
     tokens: int
     prompt_tokens: int
-    kept_tokens: int
     sentences: int

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from thinkonce.kv.prefix.attended import Attended
+
 __all__ = (
     *("Cause", "Chunk", "Costs", "Departure", "Explained", "Gone", "GoneBy", "Missing"),
     "WhyExact",
@@ -96,7 +98,8 @@ class Explained:
 
     `missed_tokens` are those of full blocks that could have been loaded, had they been there.
     `method`: how the prompt was read, with its setting; `chunks`: its parts that were reused
-    elsewhere. `why_exact`: where marked parts were not.
+    elsewhere. `why_exact`: where marked parts were not. `attended`: where an answer does not
+    attend to all of the prompt.
     """
 
     prompt_tokens: int
@@ -108,3 +111,4 @@ class Explained:
     method: str = "exact"
     chunks: tuple[Chunk, ...] = ()
     why_exact: WhyExact | None = None
+    attended: Attended | None = None

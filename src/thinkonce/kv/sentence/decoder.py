@@ -1,20 +1,23 @@
 """An answer to a long prompt, each token of which attends to a budget of tokens.
 
     read      exactly, all of it, by whichever reader
-    choose    at a sentence's beginning and when it has 2, 4, 8, ... tokens: sentences whose vector
-              is nearest to the mean query of the one being written, until the budget is full
+    choose    at a sentence's beginning and when it has 2, 4, 8, ... tokens: sentences to whose
+              vectors the mean query of the one being written would attend, until the budget is full
     attend    first 32, chosen, latest 32
     end       of a sentence: its own vector joins the others
 
-Until a sentence has a query the one before it chooses, and at first the prompt's last 32 tokens.
-Published is: anew with each token, and everything that is kept while a sentence begins, which would
-break the budget. `docs/sentence.md` says what either is worth.
+Until a sentence has queries the one before it chooses, and at first the prompt's last 32 tokens.
+Published is: anew with each token, by the dot product with the vector, among the tokens alone that
+the prompt's end looks at, and all of these while a sentence begins, which would break the budget.
+`docs/sentence.md` says what the differences are worth.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -27,25 +30,26 @@ from thinkonce.kv.reuse.masks import FULL, SLIDING, Masks, kind_of, masks
 from thinkonce.kv.sentence.arena import FIRST, Arena
 from thinkonce.kv.sentence.ends import SentenceEnds
 from thinkonce.kv.sentence.importance import WINDOW, asked, importance
-from thinkonce.kv.sentence.queries import listening
-from thinkonce.kv.sentence.sentences import Score, Sentences, by_query
+from thinkonce.kv.sentence.queries import attention_of, listening
+from thinkonce.kv.sentence.sentences import Score, Sentences, by_attention
 
-__all__ = ("FACTOR", "LEAST", "Choosing", "SentenceDecoder", "Written")
+_logger = logging.getLogger("thinkonce.kv")
 
-FACTOR = 3
-"""Tokens that are kept to be chosen from, in budgets: `r` of the paper's code."""
+__all__ = ("LEAST", "Choosing", "SentenceDecoder", "Written")
+
 LEAST = 128
 """Tokens of the smallest budget: half of it is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choosing:
-    """`factor`: budgets of tokens that are kept; `score`: which sentences are better; `when`:
-    each time a sentence has doubled, or with every token.
+    """`factor`: budgets of tokens that are kept to be chosen from, those that the prompt's last
+    tokens look at most; infinite: all. `score`: which sentences are better. `when`: each time a
+    sentence has doubled, or with every token.
     """
 
-    factor: float = FACTOR
-    score: Score = by_query
+    factor: float = inf
+    score: Score = by_attention
     when: Literal["doubled", "always"] = "doubled"
 
 
@@ -61,6 +65,7 @@ class SentenceDecoder:
         self.layers = [layer for layer, kind in enumerate(kinds) if kind == FULL]
         self._network, self._ends, self._choosing = network, ends, choosing
         self.tokens, self._is_mixed = tokens, SLIDING in kinds
+        self._scaling = attention_of(network, 0).scaling
 
     def room(self, tokens: int) -> int:
         return self.tokens if self.layers and tokens > self.tokens else 0
@@ -68,8 +73,7 @@ class SentenceDecoder:
     def attended(self, prompt: Sequence[int]) -> Attended | None:
         if not self.room(len(prompt)):
             return None
-        sentences = len(self._ends.sentences(prompt))
-        return Attended(self.tokens, len(prompt), self._kept(len(prompt)), sentences)
+        return Attended(self.tokens, len(prompt), len(self._ends.sentences(prompt)))
 
     def begun(self, prompt: Sequence[int], slab: Slab, memory: Slab) -> Written:
         """The state of an answer to a prompt that the slab holds."""
@@ -78,20 +82,27 @@ class SentenceDecoder:
             queries = asked(self._network, slab, prompt, self.layers)
             keys = slab.tensor[arena.layers, 0, :, : slab.length]
             kept = self._chosen(queries, keys)
-            sentences = Sentences(kept, self._ends.sentences(prompt), keys)
+            sentences = Sentences(kept, self._spans(prompt), keys)
             mean = torch.stack([queries[each].float().mean(1) for each in self.layers])
             return Written(self, arena, sentences, mean, prompt)
 
     def step(self, prompt: Sequence[int], slab: Slab, memory: Slab) -> Step:
-        written: Written | None = None
+        begun: list[Step] = []
 
         def step(token: int, place: int) -> torch.Tensor:
-            nonlocal written
-            if written is None:
-                written = self.begun(prompt, slab, memory)
-            return written.step(token, place)
+            if not begun:
+                begun.append(self._begun_or_whole(prompt, slab, memory))
+            return begun[0](token, place)
 
         return step
+
+    def _begun_or_whole(self, prompt: Sequence[int], slab: Slab, memory: Slab) -> Step:
+        """Attention to all of the prompt where the machine has no memory to choose in."""
+        try:
+            return self.begun(prompt, slab, memory).step
+        except (MemoryError, RuntimeError) as failed:  # torch has both for memory that ran out
+            _logger.warning("an answer attends to all of its prompt: %s", failed)
+            return lambda token, place: forward(self._network, [token], place, slab.cache)
 
     def forward(self, arena: Arena, token: int, place: int, heard: _Mean) -> torch.Tensor:
         """The logits behind one more token, which attends to the arena."""
@@ -102,7 +113,7 @@ class SentenceDecoder:
             return forward(self._network, [token], place, arena.cache, seen)
 
     def best(self, sentences: Sentences, query: torch.Tensor, arena: Arena) -> torch.Tensor:
-        scores = self._choosing.score(query, sentences.vectors)
+        scores = self._choosing.score(query * self._scaling, sentences.vectors)
         end = arena.slab.length + 1 - WINDOW
         return sentences.best(scores, end, arena.tokens - FIRST - WINDOW)
 
@@ -113,19 +124,23 @@ class SentenceDecoder:
     def ended(self, before: Sequence[int], token: int) -> bool:
         return self._ends.between(before, token)
 
-    def _kept(self, length: int) -> int:
-        """Tokens of a prompt that each layer and head may ever attend to."""
-        return min(round(self._choosing.factor * self.tokens), length)
+    def _spans(self, prompt: Sequence[int]) -> list[range]:
+        """Its sentences, less the tokens that are attended to anyway."""
+        spans = self._ends.sentences(prompt)
+        return [range(max(FIRST, span.start), span.stop) for span in spans if span.stop > FIRST]
 
     def _chosen(self, queries: dict[int, torch.Tensor], keys: torch.Tensor) -> torch.Tensor:
-        """[layers, kv_heads, n] places behind the first 32: what matters most, and the last 32."""
-        length = keys.shape[2]
+        """[layers, kv_heads, n] places behind the first 32: all, or those looked at most, and the
+        last 32.
+        """
+        length, most = keys.shape[2], self._choosing.factor * self.tokens
+        if most >= length:
+            return torch.arange(FIRST, length, device=keys.device).expand(*keys.shape[:2], -1)
         last = torch.arange(length - WINDOW, length, device=keys.device)
-        most = self._kept(length) - FIRST - WINDOW
         rows = []
         for layer, state in zip(self.layers, keys, strict=True):
             paid = importance(self._network, layer, queries[layer], state)[:, FIRST:]
-            best = paid.topk(most).indices.sort().values + FIRST
+            best = paid.topk(round(most) - FIRST - WINDOW).indices.sort().values + FIRST
             rows.append(torch.cat((best, last.expand(len(best), -1)), -1))
         return torch.stack(rows)
 

@@ -29,11 +29,11 @@ _CLOSERS = "|".join(
 _ENDED = re.compile(f"(?:{_MARKS})(?:{_CLOSERS})*\\Z".encode("latin-1"))
 _TRAILING = re.compile(f"(?:{_MARKS}|{_CLOSERS})+\\Z".encode("latin-1"))
 _JOINING = re.compile(rb"[0-9A-Za-z]")
-_TAIL = 3  # tokens over which a mark may be spread
+_TAIL = 8  # tokens over which a mark and what closes it may be spread
 
 
 class SentenceEnds:
-    """Of one tokenizer, which is asked once for each token. Used by one thread."""
+    """Of one tokenizer, which is asked once for each token. Thread-safe."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._of = partial(token_bytes, tokenizer)

@@ -1,8 +1,8 @@
-"""Which tokens of a prompt matter to what is asked at its end, for each layer and head.
+"""What the end of a prompt asks for: its queries, and which tokens they look at.
 
-The last 32 tokens are run once more over the prompt's own state, which stays as it is, and what
-they look at is summed, smoothed, and the best are kept (SentenceKV, arXiv 2504.00970, section 3;
-the smoothing is SnapKV's, arXiv 2404.14469).
+The last 32 tokens are run once more over the prompt's own state, which stays as it is. What they
+look at is summed and smoothed (SentenceKV, arXiv 2504.00970, section 3; the smoothing is SnapKV's,
+arXiv 2404.14469).
 """
 
 from __future__ import annotations

@@ -12,14 +12,27 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-__all__ = ("Score", "Sentences", "by_query")
+__all__ = ("Score", "Sentences", "by_attention", "by_dot")
 
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From queries [layers, heads, dim] and vectors, [layers, kv_heads, sentences]: more is better."""
+"""From queries [layers, heads, dim], scaled as for attention, and vectors: a number for each of
+[layers, kv_heads, sentences], more is better.
+"""
 
 
-def by_query(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """The dot product of a sentence's vector with the mean query of the heads that share it."""
+def by_attention(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """The attention that each head's query would pay, were sentences tokens with these vectors as
+    keys, summed over the heads that share them.
+    """
+    layers, kv_heads, _, dim = vectors.shape
+    shared = queries.view(layers, kv_heads, -1, dim)
+    return (shared @ vectors.transpose(2, 3)).softmax(-1).sum(2)
+
+
+def by_dot(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """As published: the dot product of a sentence's vector with a query, here the mean one of the
+    heads that share it.
+    """
     layers, kv_heads, _, dim = vectors.shape
     shared = queries.view(layers, kv_heads, -1, dim).mean(2)
     found: torch.Tensor = (vectors @ shared[..., None])[..., 0]
@@ -30,10 +43,12 @@ class Sentences:
     """Not thread-safe. Call it in inference mode."""
 
     def __init__(self, kept: torch.Tensor, spans: Sequence[range], keys: torch.Tensor) -> None:
-        """`kept` int64; `spans` cover the whole prompt; `keys`: [layers, kv_heads, tokens, dim]."""
+        """`kept` int64, all in one of `spans`, which follow each other up to the prompt's end;
+        `keys`: [layers, kv_heads, tokens, dim], of the whole prompt.
+        """
         lengths = torch.tensor([len(span) for span in spans], device=keys.device)
         numbers = torch.arange(len(spans), device=keys.device).repeat_interleave(lengths)
-        self._places, self._of = kept, numbers[kept]
+        self._places, self._of = kept, numbers[kept - spans[0].start]
         self.vectors = _means(kept, self._of, len(spans), keys)
 
     @property

@@ -190,11 +190,11 @@ class Intake:
 
     def _within_memory(self, longest: int, bound: int, field: str, *, is_asked: bool) -> int:
         """How long the answer may be. Raises HttpError where it cannot be as long as asked."""
-        most = self._engine.most_tokens()
+        most = self._engine.most_tokens(longest)
         if most is not None and not is_asked:
             bound = max(1, min(bound, most - longest))
         try:
-            self._engine.check(longest + bound)
+            self._engine.check(longest, bound)
         except TooLong as wrong:
             code = "context_length_exceeded"
             raise HttpError(400, str(wrong), param=field, code=code) from wrong
