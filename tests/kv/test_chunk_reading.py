@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from thinkonce.kv.generation.generator import Preloaded, Sampling, Token
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
+from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.prefix.blocks import blocks_of, chunk_blocks
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
@@ -312,6 +315,76 @@ def test_chunks_are_read_ahead_and_found_then() -> None:
         assert last.cached_tokens == known
     assert hits(reader.told(prompt("doc-2", "doc-1", "doc-0"))) == [78, 75, 72]
     assert reader.stats.prompts == 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """A prompt of these documents of this owner; or, first, a purge of one of them."""
+
+    names: tuple[str, ...]
+    owner: Owner
+    is_exact: bool
+    purged: str = ""
+    leaves: int = 1000  # asked so often whether the caller left, it says so
+
+
+NAMES = st.sampled_from(sorted(DOCUMENTS))
+STEPS = st.builds(
+    Step,
+    st.lists(NAMES, min_size=1, max_size=3).map(tuple),
+    st.sampled_from([NOBODY, Owner("one"), Owner("one", namespace="n")]),
+    st.booleans(),
+    st.one_of(st.just(""), st.just(""), NAMES),
+    st.one_of(st.just(1000), st.just(1000), st.integers(0, 9)),
+)
+
+
+def check_history(steps: list[Step], blocks: int, folder: Path | None) -> int:
+    """Each answer has the bits of one of a reader that never read anything: by the same method,
+    or exactly. How many were found by `link`.
+    """
+    model, purges, found = network("llama", torch.float32), Purges(), 0
+    room = blocks * CHUNK * shape_of(model).bytes_a_token
+    with on_disk(folder) if folder is not None else nullcontext() as below:
+        reader = Reader(model, memory=room, below=below, purges=purges)
+        for step in steps:
+            if step.purged:
+                rule = PurgeRule(document=step.purged)
+                purges.add(rule)
+                reader.index.purge(rule.holds)
+                if below is not None:
+                    below.purge(rule)
+            asked = prompt(*step.names, method="exact" if step.is_exact else "link")
+            left = iter([False] * step.leaves)
+            got = reader.read(asked, lambda left=left: next(left, True), step.owner, TELL)
+            reader.index.check()
+            assert reader.slabs.under_way == 0
+            if got is not None:
+                alone = Reader(model).told(asked).logits
+                anew = cold(model, asked)[0] if got.reused.is_exact else alone
+                assert torch.equal(got.logits, anew), step
+                found += got.reused.by_method.get("link", 0) > 0
+    return found
+
+
+@given(st.lists(STEPS, min_size=2, max_size=6), st.sampled_from([20, 60, 4000]))
+@settings(max_examples=8, deadline=None)
+def test_what_is_kept_never_changes_an_answer(steps: list[Step], blocks: int) -> None:
+    check_history(steps, blocks, None)
+
+
+@pytest.mark.slow
+def test_what_is_kept_on_disk_never_changes_one_either(tmp_path: Path) -> None:
+    found = 0
+
+    @given(st.lists(STEPS, min_size=4, max_size=10), st.sampled_from([20, 60, 4000]))
+    @settings(max_examples=100, deadline=None)
+    def histories(steps: list[Step], blocks: int) -> None:
+        nonlocal found
+        found += check_history(steps, blocks, Path(mkdtemp(dir=tmp_path)))
+
+    histories()
+    assert found > 60
 
 
 # -- how long it stays -----------------------------------------------------------------------------
