@@ -350,3 +350,12 @@ async def test_answers_of_a_gateway_that_ignores_nothing_keep_their_keys(stage: 
     other = await stage.gateway(cache={"ignore_fields": ["user"]})
     keys = [(await each.chat(x=1)).headers["x-cache-key"] for each in (gateway, gateway, other)]
     assert keys[0] == keys[1] != keys[2]
+
+
+async def test_a_key_is_one_clients_in_whichever_header_it_comes(stage: Stage) -> None:
+    gateway = await stage.gateway()
+    shown = [{"authorization": "Bearer sk-a"}, {"x-api-key": "sk-a"}, {"api-key": "sk-a"}]
+    assert [(await gateway.chat(headers=each)).cache for each in shown] == ["MISS", "HIT", "HIT"]
+    both = {"authorization": "Bearer sk-a", "x-api-key": "sk-b"}
+    for another in ({"x-api-key": "sk-b"}, {"x-api-key": "Bearer sk-a"}, both):
+        assert (await gateway.chat(headers=another)).cache == "MISS"

@@ -20,6 +20,7 @@ import msgspec
 from blake3 import blake3
 
 from thinkonce.request.controls import Controls
+from thinkonce.request.headers import SECRETS
 from thinkonce.tiers.tier import Key
 
 __all__ = (
@@ -51,7 +52,11 @@ class Keyer:
         self._tenants: dict[tuple[tuple[bytes, bytes], ...], str] = {}
 
     def tenant(self, credential: Sequence[tuple[bytes, bytes]]) -> str:
-        """32 hex digits; "anonymous" without a credential. Memoised."""
+        """32 hex digits; "anonymous" without a credential. Memoised.
+
+        A key is one client's in whichever header it shows it: Anthropic's clients have two ways,
+        and change between them with their versions.
+        """
         if not credential:
             return ANONYMOUS
         sent = tuple(credential)
@@ -59,7 +64,8 @@ class Keyer:
         return known if known is not None else self._new_tenant(sent)
 
     def _new_tenant(self, sent: tuple[tuple[bytes, bytes], ...]) -> str:
-        tenant = self._digest(_encode((KEY_VERSION, "tenant", sent))).hex()[:32]
+        shown = tuple(sorted({_as_bearer(*pair) for pair in sent}))
+        tenant = self._digest(_encode((KEY_VERSION, "tenant", shown))).hex()[:32]
         if sum(len(name) + len(value) for name, value in sent) > _MAX_CREDENTIAL:
             return tenant
         if len(self._tenants) >= _MAX_TENANTS:
@@ -148,3 +154,9 @@ def ignoring(fields: Iterable[str]) -> str:
 
 def _call_parts(function: str, version: str, namespace: str, args: bytes) -> bytes:
     return _encode((KEY_VERSION, "call", function, version, namespace, args))
+
+
+def _as_bearer(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    if name in SECRETS and name != b"authorization":
+        return b"authorization", b"Bearer " + value.strip()
+    return name, value

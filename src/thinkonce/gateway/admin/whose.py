@@ -38,7 +38,7 @@ class Whose:
         self._more = more  # organisation and project, which tell clients of one key apart
 
     def credential(self, endpoint: str) -> list[Header]:
-        """As the client's SDK would send it: Anthropic's has a header of its own."""
+        """As an upstream of this endpoint wants it; whose it is does not depend on the header."""
         own_header = facts_of(endpoint).key_header == API_KEY_HEADER
         if self._api_key and (own_header or not self._authorization):
             return [(API_KEY_HEADER, self._api_key), *self._more]
