@@ -193,11 +193,13 @@ def test_link_that_is_not_faithful_climbs_until_reading_exactly_is_as_cheap() ->
 
 
 def test_auto_is_exact_at_first_and_measures_beside(server: Server) -> None:
-    for number in range(12):
+    for number in range(60):
         reading = server.read(prompt(0, 1, 2, 3, method="auto", ask=number))
         assert reading.reused.is_exact
+        if server.audits.waiting:
+            break
     assert server.audits.waiting >= 1
     assert any(audit is not None for _, audit, _ in server.run())
     told = server.ways.stats()
-    assert told["settings"][EXACT]["answers"] == 12
+    assert told["settings"][EXACT]["answers"] == number + 1
     assert told["saved_tokens"] == 0

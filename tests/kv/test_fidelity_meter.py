@@ -222,6 +222,29 @@ def test_an_alarm_gives_the_larger_share_for_a_hundred_hits() -> None:
     assert 0.15 <= (budget.spent - before) / 100_000 <= 0.21
 
 
+def test_trials_of_what_saves_nothing_yet_take_the_larger_share_of_what_it_would() -> None:
+    budget = AuditBudget()
+    for _ in range(1000):
+        budget.trial(1000.0)
+        if budget.allows(1200.0):
+            budget.audited(1200.0)
+    assert budget.saved == 0
+    assert budget.is_careful
+    assert 0.19 <= budget.spent / 1_000_000 <= 0.20
+
+
+def test_auto_tries_from_the_dearest_and_keeps_what_it_serves_honest() -> None:
+    auto, good = Auto(RUNGS, Meter()), Audit(0.001, 16)
+    order = []
+    for _ in range(30):
+        setting = auto.audited_next(CASE)
+        assert setting is not None
+        order.append(setting)
+        auto.audited("shop", setting, good)
+    assert order[:20] == ["link 64"] * 20
+    assert set(order[20:]) == {"link 32", "link 64"}
+
+
 def test_what_was_not_spent_pays_for_a_few_audits_only() -> None:
     budget = AuditBudget()
     budget.allows(1000.0)

@@ -26,11 +26,12 @@ from thinkonce.kv.prefix.prompt import Method, Prompt, Span
 from thinkonce.kv.reuse.layout import Layout, Plan
 from thinkonce.kv.reuse.ways import Way, Ways
 
-__all__ = ("LEAST_TOKENS", "Assembly", "Part", "assembly_of", "method_of")
+__all__ = ("LEAST_TOKENS", "MOST_ROWS", "Assembly", "Part", "assembly_of", "method_of")
 
 LEAST_TOKENS = 64
 """Of a chunk; what is shorter is computed with the rest."""
-_MOST_ROWS = 0.5  # of a prompt: with more, reading it exactly is about as soon done
+MOST_ROWS = 0.5
+"""Of a prompt: with more, reading it exactly is about as soon done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def assembly_of(keeping: Keeping, ways: Ways, asking: Asking, layers: int) -> As
     layout = Layout(len(prompt), chunks, exact)
     plan = way.choice.plan(layout, layers)
     found = Assembly(asking, method, way, head, behind, parts, layout, plan, layers)
-    if not asking.is_ahead and found.cost > _MOST_ROWS * len(prompt):
+    if not asking.is_ahead and found.cost > MOST_ROWS * len(prompt):
         return "not_worth"
     return found
 

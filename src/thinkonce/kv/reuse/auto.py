@@ -1,9 +1,9 @@
 """Which method to use where nobody said one: the cheapest that was measured to hold, or none.
 
 Until a setting's audits hold (`meter.py`), answers are exact. What they would have been with it is
-computed beside them, within the budget: the exact answer is the truth there already. Settings are
-tried from the cheapest up; one that fails is left alone for long, and one that is served and fails
-is taken back at once.
+computed beside them, within the budget. Settings are tried from the dearest down: that is the one
+most likely to hold, so something is saved soon, and cheaper ones are tried while it is served. One
+that fails is left alone for long, and one that is served and fails is taken back at once.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class _Seen:
     """
 
     answers: int = 0
+    audits: int = 0
     trusted: set[str] = field(default_factory=set)
     barred: dict[str, int] = field(default_factory=dict)
     patience: dict[str, int] = field(default_factory=dict)
@@ -58,18 +59,20 @@ class Auto:
             seen.trusted.add(setting)
 
     def audited_next(self, case: Case) -> str | None:
-        """The cheapest that is not barred, held or open.
-
-        Audits of one that holds keep it honest; those of a cheaper one that is open may find
-        better. None: all that cost less than the exact way failed lately.
+        """The dearest that is open and cheaper than what is served; in turns with that, to keep it
+        honest. None: all that cost less than the exact way failed lately.
         """
-        seen = self._namespace(case.namespace)
+        seen, served = self._namespace(case.namespace), self.served(case)
+        below = case.exact if served == EXACT else case.cost(served)
         free = [each for each in self.settings if not self._is_barred(seen, each)]
-        worth = [each for each in free if case.cost(each) < case.exact]
-        return min(worth, key=case.cost, default=None)
+        open_ones = [each for each in free if case.cost(each) < below]
+        if served != EXACT and (not open_ones or seen.audits % 2):
+            return served
+        return max(open_ones, key=case.cost, default=None)
 
     def audited(self, namespace: str, setting: str, audit: Audit) -> bool:
         seen, key = self._namespace(namespace), Key(namespace, setting)
+        seen.audits += 1
         if self._meter.audited(key, audit).verdict is not Verdict.FAILS:
             return False
         wait = seen.patience.get(setting, _RETRY)

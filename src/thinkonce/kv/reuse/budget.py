@@ -32,9 +32,18 @@ class AuditBudget:
         share = _CAREFUL_SHARE if self.is_careful else _STEADY_SHARE
         self._careful = max(0, self._careful - 1)
         self.saved += saved
-        self._allowance += share * saved
+        self._allow(share * saved)
+
+    def _allow(self, more: float) -> None:
+        self._allowance += more
         if self._dearest:
             self._allowance = min(self._allowance, _MOST_AUDITS * self._dearest)
+
+    def trial(self, saved: float) -> None:
+        """An exact answer, for which so much might not have been computed: what is on trial saves
+        nothing yet, and what it may cost is the larger share of what it would have saved.
+        """
+        self._allow(_CAREFUL_SHARE * max(0.0, saved))
 
     def allows(self, cost: float) -> bool:
         """Whether an audit of this cost may be begun now."""

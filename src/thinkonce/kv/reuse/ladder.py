@@ -25,7 +25,7 @@ EXACT = "exact"
 @dataclass(frozen=True, slots=True)
 class Case:
     """A prompt that is asked for. `cost`: tokens that a setting would compute of it; `exact`:
-    those that are computed without any.
+    those from which on reading it exactly is as good.
     """
 
     namespace: str

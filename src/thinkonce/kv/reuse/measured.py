@@ -20,7 +20,7 @@ from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.prefix.prompt import Method, Prompt
-from thinkonce.kv.reuse.assembly import LEAST_TOKENS, method_of
+from thinkonce.kv.reuse.assembly import LEAST_TOKENS, MOST_ROWS, method_of
 from thinkonce.kv.reuse.audits import PLACES, Audits, Pending
 from thinkonce.kv.reuse.auto import Auto
 from thinkonce.kv.reuse.blend import Gradual
@@ -44,7 +44,7 @@ _BLENDS: tuple[Choice, ...] = tuple(Gradual(ratio, "both") for ratio in (0.15, 0
 _LOOKS: tuple[Choice, ...] = (Looked(0.15), Looked(0.25, link=8), Looked(0.4, link=8))
 _CHOICES: Mapping[str, Choice] = {each.name: each for each in (*_LINKS, *_BLENDS, *_LOOKS)}
 _MOST_BUDGETS = 4096
-_MOST_STOCK = 320  # tokens, and of a short context an eighth
+_MOST_STOCK = 384  # tokens, and of a short context an eighth
 _ALL = ""  # the namespace under which all traffic is counted, for statistics
 
 
@@ -141,11 +141,12 @@ class MeasuredWays:
         wanted = effort.audited_next(case)
         budget = self._budget(case.namespace)
         if saved is None:
-            saved = case.exact - case.cost(wanted) if wanted is not None else 0.0
+            whole = len(asking.prompt) - min(span.start for span in asking.prompt.spans)
+            budget.trial(whole - case.cost(wanted) if wanted is not None else 0.0)
         else:
             self._saved += saved
-        budget.hit(saved)
-        if wanted is None or not asking.terms.reads:
+            budget.hit(saved)
+        if wanted is None or not asking.terms.reads or case.cost(wanted) > case.exact:
             return
         cost = len(asking.prompt) + case.cost(wanted) + 2 * PLACES
         if budget.allows(cost):
@@ -161,8 +162,8 @@ class MeasuredWays:
             return _CHOICES[setting].plan(layout, self._layers).rows(layout, self._layers)
 
         owner = asking.owner
-        exact = float(layout.length - layout.exact)
-        return Case(f"{method}|{owner.tenant}|{owner.namespace}", cost, exact)
+        worth = min(layout.length - layout.exact, MOST_ROWS * layout.length)
+        return Case(f"{method}|{owner.tenant}|{owner.namespace}", cost, worth)
 
     def _budget(self, namespace: str) -> AuditBudget:
         budget = self._budgets.setdefault(namespace, AuditBudget())
