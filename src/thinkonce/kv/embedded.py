@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,16 +13,24 @@ import msgspec
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.modules.chat import compiled
+from thinkonce.kv.modules.markup import read_schema
+from thinkonce.kv.modules.registry import Schemas
+from thinkonce.kv.modules.schema import Schema
 from thinkonce.kv.prefix.owner import NOBODY
+from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.prefix.reused import Reused
 from thinkonce.kv.serving.answer import Ended, Said, Spent, Work, answer
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
 from thinkonce.kv.serving.breakpoints import life_asked
+from thinkonce.kv.serving.controls import controls_in
 from thinkonce.kv.serving.documents import Document, with_documents
 from thinkonce.kv.serving.explanation import Explanation
+from thinkonce.kv.serving.modular import module_tokens, with_schema
 from thinkonce.kv.serving.prompt import chat_tokens, contents
 from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
+from thinkonce.kv.serving.schemas import work_of_schema
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.settings import Kv, KvCodec, KvMethod
 from thinkonce.tiers.keyring import Keyring, parse_keys
@@ -74,6 +83,7 @@ class Engine:
         """See `open`."""
         self._model, self._engine = model, engine
         self._lock = threading.Lock()
+        self._schemas = Schemas()
         self._is_closed = False
 
     @classmethod
@@ -119,6 +129,9 @@ class Engine:
         *,
         documents: Sequence[Document] = (),
         reuse: KvMethod | None = None,
+        schema: str | None = None,
+        modules: Sequence[str] = (),
+        arguments: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> Answer:
         """One answer. `fields` are those of a chat completion: `max_tokens`, `temperature`,
@@ -127,8 +140,11 @@ class Engine:
         `documents`: texts that the last message of the user is about, put in front of it; each a
         text, or {"id": "doc-7", "text": ...}. `reuse`: how their attention state is reused: "exact"
         where the same is in front of them, "link" and "blend" in any order, which is approximate,
-        "auto" with what was measured to hold.
+        "auto" with what was measured to hold. `schema`: a name that `schema` returned; the prompt
+        is put together from these `modules` of it and `arguments` of their parameters, and the
+        messages follow.
         """
+        fields = with_schema(fields, schema, modules, arguments)
         messages, fields = with_documents(messages, documents, reuse, fields)
         with self._lock:
             events = list(self._events(messages, fields))
@@ -146,11 +162,15 @@ class Engine:
         *,
         documents: Sequence[Document] = (),
         reuse: KvMethod | None = None,
+        schema: str | None = None,
+        modules: Sequence[str] = (),
+        arguments: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> Iterator[str]:
         """The answer's text as it is made. The engine is taken until the iterator is exhausted
         or closed: ask for nothing else from the same thread meanwhile.
         """
+        fields = with_schema(fields, schema, modules, arguments)
         messages, fields = with_documents(messages, documents, reuse, fields)
         with self._lock:
             for event in self._events(messages, fields):
@@ -175,11 +195,39 @@ class Engine:
         messages, fields = with_documents(messages, documents, reuse, fields)
         with self._lock:
             ask = self._ask(messages, {**fields, "max_tokens": 0})
-            for step in ReadAhead(self._engine, self._work(ask)).steps(lambda: False):
-                if isinstance(step, Progress) and progress is not None:
-                    progress(step.tokens, step.of)
-                elif isinstance(step, Kept):
-                    return Preloaded(step.prompt_tokens, step.cached_tokens, step.kept_tokens)
+            return self._read_ahead(self._work(ask), progress)
+
+    def schema(
+        self,
+        schema: Schema | str,
+        *,
+        folder: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **kv_cache: Any,
+    ) -> str:
+        """Read a schema's texts, and keep them; the name by which `chat` takes it from now on.
+
+        In XML, or built of `thinkonce.kv.modules.schema`. `folder`: that below which `src` may name
+        files. `progress` as of `preload`. `kv_cache`: `ttl`, `priority`, `namespace`, ... of what
+        is kept. What is known is not read again. Raises RequestError that names the element, and
+        its line.
+        """
+        if isinstance(schema, str):
+            schema = read_schema(schema, None if folder is None else Path(folder))
+        model, said = self._model, controls_in(kv_cache)
+        with self._lock:
+            self._check_open()
+            found = compiled(schema, model.tokenizer, model.context_tokens)
+            self._schemas.add("", found)
+            self._read_ahead(work_of_schema(found, NOBODY, said), progress)
+        return found.name
+
+    def _read_ahead(self, work: Work, progress: Callable[[int, int], None] | None) -> Preloaded:
+        for step in ReadAhead(self._engine, work).steps(lambda: False):
+            if isinstance(step, Progress) and progress is not None:
+                progress(step.tokens, step.of)
+            elif isinstance(step, Kept):
+                return Preloaded(step.prompt_tokens, step.cached_tokens, step.kept_tokens)
         raise AssertionError("a reading that nobody cancels comes to its end")
 
     def purge(self, *, document: str) -> int:
@@ -230,21 +278,30 @@ class Engine:
         yield from answer(self._engine.generator, self._model.tokenizer, work, lambda: False)
 
     def _ask(self, messages: Sequence[dict[str, Any]], fields: dict[str, Any]) -> ChatAsk:
-        if self._is_closed:
-            raise RuntimeError("this engine is closed")
+        self._check_open()
         body = msgspec.json.encode({**fields, "messages": list(messages)})
         ask = read_chat(body, self._defaults())
         if ask.stream or ask.choices > 1:
             raise RequestError("stream or n", True, "neither; call `stream`, or ask again")
         return ask
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("this engine is closed")
+
+    def _tokens(self, ask: ChatAsk) -> Prompt:
+        tokenizer, name = self._model.tokenizer, ask.attention.schema
+        if name is None:
+            return chat_tokens(tokenizer, ask, usual=self._engine.method)
+        return module_tokens(tokenizer, ask, self._schemas.find("", name))
+
     def _work(self, ask: ChatAsk) -> Work:
-        tokens = chat_tokens(self._model.tokenizer, ask, usual=self._engine.method)
-        room = self._model.context_tokens - len(tokens)
+        tokens = self._tokens(ask)
+        room = self._model.context_tokens - tokens.end
         bound = min(_MOST_TOKENS, room) if ask.asked_tokens is None else ask.asked_tokens
         if bound > room or (ask.asked_tokens is None and room < 1):
             accepts = f"what fits a context of {self._model.context_tokens} with the answer"
-            raise RequestError("messages", f"{len(tokens)} tokens", accepts)
+            raise RequestError("messages", f"{tokens.end} tokens", accepts)
         self._engine.check(len(tokens), bound)
         said, sampling = ask.attention, ask.sampling(self._defaults(), bound)
         owner = said.owner(NOBODY, ask.prompt_cache_key, tokens.documents)

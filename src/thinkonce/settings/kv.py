@@ -134,6 +134,16 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = 0
+    schemas: Annotated[
+        str,
+        about(
+            "A folder of schemas, .xml files that are read at the start and that every client may "
+            "name. Below it alone may the modules of a schema name files as their texts. Empty: "
+            "clients send schemas, with all that they say.",
+            "a folder",
+            fixed=True,
+        ),
+    ] = ""
     trace: Annotated[
         str,
         about(

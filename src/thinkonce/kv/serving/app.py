@@ -11,6 +11,7 @@ import msgspec
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
+from thinkonce.kv.modules.registry import Schemas
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.admin import Gate
 from thinkonce.kv.serving.answer import Work, answer
@@ -60,6 +61,7 @@ class ModelApp:
         owners: Owners | None = None,
         admin_token: str = "",
         limits: ModelLimits | None = None,
+        schemas: Schemas | None = None,
         access_log: bool = False,
     ) -> None:
         self.scheduler = scheduler
@@ -68,7 +70,7 @@ class ModelApp:
         self._limits = limits or ModelLimits()
         self._access_log = access_log
         self._created = int(time.time())
-        self._intake = Intake(model, engine, self._limits)
+        self._intake = Intake(model, engine, self._limits, schemas)
         self._gate = Gate(self._owners.secret, admin_token)
         self._desk = Desk(engine, scheduler, self._intake, self._owners, self._gate, self._limits)
         self._bodies = Bodies(self._limits.max_reading_bytes)
@@ -116,8 +118,8 @@ class ModelApp:
             read, tell = found
             with self._owners.request(scope, self._model.name) as owner:
                 await tell(*await self._read(scope, receive, read, owner), receive, reply)
-        elif wanted := self._desk.method_of(path):
-            _allow(method, wanted)
+        elif wanted := self._desk.methods_of(path):
+            _allow(method, *wanted)
             await self._desk.answer(path, Incoming(scope, receive), reply)
         elif path in _NOT_YET:
             raise HttpError(501, f"{path} is not built yet in this server", code="not_implemented")
@@ -171,7 +173,8 @@ class ModelApp:
             ill = "the model's thread has died" if self.scheduler.died else "shutting down"
             return {"status": "ok" if self._is_well(path) else ill}
         if path == "/kv/stats":
-            return {**self._engine.stats(), "line": self.scheduler.stats()}
+            counted = {"schemas": self._intake.schemas.count, "line": self.scheduler.stats()}
+            return {**self._engine.stats(), **counted}
         if path == "/models":
             return {"object": "list", "data": [self._card()]}
         if path.startswith("/models/"):

@@ -29,6 +29,7 @@ class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `ttl`: seconds or a class, from the last use on. `preload`: kept like `priority` pinned, for
     an hour where `ttl` does not say how long. `explain`: the answer's usage tells why not more
     was loaded. `reuse`: how marked parts of messages are reused; "exact" forbids any other way.
+    `schema`: what the prompt is put together from, with those `modules` and `arguments`.
     """
 
     enabled: bool | None = None
@@ -41,6 +42,9 @@ class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     explain: bool | None = None
     reuse: Method | None = None
     tags: Annotated[tuple[_Tag, ...], Meta(max_length=64)] | None = None
+    schema: _Name | None = None
+    modules: Annotated[tuple[_Name, ...], Meta(max_length=1024)] | None = None
+    arguments: Annotated[dict[_Name, str], Meta(max_length=1024)] | None = None
 
     def terms(self, life: float | None = None) -> Terms:
         """`life`: what the prompt's `cache_control` says, where `ttl` says nothing."""
@@ -92,6 +96,9 @@ def controls_in(given: Any) -> KvControls:
         raise RequestError(f"kv_cache{field}", "another value", accepts) from wrong
     if controls.ttl is not None:
         life_of("kv_cache.ttl", controls.ttl)
+    if controls.schema is None and (controls.modules or controls.arguments):
+        field = "modules" if controls.modules else "arguments"
+        raise RequestError(f"kv_cache.{field}", given[field], "these where `schema` names one")
     if controls.reuse is not None and controls.reuse not in BUILT:
         accepts = f"{', '.join(BUILT)}; another is not built yet"
         raise RequestError("kv_cache.reuse", controls.reuse, accepts)

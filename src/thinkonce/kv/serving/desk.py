@@ -19,12 +19,13 @@ from thinkonce.kv.serving.limits import change_limits
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.preload import Batch, preload
 from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.serving.schemas import SchemaDesk
 from thinkonce.web.access import audited
 from thinkonce.web.exchange import HttpError
 
 __all__ = ("Desk",)
 
-_ENTRIES = "/kv/entries"
+_ENTRIES, _SCHEMAS = "/kv/entries", "/kv/schemas"
 Handler = Callable[[Incoming, Reply], Awaitable[None]]
 
 
@@ -48,16 +49,25 @@ class Desk:
             "/kv/explain": self._explain,
             "/kv/limits": self._limits,
             "/kv/preload": self._preload,
+            _SCHEMAS: self._schemas,
         }
-        self.methods = {**dict.fromkeys(self._posts, "POST"), _ENTRIES: "GET"}
+        self._schema_desk = SchemaDesk(engine, scheduler, intake)
+        self.methods: dict[str, tuple[str, ...]] = {
+            **dict.fromkeys(self._posts, ("POST",)),
+            _ENTRIES: ("GET",),
+            _SCHEMAS: ("POST", "GET"),
+        }
 
-    def method_of(self, path: str) -> str:
-        """What it must be asked with; "" for a path that is not below this desk."""
-        return self.methods.get(path, "GET" if path.startswith(f"{_ENTRIES}/") else "")
+    def methods_of(self, path: str) -> tuple[str, ...]:
+        """What it may be asked with; () for a path that is not below this desk."""
+        return self.methods.get(path, ("GET",) if path.startswith(f"{_ENTRIES}/") else ())
 
     async def answer(self, path: str, request: Incoming, reply: Reply) -> None:
         """`path`: asked with its method. Raises HttpError and RequestError."""
         self._gate.let_in(request)
+        if path == _SCHEMAS and request.scope["method"] == "GET":
+            await self._known_schemas(request, reply)
+            return
         if handler := self._posts.get(path):
             await handler(request, reply)
             return
@@ -108,6 +118,15 @@ class Desk:
         finally:  # a batch that was broken off has changed something too
             counts = ", ".join(f"{number} {name}" for name, number in batch.counts.items())
             audited(request, reply.request_id, f"preload: {counts}")
+
+    async def _schemas(self, request: Incoming, reply: Reply) -> None:
+        owner = self._owners.named(request)
+        name = await self._schema_desk.post(owner, request, reply, self._most)
+        audited(request, reply.request_id, f"schema {name!r}")
+
+    async def _known_schemas(self, request: Incoming, reply: Reply) -> None:
+        told = {"schemas": await self._schema_desk.told(self._owners.named(request))}
+        await reply.json(msgspec.json.encode(told), headers=((b"cache-control", b"no-store"),))
 
 
 def _said(wanted: msgspec.Struct) -> str:

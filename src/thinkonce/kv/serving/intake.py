@@ -13,6 +13,9 @@ import msgspec
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.generation.generator import TooLong
+from thinkonce.kv.modules.chat import Compiled, compiled
+from thinkonce.kv.modules.markup import read_schema
+from thinkonce.kv.modules.registry import Schemas
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.serving.answer import Work
@@ -20,6 +23,7 @@ from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read
 from thinkonce.kv.serving.breakpoints import life_asked
 from thinkonce.kv.serving.explain import dialect_of
 from thinkonce.kv.serving.messages import read_messages
+from thinkonce.kv.serving.modular import module_tokens
 from thinkonce.kv.serving.prompt import chat_tokens, contents, longest_piece, text_tokens
 from thinkonce.kv.serving.turns import Turns
 from thinkonce.kv.weights.model import Model
@@ -50,8 +54,15 @@ class Intake:
     another model or a prompt that does not fit.
     """
 
-    def __init__(self, model: Model, engine: KvEngine, limits: ModelLimits) -> None:
+    def __init__(
+        self,
+        model: Model,
+        engine: KvEngine,
+        limits: ModelLimits,
+        schemas: Schemas | None = None,
+    ) -> None:
         self.model, self._engine = model, engine
+        self.schemas = schemas or Schemas()
         self._usual = engine.method
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="thinkonce-tokenise")
         self._turns = Turns()
@@ -113,6 +124,15 @@ class Intake:
             except RecursionError:
                 raise RequestError("body", "a value in too many others", "fewer levels") from None
 
+    def schema(self, text: str, owner: Owner) -> Compiled:
+        """Check a schema in XML, and let `owner` name it from now on. On that thread too."""
+        self._check_schemas()
+        found = compiled(
+            read_schema(text, self.schemas.folder), self.model.tokenizer, self.model.context_tokens
+        )
+        self.schemas.add(owner.tenant, found)
+        return found
+
     # -- on that thread ------------------------------------------------------------------------
 
     def _to_explain(self, body: bytes, owner: Owner) -> Work:
@@ -139,15 +159,28 @@ class Intake:
     ) -> tuple[ChatAsk, Work]:
         """And `ask` without its messages, which need not be held while it is answered."""
         self.check_model(ask.model)
-        tokens = self._fitting(
-            "messages", chat_tokens, self.model.tokenizer, ask, self._most_characters, self._usual
-        )
+        tokens = self._tokens_of_chat(ask, owner)
         work = _of(owner, ask, self._work(ask, [tokens], "messages", is_ahead), life)
         return msgspec.structs.replace(ask, messages=[]), work
+
+    def _tokens_of_chat(self, ask: ChatAsk, owner: Owner) -> tuple[int, ...]:
+        tokenizer, most = self.model.tokenizer, self._most_characters
+        if (name := ask.attention.schema) is None:
+            return self._fitting("messages", chat_tokens, tokenizer, ask, most, self._usual)
+        self._check_schemas()
+        schema = self.schemas.find(owner.tenant, name)
+        return self._fitting("messages", module_tokens, tokenizer, ask, schema, most)
+
+    def _check_schemas(self) -> None:
+        """Raises RequestError where prompts cannot be put together from schemas."""
+        if not self._engine.keeps:
+            raise RequestError("schema", "a schema", f"nothing here: {self._engine.why}")
 
     def _text(self, body: bytes, owner: Owner, is_ahead: bool) -> tuple[TextAsk, Work]:
         ask = read_text(body, self._defaults)
         self.check_model(ask.model)
+        if (name := ask.attention.schema) is not None:
+            raise RequestError("kv_cache.schema", name, "nothing here; schemas are of chats")
         tokenizer, bounds = self.model.tokenizer, (self.model.vocabulary, self._most_characters)
         prompts = [
             self._fitting("prompt", text_tokens, tokenizer, each, *bounds) for each in ask.prompts
@@ -172,7 +205,7 @@ class Intake:
         is_ahead: bool = False,
     ) -> Work:
         """Raises HttpError where the longest prompt and its answer do not fit the context."""
-        context, longest = self.model.context_tokens, max(map(len, prompts))
+        context, longest = self.model.context_tokens, max(Prompt.of(p).end for p in prompts)
         asked = 0 if is_ahead else ask.asked_tokens
         if longest + (1 if asked is None else asked) > context:
             wants = f" and the answer may take {asked}" if asked else ""
@@ -185,7 +218,8 @@ class Intake:
             )
         unsaid = min(self._defaults.max_tokens, context - longest)
         bound = unsaid if asked is None else asked
-        bound = self._within_memory(longest, bound, field, is_asked=asked is not None)
+        rows = max(map(len, prompts))  # holes have positions and take no memory
+        bound = self._within_memory(rows, bound, field, is_asked=asked is not None)
         return Work(tuple(prompts), ask.choices, ask.sampling(self._defaults, bound), ask.stops)
 
     def _within_memory(self, longest: int, bound: int, field: str, *, is_asked: bool) -> int:

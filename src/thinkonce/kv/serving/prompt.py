@@ -19,7 +19,10 @@ from thinkonce.kv.serving.controls import marked
 from thinkonce.kv.serving.marks import Marks
 from thinkonce.kv.serving.veil import Veil
 
-__all__ = ("called_tools", "chat_tokens", "contents", "longest_piece", "text_tokens")
+__all__ = (
+    *("called_tools", "chat_tokens", "check_length", "contents", "longest_piece"),
+    *("plain_messages", "text_tokens"),
+)
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -43,7 +46,7 @@ def chat_tokens(tokenizer: Any, ask: ChatAsk, most: float = inf, usual: Method =
     if not marks.are_in(text):  # a template that leaves a part out, or changes its words
         marks = Marks(veil)
         text = _rendered(tokenizer, ask, veil)
-    _check_length(marks.typed(text), most)
+    check_length(marks.typed(text), most)
     return marks.prompt(text)
 
 
@@ -79,10 +82,14 @@ def _rendered(tokenizer: Any, ask: ChatAsk, veil: Veil, marking: _Marking | None
     return text
 
 
+def plain_messages(ask: ChatAsk) -> list[dict[str, Any]]:
+    """The messages as templates get them. Raises RequestError."""
+    return [_message(number, written) for number, written in enumerate(ask.messages)]
+
+
 def contents(ask: ChatAsk) -> tuple[str, ...]:
-    """The texts of the messages as the template gets them. Raises RequestError."""
-    messages = (_message(number, written) for number, written in enumerate(ask.messages))
-    return tuple(str(message["content"]) for message in messages)
+    """Their texts. Raises RequestError."""
+    return tuple(str(message["content"]) for message in plain_messages(ask))
 
 
 def called_tools(tokenizer: Any, ask: ChatAsk) -> frozenset[str]:
@@ -105,7 +112,7 @@ def text_tokens(
     and TooLong for a text of more than `most` characters.
     """
     if isinstance(prompt, str):
-        _check_length(prompt, most)
+        check_length(prompt, most)
     tokens = prompt if isinstance(prompt, list) else tokenizer(prompt)["input_ids"]
     if any(token >= vocabulary for token in tokens):
         raise RequestError("prompt", max(tokens), f"token ids below {vocabulary}")
@@ -116,7 +123,8 @@ def text_tokens(
     return tuple(tokens)
 
 
-def _check_length(text: str, most: float) -> None:
+def check_length(text: str, most: float) -> None:
+    """Raises TooLong."""
     if len(text) > most:
         raise TooLong(
             f"the prompt has {len(text)} characters; more than {most:.0f} never fit this model's "

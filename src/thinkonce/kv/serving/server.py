@@ -7,11 +7,14 @@ import logging
 import socket
 import sys
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
+from thinkonce.kv.modules.folder import schemas_in
+from thinkonce.kv.modules.registry import Schemas
 from thinkonce.kv.prefix.public import PublicPrefixes
 from thinkonce.kv.serving.app import ModelApp
 from thinkonce.kv.serving.auditing import Auditing
@@ -88,7 +91,7 @@ def run(
     try:
         with handling(stopping(_stop)):
             loaded = _loaded(model, dtype, device, threads, progress)
-            engine, public = _opened(loaded, kv or Kv(), keys)
+            engine, public, schemas = _opened(loaded, kv or Kv(), keys)
     except BaseException as ended:
         listener.close()
         if isinstance(ended, _Stopped):
@@ -110,6 +113,7 @@ def run(
         owners=_owners(gateway_secret, engine.owners_key, host, clients),
         admin_token=admin_token,
         limits=limits,
+        schemas=schemas,
         access_log=access_log,
     )
     read_ahead(engine, scheduler, public)
@@ -118,11 +122,18 @@ def run(
     return 0
 
 
-def _opened(model: Model, kv: Kv, keys: Keyring) -> tuple[KvEngine, PublicPrefixes]:
+class _Opened(NamedTuple):
+    engine: KvEngine
+    public: PublicPrefixes
+    schemas: Schemas
+
+
+def _opened(model: Model, kv: Kv, keys: Keyring) -> _Opened:
     public = public_prefixes(model, kv.public)
+    schemas = schemas_in(kv.schemas, model.tokenizer, model.context_tokens)
     engine = open_engine(model, kv, keys=keys)
     engine.publish(public)
-    return engine, public
+    return _Opened(engine, public, schemas)
 
 
 def _owners(secret: str, key: bytes, host: str, clients: Mapping[str, Client]) -> Owners:

@@ -1,0 +1,122 @@
+"""`/kv/schemas`: a schema is made known, and its scaffolds are read ahead of time and kept.
+
+POST   XML ──► checked, laid out ──► known from here on ──► behind all requests ──► kept
+GET    the schemas that the caller may name
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from thinkonce.errors import RequestError
+from thinkonce.kv.engine import KvEngine
+from thinkonce.kv.generation.generator import Sampling
+from thinkonce.kv.modules.chat import Compiled
+from thinkonce.kv.modules.prompt import SchemaPrompt
+from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.serving.answer import Work
+from thinkonce.kv.serving.controls import KvControls, controls_in
+from thinkonce.kv.serving.delivery import Failed, error_of, events_of
+from thinkonce.kv.serving.http import Incoming, Reply
+from thinkonce.kv.serving.intake import Intake
+from thinkonce.kv.serving.line import Demand
+from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
+from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.web.exchange import ClientGone, HttpError
+
+__all__ = ("SchemaDesk", "work_of_schema")
+
+_MOST_SAID = 300  # characters of an error
+
+
+class _Posted(msgspec.Struct, forbid_unknown_fields=True):
+    schema: str
+    kv_cache: Any = None
+
+
+def work_of_schema(schema: Compiled, owner: Owner, said: KvControls) -> Work:
+    """Reading all of it, for requests that are to come. Raises RequestError."""
+    if said.schema is not None:
+        raise RequestError("kv_cache.schema", said.schema, "nothing beside a schema's own text")
+    prompt, nothing = SchemaPrompt.made(schema.layout), Sampling(max_tokens=0)
+    return Work((prompt,), 1, nothing, (), said.owner(owner, None), said.terms())
+
+
+class SchemaDesk:
+    """Belongs to one event loop."""
+
+    def __init__(self, engine: KvEngine, scheduler: Scheduler, intake: Intake) -> None:
+        self._engine, self._scheduler, self._intake = engine, scheduler, intake
+
+    async def told(self, owner: Owner) -> list[dict[str, Any]]:
+        """What `owner` may name, described."""
+        schemas = self._intake.schemas.of(owner.tenant)
+        return [each.described() for each in schemas]
+
+    async def post(self, owner: Owner, request: Incoming, reply: Reply, limit: int) -> str:
+        """Answer the request; the schema's name. Raises RequestError, and ClientGone: what was
+        under way is given up then, and the schema is known all the same.
+        """
+        posted = _read(await request.body(limit))
+        said = controls_in(posted.kv_cache)
+        tells = request.query("progress").get("progress") == "true"
+        found: Compiled = await self._intake.off_loop(
+            owner, self._intake.schema, posted.schema, owner
+        )
+        reading = ReadAhead(self._engine, work_of_schema(found, owner, said))
+        await reply.open_lines()
+        last = {"done": True, **found.described()}
+        try:
+            async for step in self._steps(reading, owner, found, request):
+                if isinstance(step, Kept):
+                    last |= _kept(step)
+                elif tells:
+                    row = {"read": step.tokens, "of": step.of}
+                    await reply.event(msgspec.json.encode(row) + b"\n")
+        except (HttpError, RequestError) as wrong:
+            last |= {"stored": False, "error": f"{wrong!s:.{_MOST_SAID}}"}
+        await reply.event(msgspec.json.encode(last) + b"\n")
+        await reply.close_stream()
+        return found.name
+
+    async def _steps(
+        self, reading: ReadAhead, owner: Owner, schema: Compiled, request: Incoming
+    ) -> AsyncGenerator[Progress | Kept, None]:
+        demand = Demand(owner.tenant, schema.rows)
+        events: AsyncGenerator[Progress | Kept | Failed, None] = events_of(
+            reading.steps, self._scheduler, request.receive, demand, is_ahead=True
+        )
+        is_over = False
+        async with aclosing(events) as messages:
+            async for message in messages:
+                if isinstance(message, Failed):
+                    raise error_of(message.error)
+                yield message
+                is_over = isinstance(message, Kept)
+        if not is_over:
+            raise ClientGone
+
+
+def _read(body: bytes) -> _Posted:
+    try:
+        return msgspec.json.decode(body, type=_Posted)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+        raise RequestError(
+            "body", f"{len(body)} bytes", f"schema, a text of XML ({wrong})"
+        ) from wrong
+
+
+def _kept(kept: Kept) -> dict[str, Any]:
+    """`stored`: all of it is kept now; of its scaffolds' tokens, what was known before and what
+    is kept.
+    """
+    return {
+        "stored": kept.kept_tokens == kept.whole_tokens,
+        "scaffold_tokens": kept.whole_tokens,
+        "cached_tokens": kept.cached_tokens,
+        "kept_tokens": kept.kept_tokens,
+    }
