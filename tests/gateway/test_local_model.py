@@ -103,6 +103,8 @@ def test_all_that_is_said_of_attention_state_reaches_the_model(tmp_path: Path) -
         codec="int8",
         method="link",
         public=["a.json", "b.json"],
+        sentence_tokens=256,
+        schemas=str(tmp_path),
         trace=str(tmp_path / "trace"),
         gateway_secret="s" * 32,
     )

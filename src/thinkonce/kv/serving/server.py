@@ -81,9 +81,7 @@ def run(
 
     Raises ConfigError for a model, an address or a number that cannot work.
     """
-    _at_least("threads", threads, 0)
-    _at_least("max_waiting", max_waiting, 0)
-    _at_least("drain_seconds", drain_seconds, 0)
+    _not_negative(threads=threads, max_waiting=max_waiting, drain_seconds=drain_seconds)
     if access_log:
         _log_to_stderr()
     give_blocks_back()
@@ -186,9 +184,10 @@ def _stop() -> None:
     raise _Stopped
 
 
-def _at_least(setting: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(setting, value, f"{least} or more")
+def _not_negative(**settings: float) -> None:
+    for setting, value in settings.items():
+        if value < 0:
+            raise ConfigError(setting, value, "0 or more")
 
 
 def _log_to_stderr() -> None:
