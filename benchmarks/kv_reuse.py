@@ -112,7 +112,7 @@ def main(argv: list[str]) -> int:
         measure(model, count, given.kept)
     if given.fidelity:
         return 0
-    times = timed(model.network, 1 if given.quick else given.rounds)
+    times = kept_times(model.network, 1 if given.quick else given.rounds, given.kept)
     records, kinds = known(given.kept)
     if not records:
         return 0
@@ -180,6 +180,16 @@ def _lines(kept: Path) -> list[str]:
 
 
 # -- time to the first token -----------------------------------------------------------------------
+
+
+def kept_times(network: Any, rounds: int, kept: Path) -> dict[tuple[int, int], Seconds]:
+    """What was timed before beside the file of prompts, else measured and kept there."""
+    file = kept.with_suffix(".times.json")
+    if not file.exists():
+        measured = {f"{chunks} {size}": s for (chunks, size), s in timed(network, rounds).items()}
+        file.write_text(json.dumps(measured), encoding="utf-8")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {(int(key.split()[0]), int(key.split()[1])): seconds for key, seconds in found.items()}
 
 
 def timed(network: Any, rounds: int) -> dict[tuple[int, int], Seconds]:
