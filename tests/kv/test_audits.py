@@ -170,6 +170,17 @@ def test_what_was_purged_meanwhile_is_not_read_again(server: Server) -> None:
     assert (audit, spent) == (None, 0)
 
 
+def test_prompts_that_wait_are_purged_too(server: Server) -> None:
+    way = Way(Link(16), lambda front: STOCK)
+    for tenant in ("one", "two"):
+        asking = Asking(prompt(0, 1), Owner(tenant))
+        assert server.audits.offer(asking, way, "link", f"link|{tenant}|")
+    server.audits.purge(PurgeRule(tenant="one").holds)
+    assert server.audits.waiting == 1
+    server.audits.purge(PurgeRule(document="doc-1").holds)
+    assert server.audits.waiting == 0
+
+
 def test_only_so_many_prompts_wait(server: Server) -> None:
     way = Way(Link(16), lambda front: STOCK)
     taken = [server.audits.offer(Asking(prompt(0, 1)), way, "link", "link||") for _ in range(12)]

@@ -101,6 +101,8 @@ class KvEngine:
             self.purges.add(rule)
         finally:
             gone = [] if self.index is None else self.index.purge(rule.holds)
+            if self.ways is not None:
+                self.ways.audits.purge(rule.holds)
             on_disk = None if self.disk is None else self.disk.purge(rule)
         return len(gone), on_disk
 

@@ -66,7 +66,7 @@ def compared(truth: torch.Tensor, found: torch.Tensor) -> Audit:
 
 
 class Audits:
-    """Used by the model's thread; `waiting` may be asked by any."""
+    """Used by the model's thread; `waiting` and `purge` are for any."""
 
     def __init__(self, keeping: Keeping, exact: ExactReader, rotation: Rotation) -> None:
         self._keeping, self._exact, self._rotation = keeping, exact, rotation
@@ -85,12 +85,19 @@ class Audits:
         self._waiting.append(Pending(asking, way, method, namespace, self._named(asking)))
         return True
 
+    def purge(self, holds: Callable[[Owner], bool]) -> None:
+        """Forget prompts of these owners."""
+        self._waiting = deque(each for each in list(self._waiting) if not holds(each.named))
+
     def run(self, cancelled: Callable[[], bool], told: Told) -> Steps:
         """All that wait, a forward pass a step. Closed and begun anew, it goes on with the one it
         was at, from its beginning.
         """
-        while self._waiting and not cancelled():
-            yield from self._one(self._waiting[0], cancelled, told)
+        while not cancelled():
+            pending = next(iter(self._waiting), None)  # purged meanwhile, it is none
+            if pending is None:
+                return
+            yield from self._one(pending, cancelled, told)
 
     def _one(self, pending: Pending, cancelled: Callable[[], bool], told: Told) -> Steps:
         spent, audit = 0, None
@@ -107,7 +114,7 @@ class Audits:
             audit, is_over = over.value, not cancelled()
         finally:
             if is_over:
-                self._waiting.popleft()
+                self._waiting = deque(each for each in self._waiting if each is not pending)
                 self._tries = 0
             told(pending, audit, spent)
 
