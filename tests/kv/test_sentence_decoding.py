@@ -201,7 +201,7 @@ def some(count: int) -> torch.Tensor:
 
 def test_a_vector_is_the_mean_of_a_sentences_kept_keys() -> None:
     kept = some(20)
-    sentences = Sentences(kept, SPANS, KEYS)
+    sentences = Sentences(kept, SPANS, list(KEYS))
     for layer in range(2):
         for head in range(2):
             for number, span in enumerate(SPANS):
@@ -217,8 +217,8 @@ def test_sentences_are_taken_by_score_until_the_budget_is_full(
 ) -> None:
     with torch.inference_mode():
         kept = some(count)
-        sentences = Sentences(kept, SPANS, KEYS)
-        sentences.add(range(60, 70), KEYS[:, :, :10])
+        sentences = Sentences(kept, SPANS, list(KEYS))
+        sentences.add(range(60, 70), list(KEYS[:, :, :10]))
         spans = [*SPANS, range(60, 70)]
         end = max(end, 60)  # rows have equally many tokens before it
         scores = torch.rand(2, 2, len(spans), generator=torch.Generator().manual_seed(seed))

@@ -17,6 +17,9 @@ from thinkonce.kv import Engine
 from thinkonce.kv.engine import open_engine
 from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Token, TooLong
 from thinkonce.kv.generation.reusing import ReusingGenerator
+from thinkonce.kv.modules.laying import laid_out
+from thinkonce.kv.modules.prompt import put_together
+from thinkonce.kv.modules.schema import Module, Schema
 from thinkonce.kv.sentence.decoder import SentenceDecoder
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
@@ -163,6 +166,23 @@ def test_a_model_of_windows_alone_says_that_the_option_does_nothing(
     with caplog.at_level(logging.WARNING, "thinkonce.kv"):
         open_engine(windows, Kv(sentence_tokens=BUDGET))
     assert "sentence_tokens is left aside" in caplog.text
+
+
+def cut(text: str) -> list[int]:
+    """A token for each word."""
+    return [sum(map(ord, word)) % 290 + 4 for word in text.split()]
+
+
+def test_prompts_of_modules_go_on_in_their_own_way(model: Model) -> None:
+    """Their positions are not those of their rows."""
+    begin, end = (" ".join(f"{name}{number}" for number in range(90)) for name in ("one", "two"))
+    layout = laid_out(Schema("s", (begin, Module("m", (end,)))), cut, 3)
+    asked = put_together(layout, ["m"], {}, cut("and then"), cut)
+    assert len(asked) > BUDGET
+    some, whole = (answered(generator(model, budget=each), asked)[1] for each in (BUDGET, 0))
+    assert some == whole
+    assert generator(model).explain(asked).attended is None
+    assert generator(model).explain(tuple(asked)).attended is not None
 
 
 def fields_of(model: Model) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from thinkonce.kv.generation.slab import Slab, SlabLayer
 from thinkonce.kv.sentence.importance import WINDOW
+from thinkonce.kv.sentence.sentences import Keys
 
 __all__ = ("FIRST", "Arena", "ArenaLayer")
 
@@ -54,6 +55,10 @@ class Arena:
     def bytes(self) -> int:
         """Of keys and values that a step reads here."""
         return self.state.nbytes
+
+    def keys(self, start: int, end: int) -> Keys:
+        """Of the tokens [start, end) in the layers that read the arena, where they lie."""
+        return [self.slab.tensor[layer, 0, :, start:end] for layer in self.layers.tolist()]
 
     def gather(self, chosen: torch.Tensor) -> None:
         """Copy the first tokens, those at `chosen`, and the latest 31, behind which the next goes.

@@ -31,7 +31,7 @@ from thinkonce.kv.sentence.arena import FIRST, Arena
 from thinkonce.kv.sentence.ends import SentenceEnds
 from thinkonce.kv.sentence.importance import WINDOW, asked, importance
 from thinkonce.kv.sentence.queries import attention_of, listening
-from thinkonce.kv.sentence.sentences import Score, Sentences, by_attention
+from thinkonce.kv.sentence.sentences import Keys, Score, Sentences, by_attention
 
 _logger = logging.getLogger("thinkonce.kv")
 
@@ -80,7 +80,7 @@ class SentenceDecoder:
         with torch.inference_mode():
             arena = Arena(slab, memory, self.layers, self.tokens)
             queries = asked(self._network, slab, prompt, self.layers)
-            keys = slab.tensor[arena.layers, 0, :, : slab.length]
+            keys = arena.keys(0, slab.length)
             kept = self._chosen(queries, keys)
             sentences = Sentences(kept, self._spans(prompt), keys)
             mean = torch.stack([queries[each].float().mean(1) for each in self.layers])
@@ -129,14 +129,12 @@ class SentenceDecoder:
         spans = self._ends.sentences(prompt)
         return [range(max(FIRST, span.start), span.stop) for span in spans if span.stop > FIRST]
 
-    def _chosen(self, queries: dict[int, torch.Tensor], keys: torch.Tensor) -> torch.Tensor:
-        """[layers, kv_heads, n] places behind the first 32: all, or those looked at most, and the
-        last 32.
-        """
-        length, most = keys.shape[2], self._choosing.factor * self.tokens
+    def _chosen(self, queries: dict[int, torch.Tensor], keys: Keys) -> torch.Tensor:
+        """Places behind the first 32: all, or those looked at most, and the last 32."""
+        length, most = keys[0].shape[1], self._choosing.factor * self.tokens
         if most >= length:
-            return torch.arange(FIRST, length, device=keys.device).expand(*keys.shape[:2], -1)
-        last = torch.arange(length - WINDOW, length, device=keys.device)
+            return torch.arange(FIRST, length, device=keys[0].device)[None, None]
+        last = torch.arange(length - WINDOW, length, device=keys[0].device)
         rows = []
         for layer, state in zip(self.layers, keys, strict=True):
             paid = importance(self._network, layer, queries[layer], state)[:, FIRST:]
@@ -183,8 +181,8 @@ class Written:
 
     def _end(self, place: int) -> None:
         """The sentence being written ends before `place`."""
-        span, slab = range(self._start, place), self.arena.slab
-        self.sentences.add(span, slab.tensor[self.arena.layers, 0, :, span.start : span.stop])
+        span = range(self._start, place)
+        self.sentences.add(span, self.arena.keys(span.start, span.stop))
         self._start, self._query = place, self._mean.value
         self._mean = _Mean(self._decoder.layers, self._query)
 

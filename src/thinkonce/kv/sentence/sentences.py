@@ -1,7 +1,8 @@
 """The sentences of one sequence as its layers and heads know them: kept tokens, one vector each.
 
-    kept      [layers, kv_heads, tokens]             places, ascending, the same number in every row
-    vectors   [layers, kv_heads, sentences, dim]     the mean of a sentence's kept keys, fp32
+    kept      [layers, kv_heads, tokens]            places, ascending, equally many in every row
+              [1, 1, tokens]                        where they are the same in all
+    vectors   [layers, kv_heads, sentences, dim]    the mean of a sentence's kept keys, fp32
 
 Rows are cut to what is wanted by numbers alone; keys and values stay where they are.
 """
@@ -12,8 +13,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-__all__ = ("Score", "Sentences", "by_attention", "by_dot")
+__all__ = ("Keys", "Score", "Sentences", "by_attention", "by_dot")
 
+Keys = Sequence[torch.Tensor]
+"""Of tokens that follow each other, a layer each: [kv_heads, tokens, dim]."""
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From queries [layers, heads, dim], scaled as for attention, and vectors: a number for each of
 [layers, kv_heads, sentences], more is better.
@@ -42,12 +45,12 @@ def by_dot(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 class Sentences:
     """Not thread-safe. Call it in inference mode."""
 
-    def __init__(self, kept: torch.Tensor, spans: Sequence[range], keys: torch.Tensor) -> None:
+    def __init__(self, kept: torch.Tensor, spans: Sequence[range], keys: Keys) -> None:
         """`kept` int64, all in one of `spans`, which follow each other up to the prompt's end;
-        `keys`: [layers, kv_heads, tokens, dim], of the whole prompt.
+        `keys`: of the whole prompt.
         """
-        lengths = torch.tensor([len(span) for span in spans], device=keys.device)
-        numbers = torch.arange(len(spans), device=keys.device).repeat_interleave(lengths)
+        lengths = torch.tensor([len(span) for span in spans], device=kept.device)
+        numbers = torch.arange(len(spans), device=kept.device).repeat_interleave(lengths)
         self._places, self._of = kept, numbers[kept - spans[0].start]
         self.vectors = _means(kept, self._of, len(spans), keys)
 
@@ -62,17 +65,17 @@ class Sentences:
     @property
     def bytes(self) -> int:
         """What is held besides keys and values."""
-        each = (self._places, self._of, self.vectors)
-        return sum(part.untyped_storage().nbytes() for part in each)
+        return self._places.nbytes + self._of.nbytes + self.vectors.nbytes
 
-    def add(self, span: range, keys: torch.Tensor) -> None:
-        """A sentence that follows those known; `keys`: [layers, kv_heads, its tokens, dim]."""
-        rows = (*self._places.shape[:2], len(span))
-        places = torch.arange(span.start, span.stop, device=keys.device).expand(rows)
-        numbers = torch.full((1, 1, 1), len(self), device=keys.device).expand(rows)
+    def add(self, span: range, keys: Keys) -> None:
+        """A sentence that follows those known; `keys`: of its tokens."""
+        rows, device = (*self._places.shape[:2], len(span)), self._places.device
+        places = torch.arange(span.start, span.stop, device=device).expand(rows)
+        numbers = torch.full((1, 1, 1), len(self), device=device).expand(rows)
+        mean = torch.stack([state.float().mean(1, keepdim=True) for state in keys])
         self._places = torch.cat((self._places, places), -1)
         self._of = torch.cat((self._of, numbers), -1)
-        self.vectors = torch.cat((self.vectors, keys.float().mean(2, keepdim=True)), 2)
+        self.vectors = torch.cat((self.vectors, mean), 2)
 
     def best(self, scores: torch.Tensor, end: int, most: int) -> torch.Tensor:
         """[layers, kv_heads, most or all there are] places before `end`, ascending in a row.
@@ -81,7 +84,8 @@ class Sentences:
         all rows have equally many kept tokens before it.
         """
         count = int((self._places[0, 0] < end).sum())
-        places, of = self._places[..., :count], self._of[..., :count]
+        rows = (*scores.shape[:2], count)
+        places, of = (each[..., :count].expand(rows) for each in (self._places, self._of))
         if count <= most:
             return places
         tokens = torch.zeros(scores.shape, dtype=torch.int64, device=scores.device)
@@ -92,18 +96,19 @@ class Sentences:
         first = tokens.cumsum(-1) - tokens  # where in the row a sentence's tokens begin
         nth = torch.arange(count, device=scores.device) - first.gather(2, of)
         taken = before_it.gather(2, of) + nth < most
-        return places[taken].view(*places.shape[:2], most)
+        return places[taken].view(*rows[:2], most)
 
 
-def _means(places: torch.Tensor, of: torch.Tensor, count: int, keys: torch.Tensor) -> torch.Tensor:
+def _means(places: torch.Tensor, of: torch.Tensor, count: int, keys: Keys) -> torch.Tensor:
     """Of each sentence's kept keys, a layer at a time; zero where none is kept."""
-    kv_heads, dim = keys.shape[1], keys.shape[3]
+    kv_heads, _, dim = keys[0].shape
+    places, of = (each.expand(len(keys), kv_heads, -1) for each in (places, of))
     rows = []
     for layer, state in enumerate(keys):
         chosen = state.gather(1, places[layer, ..., None].expand(-1, -1, dim)).float()
-        sums = torch.zeros(kv_heads, count, dim, device=keys.device)
+        sums = torch.zeros(kv_heads, count, dim, device=state.device)
         sums.scatter_add_(1, of[layer, ..., None].expand(-1, -1, dim), chosen)
-        sizes = torch.zeros(kv_heads, count, device=keys.device)
+        sizes = torch.zeros(kv_heads, count, device=state.device)
         sizes.scatter_add_(1, of[layer], torch.ones_like(of[layer], dtype=torch.float32))
         rows.append(sums / sizes.clamp_min(1)[..., None])
     return torch.stack(rows)
