@@ -130,7 +130,7 @@ def hits(reading: Reading) -> list[int]:
 def test_all_rows_computed_again_is_reading_anew(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thinkonce.kv.reuse.assembly._MOST_ROWS", 1.0)
+    monkeypatch.setattr("thinkonce.kv.reuse.assembly.MOST_ROWS", 1.0)
     model, asked = network(family, torch.float32), prompt("doc-0", "doc-1")
     logits, state = cold(model, asked)
     reader = Reader(model, ALL)
