@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_model import make_network
+from small_model import Serve, client_of, make_network
 from transformers import MistralConfig, MistralForCausalLM
 
 from thinkonce.errors import ConfigError
@@ -146,8 +146,32 @@ def test_explain_tells_what_an_answer_attends_to(opened: Callable[..., Engine]) 
     assert told is not None
     assert (told.tokens, told.prompt_tokens) == (BUDGET, reply.usage.prompt_tokens)
     assert told.sentences >= 24
+    assert not reply.usage.exact
     short = engine.chat([{"role": "user", "content": "Hi."}], max_tokens=8)
     assert short.explain.attended is None
+    assert short.usage.exact
+
+
+def test_the_server_says_it_in_answers_and_streams(model: Model, serve: Serve) -> None:
+    with client_of(serve(kv=Kv(chunk=64, sentence_tokens=BUDGET))) as client:
+
+        def ask(text: str, **more: Any) -> Any:
+            messages = [{"role": "user", "content": text}]
+            return client.chat.completions.create(
+                model=model.name, messages=messages, max_tokens=8, temperature=0, **more
+            )
+
+        explain = {"extra_body": {"kv_cache": {"explain": True}}}
+        long = ask("The quick brown fox. Over the lazy dog? " * 12, **explain)
+        assert long.kv_cache["exact"] is False
+        assert long.usage.kv_explain[0]["attended"]["tokens"] == BUDGET
+        short = ask("Hi.", **explain)
+        assert not hasattr(short, "kv_cache"), "what is exact is told as ever"
+        assert short.usage.kv_explain[0]["attended"] is None
+        chunks = list(ask("The quick brown fox. Over the lazy dog? " * 12, stream=True))
+        assert [chunk.kv_cache["exact"] for chunk in chunks if hasattr(chunk, "kv_cache")] == [
+            False
+        ]
 
 
 def test_a_budget_that_leaves_nothing_to_choose_is_refused(opened: Callable[..., Engine]) -> None:
