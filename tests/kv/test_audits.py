@@ -18,15 +18,18 @@ from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.prompt import Method, Prompt, Span
 from thinkonce.kv.prefix.purges import PurgeRule
+from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.reuse.audits import PLACES, Audits, Pending, compared
 from thinkonce.kv.reuse.controls import Everything, Naive
 from thinkonce.kv.reuse.ladder import EXACT
 from thinkonce.kv.reuse.link import Link
-from thinkonce.kv.reuse.measured import MeasuredWays
+from thinkonce.kv.reuse.measured import MeasuredWays, stock_of
 from thinkonce.kv.reuse.meter import Audit
 from thinkonce.kv.reuse.reader import ChunkReader
 from thinkonce.kv.reuse.rotation import Rotation
+from thinkonce.kv.reuse.stock import STOCK as STOCK_TEXT
 from thinkonce.kv.reuse.ways import Way
+from thinkonce.kv.weights.model import Model
 
 CHUNK, ROOM = 64, 1 << 24
 STOCK = list(range(3, 40))
@@ -185,6 +188,25 @@ def test_only_so_many_prompts_wait(server: Server) -> None:
     way = Way(Link(16), lambda front: STOCK)
     taken = [server.audits.offer(Asking(prompt(0, 1)), way, "link", "link||") for _ in range(12)]
     assert sum(taken) == server.audits.waiting == 8
+
+
+def test_a_document_is_known_behind_every_head(server: Server) -> None:
+    """Its state was computed behind a fixed text, which says nothing of it."""
+    first = prompt(0, 1, 2)
+    assert server.read(first).reused.total == 0
+    head, moved = tokens(33, 7), []
+    for span in first.spans:
+        moved.append(Span(span.start + 13, span.end + 13, "link", span.document))
+    other = Prompt([*head, *first[20:]], moved)
+    found = server.generator.explain(other, NOBODY, Terms(explains=True))
+    assert [chunk.memory_tokens for chunk in found.chunks] == [100, 100, 100]
+    assert {chunk.was for chunk in found.chunks} == {len(STOCK)}
+
+
+def test_the_text_that_chunks_are_encoded_behind_begins_as_every_text_does(model: Model) -> None:
+    whole = tuple(model.tokenizer.encode(STOCK_TEXT))
+    assert stock_of(model.tokenizer, 1 << 20) == whole[:384]
+    assert stock_of(model.tokenizer, 400) == whole[:50], "an eighth of a short context"
 
 
 def test_link_that_is_not_faithful_climbs_until_reading_exactly_is_as_cheap() -> None:
