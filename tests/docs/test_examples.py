@@ -36,6 +36,7 @@ LONG = (
     "context_aware",
     "documentation",
     "faq_zh",
+    "knowledge_base",
     "layered_ttl",
     "with_and_without",
 )

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_families import VOCABULARY, network
 
+from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactGenerator, ExactReader
 from thinkonce.kv.generation.generator import Preloaded, Sampling, Token
@@ -84,8 +85,12 @@ class Reader(ReusingGenerator):
         memory: int | None = None,
         below: DiskTier | None = None,
         purges: Purges | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
-        self.index: PrefixIndex[torch.Tensor] = PrefixIndex(memory or ROOM, ghosts=Ghosts())
+        ghosts = Ghosts(clock=clock)
+        self.index: PrefixIndex[torch.Tensor] = PrefixIndex(
+            memory or ROOM, clock=clock, ghosts=ghosts
+        )
         keeping = Keeping(
             model,
             chunk_tokens=CHUNK,
@@ -94,6 +99,7 @@ class Reader(ReusingGenerator):
             below=below,
             memory=memory,
             purges=purges,
+            clock=clock,
         )
         exact = ExactReader(keeping)
         chunks = ChunkReader(keeping, exact, FixedWays(ways))
@@ -267,6 +273,16 @@ def test_short_parts_are_computed_with_the_rest(monkeypatch: pytest.MonkeyPatch)
     assert reader.explain(prompt("doc-0")).why_exact == "too_short"
 
 
+def test_what_would_lie_beyond_the_model_s_positions_is_no_chunk() -> None:
+    far: dict[Method, Way] = {"link": Way(Link(8), lambda front: tokens(1024 - 73, 3))}
+    reader = Reader(network("llama", torch.float32), far)
+    found = reader.told(prompt("doc-0", "doc-1", ask=3))
+    assert found.explained is not None
+    assert found.explained.why_exact == "not_worth", "75 of 160 tokens are left besides"
+    (chunk,) = reader.told(prompt("doc-0", ask=3)).explained.chunks  # type: ignore[union-attr]
+    assert (chunk.document, chunk.was) == ("doc-0", 1024 - 73)
+
+
 def test_without_room_for_a_second_sequence_a_prompt_is_read_exactly() -> None:
     model, asked = network("llama", torch.float32), prompt("doc-0", "doc-1", "doc-2")
     shape = Keeping(model, chunk_tokens=CHUNK, fingerprint=MODEL, kept=None).shape
@@ -405,6 +421,7 @@ def test_a_purged_document_is_gone_with_its_chunks_and_the_prefixes_that_contain
     found = reader.told(prompt("doc-1", "doc-0", "doc-2"))
     assert hits(found) == [0, 72, 78]
     assert found.explained is not None
+    assert [chunk.cause for chunk in found.explained.chunks] == ["purged", None, None]
     for each in (exact, Prompt(exact)):
         kept = reader.explain(each, terms=TELL).memory_tokens
         assert kept == exact.spans[1].start // CHUNK * CHUNK, "up to where it begins"
@@ -444,6 +461,23 @@ def test_a_block_in_many_documents_goes_with_any_of_them() -> None:
     for rule in (PurgeRule(document="doc-1"), PurgeRule(tags=("doc-1",))):
         assert (rule.holds(many), rule.holds(few), rule.holds(Owner("t"))) == (True, True, False)
     assert not PurgeRule(tenant="u", document="doc-99").holds(many)
+
+
+def test_chunks_live_as_long_as_their_last_use_wants() -> None:
+    now = 0.0
+    clock = Clock(wall=lambda: now, monotonic=lambda: now)
+    reader = Reader(network("llama", torch.float32), clock=clock)
+    short = Terms(explains=True, life=10.0)
+    reader.told(prompt("doc-0", "doc-1", "doc-2"), terms=short)
+    now = 9.0
+    assert hits(reader.told(prompt("doc-1", "doc-0"), terms=short)) == [75, 72]
+    now = 11.0
+    found = reader.told(prompt("doc-2", "doc-1", "doc-0"), terms=short)
+    assert hits(found) == [0, 75, 72]
+    assert found.explained is not None
+    assert found.explained.chunks[0].cause == "expired"
+    now = 30.0
+    assert not reader.index.nodes()
 
 
 @contextmanager

@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from math import inf
 
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking
-from thinkonce.kv.prefix.blocks import packed
+from thinkonce.kv.prefix.blocks import Block, named_behind, packed
 from thinkonce.kv.prefix.causes import WhyExact
 from thinkonce.kv.prefix.chain import Chain, chunk_chain
+from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Method, Prompt, Span
 from thinkonce.kv.reuse.layout import Layout, Plan
 from thinkonce.kv.reuse.ways import Way, Ways
@@ -47,6 +49,17 @@ class Part:
     @property
     def tokens(self) -> int:
         return self.span.end - self.span.start
+
+    @property
+    def owner(self) -> Owner:
+        """As it is called now."""
+        return self.chain.owners[0]
+
+    def called(self, owner: Owner) -> Sequence[Block]:
+        """Its blocks under another name of its owner."""
+        blocks = self.chain.blocks
+        held = (block.tokens for block in blocks)
+        return list(named_behind(blocks[0].parent, held, owner))
 
 
 @dataclass(frozen=True)
@@ -105,13 +118,15 @@ def assembly_of(keeping: Keeping, ways: Ways, asking: Asking, layers: int) -> As
     if method is None or way is None:
         return "not_faithful"
     marked = [span for span in prompt.spans if span.method == method]
-    spans = [span for span in marked if span.end - span.start >= LEAST_TOKENS]
-    if not spans:
-        return "too_short"
     head = prompt.until(marked[0].start)
     behind = Prompt(way.behind(head))
     if behind == head:
         behind = head  # with the marks of what stands in it
+    # Encoded behind that, a chunk has to lie within the positions that the model knows.
+    most = getattr(keeping.network.config, "max_position_embeddings", inf) - len(behind)
+    spans = [span for span in marked if LEAST_TOKENS <= span.end - span.start <= most]
+    if not spans:
+        return "too_short" if marked[0].end - marked[0].start <= most else "not_worth"
     parts = [_part(keeping, asking, span, behind) for span in spans]
     # The first chunk behind the head it was encoded behind is where it was.
     is_there = behind == head and spans[0].start == len(head)

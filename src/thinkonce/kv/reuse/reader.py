@@ -169,7 +169,11 @@ class ChunkReader:
         if found.slower or found.failed:
             return "slower_than_recompute" if found.slower else "load_error"
         ghosts = self._keeping.kept.ghosts if self._keeping.kept is not None else None
-        gone = ghosts.find(part.chain.blocks[found.blocks].id) if ghosts is not None else None
+        if ghosts is None:
+            return "never_seen"
+        gone = ghosts.find(part.chain.blocks[found.blocks].id)
+        if gone is None and (before := ghosts.before_purge(part.owner)) is not None:
+            gone = ghosts.find(part.called(before)[found.blocks].id)
         return "never_seen" if gone is None else gone[0].cause
 
 
