@@ -11,7 +11,7 @@ from thinkonce.settings.section import MIB, YES_NO, Section, about, seconds, siz
 __all__ = ("Kv", "KvCodec", "KvMethod", "KvPolicy")
 
 KvCodec = Literal["raw", "int8"]
-KvMethod = Literal["exact", "link"]
+KvMethod = Literal["exact", "link", "blend", "auto"]
 KvPolicy = Literal["lru", "forward_decay", "guarded", "tail"]
 
 
@@ -31,9 +31,10 @@ class Kv(Section, frozen=True):
         KvMethod,
         about(
             "How parts of messages are reused that a request marks as documents by an id, and "
-            "says no method for. exact: where the same text is in front of them. link: wherever "
-            "they stand, which is approximate, and said in the answer.",
-            "exact or link",
+            "says no method for. exact: where the same text is in front of them. link and blend: "
+            "wherever they stand, which is approximate, and said in the answer. auto: exactly "
+            "until something cheaper was measured to hold.",
+            "exact, link, blend or auto",
             fixed=True,
         ),
     ] = "exact"

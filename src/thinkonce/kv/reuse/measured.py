@@ -41,7 +41,7 @@ _logger = logging.getLogger("thinkonce.kv")
 
 _LINKS: tuple[Choice, ...] = (Link(16), Link(32), Link(64))
 _BLENDS: tuple[Choice, ...] = tuple(Gradual(ratio, "both") for ratio in (0.15, 0.25, 0.4))
-_LOOKS: tuple[Choice, ...] = (Looked(0.15), Looked(0.25, link=8), Looked(0.4, link=8))
+_LOOKS: tuple[Choice, ...] = (Looked(0.15), Looked(0.3, link=8), Looked(0.4, link=8))
 _CHOICES: Mapping[str, Choice] = {each.name: each for each in (*_LINKS, *_BLENDS, *_LOOKS)}
 _MOST_BUDGETS = 4096
 _MOST_STOCK = 384  # tokens, and of a short context an eighth
