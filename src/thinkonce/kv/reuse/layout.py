@@ -55,8 +55,12 @@ class Layout:
         Where a chunk, or the exact part, ends the prompt, its last token is one of them: its
         logits are wanted.
         """
-        known = set(range(min(self.exact, self.length - 1))).union(*self.chunks)
-        return [place for place in range(self.length) if place not in known - {self.length - 1}]
+        last, end, found = self.length - 1, self.exact, list[int]()
+        for chunk in self.chunks:
+            found.extend(range(end, chunk.start))
+            end = chunk.stop
+        found.extend(range(end, self.length))
+        return found if found and found[-1] == last else [*found, last]
 
 
 @dataclass(frozen=True, slots=True)
