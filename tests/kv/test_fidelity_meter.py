@@ -20,7 +20,7 @@ EXACT_TOKENS = 2112.0
 COSTS = {"link 16": 192.0, "link 32": 320.0, "link 64": 576.0}
 KEY = Key("shop", "link 16")
 CASE = Case("shop", COSTS.__getitem__, EXACT_TOKENS)
-SEEDS = range(20)
+SEEDS = range(10)
 
 
 def traffic(seed: int, agreement: float, divergence: float) -> Draw:
