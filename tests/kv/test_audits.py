@@ -190,6 +190,20 @@ def test_only_so_many_prompts_wait(server: Server) -> None:
     assert sum(taken) == server.audits.waiting == 8
 
 
+def test_counting_that_fails_costs_no_answer(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Server, *args: object) -> None:
+        raise RuntimeError("no count")
+
+    monkeypatch.setattr(MeasuredWays, "_budget", broken)
+    assert server.read(prompt(0, 1)).logits.numel()
+    assert server.read(prompt(0, 1, method="auto")).logits.numel()
+    assert [record.message for record in caplog.records] == [
+        "an answer with marked parts was not counted"
+    ] * 2
+
+
 def test_a_document_is_known_behind_every_head(server: Server) -> None:
     """Its state was computed behind a fixed text, which says nothing of it."""
     first = prompt(0, 1, 2)

@@ -135,6 +135,12 @@ class MeasuredWays:
         }
 
     def _answered(self, method: Method, asking: Asking, setting: str, saved: float | None) -> None:
+        try:
+            self._count(method, asking, setting, saved)
+        except Exception:  # the answer is there: what is wrong with counting it must not cost it
+            _logger.exception("an answer with marked parts was not counted")
+
+    def _count(self, method: Method, asking: Asking, setting: str, saved: float | None) -> None:
         case, effort = self._case(method, asking), self._efforts[method]
         self._answers[setting] += 1
         effort.answered(case.namespace, setting)
