@@ -43,7 +43,7 @@ from thinkonce.kv.prefix.public import PublicPrefixes
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
-from thinkonce.kv.reuse.measured import MeasuredWays, measured_ways
+from thinkonce.kv.reuse.measured import MeasuredWays, measured_ways, stock_of
 from thinkonce.kv.reuse.reader import ChunkReader
 from thinkonce.kv.sentence.opened import decoder_of
 from thinkonce.kv.weights.model import Model
@@ -324,7 +324,8 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         codec=codec,
     )
     exact = ExactReader(keeping, below.others)
-    ways = measured_ways(keeping, exact, model)
+    stock = stock_of(model.tokenizer, model.context_tokens)
+    ways = measured_ways(keeping, exact, stock)
     chunks = ChunkReader(keeping, exact, ways)
     readers: list[Reader] = [ModuleReader(keeping), chunks, exact]
     generator = ReusingGenerator(keeping, model.end_ids, readers, decoder)

@@ -33,7 +33,6 @@ from thinkonce.kv.reuse.meter import Audit, Key, Meter
 from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 from thinkonce.kv.reuse.stock import STOCK
 from thinkonce.kv.reuse.ways import Way
-from thinkonce.kv.weights.model import Model
 
 __all__ = ("MeasuredWays", "measured_ways", "stock_of")
 
@@ -179,13 +178,14 @@ class MeasuredWays:
         return budget
 
 
-def measured_ways(keeping: Keeping, exact: ExactReader, model: Model) -> MeasuredWays | None:
-    """Those of a loaded model; None where its keys cannot be moved."""
+def measured_ways(
+    keeping: Keeping, exact: ExactReader, stock: Sequence[int]
+) -> MeasuredWays | None:
+    """Those of a model; None where its keys cannot be moved. `stock`: see `stock_of`."""
     try:
-        audits = Audits(keeping, exact, Rotation(model.network))
+        audits = Audits(keeping, exact, Rotation(keeping.network))
     except NotRelocatable:
         return None
-    stock = stock_of(model.tokenizer, model.context_tokens)
     return MeasuredWays(stock, keeping.shape.layers, audits)
 
 
