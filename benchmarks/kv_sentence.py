@@ -38,9 +38,7 @@ LENGTHS, STEPS = (2048, 4096, 8000), 32
 MARGIN = 0.20  # by which full attention must beat chance
 LOSS_GOAL, BYTES_GOAL = 2.0, 0.40
 SENTENCES, FULL = "sentences", "full"
-CLAIM = (
-    "An answer that attends to the sentences that matter reads a quarter of the attention state."
-)
+CLAIM = "An answer to a long prompt may read a quarter of its state: what that loses."
 
 
 def random_score(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
@@ -255,7 +253,7 @@ Found = Sequence[Mapping[str, Mapping[str, Any]]]
 
 
 def tables(found: Found) -> list[Table]:
-    far = ["kind", "prompts", "method", "KL", "KL, 95 %", "top-1 %", "answer in it %", "F1 %"]
+    far = ["kind", "prompts", "method", "KL", "KL, worst", "top-1 %", "answer in it %", "F1 %"]
     return [
         Table("How far from full attention", far, _rows(found)),
         Table(
@@ -276,7 +274,7 @@ def _rows(found: Found) -> list[list[str | float | int | None]]:
             rows.append(
                 [
                     *(kind, len(ours), name, round(mean(kls), 4)),
-                    round(sorted(kls)[int(0.95 * (len(kls) - 1))], 4),
+                    round(max(kls), 4),
                     round(100 * mean(each[name].get("agree", 1.0) for each in ours), 1),
                     _share(ours, name, "right") if is_judged or name == FULL else None,
                     _share(ours, name, "f1") if is_judged or name == FULL else None,
