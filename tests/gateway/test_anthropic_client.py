@@ -176,6 +176,32 @@ async def test_an_api_key_as_older_clients_send_it_is_a_credential_too(
     assert [seen.headers["x-api-key"] for seen in upstream_says.seen] == ["one", "two"]
 
 
+@pytest.mark.parametrize("shown", ["api_key", "auth_token"])
+async def test_what_was_asked_ahead_is_a_hit_however_the_client_shows_its_key(
+    upstream_says: Upstream, gateway: Running, shown: str
+) -> None:
+    def client(key: str) -> AsyncAnthropic:
+        options: dict[str, Any] = {shown: key}
+        return AsyncAnthropic(base_url=gateway.url, max_retries=0, **options)
+
+    async def ask(key: str) -> str:
+        async with client(key) as asking:
+            raw = await asking.messages.with_raw_response.create(**ASK)
+            return str(raw.headers["x-cache"])
+
+    async with client("sk-ant") as any_client:
+        version = str(any_client.default_headers["anthropic-version"])
+    ahead = {"custom_id": "1", "method": "POST", "url": "/v1/messages", "body": ASK}
+    headers = {
+        "content-type": "application/jsonl",
+        "anthropic-version": version,
+        "x-thinkonce-client-api-key": "sk-ant",
+    }
+    got = await gateway.send("POST", "/cache/preload", json.dumps(ahead).encode(), headers)
+    assert json.loads(got.body.splitlines()[0])["stored"], got.body
+    assert [await ask("sk-ant"), await ask("sk-other")] == ["HIT", "MISS"]
+
+
 async def test_errors_become_the_clients_own(client: AsyncAnthropic, upstream: Upstream) -> None:
     with pytest.raises(anthropic.BadRequestError, match=r"kv_cache\.tll") as caught:
         await client.messages.create(**ASK, extra_body={"kv_cache": {"tll": 1}})

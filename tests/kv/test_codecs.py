@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_model import Serve
 
 from thinkonce import ConfigError
 from thinkonce.kv.embedded import Engine
@@ -130,6 +132,16 @@ def test_a_folder_keeps_each_codec_s_blocks_apart(model: Model, tmp_path: Path) 
     assert asked("raw") == 0, "what is not exact is never found by who wants it to the bit"
     found = asked("int8")
     assert asked("raw") == found > 0
+
+
+def test_an_answer_says_that_what_it_stands_on_is_not_exact(serve: Serve) -> None:
+    served = serve(kv=Kv(chunk=64, codec="int8"))
+    body = {"messages": MESSAGES, "max_tokens": 1}
+    url = f"{served.url}/v1/chat/completions"
+    first, again = (httpx.post(url, json=body, timeout=60).json() for _ in range(2))
+    assert "kv_cache" not in first, "nothing was loaded"
+    assert again["usage"]["prompt_cache_hit_tokens"] > 0
+    assert again["kv_cache"]["exact"] is False
 
 
 def test_a_codec_nobody_has_is_refused(model: Model) -> None:

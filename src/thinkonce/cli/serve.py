@@ -112,6 +112,10 @@ def serve_model(
         str | None,
         typer.Option(help="Most memory for attention state of prompts.  [default: 1GiB]"),
     ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(help="How it is kept: raw, or int8, which is not exact.  [default: raw]"),
+    ] = None,
     kv_store: Annotated[
         Path | None, typer.Option(help="Folder to keep it in across restarts.")
     ] = None,
@@ -128,6 +132,7 @@ def serve_model(
         "local.threads": threads,
         "local.queue": queue,
         "kv.memory": kv_memory,
+        "kv.codec": codec,
         "kv.store": None if kv_store is None else str(kv_store),
     }
     settings = Sources(config=config, flags=flags).load()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from thinkonce.cli import main
 from thinkonce.cli.serve import pools_of, to_read_again, with_optional_model
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Sources
@@ -48,6 +49,15 @@ def test_two_paths_of_one_host_never_share_a_name_whatever_their_order() -> None
     first, second = "https://host/team-a/v1", "https://host/team-b/v1"
     assert list(pools_of([first, second])) == ["host/team-a", "host/team-b"]
     assert list(pools_of([second])) == ["host/team-b"]
+
+
+def test_a_codec_that_serve_model_has_not_is_named_before_a_model_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["serve-model", "no-such-model", "--codec", "int4"]) == 2
+    said = capsys.readouterr().err
+    assert "int4" in said
+    assert "raw or int8" in said
 
 
 def test_a_reload_misses_the_file_that_was_there_at_the_start(
