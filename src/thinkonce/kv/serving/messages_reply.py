@@ -11,7 +11,7 @@ import msgspec
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent
 from thinkonce.kv.serving.calls import CallReader
 from thinkonce.kv.serving.explanation import Explanation
-from thinkonce.kv.serving.reply import told_of
+from thinkonce.kv.serving.reply import exactness, told_of
 from thinkonce.web.exchange import HttpError
 
 __all__ = ("Kept", "MessagesDialect", "messages_error")
@@ -73,7 +73,7 @@ class MessagesDialect:
         rest, calls = self._rest()
         said: list[dict[str, Any]] = [_text(begun + rest)] if begun + rest else []
         usage = self._usage(spent.prompt_tokens, spent.cached_tokens, spent.completion_tokens)
-        usage |= _explained(*spent.explanations)
+        usage |= _explained(*spent.explanations) | exactness(spent)
         content = said + [_call(call) for call in calls]
         told = {**self._head, "content": content, **_end(ended, calls), "usage": usage}
         return _encode({**told, **told_of(spent)})
@@ -96,6 +96,7 @@ class MessagesDialect:
         end = {"stop_reason": None, "stop_sequence": None}
         usage = self._usage(event.prompt_tokens, event.cached_tokens, 0)
         usage |= _explained(event.explanation) if event.explanation is not None else {}
+        usage |= exactness(event)
         message: dict[str, Any] = {**self._head, "content": [], **end, "usage": usage}
         return _event("message_start", message={**message, **told_of(event)})
 

@@ -19,7 +19,7 @@ from thinkonce.kv.serving.transcript import Piece
 from thinkonce.kv.weights.vocabulary import token_bytes
 from thinkonce.web.exchange import HttpError, error_body
 
-__all__ = ("ChatDialect", "Dialect", "TextDialect", "told_of")
+__all__ = ("ChatDialect", "Dialect", "TextDialect", "exactness", "told_of")
 
 _encode = msgspec.json.encode
 
@@ -283,6 +283,11 @@ def told_of(told: Begun | Spent) -> dict[str, Any]:
     return {"kv_cache": kv_cache}
 
 
+def exactness(told: Begun | Spent) -> dict[str, Any]:
+    """The same in its usage, in a word: a gateway in front has a `kv_cache` of its own."""
+    return {} if told.reused is None else {"kv_exact": told.reused.is_exact}
+
+
 def _usage(spent: Spent) -> dict[str, Any]:
     """`prompt_tokens` is the full count; what was known of it is told as OpenAI's and DeepSeek's
     clients read it.
@@ -298,4 +303,5 @@ def _usage(spent: Spent) -> dict[str, Any]:
         "prompt_cache_hit_tokens": spent.cached_tokens,
         "prompt_cache_miss_tokens": spent.prompt_tokens - spent.cached_tokens,
     }
+    usage |= exactness(spent)
     return {**usage, "kv_explain": spent.explanations} if spent.explanations else usage
