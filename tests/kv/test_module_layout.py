@@ -122,9 +122,11 @@ def test_a_scaffold_is_the_choice_with_fewest_members_that_are_no_defaults(schem
         )
         there = [leaf for leaf in layout.leaves if within(leaf.module) <= best]
         known = dict(zip(scaffold.positions, scaffold.tokens, strict=True))
+        end = max((leaf.end for _, leaf, _ in scaffold.leaves), default=0)
+        there = [leaf for leaf in there if leaf.end <= end]
         for leaf in there:
             assert [known[leaf.start + n] for n in range(len(leaf.tokens))] == list(leaf.tokens)
-        slots = [slot for slot in layout.slots if within(slot.module) <= best]
+        slots = [s for s in layout.slots if within(s.module) <= best and s.start < end]
         sizes = [*(len(leaf.tokens) for leaf in there), *(slot.length for slot in slots)]
         assert len(scaffold.tokens) == sum(sizes), "nothing else is in it"
         assert list(scaffold.positions) == sorted(set(scaffold.positions))

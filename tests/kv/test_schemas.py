@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -297,6 +298,15 @@ def test_a_server_that_keeps_nothing_reads_no_schemas(serve: Serve) -> None:
 
 
 # -- in a process --------------------------------------------------------------------------------
+
+
+def test_the_pages_example_runs(model_folder: Path) -> None:
+    """With the small model in place of the packaged one."""
+    page = (Path(__file__).parents[2] / "docs" / "modules.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    name = "SmolLM2-135M-Instruct"
+    assert name in code
+    exec(compile(code.replace(name, str(model_folder)), "docs/modules.md", "exec"), {})
 
 
 def test_an_engine_reads_a_schema_once_and_chats_with_its_modules(

@@ -12,6 +12,8 @@ generation/   tokens from the model: generator is the seam, exact reads each pre
 prefix/       names of blocks, whose they are, what is in memory, what goes first, and what is
               remembered of it
 disk/         blocks in files, under a budget, sealed where there is a key
+reuse/        documents at any place: moved, repaired, audited
+modules/      schemas: texts with fixed positions, encoded once, put together by name
 planning/     recorded requests replayed through the index of prefix/
 """
 

@@ -71,8 +71,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Scaffold:
-    """What is encoded together, by position. `leaves`: those that are kept of it, by the row that
-    each begins at, with the context in their names.
+    """What is encoded together, by position, up to the last that is kept of it. `leaves`: those
+    that are, by the row that each begins at, with the context in their names.
 
     A leaf's state depends on what lies before it in its scaffold, tokens and positions, and on
     nothing else: that is its context. So a schema that changes at its end keeps its beginning.
@@ -149,7 +149,8 @@ class Layout:
             before.update(pack("<QQ", part.start, len(ids)) + packed(ids))
             tokens += ids
             positions += range(part.start, part.start + len(ids))
-        return Scaffold(tuple(tokens), tuple(positions), tuple(leaves))
+        last = max((row + len(leaf.tokens) for row, leaf, _ in leaves), default=0)
+        return Scaffold(tuple(tokens[:last]), tuple(positions[:last]), tuple(leaves))
 
 
 def shown(path: Path) -> str:
