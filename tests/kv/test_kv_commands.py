@@ -236,3 +236,27 @@ def test_without_a_folder_there_is_no_disk_to_change(served: Served) -> None:
     answer = httpx.post(f"{served.url}/kv/limits", json={"disk": 2**30})
     assert answer.status_code == 400
     assert "there is no [kv] store" in answer.json()["error"]["message"]
+
+
+def test_a_purge_forgets_what_is_named_and_needs_a_name(
+    served: Served, client: OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept: Any = {"kv_cache": {"namespace": "n"}}
+
+    def cached(**more: Any) -> int:
+        answer = client.chat.completions.create(model="tiny", max_tokens=1, **CHAT, **more)
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens_details is not None
+        return answer.usage.prompt_tokens_details.cached_tokens or 0
+
+    for extra in ({}, {"extra_body": kept}):
+        assert (cached(**extra), cached(**extra)) == (0, 128)
+    assert main(["kv", "purge", "--namespace", "n", "--url", served.url]) == 0
+    assert capsys.readouterr().out.startswith("2 blocks in memory")
+    assert (cached(extra_body=kept), cached()) == (0, 128)
+    assert main(["kv", "purge", "--url", served.url]) == 2
+    assert "--all" in capsys.readouterr().err
+    assert main(["kv", "purge", "--all", "--json", "--url", served.url]) == 0
+    assert json.loads(capsys.readouterr().out)["purged"] > 0
+    assert cached() == 0

@@ -8,6 +8,7 @@ import typer
 
 from thinkonce.cli.kv_explain import kv_explain
 from thinkonce.cli.kv_preload import kv_preload
+from thinkonce.cli.kv_purge import kv_purge
 from thinkonce.cli.kv_tree import kv_ls, kv_show
 from thinkonce.cli.model_view import MODEL_SERVER, ModelUrl, ModelView
 from thinkonce.cli.options import AsJson
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     group.command("explain", epilog=f"Example: {example}")(kv_explain)
     group.command("ls", epilog="Example: thinkonce kv ls")(kv_ls)
     group.command("show", epilog="Example: thinkonce kv show 3f9a01c2")(kv_show)
+    group.command("purge", epilog="Example: thinkonce kv purge --document doc-7")(kv_purge)
     app.add_typer(group, name="kv", epilog="Example: thinkonce kv stats")
 
 

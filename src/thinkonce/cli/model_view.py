@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import msgspec
 import typer
 
 from thinkonce.cli.gateway_view import GatewayError, GatewayView
@@ -39,6 +40,10 @@ class ModelView(GatewayView):
     def why(self, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
         """What `/kv/explain` tells of a request; `headers`: whose it is."""
         return self.ask("POST", "/kv/explain", dict[str, Any], body, **headers)
+
+    def forget(self, named: dict[str, Any]) -> dict[str, Any]:
+        """What `/kv/purge` tells that it did; `named`: its body."""
+        return self.ask("POST", "/kv/purge", dict[str, Any], msgspec.json.encode(named))
 
     def branches(self, limit: int) -> Iterator[dict[str, Any]]:
         """The branches of the prefix tree, a parent before its children; `limit` at most."""

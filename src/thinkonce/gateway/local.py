@@ -73,6 +73,7 @@ class LocalModel:
             accepts = "a model whose server starts; the line above says why this one did not"
             raise ConfigError("the local model", f"exit code {code}", accepts)
         self._keeper = asyncio.create_task(self._keep())
+        self._say(f"the local model is on {self.url} (for `thinkonce kv ... --url`)")
         return self.url
 
     async def stop(self, seconds: float = END_SECONDS) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+import transformers
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
@@ -85,6 +86,8 @@ def run(
     if access_log:
         _log_to_stderr()
     give_blocks_back()
+    # It says in a line of its own that a prompt is too long; whoever asked is told that by us.
+    transformers.logging.set_verbosity_error()
     listener = bind(host, port)
     try:
         with handling(stopping(_stop)):

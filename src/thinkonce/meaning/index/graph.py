@@ -43,7 +43,7 @@ class GraphIndex:
         )
         self._numbers: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
-        self._next = 0
+        self._next = self._graph_bytes = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class GraphIndex:
 
     @property
     def nbytes(self) -> int:
-        return int(self._graph.memory_usage) + NAME_BYTES * len(self._numbers)
+        return self._graph_bytes + NAME_BYTES * len(self._numbers)
 
     def put(self, name: bytes, vector: Packed) -> None:
         """Add a row, or give the row `name` another vector."""
@@ -62,6 +62,8 @@ class GraphIndex:
             self._drop(name)
             number, self._next = self._next, self._next + 1
             self._graph.add(number, vector[0], copy=True)
+            # Asked for here alone: beside another thread's `add` it reads freed memory.
+            self._graph_bytes = int(self._graph.memory_usage)
             self._numbers[name], self._names[number] = number, name
 
     def remove(self, name: bytes) -> bool:
