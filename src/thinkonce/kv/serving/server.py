@@ -86,8 +86,6 @@ def run(
     if access_log:
         _log_to_stderr()
     give_blocks_back()
-    # It says in a line of its own that a prompt is too long; whoever asked is told that by us.
-    transformers.logging.set_verbosity_error()
     listener = bind(host, port)
     try:
         with handling(stopping(_stop)):
@@ -147,6 +145,8 @@ def _owners(secret: str, key: bytes, host: str, clients: Mapping[str, Client]) -
 def _loaded(
     name: str | None, dtype: str, device: str, threads: int, progress: Progress | None
 ) -> Model:
+    # It says in a line of its own that a prompt is too long; whoever asked is told that by us.
+    transformers.logging.set_verbosity_error()
     model = load(name, dtype=dtype, device=device, progress=progress)
     if threads:
         torch.set_num_threads(threads)
