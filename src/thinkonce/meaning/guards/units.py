@@ -10,7 +10,7 @@ __all__ = ("guard",)
 
 def guard(a: Analysed, b: Analysed) -> Veto | None:
     """A number without a unit agrees with any; words without numbers must differ both ways."""
-    if a.amounts != b.amounts and _other_unit(a, b):
+    if a.amounts != b.amounts and (_other_unit(a, b) or _other_unit(b, a)):
         return Veto.UNIT
     if a.lone_units != b.lone_units and a.lone_units - b.lone_units and b.lone_units - a.lone_units:
         return Veto.UNIT
