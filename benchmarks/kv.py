@@ -21,7 +21,10 @@ from record import Goal, Table, record
 from transformers import DynamicCache
 
 from thinkonce.kv.generation.decode import forward
-from thinkonce.kv.generation.exact import ExactGenerator, Reading
+from thinkonce.kv.generation.exact import exact_generator
+from thinkonce.kv.generation.keeping import Keeping
+from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
@@ -113,20 +116,24 @@ class Bench:
         network = self._model.network
         return forward(network, prompt, 0, DynamicCache(config=network.config))
 
-    def _read(self, reader: ExactGenerator, prompt: list[int], tenant: str) -> Reading:
+    def _read(self, reader: ReusingGenerator, prompt: list[int], tenant: str) -> Reading:
         reading = reader.read(prompt, lambda: False, Owner(tenant))
         assert reading is not None
         return reading
 
-    def _reader(self, chunk: int, keep: bool | PrefixIndex[torch.Tensor]) -> ExactGenerator:
+    def _reader(self, chunk: int, keep: bool | PrefixIndex[torch.Tensor]) -> ReusingGenerator:
         # Room for what is warm and for one stranger: what strangers leave behind is forgotten.
         index = PrefixIndex(3 * max(SHARED) * self._bytes) if keep is True else keep or None
-        return ExactGenerator(
-            self._model.network,
+        return exact_generator(
+            Keeping(
+                self._model.network,
+                chunk_tokens=chunk,
+                fingerprint=fingerprint_of(
+                    self._model.network, self._model.tokenizer, chunk
+                ).digest(),
+                kept=index,
+            ),
             self._model.end_ids,
-            chunk_tokens=chunk,
-            fingerprint=fingerprint_of(self._model.network, self._model.tokenizer, chunk).digest(),
-            kept=index,
         )
 
     def _tokens(self, length: int) -> list[int]:

@@ -27,7 +27,9 @@ from thinkonce.kv.disk.record import Form, Plain
 from thinkonce.kv.disk.rows import HEAD, Kind, checked, row_of
 from thinkonce.kv.disk.sealed import Sealed
 from thinkonce.kv.disk.tier import DiskTier
-from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.exact import exact_generator
+from thinkonce.kv.generation.keeping import Keeping
+from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of
 from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.index import PrefixIndex
@@ -176,28 +178,30 @@ class Bench:
         medians = [1000 * median(seconds[name]) for name in ("cold", "restart", "memory")]
         return [f"{shared:,} + {NEW}", *medians, medians[0] / medians[1]]
 
-    def _timed(self, reader: ExactGenerator, prompt: list[int]) -> tuple[float, Any]:
+    def _timed(self, reader: ReusingGenerator, prompt: list[int]) -> tuple[float, Any]:
         began = time.perf_counter()
         reading = reader.read(prompt, lambda: False, NOBODY)
         return time.perf_counter() - began, reading
 
     @contextmanager
-    def _reader(self) -> Iterator[ExactGenerator]:
+    def _reader(self) -> Iterator[ReusingGenerator]:
         tier = DiskTier(self._folder, MODEL, BUDGET)
         try:
             yield self._made(tier)
         finally:
             tier.close()
 
-    def _made(self, tier: DiskTier | None) -> ExactGenerator:
+    def _made(self, tier: DiskTier | None) -> ReusingGenerator:
         network, tokenizer = self._model.network, self._model.tokenizer
-        return ExactGenerator(
-            network,
+        return exact_generator(
+            Keeping(
+                network,
+                chunk_tokens=CHUNK,
+                fingerprint=fingerprint_of(network, tokenizer, CHUNK).digest(),
+                kept=None if tier is None else PrefixIndex(2 * max(SHARED) * self._bytes),
+                below=tier,
+            ),
             self._model.end_ids,
-            chunk_tokens=CHUNK,
-            fingerprint=fingerprint_of(network, tokenizer, CHUNK).digest(),
-            kept=None if tier is None else PrefixIndex(2 * max(SHARED) * self._bytes),
-            below=tier,
         )
 
     def _tokens(self, length: int) -> list[int]:

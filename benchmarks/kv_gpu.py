@@ -22,8 +22,11 @@ from record import Goal, Table, record
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from thinkonce.kv.disk.tier import DiskTier
-from thinkonce.kv.generation.exact import ExactGenerator, Reading
+from thinkonce.kv.generation.exact import exact_generator
+from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.probe import other_bits
+from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 
@@ -143,18 +146,16 @@ class Bench:
 
     def _reader(
         self, kept: PrefixIndex[torch.Tensor] | None, below: DiskTier | None = None
-    ) -> ExactGenerator:
-        return ExactGenerator(
-            self.network,
+    ) -> ReusingGenerator:
+        return exact_generator(
+            Keeping(
+                self.network, chunk_tokens=self._chunk, fingerprint=NAME, kept=kept, below=below
+            ),
             frozenset(),
-            chunk_tokens=self._chunk,
-            fingerprint=NAME,
-            kept=kept,
-            below=below,
         )
 
     def _read(
-        self, reader: ExactGenerator, prompt: list[int], owner: Owner | None = None
+        self, reader: ReusingGenerator, prompt: list[int], owner: Owner | None = None
     ) -> Reading:
         """The logits are in main memory when it returns, so the device has done its work."""
         reading = reader.read(prompt, lambda: False, owner or Owner("measured"))

@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from record import Goal, Table, record
 
-from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.exact import exact_generator
 from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Token
+from thinkonce.kv.generation.keeping import Keeping
+from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
@@ -100,7 +102,7 @@ class Bench:
         self._run(generator, [long, short], sequences)
         return round(ended[0] - began, 2)
 
-    def _seconds(self, generator: ExactGenerator, requests: int, tokens: int) -> float:
+    def _seconds(self, generator: ReusingGenerator, requests: int, tokens: int) -> float:
         jobs = [self._job(generator, tokens) for _ in range(requests)]
         began = time.perf_counter()
         self._run(generator, jobs, sequences=4)
@@ -108,7 +110,7 @@ class Bench:
 
     def _run(
         self,
-        generator: ExactGenerator,
+        generator: ReusingGenerator,
         jobs: Sequence[tuple[Callable[[Callable[[], bool]], Iterator[Turn]], Demand]],
         sequences: int,
     ) -> None:
@@ -120,7 +122,7 @@ class Bench:
 
     def _job(
         self,
-        generator: ExactGenerator,
+        generator: ReusingGenerator,
         tokens: int,
         ended: Callable[[], None] = lambda: None,
         prompt: list[int] | None = None,
@@ -142,15 +144,19 @@ class Bench:
 
         return run, Demand(owner.tenant, len(asked), generator.known(asked, owner))
 
-    def _generator(self, *, keep: bool) -> tuple[ExactGenerator, PrefixIndex[torch.Tensor] | None]:
+    def _generator(
+        self, *, keep: bool
+    ) -> tuple[ReusingGenerator, PrefixIndex[torch.Tensor] | None]:
         index: PrefixIndex[torch.Tensor] | None = PrefixIndex(MEMORY) if keep else None
-        return ExactGenerator(
-            self._model.network,
+        return exact_generator(
+            Keeping(
+                self._model.network,
+                chunk_tokens=CHUNK,
+                fingerprint=self._fingerprint,
+                kept=index,
+                memory=MEMORY,
+            ),
             frozenset(),  # so that every answer has its length
-            chunk_tokens=CHUNK,
-            fingerprint=self._fingerprint,
-            kept=index,
-            memory=MEMORY,
         ), index
 
     def _tokens(self, length: int) -> list[int]:

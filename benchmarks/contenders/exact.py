@@ -8,8 +8,9 @@ from itertools import count
 import torch
 from lines import Ask, Setting, serve
 
-from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.exact import exact_generator
 from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
+from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.support import fingerprint_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
@@ -22,12 +23,14 @@ CHUNK, ROOM = 128, 2**31  # tokens, bytes
 def opened(setting: Setting) -> tuple[str, Ask]:
     torch.set_num_threads(setting["threads"])
     model = load(setting["model"], dtype=setting["dtype"])
-    generator = ExactGenerator(
-        model.network,
+    generator = exact_generator(
+        Keeping(
+            model.network,
+            chunk_tokens=CHUNK,
+            fingerprint=fingerprint_of(model.network, model.tokenizer, CHUNK).digest(),
+            kept=PrefixIndex(ROOM),
+        ),
         model.end_ids,
-        chunk_tokens=CHUNK,
-        fingerprint=fingerprint_of(model.network, model.tokenizer, CHUNK).digest(),
-        kept=PrefixIndex(ROOM),
     )
     strangers = count()
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from openai import OpenAI
 from small_model import Serve, Served, client_of, make_network, make_tokenizer, serving
 
@@ -25,6 +26,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(model_folder: Path) -> Model:
     return load(str(model_folder))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Of PyTorch, whose sums depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -41,3 +41,13 @@ def network(family: str, dtype: torch.dtype) -> Any:
     torch.manual_seed(len(family))
     config = AutoConfig.for_model(family, **SHAPE, **OWN[family])
     return AutoModelForCausalLM.from_config(config).to(dtype).eval()
+
+
+def never() -> bool:
+    return False
+
+
+def tokens(count: int, seed: int) -> list[int]:
+    drawn = torch.Generator().manual_seed(seed)
+    found: list[int] = torch.randint(3, VOCABULARY, (count,), generator=drawn).tolist()
+    return found

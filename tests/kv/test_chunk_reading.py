@@ -13,11 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_families import VOCABULARY, network
+from small_families import network, never, tokens
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.disk.tier import DiskTier
-from thinkonce.kv.generation.exact import ExactGenerator, ExactReader
+from thinkonce.kv.generation.exact import ExactReader, exact_generator
 from thinkonce.kv.generation.generator import Preloaded, Sampling, Token
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reading import Reading
@@ -35,30 +35,13 @@ from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.reader import ChunkReader
 from thinkonce.kv.reuse.ways import FixedWays, Way, alone
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CHUNK = 16
 MODEL = bytes(32)
 ROOM = 1 << 24
 LINK: dict[Method, Way] = {"link": Way(Link(8))}
 ALL: dict[Method, Way] = {"link": Way(Everything(), alone)}
 TELL = Terms(explains=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def never() -> bool:
-    return False
-
-
-def tokens(count: int, seed: int) -> list[int]:
-    drawn = torch.Generator().manual_seed(seed)
-    found: list[int] = torch.randint(3, VOCABULARY, (count,), generator=drawn).tolist()
-    return found
 
 
 HEAD, DOCUMENTS = tokens(21, 1), {f"doc-{n}": tokens(72 + 3 * n, 10 + n) for n in range(4)}
@@ -117,7 +100,9 @@ class Reader(ReusingGenerator):
 
 def cold(model: Any, asked: Prompt) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and state of reading it anew, exactly."""
-    reader = ExactGenerator(model, frozenset(), chunk_tokens=CHUNK, fingerprint=MODEL, kept=None)
+    reader = exact_generator(
+        Keeping(model, chunk_tokens=CHUNK, fingerprint=MODEL, kept=None), frozenset()
+    )
     found = reader.read(asked, never)
     assert found is not None
     with torch.inference_mode():

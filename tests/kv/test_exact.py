@@ -9,16 +9,19 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from small_families import OWN, VOCABULARY, network
+from small_families import OWN, VOCABULARY, network, never
 
-from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.exact import exact_generator
 from thinkonce.kv.generation.generator import Sampling, Token
+from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.slab import KvShape
 from thinkonce.kv.generation.support import FAMILIES, shape_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CHUNK = 16
 DTYPES = (torch.float32, torch.bfloat16)
 MODEL = bytes(32)
@@ -26,27 +29,15 @@ ROOM = 1 << 24
 GREEDY = Sampling(max_tokens=16, temperature=0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def never() -> bool:
-    return False
-
-
 def generator(
     model: Any, kept: PrefixIndex[torch.Tensor] | None, fingerprint: bytes = MODEL
-) -> ExactGenerator:
-    return ExactGenerator(
-        model, frozenset(), chunk_tokens=CHUNK, fingerprint=fingerprint, kept=kept
+) -> ReusingGenerator:
+    return exact_generator(
+        Keeping(model, chunk_tokens=CHUNK, fingerprint=fingerprint, kept=kept), frozenset()
     )
 
 
-def warm(model: Any, room: int = ROOM) -> tuple[ExactGenerator, PrefixIndex[torch.Tensor]]:
+def warm(model: Any, room: int = ROOM) -> tuple[ReusingGenerator, PrefixIndex[torch.Tensor]]:
     index: PrefixIndex[torch.Tensor] = PrefixIndex(room)
     return generator(model, index), index
 
@@ -66,7 +57,7 @@ class Read:
 
 
 def read(
-    reader: ExactGenerator, prompt: list[int], owner: Owner = NOBODY, tokens: int = 64
+    reader: ReusingGenerator, prompt: list[int], owner: Owner = NOBODY, tokens: int = 64
 ) -> Read:
     found = reader.read(prompt, never, owner)
     assert found is not None
@@ -217,7 +208,9 @@ def test_one_changed_token_in_a_block_shows(dtype: torch.dtype) -> None:
 def test_blocks_of_other_pieces_would_show() -> None:
     """The control for the chunks: keys and values computed in other company differ."""
     model = network("llama", torch.float32)
-    tiny = ExactGenerator(model, frozenset(), chunk_tokens=4, fingerprint=MODEL, kept=None)
+    tiny = exact_generator(
+        Keeping(model, chunk_tokens=4, fingerprint=MODEL, kept=None), frozenset()
+    )
     prompt = random_tokens(4 * CHUNK)
     found, other = read(generator(model, None), prompt, tokens=0), read(tiny, prompt, tokens=0)
     assert torch.allclose(found.state, other.state, atol=1e-3)

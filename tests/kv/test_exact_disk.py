@@ -16,7 +16,9 @@ from test_exact import one_thread as one_thread
 from thinkonce.kv.disk.record import Form, Plain
 from thinkonce.kv.disk.sealed import Sealed
 from thinkonce.kv.disk.tier import DiskTier
-from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.exact import exact_generator
+from thinkonce.kv.generation.keeping import Keeping
+from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import FAMILIES, shape_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
@@ -29,17 +31,15 @@ LONG = 20.0
 @contextmanager
 def reader(
     model: Any, folder: Path, room: int = ROOM, form: Form | None = None
-) -> Iterator[ExactGenerator]:
+) -> Iterator[ReusingGenerator]:
     """As a process of its own would have it: nothing in memory, and the folder."""
     tier = DiskTier(folder, MODEL, 2**26, form=form)
     try:
-        yield ExactGenerator(
-            model,
+        yield exact_generator(
+            Keeping(
+                model, chunk_tokens=CHUNK, fingerprint=MODEL, kept=PrefixIndex(room), below=tier
+            ),
             frozenset(),
-            chunk_tokens=CHUNK,
-            fingerprint=MODEL,
-            kept=PrefixIndex(room),
-            below=tier,
         )
         assert tier.flush(LONG)
     finally:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from small_families import VOCABULARY, network
+from small_families import network, never, tokens
 
 from thinkonce.kv.generation.exact import ExactReader
 from thinkonce.kv.generation.keeping import Keeping
@@ -31,27 +30,10 @@ from thinkonce.kv.reuse.stock import STOCK as STOCK_TEXT
 from thinkonce.kv.reuse.ways import Way
 from thinkonce.kv.weights.model import Model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CHUNK, ROOM = 64, 1 << 24
 STOCK = list(range(3, 40))
 Told = list[tuple[Pending, Audit | None, int]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def never() -> bool:
-    return False
-
-
-def tokens(count: int, seed: int) -> list[int]:
-    drawn = torch.Generator().manual_seed(seed)
-    found: list[int] = torch.randint(3, VOCABULARY, (count,), generator=drawn).tolist()
-    return found
 
 
 DOCUMENTS = [tokens(100, 10 + number) for number in range(4)]

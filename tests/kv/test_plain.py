@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_families import never
 
 from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Token
 from thinkonce.kv.generation.plain import PlainGenerator
@@ -16,10 +17,6 @@ def tokens_of(model: Model, prompt: list[int], sampling: Sampling) -> list[Token
     assert sum(pieces) == len(prompt)
     assert steps[len(pieces)] == Prefilled(len(prompt), 0)
     return [step for step in steps if isinstance(step, Token)]
-
-
-def never() -> bool:
-    return False
 
 
 def random_prompt(length: int) -> list[int]:

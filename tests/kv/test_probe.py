@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,16 +13,9 @@ from thinkonce.kv.generation.probe import other_bits, prompts
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.weights.model import load
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CHUNK = 32
 NO_END: frozenset[int] = frozenset()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    was = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(was)
 
 
 @pytest.mark.parametrize("family", OWN)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_families import VOCABULARY, network
+from small_families import VOCABULARY, network, never
 
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactReader
@@ -32,10 +32,6 @@ CHUNK = 16
 NOISE = 2e-3  # of logits that reach tens
 TELL = Terms(explains=True)
 UNKNOWN = 3
-
-
-def never() -> bool:
-    return False
 
 
 def cut(text: str) -> list[int]:

@@ -14,8 +14,9 @@ from openai import OpenAI
 from small_model import client_of, serving
 from transformers import AutoTokenizer
 
-from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.exact import exact_generator
 from thinkonce.kv.generation.generator import Sampling, Token
+from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.weights import packaged
@@ -100,7 +101,9 @@ def test_a_prefix_from_memory_gives_the_bits_of_reading_it_anew(
     network = smollm2.network if dtype == "float32" else copy.deepcopy(smollm2.network).bfloat16()
     index: PrefixIndex[torch.Tensor] = PrefixIndex(2**28)
     kept, anew = (
-        ExactGenerator(network, smollm2.end_ids, chunk_tokens=128, fingerprint=bytes(32), kept=each)
+        exact_generator(
+            Keeping(network, chunk_tokens=128, fingerprint=bytes(32), kept=each), smollm2.end_ids
+        )
         for each in (index, None)
     )
     shared = smollm2.tokenizer("Once upon a time there was a model that read it all. " * 60)

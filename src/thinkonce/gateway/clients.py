@@ -32,8 +32,8 @@ from thinkonce.settings import Client, Settings
 from thinkonce.upstream.failure import Header
 from thinkonce.upstream.room import CLIENTS
 from thinkonce.web.access import is_loopback, why_not_local
-from thinkonce.web.exchange import Limited
 from thinkonce.web.hosts import foreign_host
+from thinkonce.web.refusals import beyond_limit, model_not_allowed, unknown_key
 
 __all__ = ("Clients", "KnownClient", "check_guarded")
 
@@ -103,7 +103,7 @@ class KnownClient:
     def check_model(self, model: str) -> None:
         """Raises HttpError 403 for a model that is not this client's."""
         if not self.allows(model):
-            raise _not_allowed("model", f"{model!r:.80} is not allowed", self.row.models)
+            raise model_not_allowed("model", f"{model!r:.80} is not allowed", self.row.models)
 
     def check_body(self, body: Mapping[str, Any]) -> None:
         """Raises HttpError 403 for a member by which a server could choose another model."""
@@ -115,7 +115,7 @@ class KnownClient:
             if name == "model" or name.casefold() not in _CHOOSING:
                 continue
             if not (routed and name in ("models", "route")):
-                raise _not_allowed(name, "could choose another model", self.row.models)
+                raise model_not_allowed(name, "could choose another model", self.row.models)
 
 
 class Clients:
@@ -212,12 +212,12 @@ class Clients:
         if client.room is not None:
             if not client.room.take():
                 may = f"have {client.room.most:g} requests under way at a time"
-                raise _beyond("max_concurrent", may, "concurrency_limit_exceeded")
+                raise beyond_limit("max_concurrent", may, "concurrency_limit_exceeded")
             call.room = client.room
         if client.allowance is not None and not client.allowance.take():
             seconds = client.allowance.seconds_to_one()
             may = f"make {client.allowance.per_minute} requests a minute"
-            raise _beyond("rate_limit", may, "rate_limit_exceeded", seconds)
+            raise beyond_limit("rate_limit", may, "rate_limit_exceeded", seconds)
 
 
 def check_guarded(settings: Settings) -> None:
@@ -233,27 +233,8 @@ def check_guarded(settings: Settings) -> None:
         )
 
 
-def _not_allowed(name: str, why: str, patterns: Iterable[str]) -> HttpError:
-    return HttpError(
-        403,
-        f"{name}: {why} for this client, which may use {', '.join(patterns)}",
-        code="model_not_allowed",
-        param=name,
-    )
-
-
 def _unknown(secrets: int) -> HttpError:
     if secrets > MAX_SECRETS:
         said = f"the request has {secrets} credentials; it may have {MAX_SECRETS}, one in a header"
         return HttpError(400, said, code="too_many_credentials")
-    error = HttpError(
-        401,
-        "the API key is missing or unknown to this gateway; ask whoever runs it for one",
-        code="invalid_api_key",
-    )
-    error.headers = ((b"www-authenticate", b"Bearer"),)
-    return error
-
-
-def _beyond(limit: str, may: str, code: str, seconds: int = 1) -> Limited:
-    return Limited(429, limit, f"this client may {may}", code=code, seconds=seconds)
+    return unknown_key("gateway")

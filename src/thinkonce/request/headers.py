@@ -23,6 +23,7 @@ __all__ = (
     "digest_of",
     "headers_named",
     "is_credential",
+    "key_in",
     "take_headers",
     "with_one_type",
 )
@@ -68,6 +69,20 @@ EVERY: Container[bytes] = _Every()
 def is_credential(name: bytes) -> bool:
     """Whether a header of this name says who asks."""
     return name in _CREDENTIAL
+
+
+def key_in(name: bytes, value: bytes) -> bytes | None:
+    """The key that a header shows, None where it shows none: one key in whichever header, for
+    clients of Anthropic have two ways.
+    """
+    if name == b"authorization":
+        return _bearer(value)
+    return value.strip() if name in SECRETS else None
+
+
+def _bearer(value: bytes) -> bytes | None:
+    scheme, _, key = value.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else None
 
 
 def headers_named(names: Iterable[str]) -> Container[bytes]:
@@ -135,6 +150,5 @@ def _name(pair: tuple[bytes, bytes]) -> bytes:
 
 def digest_of(value: bytes) -> str:
     """The SHA-256 of the credential alone, as `printf %s "$KEY" | sha256sum` gives it."""
-    scheme, _, rest = value.partition(b" ")
-    secret = rest.strip() if scheme.lower() == b"bearer" else value
-    return hashlib.sha256(secret).hexdigest()
+    key = _bearer(value)
+    return hashlib.sha256(value if key is None else key).hexdigest()

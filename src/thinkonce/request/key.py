@@ -20,7 +20,7 @@ import msgspec
 from blake3 import blake3
 
 from thinkonce.request.controls import Controls
-from thinkonce.request.headers import SECRETS
+from thinkonce.request.headers import key_in
 from thinkonce.tiers.tier import Key
 
 __all__ = (
@@ -157,6 +157,5 @@ def _call_parts(function: str, version: str, namespace: str, args: bytes) -> byt
 
 
 def _as_bearer(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    if name in SECRETS and name != b"authorization":
-        return b"authorization", b"Bearer " + value.strip()
-    return name, value
+    key = key_in(name, value)
+    return (name, value) if key is None else (b"authorization", b"Bearer " + key)

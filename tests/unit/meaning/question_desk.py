@@ -11,7 +11,7 @@ import numpy as np
 
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.likeness import Hint
-from thinkonce.meaning.index.packed import packed_bytes
+from thinkonce.meaning.index.packed import pack, packed_bytes
 from thinkonce.meaning.index.spaces import Spaces
 from thinkonce.meaning.text.lexical import fingerprint
 from thinkonce.testing.clock import FakeClock
@@ -27,6 +27,12 @@ def vector_of(text: str) -> Any:
     seed = int.from_bytes(blake2b(text.encode(), digest_size=4).digest())
     found = np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32)
     return found / np.linalg.norm(found)
+
+
+def kept_of(text: str) -> Any:
+    """`vector_of` as an index keeps it: in eight bits."""
+    numbers, scale = pack(vector_of(text))
+    return numbers.astype(np.float32) * scale
 
 
 class Fixed:

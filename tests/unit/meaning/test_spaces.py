@@ -22,7 +22,7 @@ from thinkonce.meaning.index.packed import packed_bytes
 from thinkonce.selector import Selector
 from thinkonce.testing.clock import FakeClock
 from thinkonce.testing.entries import hint_of, key_of
-from unit.meaning.question_desk import WIDTH, Desk, Fixed, vector_of
+from unit.meaning.question_desk import WIDTH, Desk, Fixed, kept_of, vector_of
 
 SETTLING = 20.0  # seconds; far more than any of it takes
 RECALL = 0.99  # what a graph is set up for; its vectors are the same in every run
@@ -492,11 +492,10 @@ class Questions(RuleBasedStateMachine):
         assert desk.spaces.settle(SETTLING)
         there = [told for where, told in self.stored if where == partition]
         asked = vector_of(text)
-        near = {told: float(vector_of(told) @ asked) for told in there}
+        near = {told: float(kept_of(told) @ asked) for told in there}
         found = desk.found(text, partition, count=1)
         assert len(found) == min(1, len(near))
-        # Rows are kept in eight bits: of two that are as near but for that, either may be first.
-        assert all(near[told] > max(near.values()) - 0.01 for told in found)
+        assert all(near[told] == pytest.approx(max(near.values()), abs=1e-5) for told in found)
         alike = desk.alike(text, partition)
         assert [told for told in alike if told is not None] == [text] * (text in there)
 

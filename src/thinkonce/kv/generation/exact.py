@@ -13,14 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.rates import Rates
 from thinkonce.kv.generation.reader import Asking, Reads
 from thinkonce.kv.generation.reading import Asked, Found, Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
@@ -28,15 +25,13 @@ from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.prefix.blocks import first_parent, named_behind, packed
 from thinkonce.kv.prefix.causes import Costs, Explained, Missing
 from thinkonce.kv.prefix.chain import NO_CHAIN, Chain, chain_of
-from thinkonce.kv.prefix.index import Hold, PrefixIndex
+from thinkonce.kv.prefix.index import Hold
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt
-from thinkonce.kv.prefix.purges import Purges
 from thinkonce.kv.prefix.reused import Reused
-from thinkonce.kv.prefix.tier import BlockTier
 from thinkonce.kv.prefix.why import OtherModels, Why
 
-__all__ = ("ExactGenerator", "ExactReader")
+__all__ = ("ExactReader", "exact_generator")
 
 _NO_LOGITS = torch.empty(0)  # of a prompt of which nothing was computed
 
@@ -218,33 +213,8 @@ class ExactReader:
         return found
 
 
-class ExactGenerator(ReusingGenerator):
-    """A generator of exact reading alone; the arguments are those of `Keeping`, and `others`."""
-
-    def __init__(
-        self,
-        network: Any,
-        end_ids: frozenset[int],
-        *,
-        chunk_tokens: int,
-        fingerprint: bytes,
-        kept: PrefixIndex[torch.Tensor] | None,
-        below: BlockTier | None = None,
-        memory: int | None = None,
-        purges: Purges | None = None,
-        others: OtherModels | None = None,
-        clock: Clock = SYSTEM,
-        rates: Rates | None = None,
-    ) -> None:
-        keeping = Keeping(
-            network,
-            chunk_tokens=chunk_tokens,
-            fingerprint=fingerprint,
-            kept=kept,
-            below=below,
-            memory=memory,
-            purges=purges,
-            clock=clock,
-            rates=rates,
-        )
-        super().__init__(keeping, end_ids, [ExactReader(keeping, others)])
+def exact_generator(
+    keeping: Keeping, end_ids: frozenset[int], others: OtherModels | None = None
+) -> ReusingGenerator:
+    """A generator of exact reading alone. `others`: the models that share the folder below."""
+    return ReusingGenerator(keeping, end_ids, [ExactReader(keeping, others)])

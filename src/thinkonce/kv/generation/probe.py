@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from thinkonce.kv.generation.exact import ExactGenerator
+from thinkonce.kv.generation.exact import exact_generator
+from thinkonce.kv.generation.keeping import Keeping
+from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.slab import in_steps
 from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.prefix.index import PrefixIndex
@@ -59,11 +61,13 @@ def prompts(vocabulary: int, chunk_tokens: int) -> list[list[int]]:
 
 def _reader(
     network: Any, end_ids: frozenset[int], chunk_tokens: int, kept: PrefixIndex[torch.Tensor] | None
-) -> ExactGenerator:
-    return ExactGenerator(network, end_ids, chunk_tokens=chunk_tokens, fingerprint=_NAME, kept=kept)
+) -> ReusingGenerator:
+    return exact_generator(
+        Keeping(network, chunk_tokens=chunk_tokens, fingerprint=_NAME, kept=kept), end_ids
+    )
 
 
-def _written(reader: ExactGenerator) -> torch.Tensor:
+def _written(reader: ReusingGenerator) -> torch.Tensor:
     return reader.slab.tensor[:, :, :, : reader.slab.length]
 
 

@@ -15,7 +15,7 @@ import torch
 
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.slab import Slab
-from thinkonce.kv.reuse.masks import for_model, masks_at
+from thinkonce.kv.reuse.selective import computed_at
 
 __all__ = ("Positioned", "encoded")
 
@@ -61,20 +61,8 @@ class Positioned:
         return self._forward([token], torch.tensor([row], device=device))
 
     def _forward(self, ids: list[int], rows: torch.Tensor) -> torch.Tensor:
-        network, slab = self._network, self._slab
         with torch.inference_mode():
-            places = self._positions[rows]
-            found = masks_at(network, places, self._positions)
-            output = network(
-                input_ids=torch.tensor([ids], device=network.device),
-                position_ids=places[None],
-                attention_mask=for_model(network.config, found),
-                past_key_values=slab.scattered(rows),
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            logits: torch.Tensor = output.logits[0, -1].float().cpu()
-        return logits
+            return computed_at(self._network, self._slab, ids, rows, self._positions)
 
 
 def encoded(

@@ -19,7 +19,7 @@ import torch
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.reuse.layout import Deviation, Layout, Plan
 from thinkonce.kv.reuse.looks import Looks, watched
-from thinkonce.kv.reuse.masks import Masks, for_model, kind_of, masks
+from thinkonce.kv.reuse.masks import Masks, for_model, kind_of, masks, masks_at
 
 __all__ = ("Selected", "computed", "filtered", "recomputed")
 
@@ -61,12 +61,23 @@ def computed(network: Any, slab: Slab, tokens: Sequence[int], rows: Sequence[int
     sees a later one.
     """
     places = torch.tensor(rows, device=network.device)
-    found = masks(network, places, slab.length)
+    positions = torch.arange(slab.length, device=network.device)
+    return computed_at(network, slab, [tokens[row] for row in rows], places, positions)
+
+
+def computed_at(
+    network: Any, slab: Slab, ids: Sequence[int], rows: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """Compute `ids` at `rows` (sorted) of a slab whose rows are at `positions` (sorted, [rows of
+    the slab]); the logits after the last. Both int64, on the model's device.
+    """
+    places = positions[rows]
+    found = masks_at(network, places, positions)
     output = network(
-        input_ids=torch.tensor([[tokens[row] for row in rows]], device=network.device),
+        input_ids=torch.tensor([ids], device=network.device),
         position_ids=places[None],
         attention_mask=for_model(network.config, found),
-        past_key_values=slab.scattered(places),
+        past_key_values=slab.scattered(rows),
         use_cache=True,
         logits_to_keep=1,
     )

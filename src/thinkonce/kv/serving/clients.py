@@ -26,7 +26,8 @@ from thinkonce.clock import SYSTEM, Clock
 from thinkonce.request.headers import SECRETS, digest_of
 from thinkonce.settings import Client
 from thinkonce.web.allowance import Allowance
-from thinkonce.web.exchange import Header, HttpError, Limited
+from thinkonce.web.exchange import Header
+from thinkonce.web.refusals import beyond_limit, model_not_allowed, unknown_key
 
 __all__ = ("NOBODY_KNOWN", "Clients", "KnownClient")
 
@@ -55,11 +56,11 @@ class KnownClient:
         most, allowance = self.row.max_concurrent, self._allowance
         if most is not None and self._under_way >= most:
             may = f"have {most} requests under way at a time"
-            raise _beyond("max_concurrent", may, "concurrency_limit_exceeded")
+            raise beyond_limit("max_concurrent", may, "concurrency_limit_exceeded")
         if allowance is not None and not allowance.take():
             may = f"make {allowance.per_minute} requests a minute"
             seconds = allowance.seconds_to_one()
-            raise _beyond("rate_limit", may, "rate_limit_exceeded", seconds)
+            raise beyond_limit("rate_limit", may, "rate_limit_exceeded", seconds)
         self._under_way += 1
         try:
             yield
@@ -69,9 +70,7 @@ class KnownClient:
     def _check_model(self, model: str) -> None:
         may = self.row.models
         if may and not any(fnmatchcase(model, pattern) for pattern in may):
-            says = f"model: {model!r} is not allowed for this client, which may use "
-            code = "model_not_allowed"
-            raise HttpError(403, says + ", ".join(may), code=code, param="model")
+            raise model_not_allowed("model", f"{model!r:.80} is not allowed", may)
 
 
 class Clients:
@@ -92,13 +91,4 @@ class Clients:
         for value in few:
             if found := self._known.get(digest_of(value)):
                 return found
-        raise HttpError(
-            401,
-            "the API key is missing or unknown to this server; ask whoever runs it for one",
-            code="invalid_api_key",
-            headers=((b"www-authenticate", b"Bearer"),),
-        )
-
-
-def _beyond(limit: str, may: str, code: str, seconds: int = 1) -> Limited:
-    return Limited(429, limit, f"this client may {may}", code=code, seconds=seconds)
+        raise unknown_key("server")

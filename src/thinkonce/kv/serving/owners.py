@@ -17,7 +17,7 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.clients import Clients
 from thinkonce.kv.serving.http import Incoming, header
-from thinkonce.request.headers import CLIENT_HEADERS, ENGINE_HEADERS, SECRETS, is_credential
+from thinkonce.request.headers import CLIENT_HEADERS, ENGINE_HEADERS, SECRETS, is_credential, key_in
 from thinkonce.web.exchange import Header, HttpError, Scope
 from thinkonce.web.hosts import foreign_host
 
@@ -121,18 +121,15 @@ class Owners:
 
     def _hash_of(self, headers: Iterable[Header]) -> str:
         hashed = blake2b(key=self._key, digest_size=32)
-        shown = {_key_in(*pair) for pair in headers if is_credential(pair[0])}
+        shown = {_shown(*pair) for pair in headers if is_credential(pair[0])}
         for name, value in sorted(shown):
             hashed.update(b"%d %b %d %b" % (len(name), name, len(value), value))
         return hashed.hexdigest()
 
 
-def _key_in(name: bytes, value: bytes) -> Header:
-    """A key is one client's in whichever header it shows it: clients of Anthropic have two ways."""
-    scheme, _, key = value.partition(b" ")
-    if name == b"authorization" and scheme.lower() == b"bearer":
-        return b"key", key.strip()
-    return (b"key", value) if name in SECRETS and name != b"authorization" else (name, value)
+def _shown(name: bytes, value: bytes) -> Header:
+    key = key_in(name, value)
+    return (name, value) if key is None else (b"key", key)
 
 
 def _credential(request: Incoming) -> list[Header]:

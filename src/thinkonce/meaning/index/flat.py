@@ -65,7 +65,7 @@ class FlatIndex:
 
     @property
     def nbytes(self) -> int:
-        blocks = self._blocks
+        blocks = self._blocks[:]  # another thread may take the last one away
         room = len(blocks[-1].scales) + BLOCK * (len(blocks) - 1) if blocks else 0
         return EMPTY_BYTES + room * (self.dimensions + 4) + NAME_BYTES * len(self._names)
 
