@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from edits import another, same
+from implied import implied
 from labelled import Pair, background, pairs, rows
 
 __all__ = ("Corpus", "corpus")
@@ -18,8 +19,9 @@ CLASS_A = ("pawsx_zh", "banking77", "clinc150", "arena_hard")  # sets that may b
 _TIMES = {"qqp": 1.0, "lcqmc": 2.0, "bq_corpus": 1.6, "oppo_xiaobu": 2.0, "covid_pairs_zh": 1.0,
           "pawsx_zh": 3.0}  # fmt: skip
 # Variations in an epoch, for each of: another question, the same, a variation of a labelled pair.
-_VARIED = {"another": 0.22, "same": 0.12, "chained": 0.06}
-_NEIGHBOURS = 0.12
+_VARIED = {"another": 0.15, "same": 0.08, "chained": 0.05}
+_NEIGHBOURS = 0.08
+_IMPLIED = 0.5  # share of the implied pairs: what follows from two labels is wrong twice as often
 _BUCKETS = 4096
 
 
@@ -28,10 +30,12 @@ class Corpus:
 
     def __init__(self, real: list[Pair], texts: list[str], neighbours: list[Pair]) -> None:
         self.real, self.texts, self.neighbours = real, texts, neighbours
+        self.implied = implied(real)
 
     def epoch(self, seed: int) -> list[Pair]:
         chance = random.Random(seed)
         found = [pair for pair in self.real for _ in range(_times(pair, chance))]
+        found += chance.sample(self.implied, int(len(self.implied) * _IMPLIED))
         size = len(found)
         found += _varied(self.texts, int(size * _VARIED["another"]), another, 0, chance)
         found += _varied(self.texts, int(size * _VARIED["same"]), same, 1, chance)
