@@ -3,7 +3,8 @@
     python export.py --data ../../../shared/data --from OUT --to ../../src/thinkonce/meaning/weights
 
 Needs `onnx` and `onnxruntime`. `--sample 0.1` measures a tenth, for a look while training runs;
-what is exported from an unfinished training says so in its card.
+what is exported from an unfinished training says so in its card. `--bare` leaves out calibration
+and card: of a model that is only measured, or whose makers promise nothing.
 """
 
 from __future__ import annotations
@@ -114,6 +115,9 @@ def main(options: argparse.Namespace) -> None:
     if small.stat().st_size > MOST_BYTES:
         raise SystemExit(f"{small.stat().st_size} bytes; {MOST_BYTES} are the most")
     shutil.copy(options.source / "tokenizer.json", options.to / "tokenizer.json")
+    if options.bare:
+        whole.unlink()
+        return
     fitted(options.to, options.sample, options.seed)
     found = measured(options.data, options.to, options.sample)
     whole.unlink()
@@ -126,6 +130,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--from", dest="source", type=Path, required=True, help="train's --out")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--sample", type=float, default=1.0, help="share that is measured")
+    parser.add_argument("--bare", action="store_true", help="neither calibration nor card")
     parser.add_argument("--steps", type=int, default=2000, help="of the whole training")
     parser.add_argument("--seed", type=int, default=1, help="the training's")
     return parser.parse_args()

@@ -24,7 +24,7 @@ from vocabulary import choose, tokenizer_of
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "benchmarks" / "semantic")]
 
-from examples import Corpus, corpus  # noqa: E402
+from examples import CLASS_A, Corpus, corpus  # noqa: E402
 from labelled import Pair, background, pairs  # noqa: E402
 from measure import report  # noqa: E402
 
@@ -49,14 +49,13 @@ class Verifier(nn.Module):
         return self.head(self.drop(first))[:, 0]  # type: ignore[no-any-return]
 
 
-def start(data: Path, layers: list[int]) -> tuple[Verifier, Tokenizer]:
+def start(
+    data: Path, layers: list[int], *, only_class_a: bool = False
+) -> tuple[Verifier, Tokenizer]:
     """The base model with the vocabulary and the layers that are kept."""
     base = read_base(weights_file())
-    known = [pair for pair in pairs(data) if pair.part == "train"]
-    texts = [text for pair in known for text in (pair.a, pair.b)]
-    for name in _PLAIN:
-        texts += background(name, data)
-    kept = choose(base, texts, least=2)
+    # A fifth of the texts has a fifth of the words' uses.
+    kept = choose(base, _texts(data, only_class_a=only_class_a), least=1 if only_class_a else 2)
     config = BertConfig(
         vocab_size=len(kept),
         hidden_size=base.hidden,
@@ -83,6 +82,18 @@ def start(data: Path, layers: list[int]) -> tuple[Verifier, Tokenizer]:
     # Two fifths of all numbers, and they fit as they are.
     model.body.embeddings.requires_grad_(False)
     return model, tokenizer_of([base.pieces[n] for n in kept], base.scores[kept])
+
+
+def _texts(data: Path, *, only_class_a: bool) -> list[str]:
+    """What the vocabulary is chosen by."""
+    known = [pair for pair in pairs(data) if pair.part == "train"]
+    if only_class_a:
+        known = [pair for pair in known if pair.source in CLASS_A]
+    texts = [text for pair in known for text in (pair.a, pair.b)]
+    for name in _PLAIN:
+        if not only_class_a or name in CLASS_A:
+            texts += background(name, data)
+    return texts
 
 
 def _renumbered(name: str, layers: list[int]) -> str:
@@ -120,7 +131,7 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     layers = [int(each) for each in options.layers.split(",")]
-    model, tokenizer = start(options.data, layers)
+    model, tokenizer = start(options.data, layers, only_class_a=options.class_a)
     known = corpus(options.data, options.leave_out, only_class_a=options.class_a)
     held = [pair for pair in pairs(options.data) if pair.part == "calibration"]
     learnt = [p for p in model.parameters() if p.requires_grad]

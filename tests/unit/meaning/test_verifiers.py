@@ -124,7 +124,7 @@ def test_the_settings_say_what_the_table_of_verifiers_accepts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "kind"), [((MODEL, TOKENIZER), 2), (("config.json", "model.safetensors"), 3)]
+    ("files", "kind"), [((MODEL, TOKENIZER), 3), (("config.json", "model.safetensors"), 4)]
 )
 def test_a_folder_is_claimed_by_what_lies_in_it(
     tmp_path: Path, files: tuple[str, ...], kind: int
@@ -252,7 +252,7 @@ def test_an_api_needs_a_model() -> None:
 
 def test_the_shipped_verifier_tells_near_misses_apart() -> None:
     pytest.importorskip("onnxruntime", reason="the extra `semantic` is not installed")
-    if installed(None) is None:
+    if installed() is None:
         pytest.skip("its weights come with a release; this source has none")
     verifier = open_verifier()
     assert verifier is not None, "weights that are there can be used"
