@@ -14,6 +14,7 @@ prefix/       names of blocks, whose they are, what is in memory, what goes firs
 disk/         blocks in files, under a budget, sealed where there is a key
 reuse/        documents at any place: moved, repaired, audited
 modules/      schemas: texts with fixed positions, encoded once, put together by name
+sentence/     answers that attend to the sentences of a long prompt that matter
 planning/     recorded requests replayed through the index of prefix/
 """
 

@@ -1,10 +1,12 @@
 """Attention state in files: blocks that outlive the process, found by several processes.
 
-    FOLDER/owners.key                 what direct clients' credentials are hashed with, 0600
+    FOLDER/owners.key                 what credentials are hashed and owners marked with, 0600;
+    FOLDER/folder.key                 in its place where the folder is sealed
+    FOLDER/purges.json                what was purged, for all models
     FOLDER/FINGERPRINT/               one model, as it was loaded
-        model.json                what it is, for who asks why another model finds nothing
+        model.json                    what it is, for who asks why another model finds nothing
         0001.lock                     held by the process that writes the files of this number
-        0001.rows                     what lies where: rows of 56 bytes, appended
+        0001.rows                     what lies where: rows of 96 bytes, appended
         0001-00000003.blocks          records, appended; at most 64 MiB, or one record
 
 A record is written and synced before its row is, and a row before anybody is told. So whatever a

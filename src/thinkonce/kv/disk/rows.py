@@ -86,8 +86,8 @@ class Kind(IntEnum):
 
 
 class Stay(NamedTuple):
-    """How long a block stays: `expires` in seconds of the wall clock, inf: until room is needed;
-    of two the one of smaller `weight` goes first.
+    """How long a block stays: `expires` in seconds of the monotonic clock (in rows it is the wall
+    clock's), inf: until room is needed; of two the one of smaller `weight` goes first.
     """
 
     expires: float = inf

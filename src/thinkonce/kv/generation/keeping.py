@@ -35,12 +35,13 @@ _logger = logging.getLogger("thinkonce.kv")
 
 
 class Keeping:
-    """`kept` None: nothing is found and nothing stays; what is not there is looked for in `below`.
+    """`kept` None: nothing is found and nothing stays. `below`: the tier in which that is looked
+    for which memory does not have, and to which all that is kept is offered.
 
     `fingerprint` is that of the model, `chunk_tokens` and `codec`, which says how states are kept
-    (None: as computed). `memory` bounds what `kept` and the
-    sequences under way take together, in bytes; None leaves `kept` its own bound and sequences
-    none. Used by one thread; the index may be shared and looked at meanwhile.
+    (None: as computed). `memory` bounds what `kept` and the sequences under way take together, in
+    bytes; None leaves `kept` its own bound and sequences none. Used by one thread; the index may
+    be shared and looked at meanwhile.
     """
 
     def __init__(

@@ -95,12 +95,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class ReadingStats:
-    """Since the start: prompts begun, their tokens, and those of them that were loaded. What was
-    read ahead is not among them.
+    """Since the start: prompts begun and their tokens. What was read ahead is not among them.
 
-    `disk_tokens`: of the loaded ones, those that were not in memory. `not_kept` counts blocks
-    that could not be stored because memory ran out, `slower` those that were on disk and were
-    computed, because that is sooner done here. `reused`: the loaded ones by method and tier.
+    `reused`: those that were loaded, by method and tier. `not_kept` counts blocks that could not
+    be stored because memory ran out, `slower` those that were on disk and were computed, because
+    that is sooner done here.
     """
 
     prompts: int = 0
@@ -115,4 +114,5 @@ class ReadingStats:
 
     @property
     def disk_tokens(self) -> int:
+        """Of the loaded ones, those that were not in memory."""
         return self.reused.on("disk")
