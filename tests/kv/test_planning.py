@@ -6,6 +6,7 @@ import gzip
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +16,11 @@ from thinkonce.cli import main
 from thinkonce.errors import ConfigError
 from thinkonce.kv.planning.replay import PLANNED, replayed
 from thinkonce.kv.planning.trace import Asked, Trace, read_trace
-from thinkonce.kv.prefix.eviction import LeafLru
+from thinkonce.kv.prefix.choice import POLICIES, policy_of
+from thinkonce.kv.prefix.eviction import UNUSED, LeafLru, Room
 from thinkonce.kv.prefix.policies.forward_decay import ForwardDecay
-from thinkonce.kv.prefix.policies.guarded import ALLOWANCE
+from thinkonce.kv.prefix.policies.guarded import ALLOWANCE, Guarded
+from thinkonce.settings.kv import KvPolicy
 
 SIZE = 10
 
@@ -111,7 +114,7 @@ def test_a_number_of_uses_never_falls_and_is_never_behind_the_last_use(times: li
 class Block:
     """What a policy sees."""
 
-    rank = 0.0
+    rank = UNUSED
     start = 0
     id = b"a"
 
@@ -128,6 +131,23 @@ def test_uses_long_ago_count_for_nothing_and_memory_of_them_is_bounded() -> None
     policy.touch([block], 1e9 + 1)
     assert block.rank == 1e9 + 1, "it was forgotten"
     assert LeafLru().key(block) == (block.rank, 0)
+
+
+def test_what_was_used_at_second_zero_is_known() -> None:
+    """As traces begin there."""
+    policy, block = Guarded(1, 5), Block()
+    for _ in range(2):
+        policy.touch([block], 0.0)
+    assert policy.known == policy.wanted == 1
+
+
+def test_the_setting_names_every_policy_and_each_is_made_for_the_room_there_is() -> None:
+    assert get_args(KvPolicy) == tuple(POLICIES)
+    for name in POLICIES:
+        assert policy_of(name, Room(3)).name == name
+    tail = policy_of("tail", Room(3, lambda: 7.0))
+    tail.touch([Block()], 0.0)
+    assert tail.turns == 1, "it asked for its target"
 
 
 MOONCAKE = [

@@ -8,6 +8,7 @@ import pytest
 
 from thinkonce.kv.planning.replay import replayed
 from thinkonce.kv.planning.trace import Asked, Trace
+from thinkonce.kv.prefix.eviction import UNUSED
 from thinkonce.kv.prefix.policies.tail import Tail
 
 STEP, BLOCKS, MOST = 10, 1000, 5000
@@ -18,7 +19,7 @@ LOOK = 256  # requests
 class Leaf:
     id: bytes
     start: int
-    rank: float = 0.0
+    rank: float = UNUSED
 
 
 def path(name: str, blocks: int) -> list[Leaf]:

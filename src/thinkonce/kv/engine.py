@@ -35,6 +35,7 @@ from thinkonce.kv.prefix.blocks import unpacked
 from thinkonce.kv.prefix.branches import Listed
 from thinkonce.kv.prefix.causes import Explained, Missing
 from thinkonce.kv.prefix.choice import policy_of
+from thinkonce.kv.prefix.eviction import Room
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.node import Node
@@ -306,7 +307,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     codec = codec_of(kv.codec, shape_of(model.network))
     fitting = kv.memory // codec.size(kv.chunk)
     rates = Rates()
-    policy = policy_of(kv.policy, fitting, partial(_within, kv.slo, rates.prefill))
+    policy = policy_of(kv.policy, Room(fitting, partial(_within, kv.slo, rates.prefill)))
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk, kv.codec)
     below = opened_disk(kv, keys, fingerprint, clock)

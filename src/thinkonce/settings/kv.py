@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from thinkonce.settings.section import MIB, YES_NO, Section, about, seconds, size
+from thinkonce.settings.section import MIB, YES_NO, Section, about, one_of, seconds, size
 
 __all__ = ("Kv", "KvCodec", "KvMethod", "KvPolicy")
 
@@ -34,7 +34,7 @@ class Kv(Section, frozen=True):
             "says no method for. exact: where the same text is in front of them. link and blend: "
             "wherever they stand, which is approximate, and said in the answer. auto: exactly "
             "until something cheaper was measured to hold.",
-            "exact, link, blend or auto",
+            one_of(KvMethod),
             fixed=True,
         ),
     ] = "exact"
@@ -54,7 +54,7 @@ class Kv(Section, frozen=True):
             "what was used often stays longer. guarded: as that, until lru would have loaded "
             "more. tail: as that, and rather what is soon read again within `slo`. `thinkonce plan "
             "--kv` compares them.",
-            "lru, forward_decay, guarded or tail",
+            one_of(KvPolicy),
             fixed=True,
         ),
     ] = "lru"
@@ -111,7 +111,7 @@ class Kv(Section, frozen=True):
             "How it is kept, in memory and in the folder. raw: as computed. int8: in eight bits a "
             "number, about a half of what bf16 takes and a quarter of fp32; answers are then no "
             "longer the same to the bit, and say so.",
-            "raw or int8",
+            one_of(KvCodec),
             fixed=True,
         ),
     ] = "raw"

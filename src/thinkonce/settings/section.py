@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 from msgspec import Meta
 
@@ -18,6 +20,7 @@ __all__ = (
     "YES_NO",
     "Section",
     "about",
+    "one_of",
     "seconds",
     "size",
 )
@@ -41,6 +44,12 @@ def seconds(what: str, more: str = "", **bounds: float) -> Meta:
 
 def size(what: str, more: str = "", **bounds: float) -> Meta:
     return Meta(description=what, extra={"accepts": SIZES + more, "unit": "bytes", **bounds})
+
+
+def one_of(names: object) -> str:
+    """What a setting accepts that is one of a Literal's texts."""
+    *others, last = get_args(names)
+    return f"{', '.join(others)} or {last}"
 
 
 YES_NO = "true or false"

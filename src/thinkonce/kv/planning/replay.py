@@ -11,7 +11,7 @@ from thinkonce.kv.planning.clairvoyant import Clairvoyant
 from thinkonce.kv.planning.trace import Asked, Trace
 from thinkonce.kv.prefix.blocks import BLOCK_ID_BYTES, Block
 from thinkonce.kv.prefix.choice import POLICIES, policy_of
-from thinkonce.kv.prefix.eviction import TreePolicy
+from thinkonce.kv.prefix.eviction import Room, TreePolicy
 from thinkonce.kv.prefix.index import PrefixIndex
 
 __all__ = ("PLANNED", "Replayed", "replayed")
@@ -74,7 +74,7 @@ def replayed(
 def _policy(name: str, prompts: Sequence[Sequence[Block]], blocks: int, within: int) -> TreePolicy:
     if name == Clairvoyant.name:
         return Clairvoyant([block.id for block in prompt] for prompt in prompts)
-    return policy_of(name, blocks, lambda: float(within))
+    return policy_of(name, Room(blocks, lambda: float(within)))
 
 
 def _usable(asked: Asked, block_tokens: int) -> int:

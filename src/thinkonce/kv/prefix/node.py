@@ -6,6 +6,7 @@ from math import inf
 from typing import Generic, TypeVar
 
 from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.eviction import UNUSED
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import WEIGHTS
 
@@ -40,7 +41,7 @@ class Node(Generic[State]):
         self.block, self.parent, self.start = block, parent, start
         self.state, self.size, self.owner = state, size, owner
         self.children = self.pins = 0
-        self.rank, self.expires_at = 0.0, -inf
+        self.rank, self.expires_at = UNUSED, -inf
         self.weight = WEIGHTS["low"]
         self.added, self.used, self.hits = 0.0, 0.0, 0
         self.doomed = False

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from math import log2
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from thinkonce.kv.prefix.eviction import Ranked
+from thinkonce.kv.prefix.eviction import Ranked, Room
 
 __all__ = ("HALF_LIFE", "ForwardDecay")
 
@@ -32,6 +32,10 @@ class ForwardDecay:
     def __init__(self, most: int, half_life: float = HALF_LIFE) -> None:
         self._most, self._half_life = most, half_life
         self._known: OrderedDict[bytes, float] = OrderedDict()  # unused for longest first
+
+    @classmethod
+    def of(cls, room: Room) -> Self:
+        return cls(room.remembered)
 
     @property
     def turns(self) -> int:

@@ -17,9 +17,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from math import inf
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from thinkonce.kv.prefix.eviction import Ranked
+from thinkonce.kv.prefix.eviction import UNUSED, Ranked, Room
 from thinkonce.kv.prefix.policies.forward_decay import HALF_LIFE, ForwardDecay
 
 __all__ = ("ALLOWANCE", "Guarded")
@@ -42,13 +42,17 @@ class Guarded:
         self._as_lru = False
         self.known = self.wanted = 0  # blocks of the last request that were here, and LRU's
 
+    @classmethod
+    def of(cls, room: Room) -> Self:
+        return cls(room.blocks, room.remembered)
+
     @property
     def turns(self) -> int:
         """How often the order of all blocks has changed at once."""
         return self._turns
 
     def touch(self, path: Sequence[Ranked], now: float) -> None:
-        self.known = known = _leading(block.rank > 0.0 for block in path)
+        self.known = known = _leading(block.rank > UNUSED for block in path)
         self.wanted = wanted = _leading(block.id in self._lru for block in path)
         self._decay.touch(path, now)
         for block in reversed(path):

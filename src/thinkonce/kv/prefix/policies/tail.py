@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from thinkonce.kv.prefix.eviction import Ranked
+from thinkonce.kv.prefix.eviction import Ranked, Room
 from thinkonce.kv.prefix.policies.guarded import Guarded
 
 __all__ = ("Tail",)
@@ -37,9 +37,7 @@ _CHANGE = 0.25  # by so much of it `within` or Q must change before all blocks a
 
 
 class Tail:
-    """See `eviction.TreePolicy`. `blocks`, `most`: as `Guarded` has them; `within`: asked at each
-    use, in tokens; 0: no target.
-    """
+    """See `eviction.TreePolicy`. `blocks`, `most`: as `Guarded` has them; `within` as of `Room`."""
 
     name: ClassVar[str] = "tail"
 
@@ -51,6 +49,10 @@ class Tail:
         self._longest: OrderedDict[bytes, int] = OrderedDict()  # L; unused for longest first
         self._growths: list[int] = []
         self._seen = self._late = self._known = self._wanted = self._turns = 0
+
+    @classmethod
+    def of(cls, room: Room) -> Self:
+        return cls(room.blocks, room.remembered, room.within)
 
     @property
     def turns(self) -> int:
