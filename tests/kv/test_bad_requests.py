@@ -176,7 +176,7 @@ def test_a_text_of_megabytes_is_refused_before_it_is_tokenised(served: Served, p
 
 @pytest.mark.parametrize("path", ["chat/completions", "messages"])
 @pytest.mark.parametrize("said", [{"reuse": "modules"}, {"id": 7}, {"ttl": "5m"}, 1])
-def test_a_part_that_asks_for_what_is_not_built_is_refused(
+def test_a_part_that_asks_for_what_there_is_not_is_refused(
     served: Served, path: str, said: Any
 ) -> None:
     part = {"type": "text", "text": "x", "kv_cache": said}

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import msgspec
 
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.protocols.bounds import encodable
 from thinkonce.protocols.splice import add, without
+from thinkonce.settings.kv import KvMethod
 from thinkonce.ttl_classes import TTL_CLASSES
 from thinkonce.units import parse_seconds
 
@@ -70,7 +71,7 @@ _CACHE_CONTROL = b"cache-control"
 # Headers of ours that say who asks, not how to cache.
 _OTHER_HEADERS = frozenset({"admin-token", "tenant", "client-authorization", "engine-secret"})
 _PRIORITIES = ("high", "medium", "low", "pinned")
-_REUSES = ("exact", "link", "blend", "modules", "auto")
+_REUSES: tuple[str, ...] = get_args(KvMethod)
 _MAX_TEXT = 1024  # characters of a label or namespace
 # Of tags, which a store holds three times: with the answer, and in both orders for purges.
 _MAX_TAG = 256  # characters

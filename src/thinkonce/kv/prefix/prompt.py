@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
-__all__ = ("BUILT", "METHODS", "Method", "Prompt", "Span")
+from thinkonce.settings.kv import KvMethod
 
-Method = Literal["exact", "link", "blend", "modules", "auto"]
+__all__ = ("METHODS", "Method", "Prompt", "Span")
+
+Method = KvMethod
 METHODS: tuple[Method, ...] = get_args(Method)
-BUILT: tuple[Method, ...] = ("exact", "link", "blend", "auto")
-"""Those that there is a reader for; others are refused by name."""
 
 
 class Span(NamedTuple):

@@ -11,14 +11,19 @@ from msgspec import Meta
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.owner import Owner
-from thinkonce.kv.prefix.prompt import BUILT, Method
-from thinkonce.kv.prefix.terms import CLASSES, MAX_LIFE, USUAL, Priority, Terms
+from thinkonce.kv.prefix.prompt import METHODS, Method
+from thinkonce.kv.prefix.terms import CLASSES, MAX_LIFE, PRIORITIES, USUAL, Priority, Terms
 
 __all__ = ("KvControls", "controls_in", "life_of", "marked")
 
 _Name = Annotated[str, Meta(max_length=1024)]
 _Tag = Annotated[str, Meta(max_length=256)]
 _PINNED_LIFE = CLASSES["1h"]
+# What fields accept that take one of a few words.
+_WORDS = {
+    ".priority": ", ".join(PRIORITIES),
+    ".reuse": f"{', '.join(METHODS)}; modules are taken by `schema`",
+}
 
 
 class KvControls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,15 +98,13 @@ def controls_in(given: Any) -> KvControls:
             known = ", ".join(KvControls.__struct_fields__)
             raise RequestError(f"kv_cache.{name}", given.get(name), f"one of {known}") from wrong
         accepts = expected.removeprefix("Expected ").partition(", got")[0].replace("`", "")
+        accepts = _WORDS.get(field, accepts)
         raise RequestError(f"kv_cache{field}", "another value", accepts) from wrong
     if controls.ttl is not None:
         life_of("kv_cache.ttl", controls.ttl)
     if controls.schema is None and (controls.modules or controls.arguments):
         field = "modules" if controls.modules else "arguments"
         raise RequestError(f"kv_cache.{field}", given[field], "these where `schema` names one")
-    if controls.reuse is not None and controls.reuse not in BUILT:
-        accepts = f"{', '.join(BUILT)}; another is not built yet"
-        raise RequestError("kv_cache.reuse", controls.reuse, accepts)
     return controls
 
 
@@ -123,11 +126,9 @@ def marked(
     try:
         own = msgspec.convert(said or {}, _PartControls)
     except msgspec.ValidationError as wrong:
-        accepts = f"reuse ({', '.join(BUILT)}) and id (a text)"
+        accepts = f"reuse ({', '.join(METHODS)}) and id (a text)"
         raise RequestError(f"{at}.kv_cache", said, accepts) from wrong
     method = "exact" if asked == "exact" else own.reuse or asked or usual
-    if method not in BUILT:
-        raise RequestError(f"{at}.kv_cache.reuse", method, f"{', '.join(BUILT)}; not built yet")
     by_breakpoint = part.get("cache_control") is not None and asked not in (None, "exact")
     if own.id or (method != "exact" and (said or by_breakpoint)):
         return method, own.id
