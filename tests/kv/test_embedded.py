@@ -36,7 +36,7 @@ def test_what_cannot_work_is_named(model_folder: Path) -> None:
     with pytest.raises(ConfigError, match="ram"):
         Engine.open(str(model_folder), ram="much")
     with Engine.open(str(model_folder)) as engine:
-        with pytest.raises(RequestError, match="context of 2048"):
+        with pytest.raises(RequestError, match="context holds 2048"):
             engine.chat(ASK, max_tokens=2048)
         with pytest.raises(RequestError, match=r"kv_cache\.lifetime"):
             engine.chat(ASK, kv_cache={"lifetime": 1})

@@ -335,7 +335,7 @@ def test_a_model_in_this_process_reads_ahead_too(model_folder: Path) -> None:
         assert engine.chat(messages, max_tokens=1).usage.cached_tokens == done.kept_tokens
         with pytest.raises(RequestError, match="`preload` reads"):
             engine.chat(messages, max_tokens=0)
-        with pytest.raises(RequestError, match="what fits a context"):
+        with pytest.raises(RequestError, match="context holds"):
             engine.preload([{"role": "user", "content": LONG * 20}])
 
 

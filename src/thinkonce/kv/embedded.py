@@ -13,6 +13,7 @@ import msgspec
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.modules.chat import compiled
 from thinkonce.kv.modules.markup import read_schema
 from thinkonce.kv.modules.registry import Schemas
@@ -30,6 +31,7 @@ from thinkonce.kv.serving.explanation import Explanation
 from thinkonce.kv.serving.modular import module_tokens, with_schema
 from thinkonce.kv.serving.prompt import chat_tokens, contents
 from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
+from thinkonce.kv.serving.room import longest_answer
 from thinkonce.kv.serving.schemas import work_of_schema
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.settings import Kv, KvCodec, KvMethod
@@ -296,13 +298,11 @@ class Engine:
         return module_tokens(tokenizer, ask, self._schemas.find("", name))
 
     def _work(self, ask: ChatAsk) -> Work:
-        tokens = self._tokens(ask)
-        room = self._model.context_tokens - tokens.end
-        bound = min(_MOST_TOKENS, room) if ask.asked_tokens is None else ask.asked_tokens
-        if bound > room or (ask.asked_tokens is None and room < 1):
-            accepts = f"what fits a context of {self._model.context_tokens} with the answer"
-            raise RequestError("messages", f"{tokens.end} tokens", accepts)
-        self._engine.check(len(tokens), bound)
+        tokens, context = self._tokens(ask), self._model.context_tokens
+        try:
+            bound = longest_answer(self._engine, context, (tokens,), ask.asked_tokens, _MOST_TOKENS)
+        except TooLong as wrong:
+            raise RequestError("messages", f"{tokens.end} tokens", f"what fits: {wrong}") from wrong
         said, sampling = ask.attention, ask.sampling(self._defaults(), bound)
         owner = said.owner(NOBODY, ask.prompt_cache_key, tokens.documents)
         terms = replace(said.terms(life_asked(ask.messages, ask.tools)), explains=True)

@@ -174,18 +174,18 @@ class KvEngine:
     def _name(self, id: bytes) -> bytes:
         return id if self.disk is None else self.disk.name(id)
 
-    def most_tokens(self, prompt: int) -> int | None:
-        """The longest prompt of so many tokens and answer together that memory can hold; None: no
-        bound known.
+    def most_tokens(self, prompt: Sequence[int]) -> int | None:
+        """Of this prompt and its answer together, as many as memory can ever hold; None: no bound
+        known.
         """
         if self.reusing is None or (most := self.reusing.slabs.most_tokens) is None:
             return None
         return most - in_steps(self.reusing.room(prompt))
 
-    def check(self, prompt: int, answer: int) -> None:
-        """Raises TooLong where a prompt and answer of so many tokens can never fit."""
+    def check(self, prompt: Sequence[int], answer: int) -> None:
+        """Raises TooLong where it can never fit with an answer of so many tokens."""
         if self.reusing is not None:
-            self.reusing.slabs.check(prompt + answer, self.reusing.room(prompt))
+            self.reusing.slabs.check(len(prompt) + answer, self.reusing.room(prompt))
 
     def resize(self, memory: int) -> None:
         """Change `[kv] memory`, at once but for what sequences under way hold. Thread-safe.

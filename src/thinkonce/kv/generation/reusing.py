@@ -75,7 +75,7 @@ class ReusingGenerator:
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
     ) -> Steps:
-        tokens, room = len(prompt) + sampling.max_tokens, self.room(len(prompt))
+        tokens, room = len(prompt) + sampling.max_tokens, self.room(prompt)
         while (slabs := self.slabs.take_two(tokens, room)) is None:
             if cancelled():
                 return
@@ -95,11 +95,13 @@ class ReusingGenerator:
                 if each is not None:
                     self.slabs.give_back(each)
 
-    def room(self, tokens: int) -> int:
-        """Tokens of memory that an answer to a prompt of so many takes besides both. From any
-        thread.
+    def room(self, prompt: Sequence[int]) -> int:
+        """Tokens of memory that its answer takes besides both; 0 where no decoder takes it. From
+        any thread.
         """
-        return 0 if self._decoder is None else self._decoder.room(tokens)
+        if self._decoder is None or not Prompt.of(prompt).is_plain:
+            return 0
+        return self._decoder.room(len(prompt))
 
     def read(
         self,
@@ -177,14 +179,14 @@ class ReusingGenerator:
         return next(reader for reader in self._readers if reader.takes(asking))
 
     def _attended(self, prompt: Sequence[int]) -> Attended | None:
-        # Prompts of a kind of their own are gone on with in a way of their own.
-        is_plain = type(Prompt.of(prompt)) is Prompt
-        return self._decoder.attended(prompt) if self._decoder is not None and is_plain else None
+        if self._decoder is None or not self.room(prompt):
+            return None
+        return self._decoder.attended(prompt)
 
     def _prefilled(self, prompt: Sequence[int], reading: Reading) -> Prefilled:
         """What is told of a prompt before its answer, and of how that will attend to it."""
         told, reused = reading.explained, reading.reused
-        if reading.continued is None and self.room(len(prompt)):
+        if self.room(prompt):
             reused = replace(reused, is_exact=False)
             told = told and replace(told, attended=self._attended(prompt))
         return Prefilled(len(prompt), reading.cached_tokens, told, reused)

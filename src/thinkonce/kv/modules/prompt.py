@@ -51,6 +51,10 @@ class ModulePrompt(Prompt):
         return prompt
 
     @property
+    def is_plain(self) -> bool:
+        return False
+
+    @property
     def positions(self) -> list[int]:
         """Of its tokens, growing."""
         ranges = (range(p.start, p.start + len(p.tokens)) for p in self.pieces)

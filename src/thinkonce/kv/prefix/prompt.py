@@ -46,6 +46,11 @@ class Prompt(tuple[int, ...]):
         return Prompt(self[:end], (span for span in self.spans if span.end <= end))
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its answer goes on as behind any text: only then may a decoder take it."""
+        return True
+
+    @property
     def end(self) -> int:
         """The position behind its last token."""
         return len(self)

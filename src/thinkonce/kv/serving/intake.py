@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,11 +25,14 @@ from thinkonce.kv.serving.explain import dialect_of
 from thinkonce.kv.serving.messages import read_messages
 from thinkonce.kv.serving.modular import module_tokens
 from thinkonce.kv.serving.prompt import chat_tokens, contents, longest_piece, text_tokens
+from thinkonce.kv.serving.room import longest_answer
 from thinkonce.kv.serving.turns import Turns
 from thinkonce.kv.weights.model import Model
 from thinkonce.web.exchange import HttpError
 
 __all__ = ("Intake", "ModelLimits")
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +190,10 @@ class Intake:
         ]
         return ask, _of(owner, ask, self._work(ask, prompts, "prompt", is_ahead))
 
-    def _fitting(
-        self, field: str, read: Callable[..., tuple[int, ...]], *arguments: Any
-    ) -> tuple[int, ...]:
-        """The tokens that `read` makes. Raises HttpError for a text that it finds too long."""
+    def _fitting(self, field: str, made: Callable[..., _Made], *arguments: Any) -> _Made:
+        """What `made` makes. Raises HttpError where that finds `field` too long."""
         try:
-            return read(*arguments)
+            return made(*arguments)
         except TooLong as wrong:
             code = "context_length_exceeded"
             raise HttpError(400, str(wrong), param=field, code=code) from wrong
@@ -204,35 +205,11 @@ class Intake:
         field: str,
         is_ahead: bool = False,
     ) -> Work:
-        """Raises HttpError where the longest prompt and its answer do not fit the context."""
-        context, longest = self.model.context_tokens, max(Prompt.of(p).end for p in prompts)
+        """Raises HttpError where a prompt and its answer do not fit."""
         asked = 0 if is_ahead else ask.asked_tokens
-        if longest + (1 if asked is None else asked) > context:
-            wants = f" and the answer may take {asked}" if asked else ""
-            raise HttpError(
-                400,
-                f"this model's context holds {context} tokens; {field} takes {longest}{wants}. "
-                "Shorten the prompt or lower max_tokens",
-                param=field,
-                code="context_length_exceeded",
-            )
-        unsaid = min(self._defaults.max_tokens, context - longest)
-        bound = unsaid if asked is None else asked
-        rows = max(map(len, prompts))  # holes have positions and take no memory
-        bound = self._within_memory(rows, bound, field, is_asked=asked is not None)
+        room = (self._engine, self.model.context_tokens, prompts, asked, self._defaults.max_tokens)
+        bound = self._fitting(field, longest_answer, *room)
         return Work(tuple(prompts), ask.choices, ask.sampling(self._defaults, bound), ask.stops)
-
-    def _within_memory(self, longest: int, bound: int, field: str, *, is_asked: bool) -> int:
-        """How long the answer may be. Raises HttpError where it cannot be as long as asked."""
-        most = self._engine.most_tokens(longest)
-        if most is not None and not is_asked:
-            bound = max(1, min(bound, most - longest))
-        try:
-            self._engine.check(longest, bound)
-        except TooLong as wrong:
-            code = "context_length_exceeded"
-            raise HttpError(400, str(wrong), param=field, code=code) from wrong
-        return bound
 
 
 def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work, life: float | None = None) -> Work:
