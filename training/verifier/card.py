@@ -45,6 +45,15 @@ LICENCES = {
 TOKENS = (20, 40, 80)
 WHOLE_SHARE = 0.25  # of the test pairs that the model in 32 bits is asked about too
 ROUNDS = 40
+OF_ALL = (
+    "and on variations of their questions that `edits.py` makes. A training with `--class-a`",
+    "uses only sets that may be copied: `permissive/`.",
+)
+OF_CLASS_A = (
+    "and on variations of their questions that `edits.py` makes. BANKING77's questions of one",
+    "intent count as the same. Nothing is calibrated, since only other sets could tell: what it",
+    "says is taken as a logit, and nothing is served before audits of the traffic have shown it.",
+)
 Scores = dict[str, dict[str, float]]
 
 
@@ -71,11 +80,11 @@ def measured(data: Path, folder: Path, sample: float) -> Measured:
     some = [asked[at] for at in there]
     counts = {name: sum(pair.source == name for pair in asked) for name in PAIR_SETS}
     cosines = _cosines(asked)
-    by = {
-        "verifier": report(asked, logits),
-        "verifier and score": report(asked, _joined(small, asked, logits, cosines)),
-        "embedder alone": report(asked, cosines),
-    }
+    by = {"verifier": report(asked, logits)}
+    if small.scales:
+        joined = _joined(small, asked, logits, cosines)
+        by["verifier and score"] = report(asked, joined)
+    by["embedder alone"] = report(asked, cosines)
     bits = {
         "8 bits": report(some, [logits[at] for at in there]),
         "32 bits": report(some, wide),
@@ -152,10 +161,9 @@ def write_card(
         "",
         "| set | licence | may be copied |",
         "|---|---|---|",
-        *(f"| {name} | {said} | {_yes(name in CLASS_A)} |" for name, said in LICENCES.items()),
+        *_sets(options.class_a),
         "",
-        "and on variations of their questions that `edits.py` makes. A training with `--class-a`",
-        "uses only sets that may be copied.",
+        *(OF_CLASS_A if options.class_a else OF_ALL),
         "",
         "## Scores on the test part",
         "",
@@ -181,12 +189,16 @@ def write_card(
     print("\n".join(lines))
 
 
+def _sets(only_class_a: bool) -> list[str]:
+    return [
+        f"| {name} | {said} | {'yes' if name in CLASS_A else 'no'} |"
+        for name, said in LICENCES.items()
+        if name in CLASS_A or not only_class_a
+    ]
+
+
 def _share(options: argparse.Namespace) -> str:
     return "all" if options.sample >= 1 else f"{options.sample:.0%}"
-
-
-def _yes(said: bool) -> str:
-    return "yes" if said else "no"
 
 
 def _table(counts: dict[str, int], by: dict[str, Scores]) -> list[str]:

@@ -4,30 +4,35 @@
 
 Needs `onnx` and `onnxruntime`. `--sample 0.1` measures a tenth, for a look while training runs;
 what is exported from an unfinished training says so in its card. `--bare` leaves out calibration
-and card: of a model that is only measured, or whose makers promise nothing.
+and card, of a model that is only measured; `--class-a` calibration, which other sets would make.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import shutil
 import sys
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from train import Verifier
+from train import Verifier, encoded
 from transformers import BertConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src")]
 
 from card import measured, write_card  # noqa: E402
+from labelled import pairs  # noqa: E402
 from scales import fitted  # noqa: E402
+from smoothing import smooth  # noqa: E402
 
 MOST_BYTES = 40 * 2**20  # of the model
 OPSET = 17
+_SEEN = 256  # pairs of the training part, by which ranges are known
 
 
 class Plain(nn.Module):
@@ -104,13 +109,23 @@ def quantise(whole: Path, to: Path) -> None:
     )  # fmt: skip
 
 
+def _read_some(model: Plain, tokenizer: Tokenizer, data: Path) -> None:
+    known = [pair for pair in pairs(data) if pair.part == "train"]
+    some = random.Random(1).sample(known, _SEEN)
+    for begin in range(0, _SEEN, 32):
+        model(*encoded(tokenizer, some[begin : begin + 32]))
+
+
 def main(options: argparse.Namespace) -> None:
     state = torch.load(options.source / "checkpoint.pt", weights_only=True, mmap=True)
     model, config = trained_model(state["model"])
     options.to.mkdir(parents=True, exist_ok=True)
     whole, small = options.to / "whole.onnx", options.to / "model.onnx"
+    tokenizer = Tokenizer.from_file(str(options.source / "tokenizer.json"))
+    plain = Plain(model, config)
+    smooth(model.body, lambda: _read_some(plain, tokenizer, options.data))
     with torch.no_grad():
-        write_onnx(Plain(model, config), whole)
+        write_onnx(plain, whole)
     quantise(whole, small)
     if small.stat().st_size > MOST_BYTES:
         raise SystemExit(f"{small.stat().st_size} bytes; {MOST_BYTES} are the most")
@@ -118,7 +133,8 @@ def main(options: argparse.Namespace) -> None:
     if options.bare:
         whole.unlink()
         return
-    fitted(options.to, options.sample, options.seed)
+    if not options.class_a:
+        fitted(options.to, options.sample, options.seed)
     found = measured(options.data, options.to, options.sample)
     whole.unlink()
     write_card(options.to, found, state["step"], config.num_hidden_layers, options)
@@ -131,6 +147,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--sample", type=float, default=1.0, help="share that is measured")
     parser.add_argument("--bare", action="store_true", help="neither calibration nor card")
+    parser.add_argument("--class-a", action="store_true", help="trained with train's --class-a")
     parser.add_argument("--steps", type=int, default=2000, help="of the whole training")
     parser.add_argument("--seed", type=int, default=1, help="the training's")
     return parser.parse_args()
