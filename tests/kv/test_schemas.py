@@ -189,6 +189,7 @@ def keyed(served: Served) -> Iterator[Callable[[str], OpenAI]]:
 def test_a_schema_is_posted_once_and_named_by_requests(
     served: Served, keyed: Callable[[str], OpenAI]
 ) -> None:
+    assert post(served, PERSONA, query="?progress=yes").status_code == 400
     *steps, last = lines(post(served, PERSONA, query="?progress=true"))
     assert [step["read"] for step in steps][-1] == last["scaffold_tokens"]
     assert last["stored"]

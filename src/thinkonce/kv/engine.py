@@ -226,7 +226,7 @@ class KvEngine:
         held, read, slabs = self.index.stats(), self.reusing.stats, self.reusing.slabs
         return {
             "reuse": True,
-            "exact": self.reusing.keeping.codec.is_exact,
+            "exact": self.reusing.is_exact,
             "codec": self.reusing.keeping.codec.name,
             "fingerprint": self.reusing.fingerprint.hex(),
             "chunk_tokens": self.reusing.chunk_tokens,
@@ -271,7 +271,7 @@ def _listed(node: Node[torch.Tensor], name: bytes, parent: bytes, now: float) ->
     return Listed(
         name,
         parent,
-        len(node.block.tokens) // 4,
+        node.block.length,
         memory=node.size,
         added=now - node.added,
         used=now - node.used,

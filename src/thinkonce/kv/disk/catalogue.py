@@ -21,12 +21,10 @@ import numpy.typing as npt
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.disk.names import Sort, Word, Words
 from thinkonce.kv.disk.rows import ROW, Kind, Rows, Stay, checked
-from thinkonce.kv.prefix.terms import WEIGHTS
+from thinkonce.kv.prefix.terms import RAISED_SHARE, WEIGHTS
 
-__all__ = ("RAISED_SHARE", "Catalogue", "Place", "live_rows")
+__all__ = ("Catalogue", "Place", "live_rows")
 
-RAISED_SHARE = 0.25
-"""What one tenant may raise above `medium`, of the budget."""
 _MEDIUM = WEIGHTS["medium"]
 
 _LEAST_ROOM = 1024  # rows

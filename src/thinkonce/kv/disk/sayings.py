@@ -56,7 +56,7 @@ class Sayings:
             expires=stay.expires - self._clock.monotonic() + wall,
             weight=stay.weight,
             written=wall,
-            tokens=len(block.tokens) // 4,
+            tokens=block.length,
             key=self._form.key,
             **_where(place),
         )

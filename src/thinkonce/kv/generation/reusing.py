@@ -67,6 +67,11 @@ class ReusingGenerator:
     def stats(self) -> ReadingStats:
         return self.keeping.stats
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether answers are exact where no request asks for another method."""
+        return self.keeping.codec.is_exact and self._decoder is None
+
     def generate(
         self,
         prompt: Sequence[int],

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from thinkonce.clock import Clock
 from thinkonce.kv.planning.clairvoyant import Clairvoyant
 from thinkonce.kv.planning.trace import Asked, Trace
-from thinkonce.kv.prefix.blocks import BLOCK_ID_BYTES, Block
+from thinkonce.kv.prefix.blocks import BLOCK_ID_BYTES, Block, packed
 from thinkonce.kv.prefix.choice import POLICIES, policy_of
 from thinkonce.kv.prefix.eviction import Room, TreePolicy
 from thinkonce.kv.prefix.index import PrefixIndex
@@ -84,7 +84,7 @@ def _usable(asked: Asked, block_tokens: int) -> int:
 
 def _blocks(asked: Asked, block_tokens: int) -> list[Block]:
     """Full blocks alone are kept. Tokens are not known: as many zeros stand for them."""
-    held, found, parent = bytes(4 * block_tokens), list[Block](), _ROOT
+    held, found, parent = packed([0] * block_tokens), list[Block](), _ROOT
     for name in asked.blocks[: asked.tokens // block_tokens]:
         id = blake2b(name.encode(), digest_size=BLOCK_ID_BYTES).digest()
         found.append(Block(id, parent, held))

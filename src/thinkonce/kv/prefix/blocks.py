@@ -26,7 +26,8 @@ from thinkonce.kv.prefix.owner import Owner
 
 __all__ = (
     *("BLOCK_ID_BYTES", "Block", "blocks_of", "chunk_blocks", "chunk_parent", "first_parent"),
-    *("name_of", "named_behind", "packed", "renamed", "salt_of", "unpacked"),
+    *("length_of", "name_of", "named_behind", "packed", "part_of", "renamed", "salt_of"),
+    "unpacked",
 )
 
 BLOCK_ID_BYTES = 16
@@ -47,7 +48,7 @@ class Block:
     @property
     def length(self) -> int:
         """In tokens."""
-        return len(self.tokens) // _TOKEN_BYTES
+        return length_of(self.tokens)
 
 
 def first_parent(fingerprint: bytes, tenant: str) -> bytes:
@@ -75,24 +76,34 @@ def packed(tokens: Sequence[int]) -> bytes:
 
 
 def unpacked(held: bytes) -> tuple[int, ...]:
-    return unpack(f"<{len(held) // _TOKEN_BYTES}I", held)
+    return unpack(f"<{length_of(held)}I", held)
+
+
+def length_of(held: bytes) -> int:
+    """How many tokens are packed there."""
+    return len(held) // _TOKEN_BYTES
+
+
+def part_of(held: bytes, start: int, end: int) -> bytes:
+    """Of packed tokens those from number `start` up to `end`, as far as there are any."""
+    return held[_TOKEN_BYTES * start : _TOKEN_BYTES * end]
 
 
 def blocks_of(
     tokens: Sequence[int], chunk_tokens: int, fingerprint: bytes, owner: Owner
 ) -> Iterator[Block]:
     """The full chunks of a prompt, in order; what is left behind the last one has no name."""
-    held, size = packed(tokens), _TOKEN_BYTES * chunk_tokens
-    starts = range(0, len(held) - size + 1, size)
-    return renamed((held[start : start + size] for start in starts), fingerprint, owner)
+    held, size = packed(tokens), chunk_tokens
+    starts = range(0, len(tokens) - size + 1, size)
+    return renamed((part_of(held, start, start + size) for start in starts), fingerprint, owner)
 
 
 def chunk_blocks(
     tokens: Sequence[int], chunk_tokens: int, fingerprint: bytes, owner: Owner, context: str
 ) -> Iterator[Block]:
     """All of a text's tokens that was encoded in that context; the last block may be short."""
-    held, size = packed(tokens), _TOKEN_BYTES * chunk_tokens
-    cut = (held[start : start + size] for start in range(0, len(held), size))
+    held, size = packed(tokens), chunk_tokens
+    cut = (part_of(held, start, start + size) for start in range(0, len(tokens), size))
     return named_behind(chunk_parent(fingerprint, owner.tenant, context), cut, owner)
 
 

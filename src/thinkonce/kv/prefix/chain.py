@@ -12,6 +12,7 @@ from thinkonce.kv.prefix.blocks import (
     first_parent,
     named_behind,
     packed,
+    part_of,
 )
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt
@@ -80,7 +81,7 @@ def chain_of(
         within = _documents(prompt, end)
         if within != marks:
             marks, named = within, called(owner.with_documents(within))
-        tokens = held[4 * (end - chunk_tokens) : 4 * end]
+        tokens = part_of(held, end - chunk_tokens, end)
         blocks.append(next(named_behind(parent, [tokens], named)))
         owners.append(named)
         parent = blocks[-1].id

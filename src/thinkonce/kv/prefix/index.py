@@ -26,7 +26,7 @@ from thinkonce.kv.prefix.eviction import LeafLru, TreePolicy
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.node import Node
 from thinkonce.kv.prefix.owner import NOBODY, Owner
-from thinkonce.kv.prefix.terms import USUAL, WEIGHTS, Terms
+from thinkonce.kv.prefix.terms import RAISED_SHARE, USUAL, WEIGHTS, Terms
 
 __all__ = ("Hold", "IndexStats", "PrefixIndex")
 
@@ -34,8 +34,6 @@ State = TypeVar("State")
 
 # Rows of the heap that nobody needs any more are swept out beyond this many, and 4 a node.
 _SPARE_ROWS = 1000
-# What one tenant may raise above `medium`, of the memory.
-_RAISED_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +260,7 @@ class PrefixIndex(Generic[State]):
         medium, tenant = WEIGHTS["medium"], node.owner.tenant
         if weight <= medium or node.weight > medium:
             return weight
-        if self._raised[tenant] + node.size > _RAISED_SHARE * self._max_bytes:
+        if self._raised[tenant] + node.size > RAISED_SHARE * self._max_bytes:
             return medium
         self._raised[tenant] += node.size
         return weight

@@ -14,7 +14,9 @@ from typing import NamedTuple, Protocol
 
 from thinkonce.kv.prefix.blocks import (
     Block,
+    length_of,
     named_behind,
+    part_of,
     renamed,
     unpacked,
 )
@@ -167,9 +169,11 @@ class Why:
             if alike is None:
                 return None
             common, nearest = _common(block.tokens, alike.block.tokens), alike
-        if nearest.is_tail and 4 * common == len(nearest.block.tokens):
+        length = nearest.block.length
+        if nearest.is_tail and common == length:
             return Missing("tail_not_stored")
-        rest = unpacked(nearest.block.tokens[4 * common :] + self._behind(nearest, owner))
+        here = part_of(nearest.block.tokens, common, length)
+        rest = unpacked(here + self._behind(nearest, owner))
         token = place * self._chunk + common
         return Missing("content", departure=Departure(token, rest, nearest.is_tail))
 
@@ -197,12 +201,14 @@ class Why:
         self, asked: Sequence[bytes], others: Sequence[Known], owner: Owner, blocks: int
     ) -> Known | None:
         """The one with most of what was asked in so many blocks, or of which most was asked."""
-        ours, near = b"".join(asked), 2 * len(asked[0])
+        ours, near = b"".join(asked), 2 * length_of(asked[0])
         best, chosen = _ALIKE, None
         for other in others:
             theirs = other.block.tokens + self._behind(other, owner, blocks - 1)
-            same = 4 * _common(ours, other.block.tokens)
-            share = max(_share(ours[same:near], theirs), _share(theirs[same:near], ours))
+            same = _common(ours, other.block.tokens)
+            share = max(
+                _share(part_of(ours, same, near), theirs), _share(part_of(theirs, same, near), ours)
+            )
             if share > best:
                 best, chosen = share, other
         return chosen
@@ -222,10 +228,10 @@ def _longest(tokens: bytes, others: Sequence[Known]) -> tuple[int, Known]:
 
 def _common(tokens: bytes, others: bytes) -> int:
     """How many tokens two packed lists begin with alike."""
-    low, high = 0, min(len(tokens), len(others)) // 4
+    low, high = 0, min(length_of(tokens), length_of(others))
     while low < high:
         middle = (low + high + 1) // 2
-        if tokens[4 * low : 4 * middle] == others[4 * low : 4 * middle]:
+        if part_of(tokens, low, middle) == part_of(others, low, middle):
             low = middle
         else:
             high = middle - 1
@@ -234,6 +240,7 @@ def _common(tokens: bytes, others: bytes) -> int:
 
 def _share(tokens: bytes, others: bytes) -> float:
     """Of runs of tokens here and there in the first list, how many are in the second."""
-    places = range(0, len(tokens) - 4 * _RUN + 1, max(4, len(tokens) // _PROBES // 4 * 4))
-    found = [tokens[at : at + 4 * _RUN] in others for at in places]
+    length = length_of(tokens)
+    places = range(0, length - _RUN + 1, max(1, length // _PROBES))
+    found = [part_of(tokens, at, at + _RUN) in others for at in places]
     return sum(found) / len(found) if found else 0.0

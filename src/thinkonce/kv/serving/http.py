@@ -44,6 +44,13 @@ class Incoming:
                 raise RequestError(name, values[0], f"one of {', '.join(known)}")
         return {name: values[-1] for name, values in given.items()}
 
+    def flag(self, name: str) -> bool:
+        """Whether the URL says `name=true`. Raises RequestError for another name or word."""
+        said = self.query(name).get(name, "false")
+        if said not in ("true", "false"):
+            raise RequestError(name, said, "true or false")
+        return said == "true"
+
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of that lower-case name."""

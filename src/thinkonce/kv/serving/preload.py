@@ -76,7 +76,7 @@ async def preload(batch: Batch, request: Incoming, reply: Reply, limit: int) -> 
     `limit`: bytes of one line. Raises ClientGone: what was under way is given up then. Where the
     server ends, so does the answer, without sums.
     """
-    tells = _flag(request.query("progress"))
+    tells = request.flag("progress")
     async with reading_ahead(request) as ahead:
         lines = lines_of(request, limit, ahead.receive)
         await reply.open_lines()
@@ -194,10 +194,3 @@ def _gone(ahead: Ahead) -> Callable[[], Any]:
         return {"type": "http.disconnect"}
 
     return receive
-
-
-def _flag(query: dict[str, str]) -> bool:
-    said = query.get("progress", "false")
-    if said not in ("true", "false"):
-        raise RequestError("progress", said, "true or false")
-    return said == "true"

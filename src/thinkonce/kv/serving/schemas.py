@@ -63,7 +63,7 @@ class SchemaDesk:
         """
         posted = _read(await request.body(limit))
         said = controls_in(posted.kv_cache)
-        tells = request.query("progress").get("progress") == "true"
+        tells = request.flag("progress")
         found: Compiled = await self._intake.off_loop(
             owner, self._intake.schema, posted.schema, owner
         )
