@@ -21,7 +21,7 @@ from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.clients import Clients
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
-from thinkonce.kv.serving.public import public_prefixes, read_ahead
+from thinkonce.kv.serving.public import public_prefixes, read_public_ahead
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.server import ModelServer
 from thinkonce.kv.weights.model import Model
@@ -160,7 +160,7 @@ def serving(
     gated = replace(engine, generator=generator)
     app = ModelApp(model, gated, scheduler, owners=owners, admin_token=token, limits=limits)
     ready = threading.Event()
-    read_ahead(engine, scheduler, public)
+    read_public_ahead(engine, scheduler, public)
     server = ModelServer(app, bind("127.0.0.1", port), 30, lambda line: ready.set())
     url = server.url
     thread = threading.Thread(target=server.serve_until_stopped, name="thinkonce-test-server")

@@ -18,7 +18,7 @@ from small_families import network, never, tokens
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactReader, exact_generator
-from thinkonce.kv.generation.generator import Preloaded, Sampling, Token
+from thinkonce.kv.generation.generator import Kept, Sampling, Token
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
@@ -311,7 +311,7 @@ def test_chunks_are_read_ahead_and_found_then() -> None:
     reader, asked = Reader(network("llama", torch.float32)), prompt("doc-0", "doc-1", "doc-2")
     for known in (0, CHUNK + 72 + 75 + 78):
         *_, last = reader.preload(asked, never)
-        assert isinstance(last, Preloaded)
+        assert isinstance(last, Kept)
         assert last.whole_tokens == last.kept_tokens == CHUNK + 72 + 75 + 78
         assert last.cached_tokens == known
     assert hits(reader.told(prompt("doc-2", "doc-1", "doc-0"))) == [78, 75, 72]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from thinkonce.cli import main
 from thinkonce.errors import ConfigError
 from thinkonce.kv.planning.replay import PLANNED, replayed
-from thinkonce.kv.planning.trace import Asked, Trace, read_trace
+from thinkonce.kv.planning.trace import Request, Trace, read_trace
 from thinkonce.kv.prefix.choice import POLICIES, policy_of
 from thinkonce.kv.prefix.eviction import UNUSED, LeafLru, Room
 from thinkonce.kv.prefix.policies.forward_decay import ForwardDecay
@@ -28,7 +28,7 @@ SIZE = 10
 def trace(*prompts: str, every: float = 1.0) -> Trace:
     """Each letter is a block; a prompt has one token more than its blocks."""
     requests = [
-        Asked(number * every, SIZE * len(prompt) + 1, names(prompt))
+        Request(number * every, SIZE * len(prompt) + 1, names(prompt))
         for number, prompt in enumerate(prompts)
     ]
     return Trace(requests, SIZE)
@@ -45,7 +45,7 @@ def test_what_prompts_share_is_loaded_from_the_second_on() -> None:
 
 
 def test_a_prompt_that_ends_with_a_block_reads_that_block() -> None:
-    exact = Trace([Asked(0.0, 2 * SIZE, ("a", "ab")), Asked(1.0, 2 * SIZE, ("a", "ab"))], SIZE)
+    exact = Trace([Request(0.0, 2 * SIZE, ("a", "ab")), Request(1.0, 2 * SIZE, ("a", "ab"))], SIZE)
     assert replayed(exact, "lru", 10).hit_ratio == SIZE / (4 * SIZE)
 
 
@@ -168,12 +168,12 @@ def test_both_forms_are_read_in_the_order_of_their_times(tmp_path: Path, packed:
     raw = "\n".join(map(json.dumps, MOONCAKE)).encode() + b"\n\n"
     path.write_bytes(gzip.compress(raw) if packed else raw)
     assert read_trace(str(path)) == Trace(
-        [Asked(1.0, 700, ("0", "7")), Asked(2.0, 1024, ("0", "1"))], 512
+        [Request(1.0, 700, ("0", "7")), Request(2.0, 1024, ("0", "1"))], 512
     )
     path.write_bytes(
         gzip.compress(json.dumps(CODING).encode()) if packed else json.dumps(CODING).encode()
     )
-    assert read_trace(str(path)) == Trace([Asked(3.0, 130, ("one 1", "one 2"))], 64)
+    assert read_trace(str(path)) == Trace([Request(3.0, 130, ("one 1", "one 2"))], 64)
 
 
 @pytest.mark.parametrize(

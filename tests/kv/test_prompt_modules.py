@@ -12,7 +12,7 @@ from small_families import VOCABULARY, network, never
 
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.exact import ExactReader
-from thinkonce.kv.generation.generator import Prefilled, Preloaded, Read, Sampling, Token
+from thinkonce.kv.generation.generator import Kept, Prefilled, Read, Sampling, Token
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
@@ -93,9 +93,9 @@ class Modular(ReusingGenerator):
         assert found is not None
         return found
 
-    def ahead(self, layout: Layout = LAYOUT, owner: Owner = NOBODY) -> Preloaded:
+    def ahead(self, layout: Layout = LAYOUT, owner: Owner = NOBODY) -> Kept:
         steps = list(self.preload(SchemaPrompt.made(layout), never, owner))
-        assert isinstance(steps[-1], Preloaded)
+        assert isinstance(steps[-1], Kept)
         return steps[-1]
 
 

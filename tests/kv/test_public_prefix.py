@@ -38,6 +38,7 @@ def ask(served: Served, key: str, *messages: dict[str, str], **kv_cache: Any) ->
         f"{served.url}/v1/chat/completions",
         json={"messages": messages, "max_tokens": 1, "kv_cache": {"explain": True, **kv_cache}},
         headers={"authorization": f"Bearer {key}"},
+        timeout=60,
     )
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["usage"])
@@ -48,7 +49,7 @@ def cached(usage: dict[str, Any]) -> int:
 
 
 def purge(served: Served, **rule: Any) -> None:
-    assert httpx.post(f"{served.url}/kv/purge", json=rule).status_code == 200
+    assert httpx.post(f"{served.url}/kv/purge", json=rule, timeout=60).status_code == 200
 
 
 def read_ahead(served: Served) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from thinkonce.kv.planning.replay import replayed
-from thinkonce.kv.planning.trace import Asked, Trace
+from thinkonce.kv.planning.trace import Request, Trace
 from thinkonce.kv.prefix.eviction import UNUSED
 from thinkonce.kv.prefix.policies.tail import Tail
 
@@ -93,7 +93,7 @@ def mixed() -> Trace:
         for number in range(12):
             blocks = 40 + turn if number < 2 else 4 + turn // 8
             names = tuple(f"{number} {each}" for each in range(blocks))
-            asked.append(Asked(turn * 60.0 + number, blocks * STEP + 1, names))
+            asked.append(Request(turn * 60.0 + number, blocks * STEP + 1, names))
     return Trace(asked, STEP)
 
 

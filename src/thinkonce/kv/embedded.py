@@ -30,7 +30,7 @@ from thinkonce.kv.serving.documents import Document, with_documents
 from thinkonce.kv.serving.explanation import Explanation
 from thinkonce.kv.serving.modular import module_tokens, with_schema
 from thinkonce.kv.serving.prompt import chat_tokens, contents
-from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
+from thinkonce.kv.serving.read_ahead import Preloaded, Progress, ReadAhead
 from thinkonce.kv.serving.room import longest_answer
 from thinkonce.kv.serving.schemas import work_of_schema
 from thinkonce.kv.weights.model import Model, load
@@ -67,15 +67,6 @@ class Answer:
     usage: Usage
     finish_reason: str
     explain: Explanation
-
-
-@dataclass(frozen=True, slots=True)
-class Preloaded:
-    """In tokens: of the prompt, what was known before, and what of its full blocks is kept now."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    kept_tokens: int
 
 
 class Engine:
@@ -228,8 +219,8 @@ class Engine:
         for step in ReadAhead(self._engine, work).steps(lambda: False):
             if isinstance(step, Progress) and progress is not None:
                 progress(step.tokens, step.of)
-            elif isinstance(step, Kept):
-                return Preloaded(step.prompt_tokens, step.cached_tokens, step.kept_tokens)
+            elif isinstance(step, Preloaded):
+                return step
         raise AssertionError("a reading that nobody cancels comes to its end")
 
     def purge(self, *, document: str) -> int:

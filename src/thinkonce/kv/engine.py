@@ -19,7 +19,7 @@ from thinkonce.kv.disk.opening import opened_disk
 from thinkonce.kv.disk.tier import DiskTier
 from thinkonce.kv.generation.codecs.choice import codec_of
 from thinkonce.kv.generation.exact import ExactReader
-from thinkonce.kv.generation.generator import Generator, Preloaded, Read
+from thinkonce.kv.generation.generator import Generator, Kept, Read
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.probe import other_bits
@@ -131,7 +131,7 @@ class KvEngine:
         cancelled: Callable[[], bool],
         owner: Owner,
         terms: Terms,
-    ) -> abc.Generator[Read | Preloaded, None, None]:
+    ) -> abc.Generator[Read | Kept, None, None]:
         """Read a prompt and keep it, without an answer; see `ReusingGenerator.preload`. Raises
         RequestError where nothing would be kept.
         """

@@ -11,15 +11,15 @@ an answer wrote is never kept: computed in other company, its last bits would be
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking, Reads
-from thinkonce.kv.generation.reading import Asked, Found, Reading
+from thinkonce.kv.generation.reading import Found, Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.prefix.blocks import first_parent, named_behind, packed
@@ -29,11 +29,46 @@ from thinkonce.kv.prefix.index import Hold
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.reused import Reused
+from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.why import OtherModels, Why
 
 __all__ = ("ExactReader", "exact_generator")
 
 _NO_LOGITS = torch.empty(0)  # of a prompt of which nothing was computed
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """A prompt whose state may be kept: its full blocks, of which `most` may be loaded. `owner`:
+    as it is called now.
+
+    `is_ahead`: it is read for requests that are to come. `is_part`: it is the beginning of one
+    that is read on in another way. Neither is counted here.
+    """
+
+    prompt: Sequence[int]
+    chain: Chain
+    most: int
+    owner: Owner
+    terms: Terms
+    is_ahead: bool = False
+    is_part: bool = False
+
+    @property
+    def counts(self) -> bool:
+        return not (self.is_ahead or self.is_part)
+
+    def explained(
+        self, found: Found, chunk_tokens: int, missing: Missing, costs: Costs
+    ) -> Explained:
+        return Explained(
+            len(self.prompt),
+            found.memory * chunk_tokens,
+            found.below * chunk_tokens,
+            missing,
+            (self.most - found.blocks) * chunk_tokens,
+            costs,
+        )
 
 
 class ExactReader:
@@ -83,37 +118,34 @@ class ExactReader:
             return Explained(len(prompt), 0, 0, Missing("bypass"))
         began, most = keeping.clock.monotonic(), (len(prompt) - 1) // size
         chain = self._chain(prompt.until(most * size), asking.owner)
-        memory = keeping.kept.known(chain.blocks)
-        below = keeping.below.known(chain.blocks[memory:]) if keeping.below is not None else 0
-        slower = bool(below) and keeping.rates.load_is_slower
-        found = Found(memory, 0 if slower else below, slower=slower)
-        asked = Asked(prompt, chain, most, keeping.purges.era_of(asking.owner), terms)
-        missing = self._missing(asked, found, is_admin=is_admin)
+        found = keeping.found(chain)
+        prefix = _Prefix(prompt, chain, most, keeping.purges.era_of(asking.owner), terms)
+        missing = self._missing(prefix, found, is_admin=is_admin)
         rest = len(prompt) - found.blocks * size
         costs = Costs(
             keeping.clock.monotonic() - began,
             keeping.rates.load.a_token * found.below * size,
             keeping.rates.prefill.a_token * rest,
         )
-        return asked.explained(found, size, missing, costs)
+        return prefix.explained(found, size, missing, costs)
 
     def _chain(self, prompt: Prompt, owner: Owner) -> Chain:
         keeping = self._keeping
         called, public = keeping.purges.era_of, keeping.public
         return chain_of(prompt, self._size, keeping.fingerprint, owner, called, public)
 
-    def _missing(self, asked: Asked, found: Found, *, is_admin: bool = False) -> Missing:
+    def _missing(self, prefix: _Prefix, found: Found, *, is_admin: bool = False) -> Missing:
         """Why the first block that was not loaded was not."""
-        if not asked.terms.reads:
+        if not prefix.terms.reads:
             return Missing("bypass")
-        if found.blocks >= asked.most:
-            return Missing("tail_not_stored" if asked.most else "too_short")
+        if found.blocks >= prefix.most:
+            return Missing("tail_not_stored" if prefix.most else "too_short")
         if found.slower or found.failed:
             return Missing("slower_than_recompute" if found.slower else "load_error")
-        chain, place = asked.chain, found.blocks
+        chain, place = prefix.chain, found.blocks
         if place < chain.public:
             return self._why.missing(chain.blocks[: chain.public], place, chain.owners[place])
-        owner, public = asked.owner, chain.public
+        owner, public = prefix.owner, chain.public
         return self._why.missing(chain.blocks, place, owner, public=public, is_admin=is_admin)
 
     def _reading(
@@ -129,35 +161,35 @@ class ExactReader:
         prompt, owner, terms = asking.prompt, asking.owner, asking.terms
         keeping, how = self._keeping, (asking.is_ahead, is_part)
         if keeping.kept is None or not (terms.reads or terms.keeps):
-            asked = Asked(prompt, NO_CHAIN, 0, owner, terms, *how)
-            return (yield from self._read(slab, asked, cancelled))
+            prefix = _Prefix(prompt, NO_CHAIN, 0, owner, terms, *how)
+            return (yield from self._read(slab, prefix, cancelled))
         began = keeping.clock.monotonic()
         chain, owner = self._chain(prompt, owner), keeping.purges.era_of(owner)
-        asked = Asked(prompt, chain, most if terms.reads else 0, owner, terms, *how)
-        if keeping.recorded is not None and asked.counts:
+        prefix = _Prefix(prompt, chain, most if terms.reads else 0, owner, terms, *how)
+        if keeping.recorded is not None and prefix.counts:
             keeping.recorded(len(prompt), chain.blocks)
-        with keeping.held(chain, asked.most, terms) as hold:
+        with keeping.held(chain, prefix.most, terms) as hold:
             lookup = keeping.clock.monotonic() - began
-            return (yield from self._read(slab, asked, cancelled, hold, lookup))
+            return (yield from self._read(slab, prefix, cancelled, hold, lookup))
 
     def _read(
         self,
         slab: Slab,
-        asked: Asked,
+        prefix: _Prefix,
         cancelled: Callable[[], bool],
         hold: Hold[torch.Tensor] | None = None,
         lookup: float = 0.0,
     ) -> Reads:
         """`lookup`: seconds that finding out took what is in memory."""
-        prompt, keeping, clock = asked.prompt, self._keeping, self._keeping.clock.monotonic
-        self._begin(slab, asked)
+        prompt, keeping, clock = prefix.prompt, self._keeping, self._keeping.clock.monotonic
+        self._begin(slab, prefix)
         began = clock()
-        found = self._load(slab, asked, hold) if hold is not None else Found()
+        found = self._load(slab, prefix, hold) if hold is not None else Found()
         load = clock() - began
-        missing = self._missing(asked, found) if asked.terms.explains else None
+        missing = self._missing(prefix, found) if prefix.terms.explains else None
         cached, computed, logits = found.blocks * self._size, 0.0, _NO_LOGITS
         kept = cached
-        if asked.is_ahead:
+        if prefix.is_ahead:
             yield Read(0, loaded=cached)
         for start in range(cached, len(prompt), self._size):
             if cancelled():
@@ -169,46 +201,46 @@ class ExactReader:
             if len(piece) == self._size:  # a short tail costs several times as much a token
                 keeping.rates.prefill.add(len(piece), took)
             place = start // self._size
-            if hold is not None and place < len(asked.chain):
-                is_kept = keeping.keep(slab, start, hold, asked.chain, place)
+            if hold is not None and place < len(prefix.chain):
+                is_kept = keeping.keep(slab, start, hold, prefix.chain, place)
                 kept += len(piece) if is_kept and kept == start else 0
             yield Read(len(piece))
-            if asked.is_ahead and kept <= start:
+            if prefix.is_ahead and kept <= start:
                 break
-        self._remember_end(asked)
+        self._remember_end(prefix)
         costs = Costs(lookup, load, computed)
         if missing is None:
             return Reading(logits, cached, None, kept, self._reused(found))
-        told = asked.explained(found, self._size, missing, costs)
+        told = prefix.explained(found, self._size, missing, costs)
         return Reading(logits, cached, told, kept, self._reused(found))
 
     def _reused(self, found: Found) -> Reused:
         memory, below = found.memory * self._size, found.below * self._size
         return Reused.exactly(memory, below, is_exact=self._keeping.codec.is_exact)
 
-    def _remember_end(self, asked: Asked) -> None:
+    def _remember_end(self, prefix: _Prefix) -> None:
         """For who asks why a longer prompt was not loaded further."""
-        owner, blocks, terms = asked.owner, asked.chain.blocks, asked.terms
+        owner, blocks, terms = prefix.owner, prefix.chain.blocks, prefix.terms
         keeping = self._keeping
-        if keeping.kept is None or not terms.keeps or terms.life or not asked.counts:
+        if keeping.kept is None or not terms.keeps or terms.life or not prefix.counts:
             return
         if keeping.purges.era_of(owner) != owner:
             return
         parent = blocks[-1].id if blocks else first_parent(keeping.fingerprint, owner.tenant)
-        rest = packed(asked.prompt[len(blocks) * self._size :])
+        rest = packed(prefix.prompt[len(blocks) * self._size :])
         self._why.ended(next(named_behind(parent, [rest], owner)), owner)
 
-    def _begin(self, slab: Slab, asked: Asked) -> None:
-        if asked.counts:
-            self._keeping.count(prompts=1, prompt_tokens=len(asked.prompt))
+    def _begin(self, slab: Slab, prefix: _Prefix) -> None:
+        if prefix.counts:
+            self._keeping.count(prompts=1, prompt_tokens=len(prefix.prompt))
         with torch.inference_mode():
             slab.begin()
-            slab.reserve(len(asked.prompt))
+            slab.reserve(len(prefix.prompt))
 
-    def _load(self, slab: Slab, asked: Asked, hold: Hold[torch.Tensor]) -> Found:
+    def _load(self, slab: Slab, prefix: _Prefix, hold: Hold[torch.Tensor]) -> Found:
         """Bring into the slab what is known of the prompt's beginning."""
-        found = self._keeping.load(asked.chain.until(asked.most), hold, slab.load)
-        if asked.counts:
+        found = self._keeping.load(prefix.chain.until(prefix.most), hold, slab.load)
+        if prefix.counts:
             self._keeping.count_reused(self._reused(found))
         return found
 

@@ -17,7 +17,7 @@ from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.reused import NOTHING, Reused
 from thinkonce.kv.prefix.terms import USUAL, Terms
 
-__all__ = ("Generator", "Prefilled", "Preloaded", "Read", "Sampling", "Steps", "Token", "TooLong")
+__all__ = ("Generator", "Kept", "Prefilled", "Read", "Sampling", "Steps", "Token", "TooLong")
 
 
 class TooLong(ThinkOnceError):
@@ -70,7 +70,7 @@ class Prefilled:
 
 
 @dataclass(frozen=True, slots=True)
-class Preloaded:
+class Kept:
     """Of a prompt's full blocks, `cached_tokens` were known and `kept_tokens` are kept now."""
 
     whole_tokens: int

@@ -85,6 +85,18 @@ class Keeping:
 
     # -- finding ---------------------------------------------------------------------------------
 
+    def found(self, chain: Chain, below: int | None = None) -> Found:
+        """What would be loaded of it now. `below`: what lay there when that was asked before;
+        then no disk is asked. From any thread.
+        """
+        blocks = chain.blocks
+        memory = self.kept.known(blocks) if self.kept is not None else 0
+        if below is not None:
+            return Found(memory, min(below, len(blocks) - memory))
+        there = self.below.known(blocks[memory:]) if self.below is not None else 0
+        slower = bool(there) and self.rates.load_is_slower
+        return Found(memory, 0 if slower else there, slower=slower)
+
     @contextmanager
     def held(self, chain: Chain, most: int, terms: Terms) -> Iterator[Hold[torch.Tensor]]:
         """What memory knows of the first `most` blocks stays while this is entered, and so does

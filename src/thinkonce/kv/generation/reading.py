@@ -1,20 +1,16 @@
-"""One prompt on its way into the model: what was asked, what was found of it, what came of it."""
+"""One prompt on its way into the model: what was found of it, and what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from thinkonce.kv.generation.attending import Step
-from thinkonce.kv.prefix.causes import Costs, Explained, Missing
-from thinkonce.kv.prefix.chain import Chain
-from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.causes import Explained
 from thinkonce.kv.prefix.reused import NOTHING, Reused
-from thinkonce.kv.prefix.terms import Terms
 
-__all__ = ("Asked", "Continued", "Found", "Reading", "ReadingStats")
+__all__ = ("Continued", "Found", "Reading", "ReadingStats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,40 +36,6 @@ class Reading:
     kept_tokens: int = 0
     reused: Reused = NOTHING
     continued: Continued | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A prompt whose state may be kept: its full blocks, of which `most` may be loaded. `owner`:
-    as it is called now.
-
-    `is_ahead`: it is read for requests that are to come. `is_part`: it is the beginning of one
-    that is read on in another way. Neither is counted here.
-    """
-
-    prompt: Sequence[int]
-    chain: Chain
-    most: int
-    owner: Owner
-    terms: Terms
-    is_ahead: bool = False
-    is_part: bool = False
-
-    @property
-    def counts(self) -> bool:
-        return not (self.is_ahead or self.is_part)
-
-    def explained(
-        self, found: Found, chunk_tokens: int, missing: Missing, costs: Costs
-    ) -> Explained:
-        return Explained(
-            len(self.prompt),
-            found.memory * chunk_tokens,
-            found.below * chunk_tokens,
-            missing,
-            (self.most - found.blocks) * chunk_tokens,
-            costs,
-        )
 
 
 @dataclass(frozen=True, slots=True)

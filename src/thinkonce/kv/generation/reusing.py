@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from thinkonce.kv.generation.attending import Decoder
 from thinkonce.kv.generation.decode import decoded
-from thinkonce.kv.generation.generator import Prefilled, Preloaded, Read, Sampling, Steps
+from thinkonce.kv.generation.generator import Kept, Prefilled, Read, Sampling, Steps
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.rates import Rates
 from thinkonce.kv.generation.reader import Asking, Reader
@@ -134,7 +134,7 @@ class ReusingGenerator:
         cancelled: Callable[[], bool],
         owner: Owner = NOBODY,
         terms: Terms = USUAL,
-    ) -> Generator[Read | Preloaded, None, None]:
+    ) -> Generator[Read | Kept, None, None]:
         """Read and keep the full blocks of a prompt and nothing behind them, a forward pass a step.
 
         It ends at the first block that finds no room. Closed before its end and begun anew, it
@@ -150,7 +150,7 @@ class ReusingGenerator:
         try:
             reading = yield from reader.read(slab, asking, cancelled)
             if reading is not None:
-                yield Preloaded(end, reading.cached_tokens, reading.kept_tokens)
+                yield Kept(end, reading.cached_tokens, reading.kept_tokens)
         finally:
             self.slabs.give_back(slab)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from thinkonce.clock import Clock
 from thinkonce.kv.planning.clairvoyant import Clairvoyant
-from thinkonce.kv.planning.trace import Asked, Trace
+from thinkonce.kv.planning.trace import Request, Trace
 from thinkonce.kv.prefix.blocks import BLOCK_ID_BYTES, Block, packed
 from thinkonce.kv.prefix.choice import POLICIES, policy_of
 from thinkonce.kv.prefix.eviction import Room, TreePolicy
@@ -77,12 +77,12 @@ def _policy(name: str, prompts: Sequence[Sequence[Block]], blocks: int, within: 
     return policy_of(name, Room(blocks, lambda: float(within)))
 
 
-def _usable(asked: Asked, block_tokens: int) -> int:
+def _usable(asked: Request, block_tokens: int) -> int:
     """The last token is always computed, with its block."""
     return max(0, asked.tokens - 1) // block_tokens
 
 
-def _blocks(asked: Asked, block_tokens: int) -> list[Block]:
+def _blocks(asked: Request, block_tokens: int) -> list[Block]:
     """Full blocks alone are kept. Tokens are not known: as many zeros stand for them."""
     held, found, parent = packed([0] * block_tokens), list[Block](), _ROOT
     for name in asked.blocks[: asked.tokens // block_tokens]:

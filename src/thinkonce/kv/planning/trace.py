@@ -25,14 +25,14 @@ import msgspec
 
 from thinkonce.errors import ConfigError
 
-__all__ = ("Asked", "Trace", "read_trace")
+__all__ = ("Request", "Trace", "read_trace")
 
 MOONCAKE_BLOCK = 512
 _WRITTEN = "--kv"
 _FORMS = "lines with hash_ids, or conversations with requests (docs/kv.md names both)"
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """One request: `at` in seconds, `tokens` of its prompt, the names of its blocks in order."""
 
     at: float
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
 class Trace(NamedTuple):
     """Requests in the order of their times; `block_tokens` tokens to a block."""
 
-    requests: list[Asked]
+    requests: list[Request]
     block_tokens: int
 
     @property
@@ -54,7 +54,7 @@ class Trace(NamedTuple):
 
 def read_trace(path: str) -> Trace:
     """`-` is standard input; a name ending in .gz or .zst is unpacked. Raises ConfigError."""
-    found: list[Asked] = []
+    found: list[Request] = []
     sizes: set[int] = set()
     with _lines(path) as lines:
         for number, line in enumerate(lines, start=1):
@@ -101,12 +101,12 @@ def _opener(path: str) -> Callable[..., Any]:
     return opened
 
 
-def _read(line: bytes, path: str, number: int) -> tuple[int, list[Asked]]:
+def _read(line: bytes, path: str, number: int) -> tuple[int, list[Request]]:
     try:
         row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
         if "requests" not in row:
             names = tuple(str(each) for each in row["hash_ids"])
-            asked = Asked(row["timestamp"] / 1000, int(row["input_length"]), names)
+            asked = Request(row["timestamp"] / 1000, int(row["input_length"]), names)
             return int(row.get("block_size", MOONCAKE_BLOCK)), [asked]
         return int(row["block_size"]), list(_conversation(row))
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
@@ -114,9 +114,9 @@ def _read(line: bytes, path: str, number: int) -> tuple[int, list[Asked]]:
         raise ConfigError(_WRITTEN, wrong, f"{_FORMS} ({type(error).__name__}: {error})") from None
 
 
-def _conversation(row: dict[str, Any]) -> Iterator[Asked]:
+def _conversation(row: dict[str, Any]) -> Iterator[Request]:
     own = "" if row.get("hash_id_scope") == "global" else f"{row['id']} "
     for each in row["requests"]:
         if "hash_ids" in each:
             names = tuple(f"{own}{name}" for name in each["hash_ids"])
-            yield Asked(float(each["t"]), int(each["in"]), names)
+            yield Request(float(each["t"]), int(each["in"]), names)

@@ -21,11 +21,11 @@ from thinkonce.kv.serving.desk import Desk
 from thinkonce.kv.serving.http import Incoming, Reply, read_body
 from thinkonce.kv.serving.intake import Intake, ModelLimits
 from thinkonce.kv.serving.line import Demand
-from thinkonce.kv.serving.messages_reply import Kept, MessagesDialect, messages_error
+from thinkonce.kv.serving.messages_reply import CacheCreation, MessagesDialect, messages_error
 from thinkonce.kv.serving.metrics import TEXT_TYPE, exposition
 from thinkonce.kv.serving.owners import Owners
 from thinkonce.kv.serving.prompt import called_tools
-from thinkonce.kv.serving.reading import ReadAhead
+from thinkonce.kv.serving.read_ahead import ReadAhead
 from thinkonce.kv.serving.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model
@@ -211,7 +211,7 @@ class ModelApp:
     async def _messages(self, ask: ChatAsk, work: Work, receive: Receive, reply: Reply) -> None:
         chunk = self._engine.chunk_tokens if work.terms.keeps else 0
         tools = called_tools(self._model.tokenizer, ask)
-        dialect = MessagesDialect(self._model.name, Kept(chunk, work.terms.life), tools)
+        dialect = MessagesDialect(self._model.name, CacheCreation(chunk, work.terms.life), tools)
         await self._answer(ask, work, dialect, receive, reply)
 
     async def _text(self, ask: TextAsk, work: Work, receive: Receive, reply: Reply) -> None:

@@ -14,7 +14,7 @@ from thinkonce.kv.serving.explanation import Explanation
 from thinkonce.kv.serving.reply import exactness, told_of
 from thinkonce.web.exchange import HttpError
 
-__all__ = ("Kept", "MessagesDialect", "messages_error")
+__all__ = ("CacheCreation", "MessagesDialect", "messages_error")
 
 _ERROR_TYPES = {
     401: "authentication_error",
@@ -27,7 +27,7 @@ _ERROR_TYPES = {
 }
 
 
-class Kept(msgspec.Struct, frozen=True):
+class CacheCreation(msgspec.Struct, frozen=True):
     """What becomes of a prompt: full blocks of `chunk_tokens`, 0 for none, for `life` seconds."""
 
     chunk_tokens: int
@@ -43,8 +43,8 @@ class MessagesDialect:
 
     ending: bytes | None = None  # the stream ends with `message_stop`
 
-    def __init__(self, model: str, kept: Kept, tools: Collection[str] = ()) -> None:
-        self._kept = kept
+    def __init__(self, model: str, creation: CacheCreation, tools: Collection[str] = ()) -> None:
+        self._creation = creation
         self._reader = CallReader(tools) if tools else None
         self._head = {
             "id": f"msg_{uuid.uuid4().hex}",
@@ -135,7 +135,7 @@ class MessagesDialect:
         return ("", []) if self._reader is None else self._reader.finish()
 
     def _usage(self, prompt: int, cached: int, made: int) -> dict[str, Any]:
-        chunk, life = self._kept.chunk_tokens, self._kept.life
+        chunk, life = self._creation.chunk_tokens, self._creation.life
         full = prompt // chunk * chunk if chunk else 0
         written = max(0, full - cached)
         # Whatever lives longer than Anthropic's five minutes counts as its hour.

@@ -20,18 +20,18 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.answer import Work
-from thinkonce.kv.serving.delivery import Failed, error_of, events_of
 from thinkonce.kv.serving.http import Incoming, Reply
 from thinkonce.kv.serving.intake import Intake
 from thinkonce.kv.serving.line import Demand
-from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
+from thinkonce.kv.serving.read_ahead import Preloaded, Progress, ReadAhead
 from thinkonce.kv.serving.scheduler import Scheduler
-from thinkonce.web.exchange import ClientGone, HttpError, Message
+from thinkonce.web.exchange import HttpError, Message
 from thinkonce.web.lines import Ahead, Line, lines_of, reading_ahead
 
-__all__ = ("Batch", "Result", "preload")
+__all__ = ("MOST_SAID", "Batch", "Result", "preload")
 
-_MOST_SAID = 300  # characters of an error
+MOST_SAID = 300
+"""Characters of an error that a line tells."""
 
 
 class _BatchLine(msgspec.Struct, kw_only=True):
@@ -122,7 +122,7 @@ class Batch:
             result.status = 200
         except (HttpError, RequestError) as error:
             result.status = getattr(error, "status", 400)
-            result.error = f"{error!s:.{_MOST_SAID}}"
+            result.error = f"{error!s:.{MOST_SAID}}"
             self.is_over = result.status == 503
         self.counts["lines"] += 1
         there = "already" if result.outcome == "hit" else "stored"
@@ -133,23 +133,14 @@ class Batch:
         self, number: int, raw: bytes | None, ahead: Ahead, result: Result
     ) -> AsyncIterator[_Reading]:
         work = await self._work(_line(raw), result)
-        reading = ReadAhead(self._engine, work)
         demand = Demand(work.owner.tenant, sum(map(len, work.prompts)))
-        events: AsyncGenerator[Kept | Progress | Failed, None]
-        watched = _gone(ahead)
-        events = events_of(reading.steps, self._scheduler, watched, demand, is_ahead=True)
-        kept: Kept | None = None
-        async with aclosing(events) as messages:
-            async for message in messages:
-                if isinstance(message, Failed):
-                    raise error_of(message.error)
-                if isinstance(message, Progress):
-                    yield _Reading(number, message.tokens, message.of)
+        reading = ReadAhead(self._engine, work).in_line(self._scheduler, _gone(ahead), demand)
+        async with aclosing(reading) as steps:
+            async for step in steps:
+                if isinstance(step, Progress):
+                    yield _Reading(number, step.tokens, step.of)
                 else:
-                    kept = message
-        if kept is None:
-            raise ClientGone
-        _tell(kept, result)
+                    _tell(step, result)
 
     async def _work(self, line: _BatchLine, result: Result) -> Work:
         result.custom_id = line.custom_id
@@ -174,7 +165,7 @@ def _line(raw: bytes | None) -> _BatchLine:
         raise RequestError("JSON", raw[:60].decode(errors="replace"), accepts) from error
 
 
-def _tell(kept: Kept, result: Result) -> None:
+def _tell(kept: Preloaded, result: Result) -> None:
     result.prompt_tokens, result.cached_tokens = kept.prompt_tokens, kept.cached_tokens
     result.kept_tokens = kept.kept_tokens
     result.stored = 0 < kept.whole_tokens == kept.kept_tokens

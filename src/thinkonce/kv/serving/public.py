@@ -22,12 +22,12 @@ from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.serving.answer import Work
 from thinkonce.kv.serving.ask import ChatAsk
 from thinkonce.kv.serving.prompt import chat_tokens, text_tokens
-from thinkonce.kv.serving.reading import ReadAhead
+from thinkonce.kv.serving.read_ahead import ReadAhead
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.ticket import Turn
 from thinkonce.kv.weights.model import Model
 
-__all__ = ("public_prefixes", "read_ahead")
+__all__ = ("public_prefixes", "read_public_ahead")
 
 _logger = logging.getLogger("thinkonce.kv")
 
@@ -46,7 +46,7 @@ def public_prefixes(model: Model, paths: Sequence[str]) -> PublicPrefixes:
     return PublicPrefixes([_beginning(model, Path(path)) for path in paths])
 
 
-def read_ahead(engine: KvEngine, scheduler: Scheduler, public: PublicPrefixes) -> None:
+def read_public_ahead(engine: KvEngine, scheduler: Scheduler, public: PublicPrefixes) -> None:
     """Have them read while nothing else is asked, and kept rather than others."""
     for tokens in public.prefixes:
         terms, nothing = Terms(priority="high"), Sampling(max_tokens=0)

@@ -6,7 +6,6 @@ GET    the schemas that the caller may name
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -20,17 +19,15 @@ from thinkonce.kv.modules.prompt import SchemaPrompt
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.answer import Work
 from thinkonce.kv.serving.controls import KvControls, controls_in
-from thinkonce.kv.serving.delivery import Failed, error_of, events_of
 from thinkonce.kv.serving.http import Incoming, Reply
 from thinkonce.kv.serving.intake import Intake
 from thinkonce.kv.serving.line import Demand
-from thinkonce.kv.serving.reading import Kept, Progress, ReadAhead
+from thinkonce.kv.serving.preload import MOST_SAID
+from thinkonce.kv.serving.read_ahead import Preloaded, ReadAhead
 from thinkonce.kv.serving.scheduler import Scheduler
-from thinkonce.web.exchange import ClientGone, HttpError
+from thinkonce.web.exchange import HttpError
 
 __all__ = ("SchemaDesk", "work_of_schema")
-
-_MOST_SAID = 300  # characters of an error
 
 
 class _Posted(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,38 +64,24 @@ class SchemaDesk:
         found: Compiled = await self._intake.off_loop(
             owner, self._intake.schema, posted.schema, owner
         )
-        reading = ReadAhead(self._engine, work_of_schema(found, owner, said))
+        work, demand = work_of_schema(found, owner, said), Demand(owner.tenant, found.rows)
+        ahead = ReadAhead(self._engine, work)
+        reading = ahead.in_line(self._scheduler, request.receive, demand)
         await reply.open_lines()
         last = {"done": True, **found.described()}
         try:
-            async for step in self._steps(reading, owner, found, request):
-                if isinstance(step, Kept):
-                    last |= _kept(step)
-                elif tells:
-                    row = {"read": step.tokens, "of": step.of}
-                    await reply.event(msgspec.json.encode(row) + b"\n")
+            async with aclosing(reading) as steps:
+                async for step in steps:
+                    if isinstance(step, Preloaded):
+                        last |= _kept(step)
+                    elif tells:
+                        row = {"read": step.tokens, "of": step.of}
+                        await reply.event(msgspec.json.encode(row) + b"\n")
         except (HttpError, RequestError) as wrong:
-            last |= {"stored": False, "error": f"{wrong!s:.{_MOST_SAID}}"}
+            last |= {"stored": False, "error": f"{wrong!s:.{MOST_SAID}}"}
         await reply.event(msgspec.json.encode(last) + b"\n")
         await reply.close_stream()
         return found.name
-
-    async def _steps(
-        self, reading: ReadAhead, owner: Owner, schema: Compiled, request: Incoming
-    ) -> AsyncGenerator[Progress | Kept, None]:
-        demand = Demand(owner.tenant, schema.rows)
-        events: AsyncGenerator[Progress | Kept | Failed, None] = events_of(
-            reading.steps, self._scheduler, request.receive, demand, is_ahead=True
-        )
-        is_over = False
-        async with aclosing(events) as messages:
-            async for message in messages:
-                if isinstance(message, Failed):
-                    raise error_of(message.error)
-                yield message
-                is_over = isinstance(message, Kept)
-        if not is_over:
-            raise ClientGone
 
 
 def _read(body: bytes) -> _Posted:
@@ -110,7 +93,7 @@ def _read(body: bytes) -> _Posted:
         ) from wrong
 
 
-def _kept(kept: Kept) -> dict[str, Any]:
+def _kept(kept: Preloaded) -> dict[str, Any]:
     """`stored`: all of it is kept now; of its scaffolds' tokens, what was known before and what
     is kept.
     """

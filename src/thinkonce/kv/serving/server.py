@@ -23,7 +23,7 @@ from thinkonce.kv.serving.clients import NOBODY_KNOWN, Clients
 from thinkonce.kv.serving.heap import give_blocks_back
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.owners import Owners
-from thinkonce.kv.serving.public import public_prefixes, read_ahead
+from thinkonce.kv.serving.public import public_prefixes, read_public_ahead
 from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.kv.weights.packaged import Progress
@@ -115,7 +115,7 @@ def run(
         schemas=schemas,
         access_log=access_log,
     )
-    read_ahead(engine, scheduler, public)
+    read_public_ahead(engine, scheduler, public)
     ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
     engine.close()
     return 0

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
-from thinkonce.kv.generation.generator import Preloaded
+from thinkonce.kv.generation.generator import Kept
 from thinkonce.kv.serving.answer import Begun, Ended, Event, Spent, Work
+from thinkonce.kv.serving.delivery import Failed, error_of, events_of
 from thinkonce.kv.serving.explanation import Explanation, explanation
+from thinkonce.kv.serving.line import Demand
+from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.ticket import Turn
+from thinkonce.web.exchange import ClientGone, Receive
 
-__all__ = ("Kept", "Progress", "ReadAhead")
+__all__ = ("Preloaded", "Progress", "ReadAhead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +30,9 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """All prompts have been read: of `whole_tokens` in full blocks, `kept_tokens` are kept, and
-    `cached_tokens` were before.
+class Preloaded:
+    """What became of prompts that were read ahead: of `whole_tokens` in full blocks, `kept_tokens`
+    are kept, and `cached_tokens` were before.
     """
 
     prompt_tokens: int
@@ -55,8 +59,8 @@ class ReadAhead:
         self._found: dict[int, int] = {}
         self._explained: dict[int, Explanation] = {}
 
-    def steps(self, cancelled: Callable[[], bool]) -> Iterator[Progress | Kept | Turn]:
-        """A Turn a forward pass at most, and Kept at the end; without that once `cancelled`."""
+    def steps(self, cancelled: Callable[[], bool]) -> Iterator[Progress | Preloaded | Turn]:
+        """A Turn a forward pass at most, Preloaded at the end; without that once `cancelled`."""
         work, keepable = self._work, self._engine.keepable
         whole = [keepable(prompt, work.owner, work.terms) for prompt in work.prompts]
         kept = 0
@@ -66,14 +70,34 @@ class ReadAhead:
                 return
             kept += self._kept
         prompts = sum(map(len, self._work.prompts))
-        yield Kept(prompts, sum(whole), sum(self._found.values()), kept)
+        yield Preloaded(prompts, sum(whole), sum(self._found.values()), kept)
+
+    async def in_line(
+        self, scheduler: Scheduler, receive: Receive, demand: Demand
+    ) -> AsyncGenerator[Progress | Preloaded, None]:
+        """The same behind all requests, without the turns. Closing it gives up what is under way.
+
+        Raises HttpError where it fails or the line is full, ClientGone where who asks has left.
+        """
+        events: AsyncGenerator[Progress | Preloaded | Failed, None] = events_of(
+            self.steps, scheduler, receive, demand, is_ahead=True
+        )
+        is_over = False
+        async with aclosing(events) as messages:
+            async for message in messages:
+                if isinstance(message, Failed):
+                    raise error_of(message.error)
+                yield message
+                is_over = isinstance(message, Preloaded)
+        if not is_over:
+            raise ClientGone
 
     def as_answer(self, cancelled: Callable[[], bool]) -> Iterator[Event | Turn]:
         """The same as an answer of no tokens, told at once when all is read."""
         for step in self.steps(cancelled):
             if isinstance(step, Turn):
                 yield step
-            elif isinstance(step, Kept):
+            elif isinstance(step, Preloaded):
                 yield from self._answer(step)
 
     def _one(
@@ -86,7 +110,7 @@ class ReadAhead:
         steps = self._engine.preload(work.prompts[place], cancelled, work.owner, work.terms)
         with closing(steps):
             for step in steps:
-                if isinstance(step, Preloaded):
+                if isinstance(step, Kept):
                     self._kept = step.kept_tokens
                     continue
                 if step.loaded is not None:
@@ -100,7 +124,7 @@ class ReadAhead:
         found = self._engine.explain(work.prompts[place], work.owner, work.terms)
         return explanation(self._tokenizer, work.prompts[place], found, work.contents)
 
-    def _answer(self, kept: Kept) -> Iterator[Event]:
+    def _answer(self, kept: Preloaded) -> Iterator[Event]:
         work = self._work
         for choice in range(len(work.prompts) * work.choices):
             place, repetition = divmod(choice, work.choices)
