@@ -224,7 +224,7 @@ WITHIN = {
     ("kv", "planning"): {"prefix"},
     ("kv", "generation"): {"prefix"},
     ("kv", "reuse"): {"prefix", "generation"},
-    ("kv", "sentence"): {"prefix", "generation", "reuse", "weights"},
+    ("kv", "sentence"): {"prefix", "generation", "weights"},
     ("kv", "modules"): {"prefix", "generation", "reuse"},
     ("kv", "serving"): {"modules", "prefix", "generation", "reuse", "weights", "engine"},
     ("meaning", "text"): set[str](),

@@ -245,7 +245,10 @@ def test_a_purge_takes_modules_too_and_nobody_elses() -> None:
         modular.ahead(owner=Owner(tenant))
     purges.add(PurgeRule(tenant="a"))
     modular.index.purge(PurgeRule(tenant="a").holds)
-    assert modular.once(prompt("sea"), Owner("a")).cached_tokens == 0
+    again = modular.once(prompt("sea"), Owner("a"))
+    assert again.cached_tokens == 0
+    assert again.explained is not None
+    assert again.explained.missing.cause == "purged"
     assert modular.once(prompt("sea"), Owner("b")).cached_tokens == 65
 
 

@@ -9,9 +9,11 @@ import torch
 
 from thinkonce.kv.generation.attending import Step
 from thinkonce.kv.generation.generator import Sampling, Token
+from thinkonce.kv.generation.masks import for_model, masks_at
 from thinkonce.kv.generation.sampler import Sampler
+from thinkonce.kv.generation.slab import Slab
 
-__all__ = ("decoded", "forward")
+__all__ = ("decoded", "forward", "forward_at")
 
 
 def forward(
@@ -36,6 +38,27 @@ def forward(
         )
         row: torch.Tensor = output.logits[0, -1].float().cpu()
     return row
+
+
+def forward_at(
+    network: Any, slab: Slab, ids: Sequence[int], rows: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """The same of `ids` at `rows` (sorted) of a slab, written over what lies there; the slab's rows
+    are at `positions` ([rows of the slab], sorted). Both int64, on the model's device. Call it in
+    inference mode.
+    """
+    places = positions[rows]
+    found = masks_at(network, places, positions)
+    output = network(
+        input_ids=torch.tensor([ids], device=network.device),
+        position_ids=places[None],
+        attention_mask=for_model(network.config, found),
+        past_key_values=slab.scattered(rows),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    logits: torch.Tensor = output.logits[0, -1].float().cpu()
+    return logits
 
 
 def decoded(

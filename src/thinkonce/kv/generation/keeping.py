@@ -19,7 +19,8 @@ from thinkonce.kv.generation.reading import Found, ReadingStats
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.slabs import Slabs
 from thinkonce.kv.generation.support import shape_of
-from thinkonce.kv.prefix.blocks import Block
+from thinkonce.kv.prefix.blocks import Block, named_behind
+from thinkonce.kv.prefix.causes import Missing
 from thinkonce.kv.prefix.chain import Chain
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
@@ -86,8 +87,8 @@ class Keeping:
     # -- finding ---------------------------------------------------------------------------------
 
     def found(self, chain: Chain, below: int | None = None) -> Found:
-        """What would be loaded of it now. `below`: what lay there when that was asked before;
-        then no disk is asked. From any thread.
+        """What would be loaded of it now. `below`: blocks that lay below memory when that was asked
+        before; then no disk is asked. From any thread.
         """
         blocks = chain.blocks
         memory = self.kept.known(blocks) if self.kept is not None else 0
@@ -96,6 +97,26 @@ class Keeping:
         there = self.below.known(blocks[memory:]) if self.below is not None else 0
         slower = bool(there) and self.rates.load_is_slower
         return Found(memory, 0 if slower else there, slower=slower)
+
+    def missing(self, chain: Chain, found: Found) -> Missing | None:
+        """Why the first block that was not loaded was not, of a text that has a chain of its own;
+        None where all was. From any thread.
+        """
+        if found.blocks >= len(chain):
+            return None
+        if found.slower or found.failed:
+            return Missing("slower_than_recompute" if found.slower else "load_error")
+        ghosts, blocks = self.kept.ghosts if self.kept is not None else None, chain.blocks
+        if ghosts is None:
+            return Missing("never_seen")
+        names = [list(blocks)]
+        if (before := ghosts.before_purge(chain.owners[0])) is not None:
+            held = (block.tokens for block in blocks)
+            names.append(list(named_behind(blocks[0].parent, held, before)))
+        for block in (block for called in names for block in called[found.blocks :]):
+            if (gone := ghosts.find(block.id)) is not None:
+                return Missing(gone[0].cause, gone[1], gone[0].policy)
+        return Missing("never_seen")
 
     @contextmanager
     def held(self, chain: Chain, most: int, terms: Terms) -> Iterator[Hold[torch.Tensor]]:

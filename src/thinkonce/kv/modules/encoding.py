@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from thinkonce.kv.generation.decode import forward_at
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.slab import Slab
-from thinkonce.kv.reuse.selective import computed_at
 
 __all__ = ("Positioned", "encoded")
 
@@ -62,7 +62,7 @@ class Positioned:
 
     def _forward(self, ids: list[int], rows: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return computed_at(self._network, self._slab, ids, rows, self._positions)
+            return forward_at(self._network, self._slab, ids, rows, self._positions)
 
 
 def encoded(

@@ -40,14 +40,8 @@ def chain_of_leaf(keeping: Keeping, layout: Layout, leaf: Leaf, owner: Owner) ->
 
 
 def found_of(keeping: Keeping, chain: Chain, below: int | None = None) -> Found:
-    """What is known of it; `below`: what was below memory when that was asked before."""
-    blocks = chain.blocks
-    memory = keeping.kept.known(blocks) if keeping.kept is not None else 0
-    if below is not None:
-        return Found(memory, min(below, len(blocks) - memory))
-    below = keeping.below.known(blocks[memory:]) if keeping.below is not None else 0
-    slower = bool(below) and keeping.rates.load_is_slower
-    return Found(memory, 0 if slower else below, slower=slower)
+    """See `Keeping.found`."""
+    return keeping.found(chain, below)
 
 
 @dataclass(slots=True)

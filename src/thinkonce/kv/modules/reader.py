@@ -216,18 +216,12 @@ class ModuleReader:
             return "tail_not_stored"
         if not asking.terms.reads:
             return "bypass"
-        there, keeping, prompt = found[leaf], self._keeping, asking.prompt
-        if there.slower or there.failed:
-            return "slower_than_recompute" if there.slower else "load_error"
+        keeping, prompt = self._keeping, asking.prompt
         assert isinstance(prompt, ModulePrompt)
         owner = keeping.purges.era_of(asking.owner)
         chain = chain_of_leaf(keeping, prompt.layout, leaf, owner)
-        ghosts = keeping.kept.ghosts if keeping.kept is not None else None
-        for block in chain.blocks:
-            gone = ghosts.find(block.id) if ghosts is not None else None
-            if gone is not None:
-                return gone[0].cause
-        return "never_seen"
+        missing = keeping.missing(chain, found[leaf])
+        return "never_seen" if missing is None else missing.cause
 
 
 def _rows(prompt: ModulePrompt) -> _Rows:

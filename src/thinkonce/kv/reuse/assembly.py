@@ -20,10 +20,9 @@ from math import inf
 
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking
-from thinkonce.kv.prefix.blocks import Block, named_behind, packed
+from thinkonce.kv.prefix.blocks import packed
 from thinkonce.kv.prefix.causes import WhyExact
 from thinkonce.kv.prefix.chain import Chain, chunk_chain
-from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Method, Prompt, Span
 from thinkonce.kv.reuse.layout import Layout, Plan
 from thinkonce.kv.reuse.ways import Way, Ways
@@ -49,17 +48,6 @@ class Part:
     @property
     def tokens(self) -> int:
         return self.span.end - self.span.start
-
-    @property
-    def owner(self) -> Owner:
-        """As it is called now."""
-        return self.chain.owners[0]
-
-    def called(self, owner: Owner) -> Sequence[Block]:
-        """Its blocks under another name of its owner."""
-        blocks = self.chain.blocks
-        held = (block.tokens for block in blocks)
-        return list(named_behind(blocks[0].parent, held, owner))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from thinkonce.kv.generation.masks import kind_of, masks
 from thinkonce.kv.generation.slab import Slab
-from thinkonce.kv.reuse.masks import kind_of, masks
 
 __all__ = ("Looks", "watched")
 

@@ -21,7 +21,7 @@ from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking, Reads
 from thinkonce.kv.generation.reading import Found, Reading
 from thinkonce.kv.generation.slab import Slab
-from thinkonce.kv.prefix.causes import Cause, Chunk, Costs, Explained, Missing, WhyExact
+from thinkonce.kv.prefix.causes import Chunk, Costs, Explained, Missing, WhyExact
 from thinkonce.kv.prefix.reused import Reused
 from thinkonce.kv.reuse.assembly import Assembly, Part, assembly_of, method_of
 from thinkonce.kv.reuse.joining import Joined, Joining, NoRoom
@@ -81,12 +81,12 @@ class ChunkReader:
         found = self._assembly(asking)
         if not isinstance(found, Assembly):
             return self._exact.known(asking)
-        parts = [(part, self._known(part).below) for part in found.parts]
+        parts = [(part, self._keeping.found(part.chain).below) for part in found.parts]
         head = self._exact.known(found.front)
 
         def now() -> int:
-            each = (_lengths(part, self._known(part, below))[2] for part, below in parts)
-            return head() + sum(each)
+            each = ((part, self._keeping.found(part.chain, below)) for part, below in parts)
+            return head() + sum(_lengths(part, there)[2] for part, there in each)
 
         return now
 
@@ -96,7 +96,7 @@ class ChunkReader:
             told = self._exact.explain(asking, is_admin=is_admin)
             return replace(told, why_exact=found)
         rates, head = self._keeping.rates, self._exact.explain(found.front, is_admin=is_admin)
-        each = [self._known(part) for part in found.parts]
+        each = [self._keeping.found(part.chain) for part in found.parts]
         chunks = self._chunks(found, each)
         below = sum(chunk.disk_tokens for chunk in chunks)
         missing = sum(c.tokens - c.memory_tokens - c.disk_tokens for c in chunks)
@@ -130,17 +130,6 @@ class ChunkReader:
 
     # -- what is told ---------------------------------------------------------------------------
 
-    def _known(self, part: Part, below: int | None = None) -> Found:
-        """`below`: what was there when it was asked before."""
-        keeping, blocks = self._keeping, part.chain.blocks
-        assert keeping.kept is not None
-        memory = keeping.kept.known(blocks)
-        if below is not None:
-            return Found(memory, min(below, len(blocks) - memory))
-        below = keeping.below.known(blocks[memory:]) if keeping.below is not None else 0
-        slower = bool(below) and keeping.rates.load_is_slower
-        return Found(memory, 0 if slower else below, slower=slower)
-
     def _reading(self, assembly: Assembly, joined: Joined) -> Reading:
         front, chunks = joined.front, self._chunks(assembly, joined.found)
         reused = front.reused + _reused(assembly, chunks)
@@ -158,23 +147,9 @@ class ChunkReader:
     def _chunk(self, assembly: Assembly, part: Part, found: Found) -> Chunk:
         memory, below, _ = _lengths(part, found)
         again = assembly.recomputed(part)
-        span, cause = part.span, self._cause(part, found)
-        length = part.tokens
+        span, missing = part.span, self._keeping.missing(part.chain, found)
+        cause, length = None if missing is None else missing.cause, part.tokens
         return Chunk(span.document, span.start, length, part.was, memory, below, again, cause)
-
-    def _cause(self, part: Part, found: Found) -> Cause | None:
-        """Why the first block that was not found was not."""
-        if found.blocks == len(part.chain):
-            return None
-        if found.slower or found.failed:
-            return "slower_than_recompute" if found.slower else "load_error"
-        ghosts = self._keeping.kept.ghosts if self._keeping.kept is not None else None
-        if ghosts is None:
-            return "never_seen"
-        gone = ghosts.find(part.chain.blocks[found.blocks].id)
-        if gone is None and (before := ghosts.before_purge(part.owner)) is not None:
-            gone = ghosts.find(part.called(before)[found.blocks].id)
-        return "never_seen" if gone is None else gone[0].cause
 
 
 def _lengths(part: Part, found: Found) -> tuple[int, int, int]:

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from thinkonce.kv.generation.decode import forward_at
+from thinkonce.kv.generation.masks import Masks, kind_of, masks
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.reuse.layout import Deviation, Layout, Plan
 from thinkonce.kv.reuse.looks import Looks, watched
-from thinkonce.kv.reuse.masks import Masks, for_model, kind_of, masks, masks_at
 
 __all__ = ("Selected", "computed", "filtered", "recomputed")
 
@@ -62,27 +63,7 @@ def computed(network: Any, slab: Slab, tokens: Sequence[int], rows: Sequence[int
     """
     places = torch.tensor(rows, device=network.device)
     positions = torch.arange(slab.length, device=network.device)
-    return computed_at(network, slab, [tokens[row] for row in rows], places, positions)
-
-
-def computed_at(
-    network: Any, slab: Slab, ids: Sequence[int], rows: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
-    """Compute `ids` at `rows` (sorted) of a slab whose rows are at `positions` (sorted, [rows of
-    the slab]); the logits after the last. Both int64, on the model's device.
-    """
-    places = positions[rows]
-    found = masks_at(network, places, positions)
-    output = network(
-        input_ids=torch.tensor([ids], device=network.device),
-        position_ids=places[None],
-        attention_mask=for_model(network.config, found),
-        past_key_values=slab.scattered(rows),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    logits: torch.Tensor = output.logits[0, -1].float().cpu()
-    return logits
+    return forward_at(network, slab, [tokens[row] for row in rows], places, positions)
 
 
 def filtered(

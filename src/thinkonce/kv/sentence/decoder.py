@@ -24,9 +24,9 @@ import torch
 
 from thinkonce.kv.generation.attending import Step
 from thinkonce.kv.generation.decode import forward
+from thinkonce.kv.generation.masks import FULL, SLIDING, Masks, kind_of, masks
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.prefix.attended import Attended
-from thinkonce.kv.reuse.masks import FULL, SLIDING, Masks, kind_of, masks
 from thinkonce.kv.sentence.arena import FIRST, Arena
 from thinkonce.kv.sentence.ends import SentenceEnds
 from thinkonce.kv.sentence.importance import WINDOW, asked, importance

@@ -15,8 +15,8 @@ from torch.nn.functional import max_pool1d
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from thinkonce.kv.generation.masks import for_model, masks
 from thinkonce.kv.generation.slab import Slab
-from thinkonce.kv.reuse.masks import for_model, masks
 from thinkonce.kv.sentence.queries import attention_of, listening
 
 __all__ = ("WINDOW", "asked", "importance")

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-__all__ = ("FULL", "SLIDING", "Masks", "kind_of", "masks", "masks_at")
+__all__ = ("FULL", "SLIDING", "Masks", "for_model", "kind_of", "masks", "masks_at")
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
