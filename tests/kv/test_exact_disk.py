@@ -11,7 +11,6 @@ import pytest
 import torch
 from small_families import network
 from test_exact import CHUNK, DTYPES, MODEL, ROOM, generator, random_tokens, read
-from test_exact import one_thread as one_thread
 
 from thinkonce.kv.disk.record import Form, Plain
 from thinkonce.kv.disk.sealed import Sealed
@@ -24,6 +23,8 @@ from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.tiers.cipher import Cipher
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LONG = 20.0
 
