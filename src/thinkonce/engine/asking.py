@@ -289,6 +289,8 @@ class Reader:
         self, asking: Asking, identity: dict[str, Any], query: bytes, sample: int = 0
     ) -> bytes:
         controls = asking.controls
+        if not asking.pool.declared.engine_secret:  # there is nothing there that it could mean
+            controls = msgspec.structs.replace(controls, reuse="")
         where = (self._dialect.name, asking.pool.name, asking.tenant, controls.namespace)
         wanted, keyed = wanted_parts(controls, self._ignoring), asking.taken.keyed
         return request_parts(where, wanted, identity, keyed, query, sample)

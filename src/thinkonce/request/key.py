@@ -133,11 +133,15 @@ def request_parts(
 
 
 def wanted_parts(controls: Controls, ignored: str = "") -> tuple[str, str, bool]:
-    """Label, mode, and whether the label is the key. `ignored`: see `ignoring`."""
+    """Label, mode, and whether the label is the key. `ignored`: see `ignoring`.
+
+    What an answer may stand on is part of its key: an approximate one is none to who says `exact`,
+    and who says nothing gets what the engine's own settings say.
+    """
     if controls.override:
         return controls.label, "", True
     mode = ignored if controls.context_aware else f"{CONTEXT_FREE} {ignored}".rstrip()
-    if controls.reuse not in ("", "exact"):  # an approximate answer is none to who wants an exact
+    if controls.reuse:
         mode = f"reuse {controls.reuse} {mode}".rstrip()
     return "" if controls.batch_mode else controls.label, mode, False
 
