@@ -64,10 +64,16 @@ class Names:
 
     def unmarked(self, owner: Owner, words: set[Word]) -> tuple[Word, ...] | None:
         """Those of documents among `words`, where they lack one of the owner's; else None."""
-        wanted = {word for word in self.words(owner) if word.sort == Sort.DOCUMENT}
-        if wanted <= words:
+        if self._documents(owner) <= words:
             return None
         return tuple(word for word in words if word.sort == Sort.DOCUMENT)
+
+    def is_marked(self, words: set[Word], owner: Owner) -> bool:
+        """Whether documents are among `words` that the owner is not marked with."""
+        return not {w for w in words if w.sort == Sort.DOCUMENT} <= self._documents(owner)
+
+    def _documents(self, owner: Owner) -> set[Word]:
+        return {word for word in self.words(owner) if word.sort == Sort.DOCUMENT}
 
     def _asked(self, rule: PurgeRule) -> Iterator[set[Word]]:
         if rule.tenant is not None:

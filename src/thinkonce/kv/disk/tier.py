@@ -138,6 +138,13 @@ class DiskTier:
             self._disown(name, place)
         return state
 
+    def is_marked(self, block: Block, owner: Owner) -> bool:
+        name = self._form.name(block.id)
+        with self._files.lock:
+            if name not in self._files.catalogue:
+                return False
+            return self._names.is_marked(self._files.catalogue.words_of(name), owner)
+
     def offer(
         self, block: Block, state: memoryview, owner: Owner = NOBODY, terms: Terms = USUAL
     ) -> bool:

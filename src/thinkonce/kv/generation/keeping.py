@@ -23,7 +23,7 @@ from thinkonce.kv.prefix.blocks import Block, named_behind
 from thinkonce.kv.prefix.causes import Missing
 from thinkonce.kv.prefix.chain import Chain
 from thinkonce.kv.prefix.index import Hold, PrefixIndex
-from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.owner import ANY_DOCUMENT, Owner
 from thinkonce.kv.prefix.public import NOTHING_PUBLIC
 from thinkonce.kv.prefix.purges import Purges
 from thinkonce.kv.prefix.reused import Reused
@@ -171,15 +171,24 @@ class Keeping:
             self.count(slower=known)
             return Found(first, slower=True)
         for count, block in enumerate(blocks[first : first + known]):
-            began = self.clock.monotonic()
+            began, place = self.clock.monotonic(), first + count
+            owner = self._marked(block, chain.owners[place])
             kept = self._stored(block)
             if kept is None:
                 return Found(first, count, failed=True)
             with torch.inference_mode():
                 put(self.codec.decode(kept))
             self.rates.load.add(block.length, self.clock.monotonic() - began)
-            _hold(hold, chain, kept, first + count)
+            _hold(hold, chain, kept, place, owner)
         return Found(first, known)
+
+    def _marked(self, block: Block, owner: Owner) -> Owner:
+        """As it is to be in memory: what others marked below stays so, though nobody here knows
+        the names of those marks.
+        """
+        assert self.below is not None
+        is_marked = self.below.is_marked(block, owner)
+        return owner.with_documents(ANY_DOCUMENT) if is_marked else owner
 
     def _stored(self, block: Block) -> torch.Tensor | None:
         assert self.below is not None
@@ -204,7 +213,7 @@ class Keeping:
             _logger.warning("attention state is not kept: %s", failed)
             self.count(not_kept=1)
             return False
-        if _hold(hold, chain, kept, place):
+        if _hold(hold, chain, kept, place, chain.owners[place]):
             return True
         below = self.below
         owner = chain.owners[place]
@@ -217,6 +226,9 @@ class Keeping:
         for node in hold.nodes:
             self.below.offer(node.block, bytes_of(node.state), node.owner, hold.terms)
         self.below.used([node.block for node in hold.nodes], hold.terms)
+        # Looked at last: a purge comes to memory first, and then takes what was offered.
+        if gone := [node.id for node in hold.nodes if node.doomed]:
+            self.below.forget(gone)
 
     def _forget(self, chain: Chain) -> None:
         assert self.kept is not None
@@ -227,8 +239,10 @@ class Keeping:
             self.below.forget([block.id for block in chain.blocks])
 
 
-def _hold(hold: Hold[torch.Tensor], chain: Chain, kept: torch.Tensor, place: int) -> bool:
+def _hold(
+    hold: Hold[torch.Tensor], chain: Chain, kept: torch.Tensor, place: int, owner: Owner
+) -> bool:
     """Keep a chain's block number `place`: without all before it, it could never be found."""
     if place != len(hold.nodes):
         return False
-    return hold.extend(chain.blocks[place], kept, kept.nbytes, chain.owners[place])
+    return hold.extend(chain.blocks[place], kept, kept.nbytes, owner)

@@ -38,7 +38,9 @@ class Owner:
         if set(more) <= set(self.documents):
             return self
         names = tuple(sorted({*self.documents, *more}))
-        return replace(self, documents=names if len(names) <= MOST_DOCUMENTS else ANY_DOCUMENT)
+        # Once they are not told apart, no further name brings the others back.
+        is_any = ANY_DOCUMENT in (self.documents, more) or len(names) > MOST_DOCUMENTS
+        return replace(self, documents=ANY_DOCUMENT if is_any else names)
 
 
 NOBODY = Owner()

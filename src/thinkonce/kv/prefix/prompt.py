@@ -42,8 +42,11 @@ class Prompt(tuple[int, ...]):
         return tokens if isinstance(tokens, Prompt) else cls(tokens)
 
     def until(self, end: int) -> Prompt:
-        """The first `end` tokens, and the spans that lie in them as a whole."""
-        return Prompt(self[:end], (span for span in self.spans if span.end <= end))
+        """The first `end` tokens, and what of the spans lies in them: a document that goes on
+        behind them marks what there is of it.
+        """
+        spans = (span for span in self.spans if span.start < end)
+        return Prompt(self[:end], (span._replace(end=min(span.end, end)) for span in spans))
 
     @property
     def is_plain(self) -> bool:

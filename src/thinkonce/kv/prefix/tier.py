@@ -66,6 +66,10 @@ class BlockTier(Protocol):
 
     def load(self, block: Block) -> memoryview | None: ...
 
+    def is_marked(self, block: Block, owner: Owner) -> bool:
+        """Whether somebody marked what it says as a document that `owner` is not marked with."""
+        ...
+
     def offer(
         self, block: Block, state: memoryview, owner: Owner = NOBODY, terms: Terms = USUAL
     ) -> bool:
