@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from thinkonce.tiers.keyring import NO_KEYS, keys_of
 __all__ = ("pools_of", "register", "to_read_again", "with_optional_model")
 
 MODEL_PORT = 8001
+GATEWAYS_FILE = "THINKONCE__CONFIG"
 ORPHAN_SECONDS = 1.0  # a model whose gateway was killed answers nobody who waits
 LOCAL_NEEDS = ("torch", "transformers", "tokenizers", "aiohttp", "uvicorn")
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
@@ -86,7 +87,8 @@ def serve(
     from thinkonce.web.notify import notifying
     from thinkonce.web.server import print_line
 
-    return run(settings, to_read_again(sources).load, notifying(print_line))
+    with _told_to_children(config):
+        return run(settings, to_read_again(sources).load, notifying(print_line))
 
 
 def serve_model(
@@ -135,6 +137,8 @@ def serve_model(
         "kv.codec": codec,
         "kv.store": None if kv_store is None else str(kv_store),
     }
+    if config is None and (gateways := os.environ.get(GATEWAYS_FILE)):
+        config = Path(gateways)
     settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)
     return _run_model(settings, host or "127.0.0.1", MODEL_PORT if port is None else port, quiet)
@@ -220,6 +224,21 @@ def _check_local(written: str, local: Local) -> None:
             then = f": {found.todo}" if found.todo.startswith("thinkonce") else ""
             accepts = f"a model that is here ({found.says}{then})"
             raise ConfigError(written, local.model, accepts)
+
+
+@contextmanager
+def _told_to_children(config: Path | None) -> Iterator[None]:
+    """The model's server reads the file that the gateway was given: who its clients are, and its
+    administrator's token. Without this it would read any `thinkonce.toml` where both were started.
+    """
+    if config is None or not config.is_file():  # a pipe can be read once
+        yield
+        return
+    os.environ[GATEWAYS_FILE] = str(config.resolve())
+    try:
+        yield
+    finally:
+        del os.environ[GATEWAYS_FILE]
 
 
 def _share_data_folder(settings: Settings) -> None:

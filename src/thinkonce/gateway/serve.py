@@ -229,7 +229,8 @@ def announce(settings: Settings, url: str, say: Say) -> None:
     say(f"answers are kept in {_place_of(settings)}")
     say(f"thinkonce ready on {url}")
     model = settings.local.model if LOCAL_POOL in settings.upstreams else "MODEL"
-    key = "" if model != "MODEL" else ' -H "authorization: Bearer $OPENAI_API_KEY"'
+    wants_key = model == "MODEL" or settings.clients
+    key = ' -H "authorization: Bearer $OPENAI_API_KEY"' if wants_key else ""
     trust = " --cacert CERTIFICATE" if settings.gateway.tls_cert else ""
     say(
         f"try: curl{trust} {url}/v1/chat/completions -H 'content-type: application/json'{key} "

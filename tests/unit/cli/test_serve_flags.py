@@ -9,7 +9,7 @@ import pytest
 from thinkonce.cli import main
 from thinkonce.cli.serve import pools_of, to_read_again, with_optional_model
 from thinkonce.errors import ConfigError
-from thinkonce.settings import Sources
+from thinkonce.settings import Settings, Sources
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,27 @@ def test_a_codec_that_serve_model_has_not_is_named_before_a_model_is_loaded(
     said = capsys.readouterr().err
     assert "int4" in said
     assert "raw or int8" in said
+
+
+def test_a_gateway_s_model_reads_the_file_that_the_gateway_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "thinkonce.toml").write_text("[kv]\nchunck = 1\n")
+    file = tmp_path / "given.toml"
+    file.write_text("[kv]\ncodec = 'int8'\n")
+
+    def run(settings: Settings, read: object, say: object) -> int:
+        assert settings.kv.codec == "int8"
+        file.write_text("[kv]\ncodec = 'int4'\n")
+        return main(["serve-model", "no-such-model"])
+
+    monkeypatch.setattr("thinkonce.gateway.serve.run", run)
+    given = ["serve", "--upstream", "http://127.0.0.1:9", "--config", "given.toml"]
+    assert main(given) == 2
+    assert "[kv] codec='int4'" in capsys.readouterr().err, "not the file that lies there"
+    assert main(["serve-model", "no-such-model"]) == 2
+    assert "chunck" in capsys.readouterr().err, "it holds for the gateway's own model alone"
 
 
 def test_a_reload_misses_the_file_that_was_there_at_the_start(
