@@ -206,7 +206,7 @@ def test_a_folder_is_listed_without_a_server(
     assert sum(row["tokens"] for row in model["entries"]) == sum(row["tokens"] for row in rows)
     assert {row["memory_bytes"] for row in model["entries"]} == {0}
     assert main(["kv", "ls", "--kv-store", folder]) == 0
-    assert "llama, torch.float32, 64 tokens a block" in capsys.readouterr().out
+    assert "llama, torch.float32, 64 tokens a block, raw" in capsys.readouterr().out
     leaf = max(model["entries"], key=lambda row: row["start"] + row["tokens"])
     assert main(["kv", "show", leaf["id"], "--kv-store", folder, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == leaf["start"] + leaf["tokens"]
@@ -255,6 +255,16 @@ def test_a_purge_forgets_what_is_named_and_needs_a_name(
     assert main(["kv", "purge", "--namespace", "n", "--url", served.url]) == 0
     assert capsys.readouterr().out.startswith("2 blocks in memory")
     assert (cached(extra_body=kept), cached()) == (0, 128)
+    rows = httpx.get(f"{served.url}/kv/entries").json()["entries"]
+    (owner,) = {row["tenant"] for row in rows}
+    assert main(["kv", "ls", "--url", served.url]) == 0
+    shown = owner[:15]
+    table = capsys.readouterr().out
+    assert shown in table
+    assert owner[:16] not in table
+    assert main(["kv", "purge", "--tenant", shown, "--url", served.url]) == 0
+    assert capsys.readouterr().out.startswith("4 blocks in memory")
+    assert [cached() for _ in range(2)] == [0, 128]
     assert main(["kv", "purge", "--url", served.url]) == 2
     assert "--all" in capsys.readouterr().err
     assert main(["kv", "purge", "--all", "--json", "--url", served.url]) == 0

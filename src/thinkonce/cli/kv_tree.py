@@ -17,7 +17,7 @@ from thinkonce.errors import RequestError
 from thinkonce.settings import Sources
 from thinkonce.web.log_lines import printable
 
-__all__ = ("kv_ls", "kv_show")
+__all__ = ("MOST_BRANCHES", "SHOWN_OWNER", "kv_ls", "kv_show")
 
 COLUMNS = (
     *("BLOCK", "TOKENS", "UP TO", "MEMORY", "DISK", "AGE", "USED", "HITS", "LIFE"),
@@ -27,6 +27,7 @@ COLUMNS = (
 SPARE = ("PRIORITY", "LIFE", "AGE", "WHOSE", "DISK", "USED")
 BLOCKS = ("BLOCK", "TOKENS", "MEMORY", "DISK", "AGE", "USED", "HITS")
 SHOWN_DIGITS, SHOWN_OWNER = 12, 15
+MOST_BRANCHES = 100_000
 Folder = Annotated[
     Path | None,
     typer.Option("--kv-store", metavar="DIR", help="A folder of `serve-model`, not a server."),
@@ -35,7 +36,7 @@ Found = list[dict[str, Any]]
 
 
 def kv_ls(
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Branches at most.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_BRANCHES, help="Branches at most.")] = 200,
     url: ModelUrl = MODEL_SERVER,
     kv_store: Folder = None,
     config: Config = None,
@@ -183,7 +184,8 @@ def _places(row: dict[str, Any]) -> tuple[str, str]:
 def _whose(row: dict[str, Any]) -> str:
     """Whose it is, and what of its own words keeps it apart."""
     owner = row["tenant"][:SHOWN_OWNER]
-    said = [row["namespace"], row["cache_key"], ", ".join(row["tags"])]
+    names = [*row["tags"], *row["documents"]]
+    said = [row["namespace"], row["cache_key"], ", ".join(names)]
     return printable(" / ".join(filter(None, [owner, *said]))) or "-"
 
 

@@ -85,6 +85,7 @@ def _said(path: Path) -> str:
     try:
         told = msgspec.json.decode((path / "model.json").read_bytes(), type=dict[str, str | int])
         config = msgspec.json.decode(str(told["config"]), type=dict[str, object])
-        return f"{config['model_type']}, {told['dtype']}, {told['chunk_tokens']} tokens a block"
+        kind, codec = f"{config['model_type']}, {told['dtype']}", told.get("codec", "raw")
+        return f"{kind}, {told['chunk_tokens']} tokens a block, {codec}"
     except (OSError, msgspec.DecodeError, KeyError, TypeError):
         return ""
