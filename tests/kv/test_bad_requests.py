@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from small_model import Serve, Served
 
@@ -122,6 +123,25 @@ def test_each_wrong_field_is_named(served: Served) -> None:
 def test_the_message_names_the_value_and_what_works(served: Served) -> None:
     message = post(served, temperature=3).error["message"]
     assert message == "temperature: got 3; it accepts float <= 2.0"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("purge", {"tag": ["a"]}, "tag: got ['a']; it accepts one of tags, document, "),
+        ("purge", {"document": 7}, "document: got 7; it accepts str"),
+        ("purge", ["all"], "body: got ['all']; it accepts a JSON object with tags"),
+        ("limits", {"memory": "1GiB"}, "memory: got '1GiB'; it accepts int"),
+        ("schemas", {"shema": "x"}, "shema: got 'x'; it accepts one of schema, kv_cache"),
+        ("schemas", {"kv_cache": {}}, "schema: got None; it accepts a value; it is required"),
+    ],
+)
+def test_what_paths_below_kv_cannot_take_is_named(
+    served: Served, path: str, body: Any, said: str
+) -> None:
+    answer = httpx.post(f"{served.url}/kv/{path}", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(said)
 
 
 def test_unknown_fields_and_the_cache_s_own_are_accepted(served: Served) -> None:

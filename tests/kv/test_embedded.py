@@ -42,8 +42,30 @@ def test_what_cannot_work_is_named(model_folder: Path) -> None:
             engine.chat(ASK, kv_cache={"lifetime": 1})
         with pytest.raises(RequestError, match="call `stream`"):
             engine.chat(ASK, n=2)
+        for given, said in (
+            ({"document": ["x"]}, "document: got .*; it accepts one of model, stream"),
+            ({"documents": "a text"}, "documents: got 'a text'; it accepts a list"),
+            ({"documents": {"id": "a", "text": "x"}}, "documents: got .*; it accepts a list"),
+            ({"documents": [("id", "text")]}, r"documents\[0\]: got \('id', 'text'\)"),
+            ({"documents": [{"id": 7, "text": "x"}]}, r"documents\[0\]: got {'id': 7"),
+            ({"schema": "s", "modules": "who"}, "modules: got 'who'; it accepts array"),
+        ):
+            with pytest.raises(RequestError, match=said):
+                engine.chat(ASK, **given)  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match="messages: got 'hi'; it accepts a list"):
+            engine.chat("hi")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="closed"):
         engine.chat(ASK)
+
+
+def test_a_document_s_id_that_is_no_text_is_refused_and_spoils_no_folder(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with Engine.open(str(model_folder), disk=str(tmp_path / "kv")) as engine:
+            with pytest.raises(RequestError, match="document: got 5; it accepts the id"):
+                engine.purge(document=5)  # type: ignore[arg-type]
+            engine.purge(document="doc-5")
 
 
 def test_the_example_of_explaining_runs(model_folder: Path) -> None:

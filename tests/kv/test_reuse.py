@@ -123,11 +123,14 @@ def test_a_refresh_reads_anew_what_is_known(served: Served, client: OpenAI) -> N
         ({"lifetime": 60}, "kv_cache.lifetime: got 60; it accepts one of enabled, refresh"),
         ({"ttl": "2h"}, "kv_cache.ttl: got '2h'; it accepts 5m, 1h, 24h"),
         ({"ttl": 0}, "kv_cache.ttl"),
-        ({"priority": "urgent"}, "kv_cache.priority"),
+        ({"priority": "urgent"}, "kv_cache.priority: got 'urgent'; it accepts low, medium"),
+        ({"reuse": "lnk"}, "kv_cache.reuse: got 'lnk'; it accepts exact, link"),
+        ({"tags": "v1"}, "kv_cache.tags: got 'v1'; it accepts array"),
         ({"tags": ["n" * 257]}, "kv_cache.tags"),
-        ({"enabled": "no"}, "kv_cache.enabled"),
+        ({"arguments": {"name": 5}}, "kv_cache.arguments[...]: got {'name': 5}; it accepts str"),
+        ({"enabled": "no"}, "kv_cache.enabled: got 'no'; it accepts bool"),
         ({"namespace": "n" * 1025}, "kv_cache.namespace"),
-        ("off", "kv_cache"),
+        ("off", "kv_cache: got 'off'; it accepts object"),
     ],
 )
 def test_controls_that_are_not_known_are_named(client: OpenAI, given: Any, named: str) -> None:

@@ -225,10 +225,14 @@ class Engine:
 
     def purge(self, *, document: str) -> int:
         """Forget a document: its chunks, and prefixes that contain it, as far as they were marked
-        with its id; how many blocks left memory. Raises OSError as the folder is not written.
+        with its id; how many blocks left memory. Raises OSError where the folder is not written.
         """
+        try:  # the folder's other readers refuse a rule that says anything else
+            rule = msgspec.convert({"document": document}, PurgeRule)
+        except msgspec.ValidationError:
+            raise RequestError("document", document, "the id of a document, a text") from None
         with self._lock:
-            return self._engine.purge(PurgeRule(document=document))[0]
+            return self._engine.purge(rule)[0]
 
     def audit(self) -> int:
         """Read prompts that were answered approximately again, exactly, and compare; how many
@@ -272,6 +276,10 @@ class Engine:
 
     def _ask(self, messages: Sequence[dict[str, Any]], fields: dict[str, Any]) -> ChatAsk:
         self._check_open()
+        known = ChatAsk.__struct_fields__
+        if unknown := sorted(fields.keys() - set(known)):
+            # A client of a server may send more than it knows; here it is a misspelt argument.
+            raise RequestError(unknown[0], fields[unknown[0]], f"one of {', '.join(known)}")
         body = msgspec.json.encode({**fields, "messages": list(messages)})
         ask = read_chat(body, self._defaults())
         if ask.stream or ask.choices > 1:

@@ -13,12 +13,11 @@ import msgspec
 from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.serving.http import Incoming
+from thinkonce.kv.serving.wrong import decoded
 from thinkonce.request.headers import ENGINE_HEADERS
 from thinkonce.web.access import authorise, check_kind
 
 __all__ = ("Gate", "PurgeAsk", "read_purge")
-
-_FIELDS = "tags, document, namespace, tenant, model, all"
 
 
 class PurgeAsk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,12 +54,10 @@ class Gate:
 
 def read_purge(body: bytes) -> PurgeAsk:
     """Raises RequestError for what names nothing or an unknown field: nothing is purged then."""
-    try:
-        ask = msgspec.json.decode(body or b"{}", type=PurgeAsk)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
-        raise RequestError("body", str(wrong), f"JSON with {_FIELDS}") from wrong
+    ask = decoded(body or b"{}", PurgeAsk)
     if ask == PurgeAsk():
-        raise RequestError("body", "nothing named", f'{_FIELDS}; {{"all": true}} purges everything')
+        names = ", ".join(PurgeAsk.__struct_fields__)
+        raise RequestError("body", "nothing named", f'{names}; {{"all": true}} purges everything')
     if ask.all and ask != PurgeAsk(all=True):
         raise RequestError("all", True, "nothing beside it")
     return ask

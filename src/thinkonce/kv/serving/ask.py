@@ -16,6 +16,7 @@ from msgspec import Meta
 from thinkonce.errors import RequestError
 from thinkonce.kv.generation.generator import Sampling
 from thinkonce.kv.serving.controls import KvControls, controls_in
+from thinkonce.kv.serving.wrong import wrong_in
 
 __all__ = ("ChatAsk", "Defaults", "TextAsk", "read_chat", "read_text")
 
@@ -220,7 +221,7 @@ def _read(body: bytes, kind: type[_AnyAsk], defaults: Defaults) -> _AnyAsk:
     try:
         ask = msgspec.convert(raw, kind)
     except msgspec.ValidationError as wrong:
-        raise _named(str(wrong), raw) from wrong
+        raise wrong_in(raw, wrong, kind) from wrong
     _check_shared(ask, defaults)
     return ask
 
@@ -239,27 +240,6 @@ def _check_shared(ask: _Ask, defaults: Defaults) -> None:
             raise RequestError(
                 "logit_bias", token, f"token ids from 0 to {defaults.vocabulary - 1}"
             )
-
-
-def _named(message: str, raw: dict[str, Any]) -> RequestError:
-    """The RequestError for msgspec's "Expected `int`, got `str` - at `$.n`"."""
-    expected, _, path = message.partition(" - at `$")
-    field = path.rstrip("`").lstrip(".")
-    if missing := re.fullmatch(r"Object missing required field `(\w+)`", expected):
-        return RequestError(missing[1], None, "a value; it is required")
-    accepts = re.sub(r"^Expected |, got .*$", "", expected.replace("`", ""))
-    return RequestError(field or "body", _value_at(raw, field), accepts)
-
-
-def _value_at(raw: Any, field: str) -> Any:
-    """What the client wrote at `field`, as far as the path names single values."""
-    for name, index in re.findall(r"(\w+)|\[(\d+)\]", field):
-        try:
-            raw = raw[name] if name else raw[int(index)]
-        except (KeyError, IndexError, TypeError):
-            break
-    text = repr(raw)
-    return raw if len(text) <= 100 else text[:100] + "..."
 
 
 def _is_id(item: object) -> bool:

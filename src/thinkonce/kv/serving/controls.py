@@ -13,6 +13,7 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import METHODS, Method
 from thinkonce.kv.prefix.terms import CLASSES, MAX_LIFE, PRIORITIES, USUAL, Priority, Terms
+from thinkonce.kv.serving.wrong import wrong_in
 
 __all__ = ("KvControls", "controls_in", "life_of", "marked")
 
@@ -21,8 +22,8 @@ _Tag = Annotated[str, Meta(max_length=256)]
 _PINNED_LIFE = CLASSES["1h"]
 # What fields accept that take one of a few words.
 _WORDS = {
-    ".priority": ", ".join(PRIORITIES),
-    ".reuse": f"{', '.join(METHODS)}; modules are taken by `schema`",
+    "priority": ", ".join(PRIORITIES),
+    "reuse": f"{', '.join(METHODS)}; modules are taken by `schema`",
 }
 
 
@@ -91,15 +92,7 @@ def controls_in(given: Any) -> KvControls:
     try:
         controls = msgspec.convert(given, KvControls)
     except msgspec.ValidationError as wrong:
-        expected, _, path = str(wrong).partition(" - at `$")
-        field = path.rstrip("`")
-        if expected.startswith("Object contains unknown field"):
-            name = expected.rpartition("`")[0].rpartition("`")[2]
-            known = ", ".join(KvControls.__struct_fields__)
-            raise RequestError(f"kv_cache.{name}", given.get(name), f"one of {known}") from wrong
-        accepts = expected.removeprefix("Expected ").partition(", got")[0].replace("`", "")
-        accepts = _WORDS.get(field, accepts)
-        raise RequestError(f"kv_cache{field}", "another value", accepts) from wrong
+        raise wrong_in(given, wrong, KvControls, "kv_cache", _WORDS) from wrong
     if controls.ttl is not None:
         life_of("kv_cache.ttl", controls.ttl)
     if controls.schema is None and (controls.modules or controls.arguments):

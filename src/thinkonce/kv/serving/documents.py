@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from thinkonce.errors import RequestError
 from thinkonce.settings import KvMethod
 
@@ -12,6 +14,11 @@ __all__ = ("Document", "with_documents")
 
 Document = str | Mapping[str, str]
 """A text, or its `text` and the `id` by which it is purged."""
+
+
+class _Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    text: str
+    id: str = ""
 
 
 def with_documents(
@@ -23,6 +30,11 @@ def with_documents(
     """The messages with the documents in front of what the user says last, and the fields of a
     chat completion with `reuse` in its `kv_cache`. Raises RequestError.
     """
+    if isinstance(messages, str | Mapping):
+        raise RequestError("messages", messages, "a list of messages, with a role and content each")
+    if isinstance(documents, str | Mapping):
+        accepts = "a list of documents: each a text, or its text and its id"
+        raise RequestError("documents", documents, accepts)
     said, asked = list(messages), dict(fields)
     if reuse is not None:
         asked["kv_cache"] = {**(asked.get("kv_cache") or {}), "reuse": reuse}
@@ -39,8 +51,10 @@ def with_documents(
 
 
 def _part(place: int, document: Document) -> dict[str, Any]:
-    given = {"text": document} if isinstance(document, str) else dict(document)
-    if not set(given) <= {"id", "text"} or not isinstance(given.get("text"), str):
-        accepts = "a text, or its text and its id"
-        raise RequestError(f"documents[{place}]", sorted(given), accepts)
-    return {"type": "text", "text": given["text"], "kv_cache": {"id": given.get("id", "")}}
+    given = {"text": document} if isinstance(document, str) else document
+    try:
+        found = msgspec.convert(given, _Given)
+    except msgspec.ValidationError as wrong:
+        accepts = 'a text, or {"id": "doc-7", "text": "..."}'
+        raise RequestError(f"documents[{place}]", given, accepts) from wrong
+    return {"type": "text", "text": found.text, "kv_cache": {"id": found.id}}

@@ -10,6 +10,7 @@ from msgspec import Meta
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.serving.wrong import decoded
 
 __all__ = ("Limits", "change_limits")
 
@@ -26,11 +27,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def change_limits(body: bytes, engine: KvEngine, line: Scheduler) -> tuple[Limits, dict[str, Any]]:
     """Change what the body names; that, and how things stand then. Raises RequestError."""
-    try:
-        wanted = msgspec.json.decode(body, type=Limits)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as wrong:
-        names = ", ".join(Limits.__struct_fields__)
-        raise RequestError("body", str(wrong), f"a JSON object with {names}") from wrong
+    wanted = decoded(body, Limits)
     if wanted.disk is not None:
         engine.resize_disk(wanted.disk)
     if wanted.memory is not None:

@@ -45,7 +45,7 @@ def with_schema(
     arguments: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Fields of a chat completion, with these in its `kv_cache`."""
-    said = {"schema": schema, "modules": list(modules) or None, "arguments": arguments}
+    said = {"schema": schema, "modules": modules or None, "arguments": arguments}
     given = {name: value for name, value in said.items() if value is not None}
     if not given:
         return dict(fields)

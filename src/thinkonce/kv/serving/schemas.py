@@ -25,6 +25,7 @@ from thinkonce.kv.serving.line import Demand
 from thinkonce.kv.serving.preload import MOST_SAID
 from thinkonce.kv.serving.read_ahead import Preloaded, ReadAhead
 from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.serving.wrong import decoded
 from thinkonce.web.exchange import HttpError
 
 __all__ = ("SchemaDesk", "work_of_schema")
@@ -58,7 +59,7 @@ class SchemaDesk:
         """Answer the request; the schema's name. Raises RequestError, and ClientGone: what was
         under way is given up then, and the schema is known all the same.
         """
-        posted = _read(await request.body(limit))
+        posted = decoded(await request.body(limit), _Posted)
         said = controls_in(posted.kv_cache)
         tells = request.flag("progress")
         found: Compiled = await self._intake.off_loop(
@@ -82,15 +83,6 @@ class SchemaDesk:
         await reply.event(msgspec.json.encode(last) + b"\n")
         await reply.close_stream()
         return found.name
-
-
-def _read(body: bytes) -> _Posted:
-    try:
-        return msgspec.json.decode(body, type=_Posted)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
-        raise RequestError(
-            "body", f"{len(body)} bytes", f"schema, a text of XML ({wrong})"
-        ) from wrong
 
 
 def _kept(kept: Preloaded) -> dict[str, Any]:
