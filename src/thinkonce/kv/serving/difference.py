@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from thinkonce.kv.prefix.causes import Departure
+from thinkonce.kv.weights.vocabulary import UNFINISHED
 
 __all__ = ("Difference", "compared")
 
 _BEFORE, _AFTER = 24, 48  # characters of a text that are shown around the place
 _CONTEXT = 16  # tokens before it: a first token's text may depend on what was before
 _TOKENS = 8  # ids that are shown
-_UNFINISHED = "\ufffd"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ def compared(
 def _start(tokenizer: Any, prompt: Sequence[int], place: int) -> int:
     """Somewhat before `place`, and not within a character."""
     start = max(0, place - _CONTEXT)
-    while start and _text(tokenizer, prompt[start : place + 1]).startswith(_UNFINISHED):
+    while start and _text(tokenizer, prompt[start : place + 1]).startswith(UNFINISHED):
         start -= 1
     return start
 
@@ -82,7 +82,7 @@ def _text(tokenizer: Any, tokens: Sequence[int]) -> str:
     text = tokenizer.decode(
         list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
-    return str(text).rstrip(_UNFINISHED)
+    return str(text).rstrip(UNFINISHED)
 
 
 def _common(known: str, asked: str) -> int:

@@ -49,7 +49,7 @@ class Busy(ThinkOnceError):
 Dropped = Callable[[ThinkOnceError], None]
 
 
-class _Owner(Protocol):
+class _Line(Protocol):
     clock: Clock
 
     def leave(self, ticket: Ticket) -> None: ...
@@ -62,12 +62,12 @@ class Ticket:
     """
 
     def __init__(
-        self, owner: _Owner, run: Job, dropped: Dropped, demand: Demand, *, is_ahead: bool = False
+        self, line: _Line, run: Job, dropped: Dropped, demand: Demand, *, is_ahead: bool = False
     ) -> None:
-        self._owner, self.dropped, self.demand = owner, dropped, demand
+        self._line, self.dropped, self.demand = line, dropped, demand
         self._cancelled, self._run = threading.Event(), run
         self.is_ahead = is_ahead
-        self.since = owner.clock.monotonic()
+        self.since = line.clock.monotonic()
         self.reading = True  # no token of the answer has been made yet
         self.seconds = 0.0  # of the worker
         self.begin()
@@ -79,7 +79,7 @@ class Ticket:
     def cancel(self) -> None:
         """Leave the line, or stop before the next turn; harmless once the job is done."""
         self._cancelled.set()
-        self._owner.leave(self)
+        self._line.leave(self)
 
     def cancelled(self) -> bool:
         return self._cancelled.is_set()

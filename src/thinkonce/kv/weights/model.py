@@ -70,7 +70,7 @@ def load(
     if dtype not in DTYPES:
         raise ConfigError("dtype", dtype, "one of " + ", ".join(DTYPES))
     transformers_logging.disable_progress_bar()
-    report = progress or _silent
+    report = progress or packaged.silent
     wanted = name or packaged.DEFAULT
     loaded = _loaded(wanted, dtype, report)
     if place.type != "cpu":
@@ -189,7 +189,3 @@ def _end_ids(*sources: int | list[int] | None) -> frozenset[int]:
 
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
-
-
-def _silent(what: str, fraction: float | None) -> None:
-    """Progress that nobody watches."""

