@@ -63,6 +63,10 @@ REFUSED = {
         ("when should I buy gold", "when should I sell gold"),
         ("怎么开启定位", "怎么关闭定位"),
         ("现在买房合适吗", "现在卖房合适吗"),
+        ("黄河远上白云间的下一句", "黄河远上白云间上一句"),
+        ("三年级下册语文课本目录", "三年级上册语文课本目录"),
+        ("这一期节目的嘉宾是谁", "节目下一期的嘉宾是谁"),
+        ("What if the town joins the union?", "What happens when the town leaves the union?"),
     ],
     Veto.COMPARATIVE: [
         ("phones above 300 dollars", "phones below 300 dollars"),
@@ -72,6 +76,7 @@ REFUSED = {
     ],
     Veto.MODALITY: [
         ("must I sign the form", "may I sign the form"),
+        ("Who won the 2016 cup?", "Who will win the 2016 cup?"),
         ("必须本人到场", "可以本人到场"),
     ],
     Veto.SCOPE: [
