@@ -16,7 +16,7 @@ from msgspec import Meta
 from thinkonce.errors import RequestError
 from thinkonce.kv.generation.generator import Sampling
 from thinkonce.kv.serving.controls import KvControls, controls_in
-from thinkonce.kv.serving.wrong import wrong_in
+from thinkonce.kv.serving.wrong import object_in, wrong_in
 
 __all__ = ("ChatAsk", "Defaults", "TextAsk", "read_chat", "read_text")
 
@@ -212,12 +212,7 @@ def _check_tool_choice(ask: ChatAsk) -> None:
 
 
 def _read(body: bytes, kind: type[_AnyAsk], defaults: Defaults) -> _AnyAsk:
-    try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise RequestError("body", f"{len(body)} bytes", f"JSON ({broken})") from broken
-    if not isinstance(raw, dict):
-        raise RequestError("body", raw, "a JSON object")
+    raw = object_in(body)
     try:
         ask = msgspec.convert(raw, kind)
     except msgspec.ValidationError as wrong:

@@ -14,6 +14,7 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
 from thinkonce.kv.serving.breakpoints import life_asked
 from thinkonce.kv.serving.controls import marked
+from thinkonce.kv.serving.wrong import object_in
 
 __all__ = ("read_messages",)
 
@@ -46,12 +47,7 @@ def read_messages(body: bytes, defaults: Defaults) -> tuple[ChatAsk, float | Non
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise RequestError("body", f"{len(body)} bytes", f"JSON ({broken})") from broken
-    if not isinstance(raw, dict):
-        raise RequestError("body", raw, "a JSON object")
+    raw = object_in(body)
     for name, kind in (("messages", list), ("tools", list), ("thinking", dict)):
         if not isinstance(raw.get(name), kind | None):
             raise RequestError(name, raw[name], "a list" if kind is list else "an object")

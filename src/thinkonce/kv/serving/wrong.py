@@ -17,7 +17,7 @@ import msgspec
 
 from thinkonce.errors import RequestError
 
-__all__ = ("decoded", "wrong_in")
+__all__ = ("decoded", "object_in", "wrong_in")
 
 _NO_WORDS: Mapping[str, str] = MappingProxyType({})
 _SHOWN = 100  # characters of a value
@@ -26,19 +26,22 @@ _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 def decoded(body: bytes, kind: type[_Kind]) -> _Kind:
     """A JSON object as `kind` has it. Raises RequestError."""
-    names = ", ".join(kind.__struct_fields__)
-    try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise RequestError(
-            "body", f"{len(body)} bytes", f"JSON with {names} ({broken})"
-        ) from broken
-    if not isinstance(raw, dict):
-        raise RequestError("body", raw, f"a JSON object with {names}")
+    raw = object_in(body, f" with {', '.join(kind.__struct_fields__)}")
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as wrong:
         raise wrong_in(raw, wrong, kind) from wrong
+
+
+def object_in(body: bytes, more: str = "") -> dict[str, Any]:
+    """`more`: what the object may have, for whoever sent none. Raises RequestError."""
+    try:
+        raw = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        raise RequestError("body", f"{len(body)} bytes", f"JSON{more} ({broken})") from broken
+    if not isinstance(raw, dict):
+        raise RequestError("body", raw, f"a JSON object{more}")
+    return raw
 
 
 def wrong_in(
