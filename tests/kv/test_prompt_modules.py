@@ -311,6 +311,14 @@ def test_modules_are_found_on_disk_after_a_restart(tmp_path: Path) -> None:
         disk.close()
 
 
+def test_what_is_not_to_be_kept_ends_no_reading_ahead() -> None:
+    members = tuple(Module(name, ("text " * 20,), name != "b") for name in "abc")
+    layout = laid_out(Schema("s", (Union(members),)), cut, UNKNOWN)
+    modular, anew = Modular(llama()), Terms(reads=False)
+    *_, told = modular.preload(SchemaPrompt.made(layout), never, terms=anew)
+    assert told == Kept(40, 0, 40)
+
+
 def test_reading_that_is_given_up_leaves_no_sequence_taken() -> None:
     modular = Modular(llama(), memory=1 << 22)
     steps = modular.generate(prompt("hills"), Sampling(2, temperature=0), never)

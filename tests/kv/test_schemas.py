@@ -126,6 +126,47 @@ def test_a_schema_longer_than_the_context_is_refused() -> None:
         schema_of(long)
 
 
+def _of_many(count: int, made: str) -> str:
+    return "".join(made.format(number) for number in range(count))
+
+
+MANY = "<module name='m{0}'>x</module>"
+
+
+@pytest.mark.parametrize(
+    ("within", "said"),
+    [
+        ("<module name='m'><parameter name='p' length='1048576'/></module>", "fewer than 2048"),
+        (
+            "<union>"
+            + _of_many(600, "<module name='m{0}'><parameter name='p' length='2000'/></module>")
+            + "</union>",
+            "1048576 in all",
+        ),
+        ("<union>" + _of_many(1500, MANY) + "</union>", "1048576 in all scaffolds"),
+        (_of_many(20000, "<module name='m{0}'/>"), "at most 16384"),
+        (" " * 200_000 + "a" * 40_000, "characters"),
+    ],
+    ids=["parameter", "parameters", "members", "elements", "blanks"],
+)
+def test_a_schema_that_would_take_for_ever_is_refused_at_once(within: str, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        schema_of(f"<schema name='s'><system>{within}</system></schema>")
+
+
+def test_a_schema_of_very_many_messages_is_refused_at_once() -> None:
+    turns = "<user>a</user><assistant>b</assistant>" * 200
+    with pytest.raises(RequestError, match="at most 256"):
+        schema_of(f"<schema name='s'>{turns}</schema>")
+
+
+def test_files_of_a_schema_are_bounded_together(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_bytes(b"x" * (3 << 20))
+    three = _of_many(3, "<module name='m{0}' src='long.txt'/>")
+    with pytest.raises(RequestError, match="together"):
+        read_schema(f"<schema name='s'><system>{three}</system></schema>", tmp_path)
+
+
 # -- whose they are ------------------------------------------------------------------------------
 
 
@@ -232,6 +273,13 @@ def test_another_client_does_not_know_it(served: Served, keyed: Callable[[str], 
     assert [each["name"] for each in listed["schemas"]] == ["persona"]
     listed = httpx.get(f"{served.url}/kv/schemas", headers={"authorization": "Bearer c"}).json()
     assert listed == {"schemas": []}
+
+
+@pytest.mark.parametrize("said", [{"enabled": False}, {"schema": "other"}])
+def test_a_schema_that_is_refused_is_not_known(served: Served, said: Any) -> None:
+    body = {"schema": PERSONA, "kv_cache": said}
+    assert httpx.post(f"{served.url}/kv/schemas", json=body).status_code == 400
+    assert httpx.get(f"{served.url}/kv/schemas").json() == {"schemas": []}
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,16 @@ from typing import Any
 from jinja2 import TemplateError
 
 from thinkonce.errors import RequestError
-from thinkonce.kv.modules.laying import Frame, laid_out
+from thinkonce.kv.modules.laying import MOST_ROWS, Frame, laid_out
 from thinkonce.kv.modules.layout import Layout, shown
 from thinkonce.kv.modules.schema import Child, Message, Module, Schema, Text, Union, check, refused
 
 __all__ = ("Chat", "Compiled", "compiled")
 
-MOST_ROWS = 1 << 20
-"""Of all scaffolds of a schema together: each default text is in the scaffold of every member."""
+MOST_MESSAGES = 256
+"""Of a schema: each is rendered behind all before it."""
+MOST_PARTS = 1 << 20
+"""Of all scaffolds of a schema together, texts and parameters looked at for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +100,24 @@ def compiled(schema: Schema, tokenizer: Any, context_tokens: int) -> Compiled:
     """
     check(schema)
     frames, chat = _framed(tokenizer, schema)
+    longest = context_tokens * max(map(len, tokenizer.get_vocab()))
 
     def cut(text: str) -> Sequence[int]:
         """Special tokens that somebody wrote are text."""
+        if len(text) > longest:  # to tokenise megabytes takes up to a minute
+            accepts = f"at most {longest}: this model's context holds no more"
+            raise refused("text", f"{len(text)} characters", accepts)
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return tuple(ids)
 
-    layout = laid_out(schema, cut, _unknown(tokenizer), frames)
+    layout = laid_out(schema, cut, _unknown(tokenizer), frames, context_tokens)
     if layout.length >= context_tokens:
         accepts = f"fewer than {context_tokens}, this model's context"
         raise refused(schema, f"{layout.length} positions", accepts)
+    parts = len(layout.homes) * (len(layout.leaves) + len(layout.slots))
+    if parts > MOST_PARTS:
+        accepts = f"at most {MOST_PARTS} in all scaffolds; members of unions take one each"
+        raise refused(schema, f"{parts} texts and parameters", accepts)
     rows = _rows(layout)
     if rows > MOST_ROWS:
         accepts = f"at most {MOST_ROWS} in all scaffolds; members of unions take one each"
@@ -137,6 +147,8 @@ def _framed(tokenizer: Any, schema: Schema) -> tuple[Mapping[int, Frame], Chat]:
     elements = list(_messages(schema.children, within=False))
     if not elements:
         raise refused(schema, schema.name, "a <system>, <user> or <assistant> with the texts in it")
+    if len(elements) > MOST_MESSAGES:
+        raise refused(schema, f"{len(elements)} messages", f"at most {MOST_MESSAGES}")
     marks = [f"text{secrets.token_hex(8)}e" for _ in elements]
     written = [
         {"role": element.role, "content": mark}

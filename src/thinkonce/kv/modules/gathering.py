@@ -101,6 +101,8 @@ class Gathering:
         are kept then. None once cancelled.
         """
         scaffold = self._layout.scaffolds[home]
+        if not scaffold.tokens:  # nothing of it is to be kept
+            return True
         if not (yield from self._encode(scaffold, aside)):
             return None
         return self._keep(scaffold, aside, [])

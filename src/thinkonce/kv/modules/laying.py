@@ -17,8 +17,10 @@ from thinkonce.kv.modules.schema import (
     refused,
 )
 
-__all__ = ("Cut", "Frame", "laid_out")
+__all__ = ("MOST_ROWS", "Cut", "Frame", "laid_out")
 
+MOST_ROWS = 1 << 20
+"""Tokens of all texts and parameters together."""
 Cut = Callable[[str], Sequence[int]]
 """The tokens of a text on its own."""
 
@@ -32,14 +34,19 @@ class Frame:
 
 
 def laid_out(
-    schema: Schema, cut: Cut, unknown: int, frames: Mapping[int, Frame] | None = None
+    schema: Schema,
+    cut: Cut,
+    unknown: int,
+    frames: Mapping[int, Frame] | None = None,
+    most: int = MOST_ROWS,
 ) -> Layout:
     """`unknown`: the token that fills what a parameter's scaffold leaves. `frames`: of messages,
-    by their number in the document; none are framed without.
+    by their number in the document; none are framed without. `most`: positions that there are.
 
-    Raises RequestError for a scaffold longer than its parameter, and for a schema without text.
+    Raises RequestError for a scaffold longer than its parameter, for a schema without text, and
+    for one that goes beyond these positions, as soon as it does.
     """
-    laying = _Laying(cut, unknown, frames or {})
+    laying = _Laying(cut, unknown, frames or {}, most)
     end = laying.place(schema.children, 0, (), kept=True)
     if not laying.leaves:
         raise refused(schema, schema.name, "a text somewhere")
@@ -51,11 +58,13 @@ class _Laying:
     cut: Cut
     unknown: int
     frames: Mapping[int, Frame]
+    most: int
     leaves: list[Leaf] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
     modules: dict[Path, Place] = field(default_factory=dict)
     unions: int = 0
     messages: int = 0
+    rows: int = 0
 
     def place(self, children: Sequence[Child], at: int, path: Path, *, kept: bool) -> int:
         """Lay these out from that position on; the position behind them."""
@@ -63,7 +72,9 @@ class _Laying:
             match child:
                 case str() | Text():
                     text = child if isinstance(child, str) else child.text
-                    at = self._leaf(self.cut(text), at, path, kept)
+                    tokens = self.cut(text)
+                    self._check_room(child, at, len(tokens))
+                    at = self._leaf(tokens, at, path, kept)
                 case Parameter():
                     at = self._slot(child, at, path)
                 case Module():
@@ -74,12 +85,23 @@ class _Laying:
                     at = self._message(child, at, path, kept)
         return at
 
+    def _check_room(self, element: Child, at: int, tokens: int) -> None:
+        """Raises RequestError where so many are too many; asked before they are made."""
+        self.rows += tokens
+        kind = "text" if isinstance(element, str) else element
+        if at + tokens > self.most:
+            accepts = f"fewer than {self.most} positions, this model's context"
+            raise refused(kind, f"{tokens} tokens from position {at} on", accepts)
+        if self.rows > MOST_ROWS:
+            raise refused(kind, f"{self.rows} tokens up to here", f"at most {MOST_ROWS} in all")
+
     def _leaf(self, tokens: Sequence[int], at: int, path: Path, kept: bool) -> int:
         if tokens:
             self.leaves.append(Leaf(at, tuple(tokens), path, kept))
         return at + len(tokens)
 
     def _slot(self, parameter: Parameter, at: int, path: Path) -> int:
+        self._check_room(parameter, at, parameter.length)
         tokens = tuple(self.cut(parameter.scaffold)) if parameter.scaffold else ()
         if len(tokens) > parameter.length:
             accepts = f"a scaffold of at most {parameter.length} tokens, its length"

@@ -113,7 +113,13 @@ class Layout:
 
     def is_in(self, path: Path, home: Path) -> bool:
         """Whether a module's texts are there in a scaffold."""
-        forced = {self.modules[each].union: each for each in _within(home)}
+        return self._is_in(path, self._forced(home))
+
+    def _forced(self, home: Path) -> Mapping[int | None, Path]:
+        """By union, the members that are there since the scaffold is theirs."""
+        return {self.modules[each].union: each for each in _within(home)}
+
+    def _is_in(self, path: Path, forced: Mapping[int | None, Path]) -> bool:
         for each in _within(path):
             place = self.modules[each]
             if place.union is None:
@@ -136,7 +142,8 @@ class Layout:
 
     def _scaffold(self, home: Path) -> Scaffold:
         parts: list[Leaf | Slot] = [*self.leaves, *self.slots]
-        there = [each for each in parts if self.is_in(each.module, home)]
+        forced = self._forced(home)
+        there = [each for each in parts if self._is_in(each.module, forced)]
         tokens, positions = list[int](), list[int]()
         leaves = list[tuple[int, Leaf, str]]()
         before = blake2b(digest_size=32)

@@ -42,9 +42,10 @@ from thinkonce.kv.modules.schema import (
 
 __all__ = ("MOST_CHARACTERS", "read_schema")
 
-MOST_CHARACTERS = 8 * 1024 * 1024  # of a schema, and of each file that it names
+MOST_CHARACTERS = 8 * 1024 * 1024  # of a schema, and of all files that it names
 _MOST_DEPTH = 64  # tags that are open while parsing; `check` wants fewer
-_BREAK = re.compile(r"[^\S\n]*\n\s*")
+# From the first of some blanks on: looked at from each of them, many would take for ever.
+_BREAK = re.compile(r"(?<![^\S\n])[^\S\n]*+\n\s*")
 
 _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "schema": ("name",),
@@ -86,6 +87,7 @@ class _Reader:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._open: list[_Open] = []
+        self._left = MOST_CHARACTERS
         self._root: Schema | None = None
         # In UTF-8 whatever a declaration says: the text was decoded before.
         self._parser = expat.ParserCreate("utf-8")
@@ -198,8 +200,9 @@ class _Reader:
             path = (folder / source).resolve()
             if not path.is_relative_to(folder) or not path.is_file():
                 raise of.wrong(source, "src: a file below the folder that is set for it")
-            if path.stat().st_size > MOST_CHARACTERS:
-                raise of.wrong(source, f"src: a file of at most {MOST_CHARACTERS} bytes")
+            self._left -= path.stat().st_size
+            if self._left < 0:
+                raise of.wrong(source, f"src: files of at most {MOST_CHARACTERS} bytes together")
             return path.read_text("utf-8")
         except (OSError, ValueError) as failed:
             if isinstance(failed, RequestError):

@@ -35,10 +35,11 @@ class Schemas:
         if schema.name in self._shared:
             accepts = "another name: all tenants share the schema that is called so"
             raise RequestError("schema", schema.name, accepts)
+        rows = schema.rows  # counted once, outside the lock
         with self._lock:
             self._forget((tenant, schema.name))
             self._own[tenant, schema.name] = schema
-            self._rows += schema.rows
+            self._rows += rows
             names = [key for key in self._own if key[0] == tenant]
             for key in names[: max(0, len(names) - _MOST_A_TENANT)]:
                 self._forget(key)

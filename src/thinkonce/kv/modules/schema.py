@@ -30,6 +30,7 @@ Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 MOST_DEPTH = 32  # elements within one another
+MOST_ELEMENTS = 1 << 14
 _NAME = re.compile(r"[\w.-]{1,128}")
 
 
@@ -115,6 +116,8 @@ def check(schema: Schema) -> None:
         if isinstance(child, Parameter):
             raise refused(child, child.name, "a place in a module; the root has no parameters")
         _check(child, depth=1, message=None)
+    if (count := sum(map(_elements, schema.children))) > MOST_ELEMENTS:
+        raise refused(schema, f"{count} texts and elements", f"at most {MOST_ELEMENTS}")
 
 
 def _check(element: Child, depth: int, message: Message | None) -> None:
@@ -140,6 +143,16 @@ def _check(element: Child, depth: int, message: Message | None) -> None:
         case _:
             accepts = "texts, Parameter, Module, Union and Message"
             raise refused("schema", type(element).__name__, accepts)
+
+
+def _elements(element: Child) -> int:
+    """Itself, and what is in it."""
+    match element:
+        case Module() | Message():
+            return 1 + sum(map(_elements, element.children))
+        case Union():
+            return 1 + sum(map(_elements, element.members))
+    return 1
 
 
 def _check_children(

@@ -38,8 +38,7 @@ class _Posted(msgspec.Struct, forbid_unknown_fields=True):
 
 def work_of_schema(schema: Compiled, owner: Owner, said: KvControls) -> Work:
     """Reading all of it, for requests that are to come. Raises RequestError."""
-    if said.schema is not None:
-        raise RequestError("kv_cache.schema", said.schema, "nothing beside a schema's own text")
+    _check(said)
     prompt, nothing = SchemaPrompt.made(schema.layout), Sampling(max_tokens=0)
     return Work((prompt,), 1, nothing, (), said.owner(owner, None), said.terms())
 
@@ -61,6 +60,7 @@ class SchemaDesk:
         """
         posted = decoded(await request.body(limit), _Posted)
         said = controls_in(posted.kv_cache)
+        _check(said)
         tells = request.flag("progress")
         found: Compiled = await self._intake.off_loop(
             owner, self._intake.schema, posted.schema, owner
@@ -83,6 +83,14 @@ class SchemaDesk:
         await reply.event(msgspec.json.encode(last) + b"\n")
         await reply.close_stream()
         return found.name
+
+
+def _check(said: KvControls) -> None:
+    """Raises RequestError for what makes no sense here, before the schema is known."""
+    if said.schema is not None:
+        raise RequestError("kv_cache.schema", said.schema, "nothing beside a schema's own text")
+    if said.enabled is False:
+        raise RequestError("kv_cache.enabled", False, "true, where a schema is only read")
 
 
 def _kept(kept: Preloaded) -> dict[str, Any]:
