@@ -43,7 +43,7 @@ def test_what_cannot_work_is_named(model_folder: Path) -> None:
         with pytest.raises(RequestError, match="call `stream`"):
             engine.chat(ASK, n=2)
         for given, said in (
-            ({"document": ["x"]}, "document: got .*; it accepts one of model, stream"),
+            ({"document": ["x"]}, "document: got .*; it accepts one of documents, reuse, model"),
             ({"documents": "a text"}, "documents: got 'a text'; it accepts a list"),
             ({"documents": {"id": "a", "text": "x"}}, "documents: got .*; it accepts a list"),
             ({"documents": [("id", "text")]}, r"documents\[0\]: got \('id', 'text'\)"),

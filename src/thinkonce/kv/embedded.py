@@ -279,7 +279,8 @@ class Engine:
         known = ChatAsk.__struct_fields__
         if unknown := sorted(fields.keys() - set(known)):
             # A client of a server may send more than it knows; here it is a misspelt argument.
-            raise RequestError(unknown[0], fields[unknown[0]], f"one of {', '.join(known)}")
+            accepts = f"one of {', '.join(('documents', 'reuse', *known))}"
+            raise RequestError(unknown[0], fields[unknown[0]], accepts)
         body = msgspec.json.encode({**fields, "messages": list(messages)})
         ask = read_chat(body, self._defaults())
         if ask.stream or ask.choices > 1:
