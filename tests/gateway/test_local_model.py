@@ -102,6 +102,7 @@ def test_all_that_is_said_of_attention_state_reaches_the_model(tmp_path: Path) -
         chunk=256,
         codec="int8",
         method="link",
+        link_tokens=0,
         public=["a.json", "b.json"],
         sentence_tokens=256,
         schemas=str(tmp_path),

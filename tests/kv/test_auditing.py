@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ import pytest
 from openai import OpenAI
 from small_model import Served
 
+from thinkonce.cli.app import main
 from thinkonce.kv import Engine
 from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.scheduler import Scheduler
@@ -86,7 +88,7 @@ def message(*order: int, ask: str = "") -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("reuse", ["link", "auto"])
 def test_answers_are_audited_when_the_server_is_idle(
-    served: Served, client: OpenAI, reuse: str
+    served: Served, client: OpenAI, reuse: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     auditing, exact = Auditing(served.engine), []
     for number in range(60):
@@ -107,10 +109,21 @@ def test_answers_are_audited_when_the_server_is_idle(
     (setting,) = [name for name, numbers in told["settings"].items() if "audits" in numbers]
     numbers = told["settings"][setting]
     assert 0 <= numbers["agreement_low"] <= numbers["agreement"] <= numbers["agreement_high"] <= 1
-    assert numbers["kl"] >= 0
+    assert 0 <= numbers["kl_low"] <= numbers["kl"]
+    assert numbers["kl_high"] is None, "one audit says nothing of how far it may be"
+    assert told["bounds"] == {"agreement": 0.95, "kl": 0.05}
+    assert told["steps"][reuse][-1] == "exact"
+    in_force = {name for name, each in told["settings"].items() if "in_force" in each}
+    assert in_force == {"exact" if reuse == "auto" else "link 16"}
     page = httpx.get(f"{served.url}/metrics").text
     assert f'thinkonce_kv_fidelity_audits{{setting="{setting}"}} {numbers["audits"]}.0' in page
     assert "thinkonce_kv_fidelity_audit_tokens_total" in page
+    assert 'thinkonce_kv_fidelity_bound{measure="kl"} 0.05' in page
+    assert f'thinkonce_kv_fidelity_in_force{{setting="{min(in_force)}"}} 1.0' in page
+    assert main(["kv", "stats", "--url", served.url]) == 0
+    out = capsys.readouterr().out
+    assert "has to keep an agreement of 95% and a KL of 0.05 nats" in out
+    assert re.search(rf"{re.escape(setting)} .*{numbers['agreement']:.1%} \(.* open", out)
 
 
 def test_an_engine_audits_when_it_is_told_to(model_folder: Path) -> None:

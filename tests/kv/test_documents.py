@@ -126,9 +126,14 @@ def test_explain_names_chunks_found_and_moved_and_computed_again(served: Served)
     assert (new["cause"], new["memory_tokens"]) == ("never_seen", 0)
     assert (one["cause"], one["memory_tokens"]) == (None, one["tokens"])
     assert (zero["recomputed"], zero["was"] < zero["start"]) == (16, True)
+    fidelity = told["fidelity"]
+    assert fidelity["setting"] == "link 16"
+    assert fidelity["steps"] == ["link 16", "link 32", "link 64", "exact"]
+    assert (fidelity["verdict"], fidelity["audits"], fidelity["kl"]) == ("open", 0, None)
+    assert (fidelity["bound_agreement"], fidelity["bound_kl"]) == (0.95, 0.05)
     ran = asked(served, "/v1/chat/completions", {**body, "kv_cache": {"explain": True}})
     (there,) = ran["usage"]["kv_explain"]
-    same = ("method", "chunks", "memory_tokens", "missed_tokens", "cause")
+    same = ("fidelity", "method", "chunks", "memory_tokens", "missed_tokens", "cause")
     assert {name: there[name] for name in same} == {name: told[name] for name in same}
 
 
@@ -145,6 +150,7 @@ def test_the_commands_tell_what_became_of_documents(
     (tmp_path / "request.json").write_text(json.dumps(body))
     assert main(["kv", "explain", "request.json", "--url", served.url]) == 0
     out = capsys.readouterr().out
+    assert "served now: link 16, of link 16 -> link 32 -> link 64 -> exact; no audit" in out
     assert "marked parts, by link 16, which is approximate:" in out
     assert re.search(r"doc-3: 0 of \d+ tokens found, the others: never_seen", out)
     assert re.search(r"doc-0: (\d+) of \1 tokens found, moved from \d+ to \d+, 16 computed", out)
@@ -186,6 +192,19 @@ def test_the_setting_holds_for_documents_with_an_id_alone(serve: Serve) -> None:
         turn = [{"role": "user", "content": [part]}]
         found = client.chat.completions.create(model="tiny", messages=turn, max_tokens=1)
         assert not hasattr(found, "kv_cache")
+
+
+def test_link_may_compute_nothing_of_a_document_again(serve: Serve) -> None:
+    """What stands in front of it when it is encoded took the sink, and was dropped."""
+    with client_of(serve(kv=Kv(chunk=64, link_tokens=0))) as client:
+        chat(client, "doc-0", "doc-1", "doc-2")
+        body = {"extra_body": {"kv_cache": {"explain": True}}}
+        found = chat(client, "doc-2", "doc-0", "doc-1", **body)
+    assert (found.kv_cache["exact"], found.kv_cache["recomputed_tokens"]) == (False, 0)
+    (told,) = found.usage.kv_explain
+    assert told["method"] == "link 0"
+    assert told["fidelity"]["steps"] == ["link 0", "link 16", "link 32", "link 64", "exact"]
+    assert all(chunk["memory_tokens"] == chunk["tokens"] for chunk in told["chunks"])
 
 
 # -- in a process --------------------------------------------------------------------------------

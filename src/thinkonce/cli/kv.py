@@ -16,6 +16,7 @@ from thinkonce.cli.output import print_json, print_pairs, print_table, show_byte
 
 __all__ = ("register",)
 
+SETTINGS = ("SETTING", "IN FORCE", "ANSWERS", "AUDITS", "AGREEMENT", "KL", "VERDICT")
 COLUMNS = ("TIER", "BLOCKS", "BYTES", "OF", "LOADED TOKENS", "EVICTED", "DROPPED", "DAMAGED")
 
 
@@ -59,12 +60,37 @@ def stats(url: ModelUrl = MODEL_SERVER, as_json: AsJson = False) -> None:
     )
     print()
     print_table(COLUMNS, list(_rows(found)))
+    if (told := found.get("fidelity")) is not None and told["settings"]:
+        _print_fidelity(told)
 
 
 def _approximate(found: dict[str, Any]) -> dict[str, str]:
     """By methods that are not exact, where there were any."""
     others = {name: count for name, count in found.get("by_method", {}).items() if name != "exact"}
     return {f"by {name}, approximately": f"{count:,}" for name, count in others.items()}
+
+
+def _print_fidelity(told: dict[str, Any]) -> None:
+    """What audits say of approximate reuse, for all traffic together."""
+    bounds = told["bounds"]
+    print()
+    print(
+        f"approximate reuse has to keep an agreement of {bounds['agreement']:.0%} and a KL of "
+        f"{bounds['kl']:g} nats"
+    )
+    rows = [(name, *_measured(numbers)) for name, numbers in told["settings"].items()]
+    print_table(SETTINGS, rows)
+
+
+def _measured(numbers: dict[str, Any]) -> tuple[str, ...]:
+    counts = (f"{numbers.get('in_force', 0):,}", f"{numbers['answers']:,}")
+    if "audits" not in numbers:
+        return (*counts, "-", "-", "-", "-")
+    low, high = numbers["agreement_low"], numbers["agreement_high"]
+    agreement = f"{numbers['agreement']:.1%} ({low:.1%} to {high:.1%})"
+    most = "?" if numbers["kl_high"] is None else f"{numbers['kl_high']:.3f}"
+    kl = f"{numbers['kl']:.3f} ({numbers['kl_low']:.3f} to {most})"
+    return (*counts, f"{numbers['audits']:,}", agreement, kl, numbers["verdict"])
 
 
 def _loading(measured: dict[str, Any]) -> str:

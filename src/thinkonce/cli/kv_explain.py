@@ -101,8 +101,26 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     if told.get("chunks"):
         yield f"marked parts, by {told['method']}, which is approximate:"
         yield from map(_chunk, told["chunks"])
+    if told.get("fidelity") is not None:
+        yield _fidelity(told["fidelity"])
     if told["difference"] is not None:
         yield from _difference(told["difference"])
+
+
+def _fidelity(told: dict[str, Any]) -> str:
+    steps = " -> ".join(told["steps"])
+    served = f"served now: {told['setting']}, of {steps}"
+    if told["agreement"] is None:
+        return f"{served}; no audit of such prompts counts yet"
+    most = "?" if told["kl_high"] is None else f"{told['kl_high']:.3f}"
+    agreement = (
+        f"agreement {told['agreement']:.1%} ({told['agreement_low']:.1%} to "
+        f"{told['agreement_high']:.1%}, at least {told['bound_agreement']:.0%} wanted)"
+    )
+    divergence = (
+        f"KL {told['kl']:.3f} ({told['kl_low']:.3f} to {most}, at most {told['bound_kl']:g} wanted)"
+    )
+    return f"{served}; {told['audits']} audits: {agreement}, {divergence}: {told['verdict']}"
 
 
 def _chunk(told: dict[str, Any]) -> str:

@@ -92,6 +92,7 @@ class Engine:
         encryption_key: str = "",
         codec: KvCodec = "raw",
         method: KvMethod = "exact",
+        link_tokens: int = 16,
         sentence_tokens: int = 0,
     ) -> Engine:
         """`model`: a packaged model's name, a directory, or None for the packaged default.
@@ -101,8 +102,9 @@ class Engine:
         those of its weights; `device`: where it computes. `encryption_key`: one or several as
         `[store] encryption_key` has them, which seal what is on disk. `codec`: "int8" keeps it in
         fewer bytes, and not to the bit. `method`: how documents are reused where a call does not
-        say. `sentence_tokens`: answers to longer prompts attend to so many tokens of them, 0 to
-        all. Raises ConfigError for what cannot work.
+        say; `link_tokens`: so many of each are computed again by "link". `sentence_tokens`:
+        answers to longer prompts attend to so many tokens of them, 0 to all. Raises ConfigError
+        for what cannot work.
         """
         sealed = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
         loaded = load(model, dtype=dtype, device=device)
@@ -112,6 +114,7 @@ class Engine:
             chunk=chunk,
             codec=codec,
             method=method,
+            link_tokens=link_tokens,
             sentence_tokens=sentence_tokens,
         )
         return cls(loaded, open_engine(loaded, kv, keys=Keyring(encryption=sealed)))

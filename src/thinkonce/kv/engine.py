@@ -326,7 +326,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     )
     exact = ExactReader(keeping, below.others)
     stock = stock_of(model.tokenizer, model.context_tokens)
-    ways = measured_ways(keeping, exact, stock)
+    ways = measured_ways(keeping, exact, stock, kv.link_tokens)
     chunks = ChunkReader(keeping, exact, ways)
     readers: list[Reader] = [ModuleReader(keeping), chunks, exact]
     generator = ReusingGenerator(keeping, model.end_ids, readers, decoder)

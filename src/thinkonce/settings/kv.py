@@ -38,6 +38,18 @@ class Kv(Section, frozen=True):
             fixed=True,
         ),
     ] = "exact"
+    link_tokens: Annotated[
+        int,
+        about(
+            "Tokens of each document that `link` computes again where it stands, until audits ask "
+            "for more. 0: none, so that a document costs nothing but its loading; further from the "
+            "exact answer.",
+            "0 to 256",
+            least=0,
+            most=256,
+            fixed=True,
+        ),
+    ] = 16
     memory: Annotated[
         int,
         size(

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 from thinkonce.kv.prefix.attended import Attended
 
 __all__ = (
-    *("Cause", "Chunk", "Costs", "Departure", "Explained", "Gone", "GoneBy", "Missing"),
+    *("Cause", "Chunk", "Costs", "Departure", "Explained", "Fidelity", "Gone", "GoneBy"),
+    "Missing",
     "WhyExact",
 )
 
@@ -93,13 +94,36 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Fidelity:
+    """What audits of this traffic say of the `setting` in force, one of the method's `steps`.
+
+    `audits` of them count; without any the measures are None. `agreement` and `kl` (nats) are
+    means with their 95 % intervals, of a KL measured once without an upper end. `verdict`: "holds",
+    "fails" or "open", against the `bound_...` that they have to keep.
+    """
+
+    setting: str
+    steps: tuple[str, ...] = ()
+    verdict: str = "open"
+    audits: int = 0
+    agreement: float | None = None
+    agreement_low: float | None = None
+    agreement_high: float | None = None
+    kl: float | None = None
+    kl_low: float | None = None
+    kl_high: float | None = None
+    bound_agreement: float = 0.0
+    bound_kl: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """What of `prompt_tokens` was loaded, and why the first block that was not is missing.
 
     `missed_tokens` are those of full blocks that could have been loaded, had they been there.
     `method`: how the prompt was read, with its setting; `chunks`: its parts that were reused
-    elsewhere. `why_exact`: where marked parts were not. `attended`: where an answer does not
-    attend to all of the prompt.
+    elsewhere. `why_exact`: where marked parts were not. `fidelity`: what is measured of the
+    method. `attended`: where an answer does not attend to all of the prompt.
     """
 
     prompt_tokens: int
@@ -111,4 +135,5 @@ class Explained:
     method: str = "exact"
     chunks: tuple[Chunk, ...] = ()
     why_exact: WhyExact | None = None
+    fidelity: Fidelity | None = None
     attended: Attended | None = None

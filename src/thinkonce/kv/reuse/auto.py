@@ -8,8 +8,8 @@ that fails is left alone for long, and one that is served and fails is taken bac
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from thinkonce.kv.reuse.ladder import EXACT, Case
@@ -24,11 +24,12 @@ _MOST_RETRY = 64 * _RETRY
 
 @dataclass(slots=True)
 class _Seen:
-    """Of one namespace: answers so far, settings that were served since they failed last, and when
-    those that failed may be tried again.
+    """Of one namespace: answers so far, what was `served` last, settings that were since they
+    failed last, and when those that failed may be tried again.
     """
 
     answers: int = 0
+    served: str = EXACT
     audits: int = 0
     trusted: set[str] = field(default_factory=set)
     barred: dict[str, int] = field(default_factory=dict)
@@ -40,7 +41,11 @@ class Auto:
 
     def __init__(self, settings: Sequence[str], meter: Meter) -> None:
         self.settings, self._meter = tuple(settings), meter
+        self.steps = (*self.settings, EXACT)
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
+
+    def in_force(self) -> Mapping[str, int]:
+        return Counter(seen.served for seen in list(self._seen.values()))
 
     def served(self, case: Case) -> str:
         """The cheapest setting that holds and costs less than the exact way, or `exact`."""
@@ -54,7 +59,7 @@ class Auto:
 
     def answered(self, namespace: str, setting: str) -> None:
         seen = self._namespace(namespace)
-        seen.answers += 1
+        seen.answers, seen.served = seen.answers + 1, setting
         if setting != EXACT:
             seen.trusted.add(setting)
 

@@ -10,8 +10,8 @@ known to be outside the bounds, and a setting that has become right is found aga
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,15 @@ class Effort(Protocol):
     """What a method means at this moment, by what was measured. Told of things by one thread;
     any may ask what is served.
     """
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What may be served, cheapest first, `exact` last."""
+        ...
+
+    def in_force(self) -> Mapping[str, int]:
+        """Of how many namespaces each setting is what was served last. Thread-safe."""
+        ...
 
     def served(self, case: Case) -> str:
         """The setting to answer with, or `exact`."""
@@ -80,9 +89,12 @@ class Ladder:
     """
 
     def __init__(self, rungs: Sequence[str], first: str, meter: Meter) -> None:
-        self.rungs = (*rungs, EXACT)
+        self.steps = self.rungs = (*rungs, EXACT)
         self._first, self._meter = self.rungs.index(first), meter
         self._places: OrderedDict[str, _Place] = OrderedDict()
+
+    def in_force(self) -> Mapping[str, int]:
+        return Counter(self.rungs[place.rung] for place in list(self._places.values()))
 
     def served(self, case: Case) -> str:
         place = self._places.get(case.namespace)

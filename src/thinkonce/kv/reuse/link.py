@@ -1,8 +1,9 @@
 """Linking: the first tokens of each chunk, computed again (EPIC, arXiv 2410.15332).
 
 A chunk encoded alone begins with an attention sink of its own; joined to others, all but the first
-of these are wrong, and they are the first tokens. `link 16` computes 16 of each again. With
-dummies in front of the chunk when it is encoded (`encoding.py`) there is less to repair: `link 0`.
+of these are wrong, and they are the first tokens. `link 16` computes 16 of each again. Where a
+chunk was encoded behind leading tokens that take the sink and are dropped (the paper's dummies;
+served is the fixed text of `stock.py`), there is less to repair: `link 0` computes none.
 """
 
 from __future__ import annotations

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from thinkonce.kv.generation.exact import ExactReader
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.prefix.causes import Fidelity
 from thinkonce.kv.prefix.prompt import Method, Prompt
 from thinkonce.kv.reuse.assembly import LEAST_TOKENS, MOST_ROWS, method_of
 from thinkonce.kv.reuse.audits import PLACES, Audits, Pending
@@ -30,6 +31,7 @@ from thinkonce.kv.reuse.layout import Choice, Layout
 from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.looked import Looked
 from thinkonce.kv.reuse.meter import Audit, Key, Meter
+from thinkonce.kv.reuse.published import bounds_told, fidelity_of, in_force, measures
 from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 from thinkonce.kv.reuse.stock import STOCK
 from thinkonce.kv.reuse.ways import Way
@@ -38,10 +40,10 @@ __all__ = ("MeasuredWays", "measured_ways", "stock_of")
 
 _logger = logging.getLogger("thinkonce.kv")
 
-_LINKS: tuple[Choice, ...] = (Link(16), Link(32), Link(64))
+LINK_TOKENS = 16
+_LINKS = (Link(0), Link(16), Link(32), Link(64))
 _BLENDS: tuple[Choice, ...] = tuple(Gradual(ratio, "both") for ratio in (0.15, 0.25, 0.4))
 _LOOKS: tuple[Choice, ...] = (Looked(0.15), Looked(0.3, link=8), Looked(0.4, link=8))
-_CHOICES: Mapping[str, Choice] = {each.name: each for each in (*_LINKS, *_BLENDS, *_LOOKS)}
 _MOST_BUDGETS = 4096
 _MOST_STOCK = 384  # tokens, and of a short context an eighth
 _ALL = ""  # the namespace under which all traffic is counted, for statistics
@@ -56,14 +58,25 @@ class MeasuredWays:
     """`Ways` whose settings follow audits. `way` is for any thread, the rest for the model's."""
 
     def __init__(
-        self, stock: Sequence[int], layers: int, audits: Audits, meter: Meter | None = None
+        self,
+        stock: Sequence[int],
+        layers: int,
+        audits: Audits,
+        meter: Meter | None = None,
+        link: int = LINK_TOKENS,
     ) -> None:
+        """`link`: tokens of each chunk that "link" computes again at first; 0: none."""
         self._stock, self._layers, self.audits = tuple(stock), layers, audits
         self._meter = meter or Meter()
+        links = (Link(link), *(each for each in _LINKS if each.first > link))
+        self._choices: dict[str, Choice] = {
+            each.name: each for each in (*_LINKS, *links, *_BLENDS, *_LOOKS)
+        }
+        measured = list(dict.fromkeys(each.name for each in (*_LINKS, *links, *_LOOKS)))
         self._efforts: dict[str, Effort] = {
-            "link": _ladder(_LINKS, self._meter),
+            "link": _ladder(links, self._meter),
             "blend": _ladder(_BLENDS, self._meter),
-            "auto": Auto([each.name for each in (*_LINKS, *_LOOKS)], self._meter),
+            "auto": Auto(measured, self._meter),
         }
         self._budgets: OrderedDict[str, AuditBudget] = OrderedDict()
         self._answers: Counter[str] = Counter()
@@ -76,6 +89,16 @@ class MeasuredWays:
             return None
         setting = effort.served(self._case(method, asking))
         return None if setting == EXACT else self._way(setting)
+
+    def fidelity(self, method: Method, setting: str, asking: Asking) -> Fidelity | None:
+        effort = self._efforts.get(method)
+        if effort is None:
+            return None
+        standing = self._meter.standing(Key(_namespace(method, asking), setting))
+        is_exact = setting == EXACT
+        return fidelity_of(
+            setting, effort.steps, None if is_exact else standing, self._meter.bounds
+        )
 
     def used(self, way: Way, asking: Asking, reading: Reading) -> None:
         method = method_of(asking.prompt)
@@ -109,23 +132,22 @@ class MeasuredWays:
             )
 
     def stats(self) -> dict[str, Any]:
-        """By setting: answers, audits, agreement with its 95 % interval, KL. Of nobody alone."""
+        """By setting: answers, audits, agreement and KL with their 95 % intervals, the verdict.
+        Of nobody alone. `in_force`: of how many tenants' namespaces it was served last.
+        """
         settings = {}
-        standings = self._meter.standings()
-        for name in (*_CHOICES, EXACT):
-            standing = standings.get(Key(_ALL, name))
+        standings, served = self._meter.standings(), in_force(self._efforts.values())
+        for name in (*self._choices, EXACT):
             told: dict[str, Any] = {"answers": self._answers[name]}
-            if standing is not None:
-                told |= {
-                    "audits": standing.audits,
-                    "agreement": round(standing.agreement, 4),
-                    "agreement_low": round(standing.lower, 4),
-                    "agreement_high": round(standing.upper, 4),
-                    "kl": round(standing.divergence, 5),
-                }
-            if standing is not None or self._answers[name]:
+            if (standing := standings.get(Key(_ALL, name))) is not None:
+                told |= measures(standing) | {"verdict": standing.verdict.value}
+            if name in served:
+                told["in_force"] = served[name]
+            if len(told) > 1 or self._answers[name]:
                 settings[name] = told
         return {
+            "bounds": bounds_told(self._meter.bounds),
+            "steps": {method: effort.steps for method, effort in self._efforts.items()},
             "settings": settings,
             "alarms": self._alarms,
             "saved_tokens": round(self._saved),
@@ -158,17 +180,16 @@ class MeasuredWays:
             self.audits.offer(asking, self._way(wanted), method, case.namespace)
 
     def _way(self, setting: str) -> Way:
-        return Way(_CHOICES[setting], lambda front: self._stock)
+        return Way(self._choices[setting], lambda front: self._stock)
 
     def _case(self, method: str, asking: Asking) -> Case:
         layout = _layout(asking.prompt, method)
 
         def cost(setting: str) -> float:
-            return _CHOICES[setting].plan(layout, self._layers).rows(layout, self._layers)
+            return self._choices[setting].plan(layout, self._layers).rows(layout, self._layers)
 
-        owner = asking.owner
         worth = min(layout.length - layout.exact, MOST_ROWS * layout.length)
-        return Case(f"{method}|{owner.tenant}|{owner.namespace}", cost, worth)
+        return Case(_namespace(method, asking), cost, worth)
 
     def _budget(self, namespace: str) -> AuditBudget:
         budget = self._budgets.setdefault(namespace, AuditBudget())
@@ -179,18 +200,23 @@ class MeasuredWays:
 
 
 def measured_ways(
-    keeping: Keeping, exact: ExactReader, stock: Sequence[int]
+    keeping: Keeping, exact: ExactReader, stock: Sequence[int], link: int = LINK_TOKENS
 ) -> MeasuredWays | None:
     """Those of a model; None where its keys cannot be moved. `stock`: see `stock_of`."""
     try:
         audits = Audits(keeping, exact, Rotation(keeping.network))
     except NotRelocatable:
         return None
-    return MeasuredWays(stock, keeping.shape.layers, audits)
+    return MeasuredWays(stock, keeping.shape.layers, audits, link=link)
 
 
 def _ladder(choices: Sequence[Choice], meter: Meter) -> Ladder:
     return Ladder([each.name for each in choices], choices[0].name, meter)
+
+
+def _namespace(method: str, asking: Asking) -> str:
+    """Whose traffic is measured together: a tenant's namespace, and each method apart."""
+    return f"{method}|{asking.owner.tenant}|{asking.owner.namespace}"
 
 
 def _layout(prompt: Prompt, method: str) -> Layout:

@@ -62,13 +62,16 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Of the audits that count: the mean agreement and its 95 % interval, and the mean KL."""
+    """Of the audits that count: the mean agreement and its 95 % interval, and the mean KL with its
+    standard error, which is without bound after one.
+    """
 
     audits: int = 0
     agreement: float = 1.0
     lower: float = 0.0
     upper: float = 1.0
     divergence: float = 0.0
+    error: float = inf
     verdict: Verdict = Verdict.OPEN
 
 
@@ -122,7 +125,7 @@ def _standing(audits: deque[Audit], bounds: Bounds, window: int) -> Standing:
         verdict = Verdict.HOLDS
     elif (count >= _PATIENCE and outside) or count >= window:
         verdict = Verdict.FAILS
-    return Standing(count, found.agreement, lower, upper, found.divergence, verdict)
+    return Standing(count, found.agreement, lower, upper, found.divergence, found.error, verdict)
 
 
 class _Means:
@@ -136,12 +139,12 @@ class _Means:
         self.divergence = sum(audit.divergence for audit in audits) / self._count
         shares = [audit.agreed / audit.tokens for audit in audits]
         self._spread = _variance(shares)
-        self._error = sqrt(_variance([audit.divergence for audit in audits]) / self._count)
+        self.error = sqrt(_variance([audit.divergence for audit in audits]) / self._count)
 
     def condemned(self, bounds: Bounds) -> bool:
         """Whether it is outside the bounds by more than chance."""
         _, upper = self.interval(_CONDEMN)
-        certain = self.divergence - _CONDEMN * self._error
+        certain = self.divergence - _CONDEMN * self.error
         return upper < bounds.agreement or certain > bounds.divergence
 
     def interval(self, errors: float) -> tuple[float, float]:

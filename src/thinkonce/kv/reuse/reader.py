@@ -21,10 +21,11 @@ from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking, Reads
 from thinkonce.kv.generation.reading import Found, Reading
 from thinkonce.kv.generation.slab import Slab
-from thinkonce.kv.prefix.causes import Chunk, Costs, Explained, Missing, WhyExact
+from thinkonce.kv.prefix.causes import Chunk, Costs, Explained, Fidelity, Missing, WhyExact
 from thinkonce.kv.prefix.reused import Reused
 from thinkonce.kv.reuse.assembly import Assembly, Part, assembly_of, method_of
 from thinkonce.kv.reuse.joining import Joined, Joining, NoRoom
+from thinkonce.kv.reuse.ladder import EXACT
 from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 from thinkonce.kv.reuse.ways import FixedWays, Ways
 
@@ -94,7 +95,7 @@ class ChunkReader:
         found = self._assembly(asking)
         if not isinstance(found, Assembly):
             told = self._exact.explain(asking, is_admin=is_admin)
-            return replace(told, why_exact=found)
+            return replace(told, why_exact=found, fidelity=self._of_exact(asking, found))
         rates, head = self._keeping.rates, self._exact.explain(found.front, is_admin=is_admin)
         each = [self._keeping.found(part.chain) for part in found.parts]
         chunks = self._chunks(found, each)
@@ -103,7 +104,7 @@ class ChunkReader:
         rest = len(found.head) - head.memory_tokens - head.disk_tokens + missing + found.cost
         load, compute = rates.load.a_token * below, rates.prefill.a_token * rest
         costs = Costs(head.costs.lookup, head.costs.load + load, compute)
-        return _told(found, head, chunks, costs)
+        return _told(found, head, chunks, costs, self._fidelity(found))
 
     # -- which way ------------------------------------------------------------------------------
 
@@ -126,9 +127,20 @@ class ChunkReader:
             self._ways.answered_exactly(asking)
         if reading is None or reading.explained is None:
             return reading
-        return replace(reading, explained=replace(reading.explained, why_exact=why))
+        told = replace(reading.explained, why_exact=why, fidelity=self._of_exact(asking, why))
+        return replace(reading, explained=told)
 
     # -- what is told ---------------------------------------------------------------------------
+
+    def _fidelity(self, assembly: Assembly) -> Fidelity | None:
+        return self._ways.fidelity(assembly.method, assembly.way.choice.name, assembly.asking)
+
+    def _of_exact(self, asking: Asking, why: WhyExact) -> Fidelity | None:
+        """Where audits are why a prompt is read exactly."""
+        method = method_of(asking.prompt)
+        if why != "not_faithful" or method is None:
+            return None
+        return self._ways.fidelity(method, EXACT, asking)
 
     def _reading(self, assembly: Assembly, joined: Joined) -> Reading:
         front, chunks = joined.front, self._chunks(assembly, joined.found)
@@ -137,7 +149,8 @@ class ChunkReader:
         if front.explained is not None or (assembly.asking.terms.explains and not assembly.head):
             costs = (front.explained or _NO_HEAD).costs
             costs = Costs(costs.lookup, costs.load + joined.load, costs.compute + joined.compute)
-            explained = _told(assembly, front.explained or _NO_HEAD, chunks, costs)
+            told = self._fidelity(assembly)
+            explained = _told(assembly, front.explained or _NO_HEAD, chunks, costs, told)
         kept = front.kept_tokens + joined.kept
         return Reading(joined.logits, reused.total, explained, kept, reused)
 
@@ -172,7 +185,11 @@ def _reused(assembly: Assembly, chunks: Sequence[Chunk]) -> Reused:
 
 
 def _told(
-    assembly: Assembly, head: Explained, chunks: tuple[Chunk, ...], costs: Costs
+    assembly: Assembly,
+    head: Explained,
+    chunks: tuple[Chunk, ...],
+    costs: Costs,
+    fidelity: Fidelity | None,
 ) -> Explained:
     """The cause is the head's where not all of it was loaded, else that of the first chunk."""
     of_chunks = next((chunk.cause for chunk in chunks if chunk.cause is not None), None)
@@ -186,4 +203,5 @@ def _told(
         costs,
         assembly.way.choice.name,
         chunks,
+        fidelity=fidelity,
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.prefix.causes import Fidelity
 from thinkonce.kv.prefix.prompt import Method
 from thinkonce.kv.reuse.layout import Choice
 from thinkonce.kv.reuse.link import Link
@@ -42,6 +43,10 @@ class Ways(Protocol):
         """None: the prompt is read exactly."""
         ...
 
+    def fidelity(self, method: Method, setting: str, asking: Asking) -> Fidelity | None:
+        """What is measured of a setting, for such prompts; None where nothing is."""
+        ...
+
     def used(self, way: Way, asking: Asking, reading: Reading) -> None:
         """A prompt was read in this way; who measures what ways are worth looks here."""
         ...
@@ -62,6 +67,9 @@ class FixedWays:
 
     def way(self, method: Method, asking: Asking) -> Way | None:
         return self._ways.get(method)
+
+    def fidelity(self, method: Method, setting: str, asking: Asking) -> Fidelity | None:
+        return None
 
     def used(self, way: Way, asking: Asking, reading: Reading) -> None:
         """Nothing is measured."""

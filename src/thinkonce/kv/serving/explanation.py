@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from thinkonce.kv.prefix.attended import Attended
-from thinkonce.kv.prefix.causes import Cause, Chunk, Costs, Explained, WhyExact
+from thinkonce.kv.prefix.causes import Cause, Chunk, Costs, Explained, Fidelity, WhyExact
 from thinkonce.kv.serving.difference import Difference, compared
 
 __all__ = ("Explanation", "explanation")
@@ -22,8 +22,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     seconds since that block went, where it is known to have gone, and the `policy` that chose it.
     `fields`: what keeps it apart from who has it, for `salt` and `fingerprint`. `seconds`:
     `lookup`, `load` and `compute`. `method`: how the prompt was read; `chunks`: its parts that were
-    reused elsewhere than at its beginning; `why_exact`: where marked parts were not. `attended`:
-    where an answer does not attend to all of the prompt.
+    reused elsewhere than at its beginning; `why_exact`: where marked parts were not. `fidelity`:
+    what audits say of the method. `attended`: where an answer does not attend to all of the prompt.
     """
 
     prompt_tokens: int
@@ -39,6 +39,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     method: str = "exact"
     chunks: tuple[Chunk, ...] = ()
     why_exact: WhyExact | None = None
+    fidelity: Fidelity | None = None
     attended: Attended | None = None
 
 
@@ -71,5 +72,6 @@ def explanation(
         method=explained.method,
         chunks=explained.chunks,
         why_exact=explained.why_exact,
+        fidelity=explained.fidelity,
         attended=explained.attended,
     )

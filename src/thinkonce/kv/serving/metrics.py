@@ -38,6 +38,9 @@ FAMILIES = (
     ("kv_fidelity_agreement", "gauge", "setting", "Tokens on which they agree with exact ones."),
     ("kv_fidelity_agreement_low", "gauge", "setting", "The lower end of its 95 % interval."),
     ("kv_fidelity_kl", "gauge", "setting", "KL of the next token from the exact one, in nats."),
+    ("kv_fidelity_kl_high", "gauge", "setting", "The upper end of its 95 % interval."),
+    ("kv_fidelity_in_force", "gauge", "setting", "Tenants' namespaces it was served to last."),
+    ("kv_fidelity_bound", "gauge", "measure", "Least agreement and most KL that are served."),
     ("kv_fidelity_alarms_total", "counter", "", "Settings that were served and left the bounds."),
     ("kv_fidelity_saved_tokens_total", "counter", "", "Tokens that approximate reuse saved."),
     ("kv_fidelity_audit_tokens_total", "counter", "", "Tokens that audits computed."),
@@ -113,10 +116,11 @@ def _fidelity(told: Mapping[str, Any] | None) -> dict[str, Values]:
         "kv_fidelity_alarms_total": {"": told["alarms"]},
         "kv_fidelity_saved_tokens_total": {"": told["saved_tokens"]},
         "kv_fidelity_audit_tokens_total": {"": told["audit_tokens"]},
+        "kv_fidelity_bound": told["bounds"],
     }
     for setting, numbers in told["settings"].items():
-        for name in ("audits", "agreement", "agreement_low", "kl"):
-            if name in numbers:
+        for name in ("audits", "agreement", "agreement_low", "kl", "kl_high", "in_force"):
+            if numbers.get(name) is not None:
                 found.setdefault(f"kv_fidelity_{name}", {})[setting] = numbers[name]
         found.setdefault("kv_fidelity_answers_total", {})[setting] = numbers["answers"]
     return found
