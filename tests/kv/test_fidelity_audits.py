@@ -218,7 +218,7 @@ def test_link_that_is_not_faithful_climbs_until_reading_exactly_is_as_cheap() ->
     assert told["alarms"] == 2
     assert told["settings"]["link 16"]["audits"] <= 40
     assert told["settings"]["link 32"]["audits"] <= 40
-    assert told["settings"][EXACT]["in_force"] == 1
+    assert told["settings"]["link 64"]["in_force"] == 1
     asking = Asking(prompt(0, 1, 2))
     stepped = server.ways.fidelity("link", EXACT, asking)
     assert stepped is not None

@@ -46,6 +46,7 @@ from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
 from thinkonce.kv.reuse.measured import MeasuredWays, measured_ways, stock_of
 from thinkonce.kv.reuse.reader import ChunkReader
+from thinkonce.kv.reuse.remembered import Remembered
 from thinkonce.kv.sentence.opened import decoder_of
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv, KvMethod
@@ -79,6 +80,7 @@ class KvEngine:
     clock: Clock = SYSTEM
     recording: Recording | None = None
     ways: MeasuredWays | None = None
+    remembered: Remembered | None = None
 
     @property
     def keeps(self) -> bool:
@@ -213,6 +215,8 @@ class KvEngine:
         """Write what is still to be written. Idempotent."""
         if self.recording is not None:
             self.recording.close()
+        if self.remembered is not None:
+            self.remembered.save()
         if self.disk is not None:
             self.disk.close()
 
@@ -326,7 +330,11 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     )
     exact = ExactReader(keeping, below.others)
     stock = stock_of(model.tokenizer, model.context_tokens)
-    ways = measured_ways(keeping, exact, stock, kv.link_tokens)
+    ways = measured_ways(keeping, exact, stock, kv.link_tokens, below.owners_key)
+    remembered = None
+    if ways is not None and below.fidelity is not None:
+        remembered = Remembered(below.fidelity, ways, clock)
+        ways.learned = remembered.audited
     chunks = ChunkReader(keeping, exact, ways)
     readers: list[Reader] = [ModuleReader(keeping), chunks, exact]
     generator = ReusingGenerator(keeping, model.end_ids, readers, decoder)
@@ -342,6 +350,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         clock=clock,
         recording=_recording(kv, below.owners_key, keeping, clock),
         ways=ways,
+        remembered=remembered,
     )
 
 

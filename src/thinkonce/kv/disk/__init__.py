@@ -5,6 +5,7 @@
     FOLDER/purges.json                what was purged, for all models
     FOLDER/FINGERPRINT/               one model, as it was loaded
         model.json                    what it is, for who asks why another model finds nothing
+        fidelity                      what audits have taught; fidelity.lock, fidelity.new
         0001.lock                     held by the process that writes the files of this number
         0001.rows                     what lies where: rows of 96 bytes, appended
         0001-00000003.blocks          records, appended; at most 64 MiB, or one record

@@ -10,6 +10,7 @@ from thinkonce.kv.disk.folder import made_folder
 from thinkonce.kv.disk.models import Models, describe
 from thinkonce.kv.disk.sealing import folder_keys
 from thinkonce.kv.disk.tier import DiskTier
+from thinkonce.kv.disk.whole_file import WholeFile
 from thinkonce.kv.prefix.fingerprint import Fingerprint
 from thinkonce.kv.prefix.purges import Purges
 from thinkonce.settings import Kv
@@ -26,6 +27,7 @@ class OnDisk:
     owners_key: bytes = b""
     purges: Purges = field(default_factory=Purges)
     others: Models | None = None
+    fidelity: WholeFile | None = None
 
 
 def opened_disk(kv: Kv, keys: Keyring, fingerprint: Fingerprint, clock: Clock) -> OnDisk:
@@ -47,4 +49,7 @@ def opened_disk(kv: Kv, keys: Keyring, fingerprint: Fingerprint, clock: Clock) -
         clock=clock,
     )
     describe(folder, fingerprint)
-    return OnDisk(tier, found.owners, purges, Models(folder, fingerprint, found.form))
+    name = fingerprint.digest().hex()
+    fidelity = WholeFile(folder / name / "fidelity", f"thinkonce fidelity 1 {name}", found.owners)
+    others = Models(folder, fingerprint, found.form)
+    return OnDisk(tier, found.owners, purges, others, fidelity)

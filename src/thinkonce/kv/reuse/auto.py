@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from thinkonce.kv.reuse.ladder import EXACT, Case
 from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
+from thinkonce.kv.reuse.taught import State, Weighed
 
 __all__ = ("Auto",)
 
@@ -87,6 +88,21 @@ class Auto:
         was_trusted = setting in seen.trusted
         seen.trusted.discard(setting)
         return was_trusted
+
+    def state(self, namespace: str) -> State | None:
+        seen = self._seen.get(namespace)
+        if seen is None:
+            return None
+        trusted = tuple(sorted(seen.trusted))
+        return Weighed(seen.answers, seen.audits, seen.served, trusted, seen.barred, seen.patience)
+
+    def resume(self, namespace: str, state: State) -> None:
+        if not isinstance(state, Weighed):
+            return
+        seen = self._namespace(namespace)
+        seen.answers, seen.audits, seen.served = state.answers, state.audits, state.served
+        seen.trusted = set(state.trusted)
+        seen.barred, seen.patience = dict(state.barred), dict(state.patience)
 
     def _holds(self, namespace: str, seen: _Seen, setting: str) -> bool:
         if self._is_barred(seen, setting):

@@ -17,15 +17,21 @@ _MOST_AUDITS = 4.0
 class AuditBudget:
     """Counts in any one unit of compute: tokens, or seconds. Used by one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, careful: int = CAREFUL_HITS) -> None:
+        """`careful`: answers that get the larger share."""
         self.saved = self.spent = 0.0
-        self._allowance, self._careful = 0.0, CAREFUL_HITS
+        self._allowance, self._careful = 0.0, careful
         self._dearest = 0.0
 
     @property
     def is_careful(self) -> bool:
         """Whether the larger share is given: little is known, or something was wrong."""
         return self._careful > 0
+
+    @property
+    def careful(self) -> int:
+        """Answers that are still to get it."""
+        return self._careful
 
     def hit(self, saved: float) -> None:
         """An answer for which so much was not computed."""

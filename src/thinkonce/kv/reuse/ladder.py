@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
+from thinkonce.kv.reuse.taught import Climbed, State
 
 __all__ = ("EXACT", "Case", "Effort", "Ladder")
 
@@ -63,6 +64,14 @@ class Effort(Protocol):
         """Count an audit; whether it is an alarm: what was served fails."""
         ...
 
+    def state(self, namespace: str) -> State | None:
+        """Where it stands; None: where all begin."""
+        ...
+
+    def resume(self, namespace: str, state: State) -> None:
+        """Begin there, as far as that means something to these settings. At the start alone."""
+        ...
+
 
 _MOST_NAMESPACES = 4096
 # Audits of the rung that is served before a cheaper one that failed is tried again; twice as many
@@ -84,8 +93,7 @@ class _Place:
 class Ladder:
     """One method's settings, cheapest first, ending in `exact`: an `Effort`.
 
-    `first` is what is served before anything is measured. `name` tells namespaces of methods
-    apart in the meter.
+    `first` is what is served before anything is measured.
     """
 
     def __init__(self, rungs: Sequence[str], first: str, meter: Meter) -> None:
@@ -129,6 +137,22 @@ class Ladder:
         if place.rung and setting == self.rungs[place.rung - 1]:
             self._tried(place, standing.verdict, Key(namespace, setting))
         return False
+
+    def state(self, namespace: str) -> State | None:
+        place = self._places.get(namespace)
+        if place is None:
+            return None
+        first, setting = self.rungs[self._first], self.rungs[place.rung]
+        return Climbed(first, setting, place.clean, place.wanted, place.alarms)
+
+    def resume(self, namespace: str, state: State) -> None:
+        """A ladder that begins elsewhere now begins there: somebody wanted that."""
+        if not isinstance(state, Climbed) or state.first != self.rungs[self._first]:
+            return
+        if state.setting in self.rungs:
+            place = self._place(namespace)
+            place.rung, place.clean = self.rungs.index(state.setting), state.clean
+            place.wanted, place.alarms = state.wanted, state.alarms
 
     def _up(self, namespace: str, place: _Place) -> bool:
         self._meter.forget(Key(namespace, self.rungs[place.rung]))

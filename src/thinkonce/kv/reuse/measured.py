@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from thinkonce.kv.generation.exact import ExactReader
@@ -34,6 +35,7 @@ from thinkonce.kv.reuse.meter import Audit, Key, Meter
 from thinkonce.kv.reuse.published import bounds_told, fidelity_of, in_force, measures
 from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 from thinkonce.kv.reuse.stock import STOCK
+from thinkonce.kv.reuse.taught import Taught
 from thinkonce.kv.reuse.ways import Way
 
 __all__ = ("MeasuredWays", "measured_ways", "stock_of")
@@ -64,8 +66,11 @@ class MeasuredWays:
         audits: Audits,
         meter: Meter | None = None,
         link: int = LINK_TOKENS,
+        key: bytes = b"",
     ) -> None:
-        """`link`: tokens of each chunk that "link" computes again at first; 0: none."""
+        """`link`: tokens of each chunk that "link" computes again at first; 0: none. `key`: what
+        names of namespaces are hashed with.
+        """
         self._stock, self._layers, self.audits = tuple(stock), layers, audits
         self._meter = meter or Meter()
         links = (Link(link), *(each for each in _LINKS if each.first > link))
@@ -78,7 +83,11 @@ class MeasuredWays:
             "blend": _ladder(_BLENDS, self._meter),
             "auto": Auto(measured, self._meter),
         }
+        self._key = key
         self._budgets: OrderedDict[str, AuditBudget] = OrderedDict()
+        self._audited: OrderedDict[str, None] = OrderedDict()
+        # Told of each audit, and whether it was an alarm.
+        self.learned: Callable[[bool], None] = lambda is_alarm: None
         self._answers: Counter[str] = Counter()
         self._alarms = 0
         self._saved = self._spent = 0.0
@@ -94,7 +103,7 @@ class MeasuredWays:
         effort = self._efforts.get(method)
         if effort is None:
             return None
-        standing = self._meter.standing(Key(_namespace(method, asking), setting))
+        standing = self._meter.standing(Key(self._namespace(method, asking), setting))
         is_exact = setting == EXACT
         return fidelity_of(
             setting, effort.steps, None if is_exact else standing, self._meter.bounds
@@ -122,7 +131,8 @@ class MeasuredWays:
             return
         setting, effort = pending.way.choice.name, self._efforts[pending.method]
         self._meter.audited(Key(_ALL, setting), audit)
-        if effort.audited(pending.namespace, setting, audit):
+        is_alarm = effort.audited(pending.namespace, setting, audit)
+        if is_alarm:
             self._alarms += 1
             budget.alarm()
             _logger.warning(
@@ -130,6 +140,41 @@ class MeasuredWays:
                 setting,
                 pending.method,
             )
+        self._audited[pending.namespace] = None
+        self._audited.move_to_end(pending.namespace)
+        if len(self._audited) > _MOST_BUDGETS:
+            self._audited.popitem(last=False)
+        self.learned(is_alarm)
+
+    def taught(self) -> Mapping[str, Taught]:
+        """By namespace, the one that was audited last behind the others. For the model's thread."""
+        found: dict[str, dict[str, Sequence[Audit]]] = {name: {} for name in self._audited}
+        if self._audited:
+            found[_ALL] = {}
+        for key, audits in self._meter.audits().items():
+            if key.namespace in found:
+                found[key.namespace][key.setting] = audits
+        return {name: self._taught(name, audits) for name, audits in found.items()}
+
+    def _taught(self, namespace: str, audits: Mapping[str, Sequence[Audit]]) -> Taught:
+        effort, budget = self._effort(namespace), self._budgets.get(namespace)
+        state = effort.state(namespace) if effort is not None else None
+        return Taught.of(audits, state, budget.careful if budget is not None else 0)
+
+    def learn(self, taught: Mapping[str, Taught]) -> None:
+        """Before the first prompt."""
+        for name, each in taught.items():
+            for setting in each.audits:
+                if setting in self._choices:
+                    self._meter.resume(Key(name, setting), each.each(setting))
+            if (effort := self._effort(name)) is not None:
+                self._budgets[name] = AuditBudget(each.careful)
+                if each.state is not None:
+                    effort.resume(name, each.state)
+
+    def _effort(self, namespace: str) -> Effort | None:
+        """Of the method that it is named by; None of all traffic together."""
+        return self._efforts.get(namespace.partition(" ")[0])
 
     def stats(self) -> dict[str, Any]:
         """By setting: answers, audits, agreement and KL with their 95 % intervals, the verdict.
@@ -189,7 +234,13 @@ class MeasuredWays:
             return self._choices[setting].plan(layout, self._layers).rows(layout, self._layers)
 
         worth = min(layout.length - layout.exact, MOST_ROWS * layout.length)
-        return Case(_namespace(method, asking), cost, worth)
+        return Case(self._namespace(method, asking), cost, worth)
+
+    def _namespace(self, method: str, asking: Asking) -> str:
+        """Whose traffic is measured together: a tenant's namespace, and each method apart."""
+        whose = f"{asking.owner.tenant}|{asking.owner.namespace}".encode()
+        hashed = blake2b(whose, key=self._key, digest_size=16, person=b"kv fidelity")
+        return f"{method} {hashed.hexdigest()}"
 
     def _budget(self, namespace: str) -> AuditBudget:
         budget = self._budgets.setdefault(namespace, AuditBudget())
@@ -200,23 +251,22 @@ class MeasuredWays:
 
 
 def measured_ways(
-    keeping: Keeping, exact: ExactReader, stock: Sequence[int], link: int = LINK_TOKENS
+    keeping: Keeping,
+    exact: ExactReader,
+    stock: Sequence[int],
+    link: int = LINK_TOKENS,
+    key: bytes = b"",
 ) -> MeasuredWays | None:
     """Those of a model; None where its keys cannot be moved. `stock`: see `stock_of`."""
     try:
         audits = Audits(keeping, exact, Rotation(keeping.network))
     except NotRelocatable:
         return None
-    return MeasuredWays(stock, keeping.shape.layers, audits, link=link)
+    return MeasuredWays(stock, keeping.shape.layers, audits, link=link, key=key)
 
 
 def _ladder(choices: Sequence[Choice], meter: Meter) -> Ladder:
     return Ladder([each.name for each in choices], choices[0].name, meter)
-
-
-def _namespace(method: str, asking: Asking) -> str:
-    """Whose traffic is measured together: a tenant's namespace, and each method apart."""
-    return f"{method}|{asking.owner.tenant}|{asking.owner.namespace}"
 
 
 def _layout(prompt: Prompt, method: str) -> Layout:

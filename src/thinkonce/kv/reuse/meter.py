@@ -10,7 +10,7 @@ looks add up: what condemns asks for 2.6 standard errors, what acquits for 1.96.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -94,11 +94,14 @@ class Meter:
         audits = self._audits.setdefault(key, deque(maxlen=self._window))
         self._audits.move_to_end(key)
         audits.append(audit)
+        self._make_room()
+        self._standings[key] = standing = _standing(audits, self.bounds, self._window)
+        return standing
+
+    def _make_room(self) -> None:
         if len(self._audits) > _MOST_KEYS:
             oldest, _ = self._audits.popitem(last=False)
             self._standings.pop(oldest, None)
-        self._standings[key] = standing = _standing(audits, self.bounds, self._window)
-        return standing
 
     def standing(self, key: Key) -> Standing:
         return self._standings.get(key, NOTHING)
@@ -106,6 +109,18 @@ class Meter:
     def standings(self) -> Mapping[Key, Standing]:
         """All of them, as they are now."""
         return self._standings.copy()
+
+    def audits(self) -> Mapping[Key, Sequence[Audit]]:
+        """Those that count, oldest first. For the thread that tells of audits."""
+        return {key: tuple(some) for key, some in self._audits.items()}
+
+    def resume(self, key: Key, audits: Sequence[Audit]) -> None:
+        """Begin with these, as if they had been told of."""
+        for audit in audits[-self._window :]:
+            self._audits.setdefault(key, deque(maxlen=self._window)).append(audit)
+        self._make_room()
+        if key in self._audits:
+            self._standings[key] = _standing(self._audits[key], self.bounds, self._window)
 
     def forget(self, key: Key) -> None:
         """Begin anew with a setting: what was measured was of something else."""
