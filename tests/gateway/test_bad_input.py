@@ -147,6 +147,7 @@ async def test_a_bad_control_in_a_header_is_named_too(gateway: Running) -> None:
         ({"semantic": 0}, "kv_cache.semantic", 400, "[semantic] enabled"),
         ({"reuse": "blend"}, "kv_cache.reuse", 400, "no `thinkonce serve-model`"),
         ({"reuse": "auto"}, "kv_cache.reuse", 400, "no `thinkonce serve-model`"),
+        ({"schema": "persona"}, "kv_cache.schema", 400, "no `thinkonce serve-model`"),
     ],
 )
 async def test_a_control_that_would_do_nothing_is_refused_by_name(

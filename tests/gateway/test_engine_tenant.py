@@ -72,6 +72,18 @@ async def test_an_answer_of_approximate_state_is_none_to_who_asks_for_an_exact_o
     assert told == [*ways[:3], None]
 
 
+async def test_what_is_put_together_from_a_schema_goes_around_the_cache(stage: Stage) -> None:
+    """What the schema says lies at the engine, and nobody here can tell when it says another."""
+    gateway = await stage.gateway(upstreams=engine(stage))
+    said = {"schema": "persona", "modules": ["who"], "arguments": {"name": "Ann"}}
+    for _ in range(2):
+        got = await gateway.chat("a", kv_cache={**said, "ttl": 60})
+        assert (got.cache, got.headers["x-cache-reason"]) == ("BYPASS", "stateful")
+    told = [seen.json.get("kv_cache") for seen in stage.upstream.seen]
+    assert told == [{"ttl": 60, **said}] * 2
+    assert (await gateway.chat("a")).cache == "MISS", "nothing of it was kept"
+
+
 async def test_a_provider_is_told_nothing_of_it(stage: Stage) -> None:
     gateway = await stage.gateway(upstreams=engine(stage, secret=""))
     await gateway.chat("a", kv_cache=CONTROLS)

@@ -190,6 +190,8 @@ def test_schemas_of_a_folder_are_everybodys(tmp_path: Path) -> None:
     assert known.find("a", "persona") is known.find("b", "persona")
     with pytest.raises(RequestError, match="all tenants share"):
         known.add("a", schema_of(PERSONA))
+    assert known.is_shared("persona")
+    assert not known.remove("a", "persona")
     (tmp_path / "broken.xml").write_text("<schema name='x'>\n<unin/></schema>")
     with pytest.raises(ConfigError, match=r"broken.xml.*schema line 2: <unin>"):
         schemas_in(str(tmp_path), make_tokenizer(), 2048)
@@ -280,6 +282,22 @@ def test_a_schema_that_is_refused_is_not_known(served: Served, said: Any) -> Non
     body = {"schema": PERSONA, "kv_cache": said}
     assert httpx.post(f"{served.url}/kv/schemas", json=body).status_code == 400
     assert httpx.get(f"{served.url}/kv/schemas").json() == {"schemas": []}
+
+
+def test_a_client_forgets_its_own_schema_alone(
+    served: Served, keyed: Callable[[str], OpenAI]
+) -> None:
+    lines(post(served, PERSONA, key="a"))
+    at = f"{served.url}/kv/schemas/persona"
+    other = httpx.delete(at, headers={"authorization": "Bearer b"})
+    assert (other.status_code, other.json()["error"]["code"]) == (404, "unknown_schema")
+    own = httpx.delete(at, headers={"authorization": "Bearer a"})
+    assert (own.status_code, own.json()) == (200, {"forgotten": "persona"})
+    assert httpx.delete(at, headers={"authorization": "Bearer a"}).status_code == 404
+    with pytest.raises(BadRequestError, match="none is known here yet"):
+        ask(keyed("a"), **TAKEN)
+    assert lines(post(served, PERSONA, key="a"))[-1]["cached_tokens"] > 0, "its state stayed"
+    assert httpx.get(at).status_code == 405
 
 
 @pytest.mark.parametrize(

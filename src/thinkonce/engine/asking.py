@@ -325,7 +325,12 @@ class Reader:
             return Reason.DISABLED
         if parsed.unkeyable:
             return Reason.UNKEYABLE
-        if asked.stateful or (asked.remote_media and not self._cache_remote_media):
+        # What a schema says lies at the engine, and may be another one by now.
+        if (
+            asked.stateful
+            or controls.schema
+            or (asked.remote_media and not self._cache_remote_media)
+        ):
             return Reason.STATEFUL
         return None
 
@@ -363,11 +368,14 @@ def _too_long(model: str) -> HttpError:
 
 def _check_reuse(controls: Controls, pool: Pool) -> None:
     """As `_check_semantic`: only our own engine has attention state that we could speak of."""
-    if controls.reuse in ("", "exact") or pool.declared.engine_secret:
+    if pool.declared.engine_secret or (controls.reuse in ("", "exact") and not controls.schema):
         return
-    accepts = f"'exact': [upstreams.{pool.name}] is no `thinkonce serve-model`"
-    said = f"kv_cache.reuse: got {controls.reuse!r}; it accepts {accepts}"
-    raise HttpError(400, said, code="not_enabled", param="kv_cache.reuse")
+    name, got, takes = ("schema", controls.schema, "nothing")
+    if not got:
+        name, got, takes = ("reuse", controls.reuse, "'exact'")
+    accepts = f"{takes}: [upstreams.{pool.name}] is no `thinkonce serve-model`"
+    said = f"kv_cache.{name}: got {got!r:.80}; it accepts {accepts}"
+    raise HttpError(400, said, code="not_enabled", param=f"kv_cache.{name}")
 
 
 def _could_name_another() -> HttpError:

@@ -11,19 +11,27 @@ A prohibition (`enabled: false`, `no-store`) wins from any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from math import inf
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any
 
 import msgspec
 
-from thinkonce.errors import ConfigError, RequestError
-from thinkonce.protocols.bounds import encodable
+from thinkonce.errors import RequestError
 from thinkonce.protocols.splice import add, without
-from thinkonce.settings.kv import KvMethod
+from thinkonce.request.control_fields import (
+    FIELDS,
+    SECONDS_SCHEMA,
+    delta_seconds,
+    from_text,
+    listed,
+    object_in,
+    seconds_in,
+    shown,
+    truth,
+    ttl_in,
+)
 from thinkonce.ttl_classes import TTL_CLASSES
-from thinkonce.units import parse_seconds
 
 __all__ = (
     "DEFAULTS",
@@ -56,6 +64,9 @@ class Controls(msgspec.Struct, frozen=True, gc=False):
     refresh: bool = False
     semantic: bool | float | None = None
     reuse: str = ""
+    schema: str = ""  # of our own engine; what it says lies there
+    modules: tuple[str, ...] = ()
+    arguments: tuple[tuple[str, str], ...] = ()
     max_age: float | None = None
     max_stale: float | None = None  # inf: however stale
     min_fresh: float | None = None
@@ -70,13 +81,6 @@ _PREFIX = b"x-thinkonce-"
 _CACHE_CONTROL = b"cache-control"
 # Headers of ours that say who asks, not how to cache.
 _OTHER_HEADERS = frozenset({"admin-token", "tenant", "client-authorization", "engine-secret"})
-_PRIORITIES = ("high", "medium", "low", "pinned")
-_REUSES: tuple[str, ...] = get_args(KvMethod)
-_MAX_TEXT = 1024  # characters of a label or namespace
-# Of tags, which a store holds three times: with the answer, and in both orders for purges.
-_MAX_TAG = 256  # characters
-_MAX_TAGS = 64
-_MAX_SHOWN = 80  # characters of an unknown name that an error repeats
 
 
 def parse_controls(
@@ -136,19 +140,19 @@ class _Said:
         self.fields.setdefault(field, value)
 
     def take_fields(self, kv_cache: Any) -> None:
-        for name, value in _object("kv_cache", kv_cache).items():
+        for name, value in object_in("kv_cache", kv_cache).items():
             if name not in FIELDS:
                 raise RequestError(
-                    f"kv_cache.{_shown(name)}", value, f"these fields: {_known(FIELDS)}"
+                    f"kv_cache.{shown(name)}", value, f"these fields: {listed(FIELDS)}"
                 )
             if value is not None:
                 self.take_field(name, f"kv_cache.{name}", value)
 
     def take_litellm(self, cache: Any) -> None:
-        for name, value in _object("cache", cache).items():
+        for name, value in object_in("cache", cache).items():
             if name not in LITELLM_FIELDS:
                 raise RequestError(
-                    f"cache.{_shown(name)}", value, f"these: {_known(LITELLM_FIELDS)}"
+                    f"cache.{shown(name)}", value, f"these: {listed(LITELLM_FIELDS)}"
                 )
             if value is not None:
                 self._take_litellm_field(name, f"cache.{name}", value)
@@ -160,13 +164,13 @@ class _Said:
         field = name.replace("-", "_")
         if field not in FIELDS:
             known = ", ".join(f"x-thinkonce-{each.replace('_', '-')}" for each in sorted(FIELDS))
-            raise RequestError(_shown(header), text, f"one of {known}")
-        self.take_field(field, header, _from_text(field, text))
+            raise RequestError(shown(header), text, f"one of {known}")
+        self.take_field(field, header, from_text(field, text))
 
     def take_field(self, name: str, path: str, value: Any) -> None:
         """`path` is how errors call the field."""
         if name == "ttl":
-            self.say("ttl", _ttl(path, value, self._ttl_classes))
+            self.say("ttl", ttl_in(path, value, self._ttl_classes))
             return
         parsed = FIELDS[name].parse(path, value)
         if name == "enabled" and not parsed:
@@ -177,12 +181,12 @@ class _Said:
         if name in ("ttl", "namespace"):
             self.take_field(name, path, value)
         elif name in ("s-maxage", "s-max-age"):
-            self.say("max_age", _seconds(path, value))
+            self.say("max_age", seconds_in(path, value))
         elif name == "no-cache":
-            self.say("refresh", _bool(path, value))
-        elif name == "no-store" and _bool(path, value):
+            self.say("refresh", truth(path, value))
+        elif name == "no-store" and truth(path, value):
             self.forbidden.add("store")
-        elif name == "use-cache" and not _bool(path, value):
+        elif name == "use-cache" and not truth(path, value):
             self.forbidden.add("enabled")
 
     def take_cache_control(self, text: str) -> None:
@@ -198,7 +202,7 @@ class _Said:
             elif name == "max-stale" and not value:
                 self.say("max_stale", inf)
             elif name in _DIRECTIVE_SECONDS:
-                self.say(name.replace("-", "_"), _delta_seconds(path, value))
+                self.say(name.replace("-", "_"), delta_seconds(path, value))
 
     def controls(self) -> Controls:
         fields = self.fields
@@ -207,6 +211,10 @@ class _Said:
             raise RequestError("key_mode", "override", "it together with a cache_key")
         if fields.get("override") and fields.get("batch_mode"):
             raise RequestError("key_mode", "override", "it without batch_mode, which drops labels")
+        if not fields.get("schema"):
+            for name in ("modules", "arguments"):
+                if fields.get(name):
+                    raise RequestError(f"kv_cache.{name}", fields[name], "it beside a schema")
         enabled = "enabled" not in self.forbidden
         fields["enabled"] = enabled
         return Controls(
@@ -218,167 +226,6 @@ class _Said:
         )
 
 
-# -- one field ---------------------------------------------------------------------------------
-
-
-def _object(path: str, value: Any) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise RequestError(path, value, "a JSON object")
-    return value
-
-
-def _known(fields: Iterable[str]) -> str:
-    return ", ".join(sorted(fields))
-
-
-def _shown(name: str) -> str:
-    """A name that a client made up, as an error repeats it: text, and not too long."""
-    text = name[:_MAX_SHOWN].encode("utf-8", "backslashreplace").decode()
-    return text if len(name) <= _MAX_SHOWN else text + "…"
-
-
-def _bool(path: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise RequestError(path, value, "true or false")
-    return value
-
-
-def _text(path: str, value: Any, most: int = _MAX_TEXT) -> str:
-    if not isinstance(value, str) or len(value) > most:
-        raise RequestError(path, value, f"a string of at most {most} characters")
-    if encodable(value) != value:
-        raise RequestError(path, value, "text without half a surrogate pair")
-    return value
-
-
-def _tags(path: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > _MAX_TAGS:
-        raise RequestError(path, value, f"a list of at most {_MAX_TAGS} strings")
-    return tuple(dict.fromkeys(_text(path, tag, _MAX_TAG) for tag in value))
-
-
-def _one_of(words: tuple[str, ...]) -> Callable[[str, Any], str]:
-    def parse(path: str, value: Any) -> str:
-        if value not in words:
-            raise RequestError(path, value, " | ".join(words))
-        return cast(str, value)
-
-    return parse
-
-
-def _override(path: str, value: Any) -> bool:
-    return _one_of(("label", "override"))(path, value) == "override"
-
-
-def _semantic(path: str, value: Any) -> bool | float:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and 0 <= value <= 1:
-        return float(value)
-    raise RequestError(path, value, "true, false, or the smallest similarity, 0 to 1")
-
-
-def _ttl(path: str, value: Any, classes: Collection[str]) -> tuple[float | None, str]:
-    if isinstance(value, str) and value in classes:
-        return None, value
-    return _seconds(path, value, f", or a class: {' | '.join(sorted(classes))}"), ""
-
-
-def _seconds(path: str, value: Any, or_else: str = "") -> float:
-    try:
-        return parse_seconds(value, path)
-    except ConfigError as error:
-        raise RequestError(path, value, error.accepts + or_else) from None
-
-
-def _delta_seconds(path: str, value: str) -> float:
-    digits = value.strip().strip('"')
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
-        raise RequestError(path, value, "whole seconds (RFC 9111, 1.2.2)")
-    return float(digits)
-
-
-def _from_text(field: str, text: str) -> Any:
-    """A header's text as the JSON value it stands for."""
-    text = text.strip()
-    if field == "tags":
-        return [tag.strip() for tag in text.split(",") if tag.strip()]
-    if field in _BOOLEANS or field == "semantic":
-        if text.lower() in ("true", "1", "yes", "on") and not (field == "semantic" and text == "1"):
-            return True
-        if text.lower() in ("false", "0", "no", "off") and not (
-            field == "semantic" and text == "0"
-        ):
-            return False
-    if field == "semantic":
-        with suppress(ValueError):
-            return float(text)
-    return text
-
-
-class _Field(NamedTuple):
-    """`parse` takes the path that errors name, and the value; `schema` is JSON Schema."""
-
-    parse: Callable[[str, Any], Any]
-    schema: Mapping[str, Any]
-    about: str
-
-
-def _truth(about: str, default: bool) -> _Field:
-    return _Field(_bool, {"type": "boolean", "default": default}, about)
-
-
-def _written(about: str) -> _Field:
-    return _Field(_text, {"type": "string", "maxLength": _MAX_TEXT}, about)
-
-
-def _word(words: tuple[str, ...], about: str) -> _Field:
-    return _Field(_one_of(words), {"enum": list(words)}, about)
-
-
-# Seconds, or a text such as 90s, 5m, 24h.
-SECONDS_SCHEMA: Mapping[str, Any] = {
-    "anyOf": [
-        {"type": "number", "minimum": 0},
-        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)?$"},
-    ]
-}
-_BOOLEANS = ("enabled", "context_aware", "batch_mode", "preload", "refresh")
-FIELDS: dict[str, _Field] = {
-    "enabled": _truth("false: neither read nor stored.", True),
-    "cache_key": _written("A label: requests share only where it is the same."),
-    "key_mode": _Field(
-        _override,
-        {"enum": ["label", "override"], "default": "label"},
-        "override: the label is the key, within tenant, model and endpoint.",
-    ),
-    "ttl": _Field(_seconds, SECONDS_SCHEMA, "Life of the stored answer: seconds, or a class."),
-    "priority": _word(_PRIORITIES, "Weight when room is needed."),
-    "context_aware": _truth(
-        "false: system messages, the last user message, parameters and tools alone count.", True
-    ),
-    "batch_mode": _truth("Labels do not count.", False),
-    "preload": _truth("Pinned until its ttl.", False),
-    "namespace": _written("For versions and purges; another namespace is another answer."),
-    "tags": _Field(
-        _tags,
-        {
-            "type": "array",
-            "items": {"type": "string", "maxLength": _MAX_TAG},
-            "maxItems": _MAX_TAGS,
-        },
-        "For purges; they do not count in the key.",
-    ),
-    "refresh": _truth("Skip the read, store the new answer.", False),
-    "semantic": _Field(
-        _semantic,
-        {"anyOf": [{"type": "boolean"}, {"type": "number", "minimum": 0, "maximum": 1}]},
-        "Allow or forbid a hit by meaning; a number: the smallest similarity.",
-    ),
-    "reuse": _word(_REUSES, "How the engine may reuse attention state."),
-}
 _RENAMED = {"cache_key": "label", "key_mode": "override"}
 LITELLM_FIELDS = frozenset(
     {"ttl", "s-maxage", "s-max-age", "no-cache", "no-store", "namespace", "use-cache"}

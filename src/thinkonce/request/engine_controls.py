@@ -25,6 +25,9 @@ def engine_controls(controls: Controls) -> bytes:
         "priority": controls.priority or None,
         "preload": controls.preload or None,
         "reuse": controls.reuse or None,
+        "schema": controls.schema or None,
+        "modules": controls.modules or None,
+        "arguments": dict(controls.arguments) or None,
     }
     told = {name: value for name, value in told.items() if value is not None}
     return msgspec.json.encode(told) if told else b""

@@ -48,6 +48,9 @@ def test_every_field_of_the_body_arrives() -> None:
             "refresh": True,
             "semantic": 0.9,
             "reuse": "blend",
+            "schema": "persona",
+            "modules": ["who", "work/farmer"],
+            "arguments": {"name": "Ann"},
         }
     )
     assert controls == Controls(
@@ -63,6 +66,9 @@ def test_every_field_of_the_body_arrives() -> None:
         refresh=True,
         semantic=0.9,
         reuse="blend",
+        schema="persona",
+        modules=("who", "work/farmer"),
+        arguments=(("name", "Ann"),),
     )
 
 
@@ -79,6 +85,9 @@ def test_every_field_has_a_header() -> None:
         x_thinkonce_refresh="no",
         x_thinkonce_semantic="0.5",
         x_thinkonce_reuse="auto",
+        x_thinkonce_schema="persona",
+        x_thinkonce_modules="who, farmer",
+        x_thinkonce_arguments='{"name": "Ann"}',
     )
     assert controls == Controls(
         ttl_class="hot",
@@ -91,6 +100,9 @@ def test_every_field_has_a_header() -> None:
         tags=("a", "b"),
         semantic=0.5,
         reuse="auto",
+        schema="persona",
+        modules=("who", "farmer"),
+        arguments=(("name", "Ann"),),
     )
 
 
@@ -233,6 +245,12 @@ def test_no_store_wins_from_any_source(cache: Any, headers: dict[str, str]) -> N
         ({"semantic": 1.5}, "kv_cache.semantic"),
         ({"semantic": "yes"}, "kv_cache.semantic"),
         ({"reuse": "some"}, "kv_cache.reuse"),
+        ({"schema": 1}, "kv_cache.schema"),
+        ({"schema": "s", "modules": "who"}, "kv_cache.modules"),
+        ({"schema": "s", "arguments": ["Ann"]}, "kv_cache.arguments"),
+        ({"schema": "s", "arguments": {"name": 1}}, "kv_cache.arguments"),
+        ({"modules": ["who"]}, "kv_cache.modules"),
+        ({"arguments": {"name": "Ann"}}, "kv_cache.arguments"),
         ([], "kv_cache"),
         ("on", "kv_cache"),
     ],

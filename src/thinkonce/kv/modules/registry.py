@@ -58,6 +58,17 @@ class Schemas:
         accepts = f"one of {known}" if known else "the name of a schema; none is known here yet"
         raise RequestError("kv_cache.schema", name, accepts)
 
+    def remove(self, tenant: str, name: str) -> bool:
+        """Forget a tenant's own; whether there was one. What was read of it is in blocks."""
+        with self._lock:
+            is_known = (tenant, name) in self._own
+            self._forget((tenant, name))
+        return is_known
+
+    def is_shared(self, name: str) -> bool:
+        """Whether it is everybody's."""
+        return name in self._shared
+
     def of(self, tenant: str) -> list[Compiled]:
         """Those that a tenant may name, by name."""
         with self._lock:

@@ -60,6 +60,8 @@ class Desk:
 
     def methods_of(self, path: str) -> tuple[str, ...]:
         """What it may be asked with; () for a path that is not below this desk."""
+        if path.startswith(f"{_SCHEMAS}/"):
+            return ("DELETE",)
         return self.methods.get(path, ("GET",) if path.startswith(f"{_ENTRIES}/") else ())
 
     async def answer(self, path: str, request: Incoming, reply: Reply) -> None:
@@ -67,6 +69,9 @@ class Desk:
         self._gate.let_in(request)
         if path == _SCHEMAS and request.scope["method"] == "GET":
             await self._known_schemas(request, reply)
+            return
+        if path.startswith(f"{_SCHEMAS}/"):
+            await self._forget_schema(path.removeprefix(f"{_SCHEMAS}/"), request, reply)
             return
         if handler := self._posts.get(path):
             await handler(request, reply)
@@ -123,6 +128,11 @@ class Desk:
         owner = self._owners.named(request)
         name = await self._schema_desk.post(owner, request, reply, self._most)
         audited(request, reply.request_id, f"schema {name!r}")
+
+    async def _forget_schema(self, name: str, request: Incoming, reply: Reply) -> None:
+        self._schema_desk.forget(self._owners.named(request), name)
+        audited(request, reply.request_id, f"schema {name!r} forgotten")
+        await reply.json(msgspec.json.encode({"forgotten": name}))
 
     async def _known_schemas(self, request: Incoming, reply: Reply) -> None:
         told = {"schemas": await self._schema_desk.told(self._owners.named(request))}

@@ -2,6 +2,7 @@
 
 POST   XML ──► checked, laid out ──► known from here on ──► behind all requests ──► kept
 GET    the schemas that the caller may name
+DELETE one that is its own: forgotten, and what was read of it stays until room is needed
 """
 
 from __future__ import annotations
@@ -53,6 +54,16 @@ class SchemaDesk:
         """What `owner` may name, described."""
         schemas = self._intake.schemas.of(owner.tenant)
         return [each.described() for each in schemas]
+
+    def forget(self, owner: Owner, name: str) -> None:
+        """Raises HttpError 404 for one that `owner` has not, 403 for everybody's."""
+        if self._intake.schemas.remove(owner.tenant, name):
+            return
+        if self._intake.schemas.is_shared(name):
+            message = f"schema {name!r:.80} is a file of this server, which all clients share"
+            raise HttpError(403, message, code="forbidden", param="schema")
+        message = f"this client has no schema {name!r:.80}"
+        raise HttpError(404, message, code="unknown_schema", param="schema")
 
     async def post(self, owner: Owner, request: Incoming, reply: Reply, limit: int) -> str:
         """Answer the request; the schema's name. Raises RequestError, and ClientGone: what was
