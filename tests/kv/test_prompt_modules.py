@@ -219,6 +219,24 @@ def test_what_is_known_of_a_schema_is_not_encoded_again() -> None:
     assert modular.index.stats().added == blocks + 1, "one text is new"
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_a_member_is_encoded_over_what_stands_in_front_of_it_elsewhere_too(family: str) -> None:
+    """Of its scaffold only a parameter's place and its own texts are computed."""
+    model, read = network(family, torch.float32), list[int]()
+    lent, alone = Modular(model), Modular(model)
+    for modular, terms in ((lent, Terms()), (alone, Terms(reads=False))):
+        steps = list(modular.preload(SchemaPrompt.made(LAYOUT), never, NOBODY, terms))
+        read.append(sum(step.tokens for step in steps if isinstance(step, Read)))
+        told = sum(step.tokens + (step.loaded or 0) for step in steps if isinstance(step, Read))
+        assert told == sum(len(each.tokens) for each in LAYOUT.scaffolds.values())
+    own = 25 + 18 + len(LAYOUT.slots[0].scaffold)
+    assert read == [100 + own, 100 + 98]
+    asked = prompt("plan", "hills", "hut", days="two")
+    one, other = lent.once(asked), alone.once(asked)
+    assert one.cached_tokens == other.cached_tokens > 0
+    assert (one.logits - other.logits).abs().max() < NOISE
+
+
 def test_blocks_lie_under_no_name_of_an_exact_prefix() -> None:
     modular = Modular(llama())
     asked = prompt("plan", layout=ONE_LAYOUT)

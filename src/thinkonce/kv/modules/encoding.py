@@ -17,7 +17,7 @@ from thinkonce.kv.generation.decode import forward_at
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.slab import Slab
 
-__all__ = ("Positioned", "encoded")
+__all__ = ("Positioned", "blanked")
 
 _MOST_ROWS = 512  # in one forward pass, so that answers can take turns
 
@@ -65,20 +65,9 @@ class Positioned:
             return forward_at(self._network, self._slab, ids, rows, self._positions)
 
 
-def encoded(
-    network: Any,
-    slab: Slab,
-    tokens: Sequence[int],
-    positions: Sequence[int],
-    cancelled: Callable[[], bool],
-) -> Generator[Read, None, torch.Tensor | None]:
-    """A slab filled with a sequence of which nothing is known: each token sees those before it.
-
-    The logits after the last; None once cancelled.
-    """
+def blanked(slab: Slab, rows: int) -> None:
+    """So many rows of which nothing is known, in an empty slab."""
     with torch.inference_mode():
         slab.begin()
-        slab.reserve(len(tokens))
-        slab.blank(len(tokens))
-    whole = Positioned(network, slab, tokens, positions)
-    return (yield from whole.steps(range(len(tokens)), cancelled))
+        slab.reserve(rows)
+        slab.blank(rows)

@@ -3,6 +3,9 @@
     leaf     known in memory or below ──────────────► its rows in the slab
              else: its scaffold, one encoding ──► kept ──► its rows in the slab
 
+    scaffold of a member   | defaults, known | placeholders | defaults, known | member |
+    computed                                 |==============|                 |========|
+
 A second sequence holds a scaffold while it is encoded. Leaves of it that the prompt has no use for
 are kept too: one encoding serves all prompts of the schema.
 """
@@ -19,7 +22,7 @@ from thinkonce.kv.generation.generator import Read, TooLong
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reading import Found
 from thinkonce.kv.generation.slab import Slab
-from thinkonce.kv.modules.encoding import encoded
+from thinkonce.kv.modules.encoding import Positioned, blanked
 from thinkonce.kv.modules.layout import Layout, Leaf, Path, Scaffold
 from thinkonce.kv.prefix.chain import Chain, chunk_chain
 from thinkonce.kv.prefix.index import Hold
@@ -103,7 +106,9 @@ class Gathering:
         scaffold = self._layout.scaffolds[home]
         if not scaffold.tokens:  # nothing of it is to be kept
             return True
-        if not (yield from self._encode(scaffold, aside)):
+        rows = self._prepared(home, aside)
+        yield Read(0, loaded=len(scaffold.tokens) - len(rows))
+        if not (yield from self._encode(scaffold, aside, rows)):
             return None
         return self._keep(scaffold, aside, [])
 
@@ -133,23 +138,27 @@ class Gathering:
 
     def _loaded(self, slab: Slab, wanted: _Wanted) -> bool:
         """Whether all of it is known, and lies in the slab now."""
-        at = wanted.row
+        if not self._terms.reads:
+            self.found[wanted.leaf] = Found()
+            return False
+        found = self._load(slab, wanted.row, wanted.chain, wanted.hold)
+        is_whole = found.blocks == len(wanted.chain)
+        # What is encoded anew is encoded as a whole.
+        self.found[wanted.leaf] = found if is_whole else Found(0, 0, found.slower, found.failed)
+        return is_whole
+
+    def _load(self, slab: Slab, row: int, chain: Chain, hold: Hold[torch.Tensor]) -> Found:
+        at = row
 
         def put(state: torch.Tensor) -> None:
             nonlocal at
             slab.put(state, at)
             at += state.shape[3]
 
-        if not self._terms.reads:
-            self.found[wanted.leaf] = Found()
-            return False
         began = self._keeping.clock.monotonic()
-        found = self._keeping.load(wanted.chain, wanted.hold, put)
+        found = self._keeping.load(chain, hold, put)
         self.load += self._keeping.clock.monotonic() - began
-        is_whole = found.blocks == len(wanted.chain)
-        # What is encoded anew is encoded as a whole.
-        self.found[wanted.leaf] = found if is_whole else Found(0, 0, found.slower, found.failed)
-        return is_whole
+        return found
 
     # -- a scaffold ------------------------------------------------------------------------------
 
@@ -159,7 +168,8 @@ class Gathering:
         scaffold = self._layout.scaffolds[home]
         aside = self._aside(len(scaffold.tokens))
         try:
-            if not (yield from self._encode(scaffold, aside)):
+            rows = self._prepared(home, aside)
+            if not (yield from self._encode(scaffold, aside, rows)):
                 return False
             begins = {leaf: row for row, leaf, _ in scaffold.leaves}
             with torch.inference_mode():
@@ -180,11 +190,29 @@ class Gathering:
             raise NoRoom
         return slab
 
-    def _encode(self, scaffold: Scaffold, aside: Slab) -> Generator[Read, None, bool]:
+    def _prepared(self, home: Path, aside: Slab) -> list[int]:
+        """Put there what other scaffolds have of it; the rows that are to be computed."""
+        size, known = len(self._layout.scaffolds[home].tokens), set[int]()
+        blanked(aside, size)
+        for row, leaf in self._layout.lent(home) if self._terms.reads else ():
+            if self._lent(aside, row, leaf):
+                known.update(range(row, row + len(leaf.tokens)))
+        return [row for row in range(size) if row not in known]
+
+    def _lent(self, aside: Slab, row: int, leaf: Leaf) -> bool:
+        """Whether all of a leaf is known, and lies there now; what is in part is computed."""
+        keeping, chain = self._keeping, self._chain(leaf)
+        if found_of(keeping, chain).blocks < len(chain):
+            return False
+        with keeping.held(chain, len(chain), self._terms) as hold:
+            return self._load(aside, row, chain, hold).blocks == len(chain)
+
+    def _encode(
+        self, scaffold: Scaffold, aside: Slab, rows: list[int]
+    ) -> Generator[Read, None, bool]:
         keeping = self._keeping
-        steps = encoded(
-            keeping.network, aside, scaffold.tokens, scaffold.positions, self._cancelled
-        )
+        sequence = Positioned(keeping.network, aside, scaffold.tokens, scaffold.positions)
+        steps = sequence.steps(rows, self._cancelled)
         while True:
             began = keeping.clock.monotonic()
             try:

@@ -140,24 +140,55 @@ class Layout:
         each = (scaffold.leaves for scaffold in self.scaffolds.values())
         return {leaf: context for leaves in each for _, leaf, context in leaves}
 
+    def lent(self, home: Path) -> list[tuple[int, Leaf]]:
+        """Of a scaffold, the leaves that are kept of another one, by the row that each begins at,
+        whose context is the one that they have there: so is their state.
+        """
+        size, contexts = len(self.scaffolds[home].tokens), self.contexts
+        return [
+            (row, part)
+            for row, part, before in self._parts(home)
+            if row < size
+            and isinstance(part, Leaf)
+            and part.is_kept
+            and self.home(part.module) != home
+            and contexts[part] == _context(before, part)
+        ]
+
     def _scaffold(self, home: Path) -> Scaffold:
-        parts: list[Leaf | Slot] = [*self.leaves, *self.slots]
-        forced = self._forced(home)
-        there = [each for each in parts if self._is_in(each.module, forced)]
         tokens, positions = list[int](), list[int]()
         leaves = list[tuple[int, Leaf, str]]()
-        before = blake2b(digest_size=32)
-        for part in sorted(there, key=lambda each: each.start):
-            ids = part.tokens if isinstance(part, Leaf) else part.scaffold
+        for row, part, before in self._parts(home):
             if isinstance(part, Leaf) and part.is_kept and self.home(part.module) == home:
-                context = before.copy()
-                context.update(pack("<Q", part.start))
-                leaves.append((len(tokens), part, f"modules {context.hexdigest()}"))
-            before.update(pack("<QQ", part.start, len(ids)) + packed(ids))
+                leaves.append((row, part, _context(before, part)))
+            ids = _ids(part)
             tokens += ids
             positions += range(part.start, part.start + len(ids))
         last = max((row + len(leaf.tokens) for row, leaf, _ in leaves), default=0)
         return Scaffold(tuple(tokens[:last]), tuple(positions[:last]), tuple(leaves))
+
+    def _parts(self, home: Path) -> Iterator[tuple[int, Leaf | Slot, blake2b]]:
+        """What stands in a scaffold, by row, each with what stands in front of it."""
+        parts: list[Leaf | Slot] = [*self.leaves, *self.slots]
+        forced = self._forced(home)
+        there = [each for each in parts if self._is_in(each.module, forced)]
+        row, before = 0, blake2b(digest_size=32)
+        for part in sorted(there, key=lambda each: each.start):
+            yield row, part, before
+            ids = _ids(part)
+            before.update(pack("<QQ", part.start, len(ids)) + packed(ids))
+            row += len(ids)
+
+
+def _ids(part: Leaf | Slot) -> tuple[int, ...]:
+    return part.tokens if isinstance(part, Leaf) else part.scaffold
+
+
+def _context(before: blake2b, leaf: Leaf) -> str:
+    """Of a leaf that stands behind that."""
+    context = before.copy()
+    context.update(pack("<Q", leaf.start))
+    return f"modules {context.hexdigest()}"
 
 
 def shown(path: Path) -> str:
