@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from small_model import CONTEXT
 from thinkonce.clock import SYSTEM
 from thinkonce.kv.disk.whole_file import WholeFile
 from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Method, Prompt, Span
@@ -56,6 +58,11 @@ def asking(method: Method = "link", tenant: str = "one") -> Asking:
     return Asking(Prompt(range(3, 253), [span]), Owner(tenant))
 
 
+def nothing(cancelled: Callable[[], bool]) -> Generator[Read, None, Audit | None]:
+    yield from ()
+    return None
+
+
 def told(engine: KvEngine, audit: Audit, count: int, tenant: str = "one") -> None:
     """So many audits of what is served now."""
     ways = engine.ways
@@ -65,7 +72,7 @@ def told(engine: KvEngine, audit: Audit, count: int, tenant: str = "one") -> Non
         way = ways.way("link", asked)
         assert way is not None
         name = ways._namespace("link", asked)
-        ways.told(Pending(asked, way, "link", name, asked.owner), audit, 250)
+        ways.told(Pending(asked, way.choice.name, "link", name, asked.owner, nothing), audit, 250)
 
 
 def served(engine: KvEngine, tenant: str = "one") -> str:
@@ -197,7 +204,9 @@ def test_auto_goes_on_with_what_it_measured(tmp_path: Path, model: Model) -> Non
     name = first.ways._namespace("auto", asked)
     way = first.ways._way("link 16")
     for _ in range(20):
-        first.ways.told(Pending(asked, way, "auto", name, asked.owner), RIGHT, 250)
+        first.ways.told(
+            Pending(asked, way.choice.name, "auto", name, asked.owner, nothing), RIGHT, 250
+        )
     effort.answered(name, "link 16")
     found = first.ways.way("auto", asked)
     first.close()

@@ -336,7 +336,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
         remembered = Remembered(below.fidelity, ways, clock)
         ways.learned = remembered.audited
     chunks = ChunkReader(keeping, exact, ways)
-    readers: list[Reader] = [ModuleReader(keeping), chunks, exact]
+    readers: list[Reader] = [ModuleReader(keeping, ways), chunks, exact]
     generator = ReusingGenerator(keeping, model.end_ids, readers, decoder)
     return KvEngine(
         generator,

@@ -11,8 +11,11 @@ what is exact, everything is computed, at the same positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -21,15 +24,18 @@ from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Asking, Reads
 from thinkonce.kv.generation.reading import Continued, Found, Reading
 from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.modules.auditing import Watch, read_both
 from thinkonce.kv.modules.encoding import Positioned
 from thinkonce.kv.modules.gathering import Gathering, NoRoom, chain_of_leaf, found_of
 from thinkonce.kv.modules.layout import Leaf
 from thinkonce.kv.modules.prompt import ModulePrompt, SchemaPrompt
 from thinkonce.kv.prefix.causes import Cause, Costs, Explained, Missing
 from thinkonce.kv.prefix.reused import NOTHING, Reused
+from thinkonce.kv.reuse.meter import Audit
 
 __all__ = ("ModuleReader",)
 
+_logger = logging.getLogger("thinkonce.kv")
 _NO_LOGITS = torch.empty(0)  # of what is only read ahead
 
 
@@ -41,11 +47,19 @@ class _Rows:
     new: list[int]
 
 
-class ModuleReader:
-    """A `Reader` of `ModulePrompt` and `SchemaPrompt`."""
+class _Joined(NamedTuple):
+    """`found`: of each leaf what was known."""
 
-    def __init__(self, keeping: Keeping) -> None:
-        self._keeping = keeping
+    reading: Reading
+    found: Mapping[Leaf, Found]
+    costs: Costs
+
+
+class ModuleReader:
+    """A `Reader` of `ModulePrompt` and `SchemaPrompt`. `watch`: who audits a sample of answers."""
+
+    def __init__(self, keeping: Keeping, watch: Watch | None = None) -> None:
+        self._keeping, self._watch = keeping, watch
 
     def takes(self, asking: Asking) -> bool:
         return isinstance(asking.prompt, ModulePrompt | SchemaPrompt)
@@ -115,15 +129,29 @@ class ModuleReader:
     def _gathered(
         self, slab: Slab, asking: Asking, prompt: ModulePrompt, cancelled: Callable[[], bool]
     ) -> Reads:
+        try:
+            joined = yield from self._joined(slab, asking, prompt, cancelled)
+        except NoRoom:
+            return (yield from self._whole(slab, prompt, cancelled))
+        if joined is None:
+            return None
+        reading, found, costs = joined
+        reused = self._reused(found)
+        self._keeping.count_reused(reused)
+        told = self._explained(asking, found, costs) if asking.terms.explains else None
+        self._tell(asking, prompt, reused.total)
+        return replace(reading, cached_tokens=reused.total, explained=told, reused=reused)
+
+    def _joined(
+        self, slab: Slab, asking: Asking, prompt: ModulePrompt, cancelled: Callable[[], bool]
+    ) -> Generator[Read, None, _Joined | None]:
+        """None once cancelled. Raises NoRoom."""
         keeping, rows = self._keeping, _rows(prompt)
         with torch.inference_mode():
             slab.begin()
             slab.reserve(len(prompt))
         with Gathering(keeping, prompt.layout, asking.owner, asking.terms, cancelled) as gathering:
-            try:
-                found = yield from gathering.into(slab, rows.leaves)
-            except NoRoom:
-                return (yield from self._whole(slab, prompt, cancelled))
+            found = yield from gathering.into(slab, rows.leaves)
             if found is None:
                 return None
             self._blank(slab, rows.new, len(prompt))
@@ -132,14 +160,29 @@ class ModuleReader:
             compute = gathering.compute + keeping.clock.monotonic() - began
         if reading is None:
             return None
-        reused = self._reused(found)
-        keeping.count_reused(reused)
-        told = None
-        if asking.terms.explains:
-            told = self._explained(asking, found, Costs(0.0, gathering.load, compute))
-        return Reading(
-            reading.logits, reused.total, told, reused=reused, continued=reading.continued
-        )
+        return _Joined(reading, found, Costs(0.0, gathering.load, compute))
+
+    def _tell(self, asking: Asking, prompt: ModulePrompt, saved: int) -> None:
+        """Whoever measures what that was worth, where something was loaded."""
+        if self._watch is None or not saved:
+            return
+        computed = len(_rows(prompt).new)
+        try:
+            self._watch.modules_used(asking, saved, computed, partial(self._both, asking, prompt))
+        except Exception:  # the answer is there: what is wrong with counting it must not cost it
+            _logger.exception("an answer of modules was not counted")
+
+    def _both(
+        self, asking: Asking, prompt: ModulePrompt, cancelled: Callable[[], bool]
+    ) -> Generator[Read, None, Audit | None]:
+        def joined(slab: Slab) -> Reads:
+            found = yield from self._joined(slab, asking, prompt, cancelled)
+            return None if found is None else found.reading
+
+        def whole(slab: Slab) -> Reads:
+            return self._whole(slab, prompt, cancelled)
+
+        return read_both(self._keeping, prompt, whole, joined)
 
     def _rest(
         self,
@@ -207,7 +250,9 @@ class ModuleReader:
         missed = sum(len(leaf.tokens) for leaf, there in found.items() if not there.blocks)
         cause = Missing(self._cause(asking, found))
         memory, disk = reused.on("memory"), reused.on("disk")
-        return Explained(len(prompt), memory, disk, cause, missed, costs, "modules")
+        told = Explained(len(prompt), memory, disk, cause, missed, costs, "modules")
+        fidelity = self._watch.of_modules(asking) if self._watch is not None else None
+        return replace(told, fidelity=fidelity)
 
     def _cause(self, asking: Asking, found: Mapping[Leaf, Found]) -> Cause:
         """Why the first leaf that was not known was not."""

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,26 +32,29 @@ from thinkonce.kv.reuse.meter import Audit
 from thinkonce.kv.reuse.rotation import Rotation
 from thinkonce.kv.reuse.ways import FixedWays, Way
 
-__all__ = ("PLACES", "Audits", "Pending", "compared")
+__all__ = ("PLACES", "Audits", "Comparing", "Pending", "compared")
 
 PLACES = 16
 _MOST_WAITING = 8  # prompts; their tokens are in memory meanwhile
 _MOST_TRIES = 8  # an audit that answers keep interrupting is given up
 
 Steps = Generator[Read, None, None]
+Comparing = Callable[[Callable[[], bool]], Generator[Read, None, Audit | None]]
+"""Reads a prompt both ways, until it is cancelled: a step a forward pass, and what came of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A prompt to be read exactly and in `way`; `method` and `namespace` are whose effort it is.
-    `named`: what its owner was called when it was answered.
+    """A prompt to be read exactly and with a `setting`; `method` and `namespace` are whose effort
+    it is. `named`: what its owner was called when it was answered. `both` reads it both ways.
     """
 
     asking: Asking
-    way: Way
-    method: Method
+    setting: str
+    method: str
     namespace: str
     named: Owner
+    both: Comparing
 
 
 Told = Callable[[Pending, Audit | None, int], None]
@@ -80,9 +84,17 @@ class Audits:
 
     def offer(self, asking: Asking, way: Way, method: Method, namespace: str) -> bool:
         """Read it some time; whether there is room for it to wait."""
+        both = partial(self._both, asking, way, method)
+        return self.offer_both(asking, way.choice.name, method, namespace, both)
+
+    def offer_both(
+        self, asking: Asking, setting: str, method: str, namespace: str, both: Comparing
+    ) -> bool:
+        """The same of a prompt that is no row of chunks."""
         if len(self._waiting) >= _MOST_WAITING:
             return False
-        self._waiting.append(Pending(asking, way, method, namespace, self._named(asking)))
+        named = self._named(asking)
+        self._waiting.append(Pending(asking, setting, method, namespace, named, both))
         return True
 
     def purge(self, holds: Callable[[Owner], bool]) -> None:
@@ -103,7 +115,7 @@ class Audits:
         spent, audit = 0, None
         self._tries += 1
         is_over = self._tries >= _MOST_TRIES
-        reading = self._both(pending, cancelled)
+        reading = self._read(pending, cancelled)
         try:
             with closing(reading):
                 while True:
@@ -118,19 +130,26 @@ class Audits:
                 self._tries = 0
             told(pending, audit, spent)
 
-    def _both(
+    def _read(
         self, pending: Pending, cancelled: Callable[[], bool]
     ) -> Generator[Read, None, Audit | None]:
         """None where memory has no room, where it was purged meanwhile, or once cancelled."""
-        asking, keeping = pending.asking, self._keeping
+        if self._named(pending.asking) != pending.named:
+            return None
+        return (yield from pending.both(cancelled))
+
+    def _both(
+        self, asking: Asking, way: Way, method: Method, cancelled: Callable[[], bool]
+    ) -> Generator[Read, None, Audit | None]:
+        keeping = self._keeping
         asking = replace(asking, terms=replace(asking.terms, explains=False), is_ahead=False)
-        ways = FixedWays({pending.method: pending.way})
+        ways = FixedWays({method: way})
         assembly = assembly_of(keeping, ways, asking, keeping.shape.layers)
         slab = keeping.slabs.take(len(asking.prompt) + PLACES)
         if slab is None:
             return None
         try:
-            if not isinstance(assembly, Assembly) or self._named(asking) != pending.named:
+            if not isinstance(assembly, Assembly):
                 return None
             truth, answer = yield from self._truth(slab, asking.prompt)
             joining = Joining(keeping, self._exact, self._rotation, assembly, cancelled)

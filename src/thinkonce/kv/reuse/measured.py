@@ -23,7 +23,7 @@ from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.prefix.causes import Fidelity
 from thinkonce.kv.prefix.prompt import Method, Prompt
 from thinkonce.kv.reuse.assembly import LEAST_TOKENS, MOST_ROWS, method_of
-from thinkonce.kv.reuse.audits import PLACES, Audits, Pending
+from thinkonce.kv.reuse.audits import PLACES, Audits, Comparing, Pending
 from thinkonce.kv.reuse.auto import Auto
 from thinkonce.kv.reuse.blend import Gradual
 from thinkonce.kv.reuse.budget import AuditBudget
@@ -36,11 +36,16 @@ from thinkonce.kv.reuse.published import bounds_told, fidelity_of, in_force, mea
 from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 from thinkonce.kv.reuse.stock import STOCK
 from thinkonce.kv.reuse.taught import Taught
+from thinkonce.kv.reuse.watched import Watched
 from thinkonce.kv.reuse.ways import Way
 
 __all__ = ("MeasuredWays", "measured_ways", "stock_of")
 
 _logger = logging.getLogger("thinkonce.kv")
+_LEFT_BOUNDS = (
+    "%s left the bounds of fidelity: reuse %r does more for such prompts from now on",
+    "answers of %s left the bounds of fidelity; reuse 'exact' computes all (method %r)",
+)
 
 LINK_TOKENS = 16
 _LINKS = (Link(0), Link(16), Link(32), Link(64))
@@ -48,6 +53,7 @@ _BLENDS: tuple[Choice, ...] = tuple(Gradual(ratio, "both") for ratio in (0.15, 0
 _LOOKS: tuple[Choice, ...] = (Looked(0.15), Looked(0.3, link=8), Looked(0.4, link=8))
 _MOST_BUDGETS = 4096
 _MOST_STOCK = 384  # tokens, and of a short context an eighth
+_MODULES = "modules"
 _ALL = ""  # the namespace under which all traffic is counted, for statistics
 
 
@@ -82,6 +88,7 @@ class MeasuredWays:
             "link": _ladder(links, self._meter),
             "blend": _ladder(_BLENDS, self._meter),
             "auto": Auto(measured, self._meter),
+            "modules": Watched(_MODULES, self._meter),
         }
         self._key = key
         self._budgets: OrderedDict[str, AuditBudget] = OrderedDict()
@@ -97,9 +104,9 @@ class MeasuredWays:
         if effort is None:
             return None
         setting = effort.served(self._case(method, asking))
-        return None if setting == EXACT else self._way(setting)
+        return self._way(setting) if setting in self._choices else None
 
-    def fidelity(self, method: Method, setting: str, asking: Asking) -> Fidelity | None:
+    def fidelity(self, method: str, setting: str, asking: Asking) -> Fidelity | None:
         effort = self._efforts.get(method)
         if effort is None:
             return None
@@ -122,6 +129,20 @@ class MeasuredWays:
         if method is not None and method in self._efforts:
             self._answered(method, asking, EXACT, None)
 
+    def modules_used(self, asking: Asking, saved: int, computed: int, both: Comparing) -> None:
+        """See `modules.auditing.Watch`."""
+        namespace = self._namespace(_MODULES, asking)
+        self._answers[_MODULES] += 1
+        self._efforts[_MODULES].answered(namespace, _MODULES)
+        self._saved += saved
+        budget = self._budget(namespace)
+        budget.hit(saved)
+        if budget.allows(len(asking.prompt) + computed + 2 * PLACES):
+            self.audits.offer_both(asking, _MODULES, _MODULES, namespace, both)
+
+    def of_modules(self, asking: Asking) -> Fidelity | None:
+        return self.fidelity(_MODULES, _MODULES, asking)
+
     def told(self, pending: Pending, audit: Audit | None, spent: int) -> None:
         """What an audit found, and the tokens that it computed."""
         budget = self._budget(pending.namespace)
@@ -129,17 +150,13 @@ class MeasuredWays:
         self._spent += spent
         if audit is None:
             return
-        setting, effort = pending.way.choice.name, self._efforts[pending.method]
+        setting, effort = pending.setting, self._efforts[pending.method]
         self._meter.audited(Key(_ALL, setting), audit)
         is_alarm = effort.audited(pending.namespace, setting, audit)
         if is_alarm:
             self._alarms += 1
             budget.alarm()
-            _logger.warning(
-                "%s left the bounds of fidelity: reuse %r does more for such prompts from now on",
-                setting,
-                pending.method,
-            )
+            _logger.warning(_LEFT_BOUNDS[setting == _MODULES], setting, pending.method)
         self._audited[pending.namespace] = None
         self._audited.move_to_end(pending.namespace)
         if len(self._audited) > _MOST_BUDGETS:
@@ -165,7 +182,7 @@ class MeasuredWays:
         """Before the first prompt."""
         for name, each in taught.items():
             for setting in each.audits:
-                if setting in self._choices:
+                if setting in self._choices or setting == _MODULES:
                     self._meter.resume(Key(name, setting), each.each(setting))
             if (effort := self._effort(name)) is not None:
                 self._budgets[name] = AuditBudget(each.careful)
@@ -182,7 +199,7 @@ class MeasuredWays:
         """
         settings = {}
         standings, served = self._meter.standings(), in_force(self._efforts.values())
-        for name in (*self._choices, EXACT):
+        for name in (*self._choices, _MODULES, EXACT):
             told: dict[str, Any] = {"answers": self._answers[name]}
             if (standing := standings.get(Key(_ALL, name))) is not None:
                 told |= measures(standing) | {"verdict": standing.verdict.value}
