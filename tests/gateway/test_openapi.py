@@ -71,6 +71,14 @@ def test_each_path_of_a_provider_is_described_with_and_without_its_version() -> 
             assert {**operation, "operationId": ""} == {**without[method], "operationId": ""}
 
 
+# What fields mean nothing without.
+BESIDE = {
+    "key_mode": {"cache_key": "l"},
+    "modules": {"schema": "s"},
+    "arguments": {"schema": "s"},
+}
+
+
 @pytest.mark.parametrize("name", sorted(FIELDS))
 def test_every_control_is_described_as_it_is_read(name: str) -> None:
     document = document_of(known.Settings())
@@ -80,10 +88,9 @@ def test_every_control_is_described_as_it_is_read(name: str) -> None:
     assert header["schema"] == schema
     assert header["in"] == "header"
     for value in accepted(schema):
-        label = {"cache_key": "l"} if name == "key_mode" else {}
-        parse_controls({name: value, **label}, None, [])
+        parse_controls({name: value, **BESIDE.get(name, {})}, None, [])
     with pytest.raises(RequestError):
-        parse_controls({name: {"no": "control is an object"}}, None, [])
+        parse_controls({name: {"no": ["control is this"]}, **BESIDE.get(name, {})}, None, [])
 
 
 def accepted(schema: Any) -> list[Any]:
@@ -94,6 +101,8 @@ def accepted(schema: Any) -> list[Any]:
         return list(schema["enum"])
     if schema["type"] == "string":
         return ["90s", "5m", "1.5h"] if "pattern" in schema else ["x" * schema["maxLength"]]
+    if schema["type"] == "object":
+        return [{}, {"name": "a text"}]
     return {
         "boolean": [True, False],
         "number": [schema.get("minimum", 0), schema.get("maximum", 1e9)],

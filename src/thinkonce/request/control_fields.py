@@ -135,7 +135,7 @@ def from_text(field: str, text: str) -> Any:
     """A header's text as the JSON value it stands for."""
     text = text.strip()
     if field == "arguments":
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, RecursionError):
             return msgspec.json.decode(text)
     if field in ("tags", "modules"):
         return [tag.strip() for tag in text.split(",") if tag.strip()]

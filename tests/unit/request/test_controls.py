@@ -278,6 +278,12 @@ def test_a_bad_directive_is_refused_by_name(said: str) -> None:
         parsed(cache_control=said)
 
 
+@pytest.mark.parametrize("text", ["Ann", "[1]", '{"name": 1}', "[" * 9000, "{"])
+def test_a_header_of_arguments_that_is_no_object_of_texts_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="arguments"):
+        parsed(x_thinkonce_schema="s", x_thinkonce_arguments=text)
+
+
 def test_headers_that_say_who_asks_are_no_controls() -> None:
     assert parsed(x_thinkonce_tenant="t", x_thinkonce_admin_token="secret") == DEFAULTS
 
