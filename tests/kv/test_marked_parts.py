@@ -97,7 +97,8 @@ def test_parts_of_anthropic_messages_are_marked_in_the_system_too() -> None:
 def test_the_first_tokens_of_a_prompt_have_the_spans_that_lie_in_them() -> None:
     whole = Prompt(range(10), (Span(1, 3, document="a"), Span(4, 8, document="b")))
     assert whole.until(8).spans == whole.spans
-    assert whole.until(7).spans == whole.spans[:1]
+    assert whole.until(7).spans == (whole.spans[0], Span(4, 7, document="b"))
+    assert whole.until(4).spans == whole.spans[:1]
     assert whole.documents == ("a", "b")
     assert Prompt.of(whole) is whole
     assert Prompt.of([1, 2]).spans == ()

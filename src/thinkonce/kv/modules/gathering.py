@@ -29,7 +29,7 @@ from thinkonce.kv.prefix.index import Hold
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.terms import Terms
 
-__all__ = ("Gathering", "NoRoom", "chain_of_leaf", "found_of")
+__all__ = ("Gathering", "NoRoom", "chain_of_leaf")
 
 
 class NoRoom(Exception):
@@ -40,11 +40,6 @@ def chain_of_leaf(keeping: Keeping, layout: Layout, leaf: Leaf, owner: Owner) ->
     """`owner`: as it is called now."""
     context = layout.contexts[leaf]
     return chunk_chain(leaf.tokens, keeping.chunk_tokens, keeping.fingerprint, owner, context)
-
-
-def found_of(keeping: Keeping, chain: Chain, below: int | None = None) -> Found:
-    """See `Keeping.found`."""
-    return keeping.found(chain, below)
 
 
 @dataclass(slots=True)
@@ -118,7 +113,7 @@ class Gathering:
         chains = [self._chain(leaf) for _, leaf, _ in leaves]
         if not self._terms.reads:
             return False
-        if any(found_of(self._keeping, chain).blocks < len(chain) for chain in chains):
+        if any(self._keeping.found(chain).blocks < len(chain) for chain in chains):
             return False
         for chain in chains:
             with self._keeping.held(chain, len(chain), self._terms):
@@ -202,7 +197,7 @@ class Gathering:
     def _lent(self, aside: Slab, row: int, leaf: Leaf) -> bool:
         """Whether all of a leaf is known, and lies there now; what is in part is computed."""
         keeping, chain = self._keeping, self._chain(leaf)
-        if found_of(keeping, chain).blocks < len(chain):
+        if keeping.found(chain).blocks < len(chain):
             return False
         with keeping.held(chain, len(chain), self._terms) as hold:
             return self._load(aside, row, chain, hold).blocks == len(chain)

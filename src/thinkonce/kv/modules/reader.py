@@ -26,7 +26,7 @@ from thinkonce.kv.generation.reading import Continued, Found, Reading
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.modules.auditing import Watch, read_both
 from thinkonce.kv.modules.encoding import Positioned
-from thinkonce.kv.modules.gathering import Gathering, NoRoom, chain_of_leaf, found_of
+from thinkonce.kv.modules.gathering import Gathering, NoRoom, chain_of_leaf
 from thinkonce.kv.modules.layout import Leaf
 from thinkonce.kv.modules.prompt import ModulePrompt, SchemaPrompt
 from thinkonce.kv.prefix.causes import Cause, Costs, Explained, Missing
@@ -86,10 +86,10 @@ class ModuleReader:
         owner = keeping.purges.era_of(asking.owner)
         leaves = [leaf for _, leaf in _rows(prompt).leaves]
         chains = [chain_of_leaf(keeping, prompt.layout, leaf, owner) for leaf in leaves]
-        asked = [(chain, found_of(keeping, chain).below) for chain in chains]
+        asked = [(chain, keeping.found(chain).below) for chain in chains]
 
         def now() -> int:
-            each = ((chain, found_of(keeping, chain, below)) for chain, below in asked)
+            each = ((chain, keeping.found(chain, below)) for chain, below in asked)
             return sum(chain.tokens for chain, found in each if found.blocks == len(chain))
 
         return now
@@ -102,7 +102,7 @@ class ModuleReader:
         found: dict[Leaf, Found] = {}
         for _, leaf in _rows(prompt).leaves:
             chain = chain_of_leaf(keeping, layout, leaf, owner)
-            there = found_of(keeping, chain)
+            there = keeping.found(chain)
             found[leaf] = there if there.blocks == len(chain) else Found(slower=there.slower)
         missing = dict.fromkeys(
             layout.home(leaf.module) for leaf in found if not found[leaf].blocks
