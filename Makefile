@@ -9,6 +9,8 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
 
 # Tests start some hundred processes; without kept bytecode each compiles the package anew.
 test test-all: export PYTHONDONTWRITEBYTECODE =
+# Each of these processes has a core: PyTorch's threads would wait for each other, spinning.
+test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: run help test test-all lint format types docs bench bench-tools bench-vllm check clean
 .DELETE_ON_ERROR:

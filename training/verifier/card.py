@@ -47,7 +47,7 @@ WHOLE_SHARE = 0.25  # of the test pairs that the model in 32 bits is asked about
 ROUNDS = 40
 OF_ALL = (
     "and on variations of their questions that `edits.py` makes. A training with `--class-a`",
-    "uses only sets that may be copied: `permissive/`.",
+    "uses only sets that may be copied.",
 )
 OF_CLASS_A = (
     "and on variations of their questions that `edits.py` makes. BANKING77's questions of one",
