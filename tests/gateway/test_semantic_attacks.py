@@ -111,7 +111,7 @@ async def test_a_collision_of_fingerprints_is_no_hit(stage: Stage) -> None:
 
 async def test_a_collision_of_vectors_is_no_hit(stage: Stage) -> None:
     """As if Eve had found a text whose vector is that of Bob's question."""
-    gateway = await opened(stage, semantic={"agreement": 1})
+    gateway = await opened(stage, semantic={"agreement": 1, "max_error": 0.1})
     assert await asked(gateway, "Where do I send my money?") == "MISS"
     meaning = meaning_of(gateway)
     vector = await asyncio.to_thread(meaning.embeddings.get, ASKED, 30.0)
