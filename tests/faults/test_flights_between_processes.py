@@ -896,6 +896,8 @@ def test_who_comes_while_calls_are_under_way_follows_each_from_its_first_chunk(s
     roles = {late.do("join", seat=f"s{number}", key=f"k{number}")["role"] for number in range(12)}
     assert roles == {Role.FOLLOW}
     reading = [late.tell("chunks", seat=f"s{number}") for number in range(12)]
+    for number, asked in enumerate(reading):
+        assert late.answer(f"{asked}.1")["chunk"] == f"first of {number}"
     for number in range(12):
         alone.do("publish", chunk="last", seat=f"s{number}")
         alone.do("land", value=number, seat=f"s{number}")
