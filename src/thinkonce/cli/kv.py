@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from thinkonce.cli.kv_explain import kv_explain
+from thinkonce.cli.kv_models import kv_drop, kv_models
 from thinkonce.cli.kv_preload import kv_preload
 from thinkonce.cli.kv_purge import kv_purge
 from thinkonce.cli.kv_tree import kv_ls, kv_show
@@ -30,6 +31,8 @@ def register(app: typer.Typer) -> None:
     group.command("ls", epilog="Example: thinkonce kv ls")(kv_ls)
     group.command("show", epilog="Example: thinkonce kv show 3f9a01c2")(kv_show)
     group.command("purge", epilog="Example: thinkonce kv purge --document doc-7")(kv_purge)
+    group.command("models", epilog="Example: thinkonce kv models --kv-store kv-state")(kv_models)
+    group.command("drop", epilog="Example: thinkonce kv drop --older-than 30d")(kv_drop)
     app.add_typer(group, name="kv", epilog="Example: thinkonce kv stats")
 
 

@@ -314,7 +314,7 @@ def open_engine(model: Model, kv: Kv, clock: Clock = SYSTEM, keys: Keyring = NO_
     policy = policy_of(kv.policy, Room(fitting, partial(_within, kv.slo, rates.prefill)))
     index: PrefixIndex[torch.Tensor] = PrefixIndex(kv.memory, policy, clock, Ghosts(clock=clock))
     fingerprint = fingerprint_of(model.network, model.tokenizer, kv.chunk, kv.codec)
-    below = opened_disk(kv, keys, fingerprint, clock)
+    below = opened_disk(kv, keys, fingerprint, clock, model.name)
     below.purges.told = lambda rule: index.purge(rule.holds)
     keeping = Keeping(
         model.network,

@@ -3,8 +3,10 @@
     FOLDER/owners.key                 what credentials are hashed and owners marked with, 0600;
     FOLDER/folder.key                 in its place where the folder is sealed
     FOLDER/purges.json                what was purged, for all models
+    FOLDER/models.lock                held while a model's folder is begun or removed
     FOLDER/FINGERPRINT/               one model, as it was loaded
-        model.json                    what it is, for who asks why another model finds nothing
+        model.json                    what it is and is served as, for who asks why another model
+                                      finds nothing, and for `kv models`
         fidelity                      what audits have taught; fidelity.lock, fidelity.new
         0001.lock                     held by the process that writes the files of this number
         0001.rows                     what lies where: rows of 96 bytes, appended

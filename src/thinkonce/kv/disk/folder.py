@@ -8,22 +8,39 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.manifest import Manifest
 from thinkonce.kv.disk.rows import Foreign, is_ours
+from thinkonce.kv.prefix.fingerprint import FINGERPRINT_BYTES
 
-__all__ = ("OWNERS_KEY", "Folder", "Lock", "kept_key", "made_folder", "sync_folder")
+__all__ = (
+    "DROPPED",
+    "OWNERS_KEY",
+    "Folder",
+    "Lock",
+    "is_fingerprint",
+    "is_lock",
+    "kept_key",
+    "made_folder",
+    "settled",
+    "sync_folder",
+)
 
 _logger = logging.getLogger("thinkonce.kv")
 
 OWNERS_KEY = "owners.key"
+DROPPED = ".dropped-"
+"""How a model's folder is called while it is removed."""
+_SETTLED = "models.lock"
 _KEY_BYTES = 32
 _MOST_WRITERS = 9999
 _ROWS = re.compile(r"(\d{4})\.rows", re.ASCII)
+_LOCK = re.compile(r"(\d{4})\.lock", re.ASCII)
 _SEGMENT = re.compile(r"(\d{4})-(\d{8})\.blocks", re.ASCII)
+_FINGERPRINT = re.compile(rf"[0-9a-f]{{{2 * FINGERPRINT_BYTES}}}")
 
 
 def made_folder(path: Path, setting: str) -> Path:
@@ -67,6 +84,30 @@ def sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_fingerprint(name: str) -> bool:
+    """Whether a model's folder is called so."""
+    return _FINGERPRINT.fullmatch(name) is not None
+
+
+def is_lock(name: str) -> bool:
+    """Whether a file of that name is held by who writes in a model's folder."""
+    return _LOCK.fullmatch(name) is not None
+
+
+@contextmanager
+def settled(root: Path) -> Iterator[None]:
+    """Meanwhile no other process begins to use a model's folder there, or removes one. Raises
+    OSError.
+    """
+    path = root / _SETTLED
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 

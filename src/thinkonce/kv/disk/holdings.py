@@ -19,19 +19,12 @@ from thinkonce.clock import Clock
 from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Catalogue, Place, live_rows
 from thinkonce.kv.disk.erase import Gap, scrub
-from thinkonce.kv.disk.folder import Folder, made_folder
+from thinkonce.kv.disk.folder import Folder, made_folder, settled
 from thinkonce.kv.disk.manifest import Followed
 from thinkonce.kv.disk.names import Names
 from thinkonce.kv.disk.record import Form
 from thinkonce.kv.disk.rows import Kind, Rows, Stay
-from thinkonce.kv.disk.sayings import (
-    Gone,
-    Offered,
-    Sayings,
-    place_of,
-    words_of,
-    written_at,
-)
+from thinkonce.kv.disk.sayings import Gone, Offered, Sayings, place_of, words_of, written_at
 from thinkonce.kv.disk.segment import SegmentReader, SegmentWriter
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.tiers.keyring import SETTING
@@ -71,8 +64,9 @@ class Holdings:
     def open(self) -> None:
         """Take in what was left behind; segments are begun anew, behind all that are known."""
         made_folder(self._root, "[kv] store")
-        self.folder = Folder(made_folder(self._root / self._model, "[kv] store"))
-        self.writer, self._lock_file, self.manifest = self.folder.lock_one()
+        with settled(self._root):  # or it could be removed before anything says it is in use
+            self.folder = Folder(made_folder(self._root / self._model, "[kv] store"))
+            self.writer, self._lock_file, self.manifest = self.folder.lock_one()
         for _ in self.folder.left(self.writer, of_old=True):
             pass  # read on, and followed with the others
         self.catalogue = Catalogue(self.max_bytes, self._clock)

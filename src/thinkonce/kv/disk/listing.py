@@ -11,14 +11,12 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.errors import ConfigError
 from thinkonce.kv.disk.catalogue import Catalogue
-from thinkonce.kv.disk.folder import OWNERS_KEY, Folder
+from thinkonce.kv.disk.folder import Folder, is_fingerprint
+from thinkonce.kv.disk.model_folders import check_root, said_of, shown_model
 from thinkonce.kv.disk.rows import Rows, read_rows
-from thinkonce.kv.disk.sealing import FOLDER_KEY
 from thinkonce.kv.prefix.branches import Listed
 
 __all__ = ("Held", "held_in", "listed")
@@ -37,10 +35,8 @@ class Held(NamedTuple):
 def held_in(root: Path, clock: Clock = SYSTEM) -> list[Held]:
     """Of each model, the largest first. Raises ConfigError for what is no such folder."""
     try:
-        if not any((root / key).exists() for key in (OWNERS_KEY, FOLDER_KEY)):
-            accepts = "a folder that `thinkonce serve-model --kv-store DIR` wrote"
-            raise ConfigError("--kv-store", str(root), accepts)
-        found = [_held(path, clock) for path in root.iterdir() if path.is_dir()]
+        check_root(root, "--kv-store")
+        found = [_held(path, clock) for path in root.iterdir() if is_fingerprint(path.name)]
     except OSError as error:
         accepts = f"a folder that can be read ({error.strerror})"
         raise ConfigError("--kv-store", str(root), accepts) from None
@@ -69,7 +65,9 @@ def _held(path: Path, clock: Clock) -> Held:
     folder, catalogue = Folder(path), Catalogue(clock=clock)
     for writer in folder.writers():
         catalogue.add(writer, _rows(folder.rows(writer)))
-    return Held(path.name, _said(path), {each.id: each for each in listed(catalogue, clock)})
+    return Held(
+        path.name, shown_model(said_of(path)), {each.id: each for each in listed(catalogue, clock)}
+    )
 
 
 def _rows(path: Path) -> Rows:
@@ -78,14 +76,3 @@ def _rows(path: Path) -> Rows:
         return read_rows(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _said(path: Path) -> str:
-    """The architecture and the number type: a model's name is not written down."""
-    try:
-        told = msgspec.json.decode((path / "model.json").read_bytes(), type=dict[str, str | int])
-        config = msgspec.json.decode(str(told["config"]), type=dict[str, object])
-        kind, codec = f"{config['model_type']}, {told['dtype']}", told.get("codec", "raw")
-        return f"{kind}, {told['chunk_tokens']} tokens a block, {codec}"
-    except (OSError, msgspec.DecodeError, KeyError, TypeError):
-        return ""

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from thinkonce.kv.disk.folder import Folder
+from thinkonce.kv.disk.model_folders import MODEL_FILE, said_of
 from thinkonce.kv.disk.record import Form, Plain
 from thinkonce.kv.disk.rows import ROW, Kind, Rows, read_rows
 from thinkonce.kv.prefix.blocks import blocks_of
@@ -27,21 +28,22 @@ __all__ = ("MOST_MODELS", "Models", "describe")
 
 MOST_MODELS = 8
 """That are looked through; those written to last."""
-_FILE = "model.json"
 
 _Seen = tuple[tuple[str, int, int], ...]
 
 
-def describe(root: Path, fingerprint: Fingerprint) -> None:
-    """Write down in its folder what the model is. Where it cannot be written, it is not told."""
-    path = root / fingerprint.digest().hex() / _FILE
+def describe(root: Path, fingerprint: Fingerprint, name: str = "") -> None:
+    """Write down in its folder what the model is, and what it is served as: people know that one.
+    Where it cannot be written, it is not told.
+    """
+    path = root / fingerprint.digest().hex() / MODEL_FILE
     made = path.with_suffix(f".{secrets.token_hex(8)}")
+    if said_of(path.parent).get("model") == name:
+        return
     with suppress(OSError):
-        if path.exists():
-            return
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(fingerprint))
+            file.write(msgspec.json.encode({**msgspec.to_builtins(fingerprint), "model": name}))
         made.replace(path)
 
 
@@ -74,7 +76,7 @@ class Models:
                     found.append((entry.stat().st_mtime, entry.name))
         for _, name in sorted(found, reverse=True)[:MOST_MODELS]:
             with suppress(OSError, msgspec.DecodeError, ValueError):
-                said = (self._root / name / _FILE).read_bytes()
+                said = (self._root / name / MODEL_FILE).read_bytes()
                 other = msgspec.json.decode(said, type=Fingerprint)
                 if other.digest().hex() == name:
                     yield name, other

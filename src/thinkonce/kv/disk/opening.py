@@ -30,8 +30,11 @@ class OnDisk:
     fidelity: WholeFile | None = None
 
 
-def opened_disk(kv: Kv, keys: Keyring, fingerprint: Fingerprint, clock: Clock) -> OnDisk:
+def opened_disk(
+    kv: Kv, keys: Keyring, fingerprint: Fingerprint, clock: Clock, name: str = ""
+) -> OnDisk:
     """Of the folder that the settings name, sealed with `keys`; nothing where they name none.
+    `name`: what the model is served as.
 
     Raises ConfigError for a folder that cannot be written, and for one of another key.
     """
@@ -48,7 +51,7 @@ def opened_disk(kv: Kv, keys: Keyring, fingerprint: Fingerprint, clock: Clock) -
         form=found.form,
         clock=clock,
     )
-    describe(folder, fingerprint)
+    describe(folder, fingerprint, name)
     name = fingerprint.digest().hex()
     fidelity = WholeFile(folder / name / "fidelity", f"thinkonce fidelity 1 {name}", found.owners)
     others = Models(folder, fingerprint, found.form)
