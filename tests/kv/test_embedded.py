@@ -35,6 +35,10 @@ def test_a_beginning_is_read_once_and_found_after_a_restart(
 def test_what_cannot_work_is_named(model_folder: Path) -> None:
     with pytest.raises(ConfigError, match="ram"):
         Engine.open(str(model_folder), ram="much")
+    with pytest.raises(
+        ConfigError, match=r"^ram \(\[kv\] memory\)=1000 does .* bytes or more, one"
+    ):
+        Engine.open(str(model_folder), ram="1kB")
     with Engine.open(str(model_folder)) as engine:
         with pytest.raises(RequestError, match="context holds 2048"):
             engine.chat(ASK, max_tokens=2048)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from thinkonce.cli.output import reporting
 from thinkonce.errors import MISSING, ConfigError
 from thinkonce.settings import Local, Settings, Sources, Upstream
 from thinkonce.settings.check import check_upstream_url
-from thinkonce.settings.load import FILE_NAME
+from thinkonce.settings.load import FILE_NAME, flag_of
 from thinkonce.tiers.keyring import NO_KEYS, keys_of
 
 __all__ = ("pools_of", "register", "to_read_again", "with_optional_model")
@@ -141,7 +141,10 @@ def serve_model(
         config = Path(gateways)
     settings = Sources(config=config, flags=flags).load()
     _share_data_folder(settings)
-    return _run_model(settings, host or "127.0.0.1", MODEL_PORT if port is None else port, quiet)
+    with _called_as_typed(flags):
+        return _run_model(
+            settings, host or "127.0.0.1", MODEL_PORT if port is None else port, quiet
+        )
 
 
 def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
@@ -224,6 +227,21 @@ def _check_local(written: str, local: Local) -> None:
             then = f": {found.todo}" if found.todo.startswith("thinkonce") else ""
             accepts = f"a model that is here ({found.says}{then})"
             raise ConfigError(written, local.model, accepts)
+
+
+@contextmanager
+def _called_as_typed(flags: Mapping[str, object]) -> Iterator[None]:
+    """What fails once the model is loaded names the setting; who typed a flag is told that too."""
+    try:
+        yield
+    except ConfigError as error:
+        for path in (path for path, value in flags.items() if value is not None):
+            section, name = path.split(".")
+            if error.setting in (f"[{section}] {name}", name):
+                typed = "MODEL" if path == "local.model" else flag_of(path)
+                both = f"{typed} ([{section}] {name})"
+                raise ConfigError(both, error.got, error.accepts) from error.__cause__
+        raise
 
 
 @contextmanager

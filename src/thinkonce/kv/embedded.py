@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from thinkonce.errors import RequestError
+from thinkonce.errors import ConfigError, RequestError
 from thinkonce.kv.engine import KvEngine, open_engine
 from thinkonce.kv.generation.generator import TooLong
 from thinkonce.kv.modules.chat import compiled
@@ -41,6 +41,8 @@ from thinkonce.units import parse_bytes
 __all__ = ("Answer", "Engine", "Preloaded", "Usage")
 
 _MOST_TOKENS = 1024  # of an answer to a request that sets no bound
+# Settings that are called otherwise here.
+_ARGUMENTS = {"[kv] memory": "ram", "[kv] store": "disk"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,13 @@ class Engine:
             link_tokens=link_tokens,
             sentence_tokens=sentence_tokens,
         )
-        return cls(loaded, open_engine(loaded, kv, keys=Keyring(encryption=sealed)))
+        try:
+            return cls(loaded, open_engine(loaded, kv, keys=Keyring(encryption=sealed)))
+        except ConfigError as error:
+            if (argument := _ARGUMENTS.get(error.setting)) is None:
+                raise
+            both = f"{argument} ({error.setting})"
+            raise ConfigError(both, error.got, error.accepts) from error.__cause__
 
     def chat(
         self,

@@ -36,7 +36,7 @@ from thinkonce.settings.sections import (
     default_classes,
 )
 
-__all__ = ("FILE_NAME", "Sources", "env_name", "sections")
+__all__ = ("FILE_NAME", "Sources", "env_name", "flag_of", "sections")
 
 FILE_NAME = "thinkonce.toml"
 PREFIX = "THINKONCE_"
@@ -111,6 +111,11 @@ def env_name(section: str, name: str) -> str:
     return f"{PREFIX}{section}_{name}".upper()
 
 
+def flag_of(path: str) -> str:
+    """What a command takes for the setting "section.name"."""
+    return FLAGS.get(path) or f"--{path.split('.')[-1].replace('_', '-')}"
+
+
 # -- what was written -----------------------------------------------------------------------
 
 
@@ -162,8 +167,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Written]]:
 def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, Written]]:
     for path, value in flags.items():
         if value is not None:
-            name = FLAGS.get(path) or f"--{path.split('.')[-1].replace('_', '-')}"
-            yield path, (name, value)
+            yield path, (flag_of(path), value)
 
 
 def _unknown(written: str, name: str, known: Collection[str]) -> NoReturn:

@@ -60,6 +60,32 @@ def test_a_codec_that_serve_model_has_not_is_named_before_a_model_is_loaded(
     assert "raw or int8" in said
 
 
+@pytest.mark.parametrize(
+    ("typed", "setting", "both"),
+    [
+        (["--kv-memory", "1kB"], "[kv] memory", "--kv-memory ([kv] memory)=1"),
+        (["--kv-store", "/x"], "[kv] store", "--kv-store ([kv] store)=1"),
+        (["some"], "model", "MODEL ([local] model)=1"),
+        (["--device", "cude"], "device", "--device ([local] device)=1"),
+        ([], "[kv] memory", "[kv] memory=1"),
+        (["--kv-store", "/x"], "[kv] memory", "[kv] memory=1"),
+    ],
+)
+def test_what_fails_after_the_start_is_called_as_it_was_typed_too(
+    typed: list[str],
+    setting: str,
+    both: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(settings: Settings, host: str, port: int, quiet: bool) -> int:
+        raise ConfigError(setting, 1, "another")
+
+    monkeypatch.setattr("thinkonce.cli.serve._run_model", run)
+    assert main(["serve-model", *typed]) == 2
+    assert capsys.readouterr().err == f"thinkonce: {both} does not work; use another\n"
+
+
 def test_a_gateway_s_model_reads_the_file_that_the_gateway_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
