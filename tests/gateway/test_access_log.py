@@ -66,6 +66,18 @@ async def test_a_log_nobody_reads_any_more_fails_no_request() -> None:
     assert not log.enabled
 
 
+@pytest.mark.parametrize(("every", "lines"), [(False, 2), (True, 4)])
+async def test_probes_that_are_answered_as_before_have_no_line_unless_all_are_wanted(
+    every: bool, lines: int
+) -> None:
+    out = StringIO()
+    log = AccessLog(out, every_probe=every)
+    for status in (200, 200, 200, 503):
+        log.write("i", "GET /readyz", status, "", "", 0.0)
+    log.flush()
+    assert out.getvalue().count("\n") == lines
+
+
 async def test_a_json_line_has_names_and_leaves_out_what_is_not_known() -> None:
     out = StringIO()
     log = AccessLog(out, as_json=True, wall=Clock(0.0))

@@ -158,7 +158,9 @@ def serving(
     known = Clients(clients or {})
     owners = Owners(secret, engine.owners_key, is_local=True, clients=known)
     gated = replace(engine, generator=generator)
-    app = ModelApp(model, gated, scheduler, owners=owners, admin_token=token, limits=limits)
+    app = ModelApp(
+        model, gated, scheduler, owners=owners, admin_token=token, limits=limits, access_log=True
+    )
     ready = threading.Event()
     read_public_ahead(engine, scheduler, public)
     server = ModelServer(app, bind("127.0.0.1", port), 30, lambda line: ready.set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from openai import OpenAI
-from small_model import END
+from small_model import END, Served
 
 from thinkonce.errors import ConfigError
 from thinkonce.kv.serving.server import run
@@ -67,6 +68,19 @@ def test_a_stop_signal_lets_the_running_answer_finish(process: subprocess.Popen[
     log = process.stderr.read()
     assert "POST /chat/completions 200" in log
     assert "secret" not in log, "prompts are not logged"
+
+
+def test_probes_that_are_answered_as_before_have_a_line_for_debugging_only(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "thinkonce.kv.access")
+    with httpx.Client(base_url=served.url) as client:
+        for path in ("/readyz", "/readyz", "/v1/models", "/v1/models", "/healthz"):
+            client.get(path).raise_for_status()
+    lines = [(each.levelname, each.getMessage().split()[1]) for each in caplog.records]
+    expected = ["/readyz", "/v1/models", "/v1/models"]
+    assert [path for level, path in lines if level == "INFO"][:3] == expected
+    assert ("DEBUG", "/readyz") in lines
 
 
 def test_a_port_in_use_is_named_before_the_model_is_loaded() -> None:

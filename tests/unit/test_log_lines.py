@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from thinkonce.web.log_lines import formatter, printable
+from thinkonce.web.log_lines import Probes, formatter, printable
 
 AT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 FORGED = "x\r\n2026-01-01T00:00:00.000Z ERROR forged\x1b[2J\x85\u2028y"
@@ -103,3 +103,18 @@ def test_every_line_of_a_process_has_the_form_that_was_chosen() -> None:
     ]
     assert "a warning\nof two lines" in lines[2]["message"]
     assert re.fullmatch(f"{AT} INFO as text", last)
+
+
+def test_a_probe_is_worth_a_line_when_its_answer_changes() -> None:
+    probes = Probes()
+    seen = [("GET /readyz", 200), ("GET /readyz", 200), ("GET /healthz", 200), ("GET /readyz", 503)]
+    seen += [("GET /readyz", 503), ("GET /readyz", 200), ("HEAD /readyz", 200)]
+    news = [probes.is_news(*each) for each in seen]
+    assert news == [True, False, True, True, False, True, True]
+
+
+def test_whatever_is_no_probe_is_always_worth_a_line() -> None:
+    probes = Probes()
+    for what in ("POST /v1/chat/completions", "POST /healthz", "GET /readyz?x=1", "GET /v1/models"):
+        assert probes.is_news(what, 200)
+        assert probes.is_news(what, 200)

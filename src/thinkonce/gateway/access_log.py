@@ -11,6 +11,8 @@ from typing import TextIO
 
 import msgspec
 
+from thinkonce.web.log_lines import Probes
+
 __all__ = ("AccessLog", "Told")
 
 FLUSH_SECONDS = 0.1
@@ -41,7 +43,8 @@ class AccessLog:
     time request-id method path status outcome reason milliseconds [not-stored=why]
 
     The time is RFC 3339 in UTC: 2026-01-31T23:59:59.999Z. `wall` gives seconds since the epoch.
-    `as_json`: the same with names, and what `Told` has besides.
+    `as_json`: the same with names, and what `Told` has besides. `every_probe`: probes that are
+    answered as they were the last time have a line too.
     """
 
     def __init__(
@@ -50,9 +53,11 @@ class AccessLog:
         *,
         enabled: bool = True,
         as_json: bool = False,
+        every_probe: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.enabled, self.as_json = enabled, as_json
+        self.enabled, self.as_json, self.every_probe = enabled, as_json, every_probe
+        self._probes = Probes()
         self._out, self._wall = out, wall
         self._second, self._written_second = -1, ""  # formatted once a second
         self._lines: list[str] = []
@@ -70,6 +75,8 @@ class AccessLog:
         told: Told | None = None,
     ) -> None:
         """`what`: method and path, printable. `told` is looked at where lines are JSON."""
+        if not (self._probes.is_news(what, status) or self.every_probe):
+            return
         if self.as_json:
             method, _, path = what.partition(" ")
             milliseconds = round(seconds * 1000, 1)

@@ -111,6 +111,7 @@ class Assembly:
         self.metrics.know(service.models())
         self.access_log.enabled = settings.gateway.access_log
         self.access_log.as_json = settings.log.format == "json"
+        self.access_log.every_probe = settings.log.level == "debug"
         self.lane.adopt(service.in_lane, service.clients, service.cors)
 
     def trace(self, tracing: Tracing) -> None:

@@ -12,9 +12,10 @@ import sys
 import time
 from typing import Literal
 
-__all__ = ("Form", "formatter", "log_to_stderr", "printable", "write_as")
+__all__ = ("Form", "Probes", "formatter", "log_to_stderr", "printable", "write_as")
 
 Form = Literal["text", "json"]
+_PROBES = tuple(f"{m} {p}" for m in ("GET", "HEAD") for p in ("/healthz", "/readyz", "/metrics"))
 
 
 def formatter(who: str = "", form: Form = "text") -> logging.Formatter:
@@ -54,6 +55,23 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
+
+
+class Probes:
+    """Which requests of probes and scrapes are worth a line: one whose answer has another status
+    than the last one of its kind. A probe every two seconds would be most of a quiet server's log.
+    """
+
+    def __init__(self) -> None:
+        self._last = dict.fromkeys(_PROBES, 0)
+
+    def is_news(self, what: str, status: int) -> bool:
+        """Of `METHOD PATH`, which may be no probe: then always."""
+        last = self._last.get(what)
+        if last is None:
+            return True
+        self._last[what] = status
+        return status != last
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # generic in stubs only

@@ -31,6 +31,7 @@ from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model
 from thinkonce.web.bodies import Bodies
 from thinkonce.web.exchange import OVERSIZED, ClientGone, HttpError, Receive, Scope, Send
+from thinkonce.web.log_lines import Probes
 
 __all__ = ("ModelApp",)
 
@@ -68,7 +69,7 @@ class ModelApp:
         self._model, self._engine = model, engine
         self._owners = owners or Owners()
         self._limits = limits or ModelLimits()
-        self._access_log = access_log
+        self._access_log, self._probes = access_log, Probes()
         self._created = int(time.time())
         self._intake = Intake(model, engine, self._limits, schemas)
         self._gate = Gate(self._owners.secret, admin_token)
@@ -107,7 +108,7 @@ class ModelApp:
             await reply.error(HttpError(500, "this server failed; its log says how"))
         finally:
             if self._access_log:
-                _log(scope, reply, time.monotonic() - began)
+                self._log(scope, reply, time.monotonic() - began)
 
     async def _route(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         if oversized := scope["state"].get(OVERSIZED):
@@ -249,6 +250,13 @@ class ModelApp:
             is_ahead=work.is_ahead,
         )
 
+    def _log(self, scope: Scope, reply: Reply, seconds: float) -> None:
+        # The path as it was sent: decoded, it could hold a line break and forge a line.
+        what = f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
+        level = logging.INFO if self._probes.is_news(what, reply.status or 0) else logging.DEBUG
+        ident = reply.request_id.decode()
+        _access.log(level, "%s %s %d ms id=%s", what, reply.status, round(seconds * 1000), ident)
+
     def _produce(self, work: Work) -> Produce:
         if work.is_ahead:
             return ReadAhead(self._engine, work, self._model.tokenizer).as_answer
@@ -269,11 +277,3 @@ def _allow(method: str, *allowed: str) -> None:
     if method not in allowed:
         headers = ((b"allow", ", ".join(allowed).encode()),)
         raise HttpError(405, f"{method} is not allowed here; use {allowed[0]}", headers=headers)
-
-
-def _log(scope: Scope, reply: Reply, seconds: float) -> None:
-    line = "%s %s %s %d ms id=%s"
-    # The path as it was sent: decoded, it could hold a line break and forge a line.
-    method, path, status = scope["method"], scope["raw_path"].decode("latin-1"), reply.status
-    ident = reply.request_id.decode()
-    _access.info(line, method, path, status, round(seconds * 1000), ident)

@@ -195,6 +195,7 @@ def _not_negative(**settings: float) -> None:
 
 def _log_to_stderr() -> None:
     access = logging.getLogger("thinkonce.kv.access")
-    access.setLevel(logging.INFO)
+    if not access.isEnabledFor(logging.INFO):
+        access.setLevel(logging.INFO)
     if not access.hasHandlers():
         access.addHandler(logging.StreamHandler(sys.stderr))
