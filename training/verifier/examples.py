@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
+from alike import nearest, of_intents
 from edits import another, same
 from implied import implied
-from labelled import Pair, background, intents, pairs, rows
+from labelled import Pair, background, intents, pairs
 
 __all__ = ("CLASS_A", "Corpus", "corpus")
 
 CLASS_A = ("pawsx_zh", "banking77", "clinc150", "arena_hard")  # sets that may be copied
 # How often a set's pairs come in an epoch. English has four times as many as any Chinese set.
 _TIMES = {"qqp": 1.0, "lcqmc": 2.0, "bq_corpus": 1.6, "oppo_xiaobu": 2.0, "covid_pairs_zh": 1.0,
-          "pawsx_zh": 3.0, "banking77": 1.0}  # fmt: skip
+          "pawsx_zh": 3.0, "banking77": 1.0, "clinc150": 1.0}  # fmt: skip
 # Variations in an epoch, for each of: another question, the same, a variation of a labelled pair.
 _VARIED = {"another": 0.15, "same": 0.08, "chained": 0.05}
 _NEIGHBOURS = 0.08
 _IMPLIED = 0.5  # share of the implied pairs: what follows from two labels is wrong twice as often
-_BUCKETS = 4096
 
 
 class Corpus:
@@ -58,7 +55,8 @@ def corpus(data: Path, leave_out: Sequence[str] = (), *, only_class_a: bool = Fa
     derived = implied(real)
     if only_class_a:
         # Hardly anything else there says in English that two questions are one.
-        real += _same_intent(data, "banking77")
+        real += of_intents(intents("banking77", data), "banking77", slots=False)
+        real += of_intents(_in_scope("clinc150", data), "clinc150", slots=True)
     plain = [name for name in ("banking77", "clinc150", "arena_hard") if name not in out]
     if not only_class_a:
         plain += [name for name in ("msmarco_dev_queries", "sogouq_sample") if name not in out]
@@ -70,16 +68,9 @@ def corpus(data: Path, leave_out: Sequence[str] = (), *, only_class_a: bool = Fa
     return Corpus(real, derived, texts, _neighbours(data, plain))
 
 
-def _same_intent(data: Path, name: str) -> list[Pair]:
-    """Each question beside another of its intent."""
-    by_intent: dict[str, list[str]] = {}
-    for text, intent in intents(name, data):
-        by_intent.setdefault(intent, []).append(text)
-    return [
-        Pair(text, other, 1, name)
-        for alike in by_intent.values()
-        for text, other in pairwise(alike)
-    ]
+def _in_scope(name: str, data: Path) -> list[tuple[str, str]]:
+    """What lies outside of all intents has nothing in common."""
+    return [(text, intent) for text, intent in intents(name, data) if intent != "oos"]
 
 
 def _times(pair: Pair, chance: random.Random) -> int:
@@ -119,33 +110,10 @@ def _neighbours(data: Path, names: Sequence[str]) -> list[Pair]:
     found: list[Pair] = []
     for name in names:
         if name in ("banking77", "clinc150"):
-            asked = [(str(row["q"]), str(row["intent"])) for row in rows(_file(data, name))]
+            asked = intents(name, data)
         elif name == "msmarco_dev_queries":  # real questions, each once
             asked = [(text, text) for text in background(name, data)]
         else:
             continue
-        found += _nearest_of_other_intent(asked, name)
+        found += nearest(asked, name, 0)
     return found
-
-
-def _file(data: Path, name: str) -> Path:
-    return data / name / "queries.jsonl.gz"
-
-
-def _nearest_of_other_intent(asked: list[tuple[str, str]], name: str) -> list[Pair]:
-    vectors = np.stack([_trigrams(text) for text, _ in asked])
-    intents = np.unique([intent for _, intent in asked], return_inverse=True)[1]
-    found = []
-    for start in range(0, len(asked), 512):
-        likeness = vectors[start : start + 512] @ vectors.T
-        likeness[intents[start : start + 512, None] == intents[None, :]] = 0
-        for row, column in enumerate(likeness.argmax(axis=1)):
-            found.append(Pair(asked[start + row][0], asked[int(column)][0], 0, name))
-    return found
-
-
-def _trigrams(text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    padded, vector = f" {text.lower()} ", np.zeros(_BUCKETS, np.float32)
-    for at in range(len(padded) - 2):
-        vector[zlib.crc32(padded[at : at + 3].encode()) % _BUCKETS] += 1
-    return vector / (np.linalg.norm(vector) or 1)

@@ -2,7 +2,7 @@
 
 Goes on where it was broken off: a checkpoint is written every few minutes.
 
-    python train.py --data ../../shared/data --out weights [--leave-out lcqmc] [--class-a]
+    python train.py --data ../../shared/data --out weights [--leave-out lcqmc] [--class-a --apart]
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 from base import read_base, weights_file
+from models import Apart, Together
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig
 from vocabulary import choose, tokenizer_of
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "benchmarks" / "semantic")]
@@ -30,32 +31,22 @@ from measure import report  # noqa: E402
 
 LONGEST = 96  # tokens of a pair in training; few are longer, and they cost the most
 SAVE_EVERY = 250  # steps
+_NUMBERS_RATE = 3e-3
 _PLAIN = ("banking77", "clinc150", "arena_hard", "msmarco_dev_queries", "sharegpt_v3_sample")
 
 
-class Verifier(nn.Module):
-    """Logit that `b` asks what `a` asks, from ids, mask and types of shape (batch, tokens)."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.body = BertModel(config, add_pooling_layer=False)
-        self.pool = nn.Linear(config.hidden_size, config.hidden_size)
-        self.drop = nn.Dropout(0.1)
-        self.head = nn.Linear(config.hidden_size, 1)
-
-    def forward(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
-        states = self.body(input_ids=ids, attention_mask=mask, token_type_ids=types)
-        first = torch.tanh(self.pool(self.drop(states.last_hidden_state[:, 0])))
-        return self.head(self.drop(first))[:, 0]  # type: ignore[no-any-return]
+Verifier = Together | Apart
 
 
 def start(
-    data: Path, layers: list[int], *, only_class_a: bool = False
+    data: Path, layers: list[int], *, only_class_a: bool = False, apart: bool = False
 ) -> tuple[Verifier, Tokenizer]:
     """The base model with the vocabulary and the layers that are kept."""
     base = read_base(weights_file())
     # A fifth of the texts has a fifth of the words' uses.
-    kept = choose(base, _texts(data, only_class_a=only_class_a), least=1 if only_class_a else 2)
+    prefix = "query: " if apart else ""
+    texts = [*_texts(data, only_class_a=only_class_a), prefix, prefix]
+    kept = choose(base, texts, least=1 if only_class_a else 2)
     config = BertConfig(
         vocab_size=len(kept),
         hidden_size=base.hidden,
@@ -72,7 +63,7 @@ def start(
         # The fused kernel's backward takes a third of a step at these lengths.
         attn_implementation="eager",
     )
-    model = Verifier(config)
+    model = (Apart if apart else Together)(config)
     tensors = {name: torch.from_numpy(value) for name, value in base.tensors.items()}
     name = "embeddings.word_embeddings.weight"
     tensors[name] = tensors[name][kept]
@@ -81,7 +72,7 @@ def start(
     model.body.load_state_dict(tensors)
     # Two fifths of all numbers, and they fit as they are.
     model.body.embeddings.requires_grad_(False)
-    return model, tokenizer_of([base.pieces[n] for n in kept], base.scores[kept])
+    return model, tokenizer_of([base.pieces[n] for n in kept], base.scores[kept], prefix)
 
 
 def _texts(data: Path, *, only_class_a: bool) -> list[str]:
@@ -131,13 +122,21 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     layers = [int(each) for each in options.layers.split(",")]
-    model, tokenizer = start(options.data, layers, only_class_a=options.class_a)
+    model, tokenizer = start(
+        options.data, layers, only_class_a=options.class_a, apart=options.apart
+    )
     known = corpus(options.data, options.leave_out, only_class_a=options.class_a)
     held = [pair for pair in pairs(options.data) if pair.part == "calibration"]
     learnt = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in learnt if p.dim() > 1]
     plain = [p for p in learnt if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    numbers = [p for p in plain if p.dim() == 0]  # `Apart` has two, of another size than weights
+    plain = [p for p in plain if p.dim() == 1]
+    groups = [
+        {"params": decayed, "weight_decay": 0.01},
+        {"params": plain, "weight_decay": 0.0},
+        {"params": numbers, "weight_decay": 0.0, "lr": _NUMBERS_RATE},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98), foreach=True)
 
     def share(step: int) -> float:
@@ -225,6 +224,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--leave-out", nargs="*", default=[])
     parser.add_argument("--class-a", action="store_true")
+    parser.add_argument("--apart", action="store_true", help="two texts that do not see each other")
     parser.add_argument("--layers", default="0,1,2,3,4,5,6,7,8,9,10,11")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=64)

@@ -25,8 +25,11 @@ _ALLOWED = re.compile(r"[▁!-~¡-ɏ‐-⁯₠-₿℀-⅏←-⇿∀-⋿①-⓿�
 LONGEST_HAN = 6  # longer pieces are names and headlines
 
 
-def tokenizer_of(pieces: list[str], scores: np.ndarray[Any, Any]) -> Tokenizer:
-    """Pairs as `<s> a </s> </s> b </s>`, the second half of them of type 1."""
+def tokenizer_of(pieces: list[str], scores: np.ndarray[Any, Any], prefix: str = "") -> Tokenizer:
+    """Pairs as `<s> a </s> </s> b </s>`, the second half of them of type 1.
+
+    With a prefix as two texts, each of which begins with it: `<s> query: a </s> <s> query: b </s>`.
+    """
     tokenizer = Tokenizer(
         models.Unigram(list(zip(pieces, map(float, scores), strict=True)), pieces.index("<unk>"))
     )
@@ -35,11 +38,12 @@ def tokenizer_of(pieces: list[str], scores: np.ndarray[Any, Any]) -> Tokenizer:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    begin, end = pieces.index("<s>"), pieces.index("</s>")
+    begun = ["<s>", *tokenizer.encode(prefix, add_special_tokens=False).tokens]
+    opening = {"id": "<begin>", "ids": [pieces.index(each) for each in begun], "tokens": begun}
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
-        pair="<s>:0 $A:0 </s>:0 </s>:1 $B:1 </s>:1",
-        special_tokens=[("<s>", begin), ("</s>", end)],
+        pair=f"<begin>:0 $A:0 </s>:0 {'<begin>' if prefix else '</s>'}:1 $B:1 </s>:1",
+        special_tokens=[("<s>", pieces.index("<s>")), ("</s>", pieces.index("</s>")), opening],
     )
     return tokenizer
 

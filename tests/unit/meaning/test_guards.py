@@ -95,6 +95,20 @@ REFUSED = {
         ("从北京到上海多远", "从上海到北京多远"),
         ("把英语翻译成法语", "把法语翻译成英语"),
         ("美元换成欧元", "欧元换成美元"),
+        ("学生送老师什么礼物好", "老师送学生什么礼物好呢"),
+        ("女人最怕男人做什么", "男人都最怕女人做什么"),
+        ("Can a tenant sue the landlord?", "When can a landlord sue the tenant?"),
+        ("What did you tell me about him?", "What did I tell you about him?"),
+    ],
+    Veto.MENTION: [
+        ("What is the meaning of the word terse?", "What is the meaning of the word tense?"),
+        ("How do you pronounce Gdansk?", "How do you pronounce Lodz?"),
+        ("what is a synonym of brave", "what is the meaning of brave"),
+        ("珍惜的近义词是什么", "珍重的近义词是什么"),
+        ("雨字加上偏旁能变成什么字", "木字加上偏旁可以变成什么字"),
+        ("一心一意的意思是什么", "一心一意的意是什么意思"),
+        ("桌子用英语怎么说", "椅子用英语怎么说"),
+        ("用美丽造句", "用美丽组词"),
     ],
     Veto.NAME: [
         ("Is vitamin C good for my skin?", "Is vitamin D good for my skin?"),
@@ -184,6 +198,13 @@ PASSED = [
     ("請問轉賬限額是多少", "转账限额是多少"),
     ("ＡＢＣ公司在哪里", "abc公司在哪里"),
     ("今天好吗", "今天好吗！"),
+    ("What's the meaning of terse?", "what does the word terse mean"),
+    ("How do I pronounce Lodz?", "How is Lodz pronounced?"),
+    ("珍惜的近义词", "请问珍惜的同义词是什么"),
+    ("桌子的英语怎么说", "桌子用英文怎么说"),
+    ("Who cooks better, boys or girls?", "who cooks better, girls or boys"),
+    ("我能和你一起去吗", "能和你一起去吗我"),
+    ("女人最喜欢什么样的男人", "什么样的男人女人最喜欢"),
 ]
 
 

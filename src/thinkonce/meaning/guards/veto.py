@@ -16,8 +16,9 @@ class Veto(StrEnum):
     NEGATION = "negation"  # one side denies what the other asks
     ANTONYM = "antonym"  # enable / disable, 买 / 卖
     COMPARATIVE = "comparative"  # above / below, 最多 / 最少
-    DIRECTION = "direction"  # from A to B / from B to A
+    DIRECTION = "direction"  # from A to B / from B to A, 女人喜欢男人 / 男人喜欢女人
     NAME = "name"  # another product, place, person, code, title, letter
+    MENTION = "mention"  # another word that is asked about: the meaning of terse / of tense
     QUESTION = "question"  # why / how to, 谁 / 什么时候
     MODALITY = "modality"  # must / may, did / will
     SCOPE = "scope"  # all / some, first / last

@@ -11,8 +11,10 @@ from __future__ import annotations
 import msgspec
 
 from thinkonce.meaning.text.language import Language, language_of
+from thinkonce.meaning.text.mentions import mentions_of
 from thinkonce.meaning.text.names import codes_of, letters_of, names_of, quoted_of, unlisted_of
 from thinkonce.meaning.text.normal import expanded, joined, normal_words
+from thinkonce.meaning.text.persons import persons_in
 from thinkonce.meaning.text.readings import Readings, read
 from thinkonce.meaning.text.signs import signs_of
 from thinkonce.meaning.text.tokens import fold, tokenise
@@ -46,6 +48,9 @@ class Analysed(msgspec.Struct, frozen=True, array_like=True):
     characters: int
     signs: tuple[str, ...] = ()  # between the words, see `signs`
     letters: frozenset[str] = frozenset()  # that stand alone: of vitamins, plans, variables
+    about: frozenset[str] = frozenset()  # what is asked of a word itself: its meaning, a rhyme
+    mentioned: tuple[str, ...] = ()  # the words of such a question, sorted
+    persons: tuple[str, ...] = ()  # who is told of, in order
 
 
 def analyse(text: str) -> Analysed:
@@ -56,6 +61,7 @@ def analyse(text: str) -> Analysed:
     words = normal_words(tokens)
     normal = joined(words)
     found = read(tokens)
+    about, mentioned = mentions_of(tokens)
     return Analysed(
         normal=normal,
         language=language_of(text),
@@ -76,6 +82,9 @@ def analyse(text: str) -> Analysed:
         characters=length,
         signs=signs_of(text, folded),
         letters=letters_of(folded),
+        about=about,
+        mentioned=mentioned,
+        persons=persons_in(words),
     )
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from thinkonce.meaning.text.tokens import HAN, script_marks, table
 
-__all__ = ("Language", "language_of", "same_language")
+__all__ = ("CHINESE", "Language", "language_of", "same_language")
 
 
 class Language(StrEnum):
@@ -35,7 +35,7 @@ _KANA = re.compile("[぀-ヿ]")
 _HANGUL = re.compile("[가-힯ᄀ-ᇿ]")
 _LATIN = re.compile("[a-zà-ɏ]+(?:'[a-z]+)?")
 _OTHER = re.compile("[Ͱ-῿Ⰰ-⻿ꀀ-꯿]")
-_CHINESE = frozenset((Language.ZH, Language.ZH_HANS, Language.ZH_HANT))
+CHINESE = frozenset((Language.ZH, Language.ZH_HANS, Language.ZH_HANT))
 _UNSURE = frozenset((Language.NONE, Language.MIXED))
 
 
@@ -57,7 +57,7 @@ def language_of(text: str) -> Language:
 
 def same_language(a: Language, b: Language) -> bool:
     """Whether an answer to `a` may be read by who asked `b`; script is not looked at."""
-    return a == b or a in _UNSURE or b in _UNSURE or (a in _CHINESE and b in _CHINESE)
+    return a == b or a in _UNSURE or b in _UNSURE or (a in CHINESE and b in CHINESE)
 
 
 def _chinese(text: str) -> Language:

@@ -27,6 +27,7 @@ __all__ = (
     "script_marks",
     "simplified",
     "sole_forms",
+    "split",
     "table",
     "tokenise",
 )
@@ -66,6 +67,11 @@ def tokenise(folded: str) -> Tokens:
         tuple(one.start() for one in found),
         tuple(one.end() for one in found),
     )
+
+
+def split(folded: str) -> tuple[str, ...]:
+    """The words of `tokenise`, without their places."""
+    return tuple(_TOKEN.findall(folded.lower()))
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,39 @@
+"""Who is told of, in order: 女人 为什么喜欢 男人 gives ("女", "男")."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from thinkonce.meaning.text.tokens import Lexicon, table
+
+__all__ = ("persons_in", "with_persons")
+
+
+def persons_in(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Of words in normal form; forms of one person (you, your) are one."""
+    return tuple(word for word, is_person in _read(words) if is_person)
+
+
+def with_persons(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words, with forms of one person made one."""
+    return tuple(word for word, _ in _read(words))
+
+
+def _read(words: tuple[str, ...]) -> list[tuple[str, bool]]:
+    found: list[tuple[str, bool]] = []
+    place = 0
+    while place < len(words):
+        length, names = _lexicon().at(words, place)
+        found.append((names[0], True) if length else (words[place], False))
+        place += length or 1
+    return found
+
+
+@lru_cache(maxsize=1)
+def _lexicon() -> Lexicon:
+    return Lexicon(
+        (form, person)
+        for name in ("en.toml", "zh.toml")
+        for person, forms in table(name)["persons"].items()
+        for form in forms
+    )
