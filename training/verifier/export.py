@@ -4,7 +4,7 @@
 
 Needs `onnx` and `onnxruntime`. `--sample 0.1` measures a tenth, for a look while training runs;
 what is exported from an unfinished training says so in its card. `--bare` leaves out calibration
-and card, of a model that is only measured; `--class-a` calibration, which other sets would make.
+and card, of a model that is only measured.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 import torch
+from models import Apart, Together, layer_of
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn import functional
 from train import Verifier, encoded
 from transformers import BertConfig
 
@@ -36,9 +36,9 @@ _SEEN = 256  # pairs of the training part, by which ranges are known
 
 
 class Plain(nn.Module):
-    """The verifier in operations that ONNX Runtime knows how to fuse and to quantise."""
+    """`Together` in operations that ONNX Runtime knows how to fuse and to quantise."""
 
-    def __init__(self, trained: Verifier, config: BertConfig) -> None:
+    def __init__(self, trained: Together, config: BertConfig) -> None:
         super().__init__()
         self.body, self.pool, self.head = trained.body, trained.pool, trained.head
         self.heads = config.num_attention_heads
@@ -51,23 +51,8 @@ class Plain(nn.Module):
         states = known.LayerNorm(states + known.position_embeddings(places))
         masked = (1.0 - attention_mask[:, None, None, :].float()) * -1e4
         for layer in body.encoder.layer:
-            states = self._layer(layer, states, masked)
+            states = layer_of(layer, states, masked, self.heads)
         return self.head(torch.tanh(self.pool(states[:, 0])))[:, 0]  # type: ignore[no-any-return]
-
-    def _layer(self, layer, states, masked):  # type: ignore[no-untyped-def]
-        batch, tokens, width = states.shape
-        one = layer.attention.self
-
-        def parted(found: Tensor) -> Tensor:
-            return found.view(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
-
-        query, key, value = (parted(each(states)) for each in (one.query, one.key, one.value))
-        weights = query @ key.transpose(-1, -2) / (width // self.heads) ** 0.5 + masked
-        seen = (weights.softmax(-1) @ value).transpose(1, 2).reshape(batch, tokens, width)
-        out = layer.attention.output
-        states = out.LayerNorm(out.dense(seen) + states)
-        inner = functional.gelu(layer.intermediate.dense(states))
-        return layer.output.LayerNorm(layer.output.dense(inner) + states)
 
 
 def trained_model(state: dict[str, Tensor]) -> tuple[Verifier, BertConfig]:
@@ -85,12 +70,12 @@ def trained_model(state: dict[str, Tensor]) -> tuple[Verifier, BertConfig]:
         layer_norm_eps=1e-12,
         pad_token_id=1,
     )
-    model = Verifier(config)
+    model = Apart(config) if "slope" in state else Together(config)
     model.load_state_dict(state)
     return model.eval(), config
 
 
-def write_onnx(model: Plain, to: Path) -> None:
+def write_onnx(model: nn.Module, to: Path) -> None:
     ids = torch.tensor([[0, 9, 2, 2, 9, 2]])
     names = ["input_ids", "attention_mask", "token_type_ids"]
     axes = {name: {0: "batch", 1: "tokens"} for name in names} | {"logit": {0: "batch"}}
@@ -109,7 +94,7 @@ def quantise(whole: Path, to: Path) -> None:
     )  # fmt: skip
 
 
-def _read_some(model: Plain, tokenizer: Tokenizer, data: Path) -> None:
+def _read_some(model: nn.Module, tokenizer: Tokenizer, data: Path) -> None:
     known = [pair for pair in pairs(data) if pair.part == "train"]
     some = random.Random(1).sample(known, _SEEN)
     for begin in range(0, _SEEN, 32):
@@ -122,7 +107,7 @@ def main(options: argparse.Namespace) -> None:
     options.to.mkdir(parents=True, exist_ok=True)
     whole, small = options.to / "whole.onnx", options.to / "model.onnx"
     tokenizer = Tokenizer.from_file(str(options.source / "tokenizer.json"))
-    plain = Plain(model, config)
+    plain = model if isinstance(model, Apart) else Plain(model, config)
     smooth(model.body, lambda: _read_some(plain, tokenizer, options.data))
     with torch.no_grad():
         write_onnx(plain, whole)
@@ -133,8 +118,7 @@ def main(options: argparse.Namespace) -> None:
     if options.bare:
         whole.unlink()
         return
-    if not options.class_a:
-        fitted(options.to, options.sample, options.seed)
+    fitted(options.to, options.sample, options.seed)
     found = measured(options.data, options.to, options.sample)
     whole.unlink()
     write_card(options.to, found, state["step"], config.num_hidden_layers, options)

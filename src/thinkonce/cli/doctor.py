@@ -88,11 +88,12 @@ def _ready(settings: Settings) -> Iterator[Finding]:
 
 
 def _verifier(settings: Settings) -> Iterator[Finding]:
-    if not settings.compares or settings.semantic.verifier != "shipped":
+    if not settings.compares:
         return
-    from thinkonce.meaning.verdict.verifier import installed
+    from thinkonce.meaning.verdict.verifier import INCLUDED, installed
 
-    if installed(data_folder(settings.data.dir)) is None:
+    wanted = settings.semantic.verifier
+    if wanted in INCLUDED and installed(wanted, data_folder(settings.data.dir)) is None:
         says = "no verifier is installed: only questions in the same plain words are answered"
         todo = 'name one in [semantic] verifier, or be content with that: verifier = "off"'
         yield Finding("semantic", Grade.NOTE, says, todo)

@@ -97,7 +97,7 @@ class Semantic(Section, frozen=True):
         about(
             "What decides where the score cannot.",
             # As the table of `meaning/verdict/verifier.py` has them.
-            "shipped | off | a directory with model.onnx and tokenizer.json | "
+            "shipped | permissive | off | a directory with model.onnx and tokenizer.json | "
             f"a directory as transformers saves a cross-encoder | {A_MODEL_BEHIND_A_URL}",
             fixed=True,
         ),

@@ -124,7 +124,7 @@ def test_the_settings_say_what_the_table_of_verifiers_accepts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "kind"), [((MODEL, TOKENIZER), 2), (("config.json", "model.safetensors"), 3)]
+    ("files", "kind"), [((MODEL, TOKENIZER), 3), (("config.json", "model.safetensors"), 4)]
 )
 def test_a_folder_is_claimed_by_what_lies_in_it(
     tmp_path: Path, files: tuple[str, ...], kind: int

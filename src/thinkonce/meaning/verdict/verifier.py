@@ -6,6 +6,7 @@ asked about candidates that the score could not settle. One is a file in `verifi
 
     shipped        a cross-encoder in eight bits: `weights/` in this package, or the
                    folder `verifier` in the data folder
+    permissive     `weights/permissive/`: weaker, trained only on texts that anybody may use
     a directory    a cross-encoder: model.onnx and tokenizer.json, or as transformers saves one
     a URL          a chat model behind an OpenAI-compatible API, asked for yes or no
 
@@ -32,8 +33,10 @@ from thinkonce.settings.semantic import A_MODEL_BEHIND_A_URL
 __all__ = (
     "ACCEPTS",
     "CALIBRATION",
+    "INCLUDED",
     "KINDS",
     "OFF",
+    "PERMISSIVE",
     "SHIPPED",
     "Scale",
     "Scales",
@@ -46,7 +49,8 @@ __all__ = (
 
 log = logging.getLogger("thinkonce.semantic")
 
-SHIPPED, OFF = "shipped", "off"
+SHIPPED, PERMISSIVE, OFF = "shipped", "permissive", "off"
+INCLUDED = (SHIPPED, PERMISSIVE)
 MODEL, TOKENIZER, CALIBRATION = "model.onnx", "tokenizer.json", "calibration.json"
 WEIGHTS = Path(__file__).parent.parent / "weights"  # of what ships, where a release holds it
 
@@ -120,19 +124,24 @@ def read_scales(folder: Path) -> Scales:
         raise ConfigError("semantic.verifier", str(file), f"a whole file ({error})") from error
 
 
-def installed(data: Path | None = None) -> Path | None:
-    """Where the verifier that ships lies; None where it does not. `data` is the data folder."""
-    return next((one for one in _places(data) if (one / MODEL).is_file()), None)
+def installed(wanted: str = SHIPPED, data: Path | None = None) -> Path | None:
+    """Where the verifier of that name lies, one of those that ship; None where it does not.
+
+    `data` is the data folder.
+    """
+    return next((one for one in _places(wanted, data) if (one / MODEL).is_file()), None)
 
 
-def _places(data: Path | None) -> list[Path]:
+def _places(wanted: str, data: Path | None) -> list[Path]:
+    if wanted == PERMISSIVE:
+        return [WEIGHTS / PERMISSIVE]
     return [WEIGHTS] + ([data / "verifier"] if data else [])
 
 
-def _shipped(data: Path | None) -> Verifier | None:
-    folder = installed(data)
+def _included(wish: Wish) -> Verifier | None:
+    folder = installed(wish.wanted, wish.data)
     if folder is None:
-        where = " or ".join(map(str, _places(data)))
+        where = " or ".join(map(str, _places(wish.wanted, wish.data)))
         log.warning("no verifier is installed in %s: only the same plain words are answered", where)
         return None
     try:
@@ -171,7 +180,8 @@ class Kind:
 
 # The first that claims what is wanted opens it.
 KINDS = (
-    Kind(SHIPPED, lambda wanted: wanted == SHIPPED, lambda wish: _shipped(wish.data)),
+    Kind(SHIPPED, lambda wanted: wanted == SHIPPED, _included),
+    Kind(PERMISSIVE, lambda wanted: wanted == PERMISSIVE, _included),
     Kind(OFF, lambda wanted: wanted == OFF, lambda _: None),
     Kind(
         f"a directory with {MODEL} and {TOKENIZER}",
