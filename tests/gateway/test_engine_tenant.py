@@ -11,6 +11,7 @@ import pytest
 
 from gateway.conftest import Stage
 from gateway.test_processes import Host
+from gateway.test_servers import saying
 from gateway.upstream import Upstream
 from kv.small_model import make_network, make_tokenizer
 from thinkonce.settings import Upstream as Pool
@@ -82,6 +83,20 @@ async def test_what_is_put_together_from_a_schema_goes_around_the_cache(stage: S
     told = [seen.json.get("kv_cache") for seen in stage.upstream.seen]
     assert told == [{"ttl": 60, **said}] * 2
     assert (await gateway.chat("a")).cache == "MISS", "nothing of it was kept"
+
+
+@pytest.mark.parametrize("more", [{}, {"enabled": False}])
+async def test_nobody_answers_for_the_engine_who_has_not_its_schemas(
+    stage: Stage, more: dict[str, bool]
+) -> None:
+    other = await stage.another_upstream()
+    main = Pool(urls=[stage.upstream.url], engine_secret=SECRET, fallback=["spare"])
+    pools = {"main": main, "spare": Pool(urls=[other.url])}
+    gateway = await stage.gateway(upstreams=pools, gateway={"retries": 0})
+    stage.upstream.script = saying(503)
+    assert (await gateway.chat("a", kv_cache=more)).status == 200, "what says all of it"
+    got = await gateway.chat("a", kv_cache={"schema": "persona", **more})
+    assert (got.status, other.calls) == (503, 1)
 
 
 async def test_a_provider_is_told_nothing_of_it(stage: Stage) -> None:

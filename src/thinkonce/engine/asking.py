@@ -224,8 +224,10 @@ class Reader:
         """What to ask other pools for where the request's own cannot answer: under their keys.
 
         The client's credential is not shown to them, and no query, which may hold one: pools may
-        belong to different parties.
+        belong to different parties. Nobody else has a stored response, or a schema.
         """
+        if asking.bypass is Reason.STATEFUL or asking.asked.stateful or asking.controls.schema:
+            return
         for pool in self._pools.fallbacks(asking.pool):
             yield self._of_pool(asking, pool)
 

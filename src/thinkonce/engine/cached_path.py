@@ -154,8 +154,7 @@ class CachedPath(ABC):
         call.outcome, call.reason = Outcome.BYPASS, reason
         head = miss_headers(Outcome.BYPASS, reason, "")
         head.append((b"x-request-id", call.id))
-        # What lies elsewhere, a stored response say, lies with one pool only.
-        others = [] if reason is Reason.STATEFUL else list(self._instead_of(asking))
+        others = list(self._instead_of(asking))
         failure: UpstreamError | None = None
         for each in (asking, *others) if others else ():
             try:
