@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from thinkonce.cli.examine import Finding, Grade, machine, models, upstreams
+from thinkonce.cli.examine import Finding, Grade, machine, upstreams
 from thinkonce.cli.options import AsJson, Config, StoreUrl
 from thinkonce.cli.output import console, print_json
 from thinkonce.errors import ConfigError
@@ -51,6 +51,7 @@ def doctor(
 
 
 def _examined(settings: Settings, config: Path | None, compare: str | None) -> list[Finding]:
+    from thinkonce.cli.examine_kv import model_server
     from thinkonce.cli.examine_store import compared, secret, store_file
 
     source = config or Path(FILE_NAME)
@@ -62,7 +63,7 @@ def _examined(settings: Settings, config: Path | None, compare: str | None) -> l
     if compare is not None:
         findings.append(compared(settings.store, compare, settings.admin.token))
     findings += upstreams(settings.upstreams)
-    findings += models(settings.local)
+    findings += model_server(settings)
     return findings
 
 

@@ -1,4 +1,4 @@
-"""What `doctor` checks apart from the store: the machine, upstreams, models."""
+"""What `doctor` checks apart from stores and models: the machine, upstreams."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import apsw
 import msgspec
 
-from thinkonce.kv.weights import packaged
-from thinkonce.settings import Local, Upstream
+from thinkonce.settings import Upstream
 from thinkonce.version import __version__
 
-__all__ = ("Finding", "Grade", "machine", "models", "upstreams")
+__all__ = ("Finding", "Grade", "machine", "upstreams")
 
 REACH_SECONDS = 5.0
 # Where a change of the page size, and WAL files shared by processes, are known to work.
@@ -76,21 +74,3 @@ def _reached(name: str, url: str) -> Finding:
     finally:
         connection.close()
     return Finding(name, Grade.GOOD, f"{url} answers ({status})")
-
-
-def models(local: Local) -> Iterator[Finding]:
-    """The configured local model; whether it is missed depends on whether it is used."""
-    if Path(local.model).expanduser().is_dir():
-        yield Finding("model", Grade.GOOD, f"directory {local.model}")
-        return
-    found = next((m for m in packaged.installed() if m.model is packaged.find(local.model)), None)
-    if found is None:
-        known = " | ".join(packaged.names())
-        says = f"{local.model} is neither a directory nor a packaged model ({known})"
-        yield Finding("model", Grade.BAD, says, "correct [local] model")
-    elif not found.installed:
-        grade = Grade.BAD if local.enabled else Grade.NOTE
-        todo = f"thinkonce model install {found.model.name}"
-        yield Finding("model", grade, f"{found.model.name} is not installed", todo)
-    else:
-        yield Finding("model", Grade.GOOD, f"{found.model.name} at {found.path}")

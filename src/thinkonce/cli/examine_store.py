@@ -23,7 +23,7 @@ from thinkonce.settings import Store
 from thinkonce.stores import kind_of
 from thinkonce.tiers.keyring import SETTING, cipher_of, keys_of
 
-__all__ = ("compared", "secret", "store_file")
+__all__ = ("compared", "no_room_in", "secret", "store_file")
 
 OWNER_ONLY = 0o600
 
@@ -44,13 +44,13 @@ def store_file(store: Store) -> Iterator[Finding]:
 def _place_for(path: Path) -> Finding:
     """A store that is not there yet can be made if the nearest folder above it takes a file."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if cause := _no_room_in(folder):
+    if cause := no_room_in(folder):
         todo = f"make {folder} a folder you can write to, or name another place with --store"
         return Finding("store", Grade.BAD, f"{path} cannot be made ({cause})", todo)
     return Finding("store", Grade.NOTE, f"{path} is not there yet; it is made when first used")
 
 
-def _no_room_in(folder: Path) -> str:
+def no_room_in(folder: Path) -> str:
     """Why no file can be made in `folder`; "" if it can. Rights alone do not tell: root has all."""
     try:
         with tempfile.TemporaryFile(dir=folder):

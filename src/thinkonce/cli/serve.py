@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -26,7 +25,6 @@ __all__ = ("pools_of", "register", "to_read_again", "with_optional_model")
 MODEL_PORT = 8001
 GATEWAYS_FILE = "THINKONCE__CONFIG"
 ORPHAN_SECONDS = 1.0  # a model whose gateway was killed answers nobody who waits
-LOCAL_NEEDS = ("torch", "transformers", "tokenizers", "aiohttp", "uvicorn")
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
 
 
@@ -215,13 +213,11 @@ def to_read_again(sources: Sources) -> Sources:
 
 def _check_local(written: str, local: Local) -> None:
     """Say at once what the model's server would say once it has loaded its libraries."""
-    for needed in LOCAL_NEEDS:
-        if find_spec(needed) is None:
-            raise ModuleNotFoundError(
-                f"a local model needs {needed}; pip install '/path/to/thinkonce[local]' brings it"
-            )
-    from thinkonce.cli.examine import Grade, models
+    from thinkonce.cli.examine import Grade
+    from thinkonce.cli.examine_model import HOW, lacking, models
 
+    if needed := lacking():
+        raise ModuleNotFoundError(f"a local model needs {needed}; {HOW} brings it")
     for found in models(local):
         if found.grade is Grade.BAD:
             then = f": {found.todo}" if found.todo.startswith("thinkonce") else ""

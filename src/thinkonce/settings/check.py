@@ -15,6 +15,7 @@ __all__ = ("LEAST_SECRET", "check", "check_upstream_url")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 LEAST_SECRET = 32  # characters
+_LEAST_ATTENDED = 128  # tokens; with fewer nothing is left to choose
 _LEAST_TOKEN = 8
 # What providers' pages show in full, though it is not where an API begins.
 _ENDPOINT = re.compile(
@@ -43,6 +44,9 @@ def check(settings: Settings, names: Mapping[str, str] = NOBODY_SAID) -> None:
     _check_length("[admin] token", settings.admin.token, _LEAST_TOKEN)
     _check_length("[store] secret", settings.store.secret, LEAST_SECRET)
     _check_length("[kv] gateway_secret", settings.kv.gateway_secret, LEAST_SECRET)
+    if 0 < settings.kv.sentence_tokens < _LEAST_ATTENDED:
+        written = names.get("kv.sentence_tokens", "[kv] sentence_tokens")
+        raise ConfigError(written, settings.kv.sentence_tokens, "0, which is off, or 128 and more")
     _check_groups(settings.groups)
     _check_clients(settings.clients)
 

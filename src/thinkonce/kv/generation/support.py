@@ -1,7 +1,7 @@
 """Which models' attention state may be reused, and what of a loaded one it depends on.
 
-A family is in the list because the tests show, for it, that reading a prefix from memory gives
-the bits that reading it anew gives. Anything else is served without reuse, and says so.
+What is not one of `FAMILIES`, or is run in a way that was not shown to give equal bits, is served
+without reuse, and says so.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import torch
 import transformers
 from blake3 import blake3
 
+from thinkonce.kv.generation.families import FAMILIES
 from thinkonce.kv.generation.slab import KvShape
 from thinkonce.kv.prefix.fingerprint import Fingerprint
 
 __all__ = ("FAMILIES", "fingerprint_of", "shape_of", "unsupported")
-
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
 
 _ATTENTION = ("sdpa", "eager")
 _DTYPES = (torch.float32, torch.bfloat16)

@@ -80,7 +80,7 @@ def is_whole(place: Path, source_sha256: str) -> bool:
 
 
 def _place(model: PackagedModel, folder: Path) -> Path:
-    return folder / f"{model.name}-{model.file_sha256[:12]}"
+    return folder / model.folder_name
 
 
 def _check_source(model: PackagedModel, source: Path) -> None:

