@@ -23,16 +23,20 @@ from labelled import DATA, PAIR_SETS, Pair, pairs
 from measure import area, recall_at
 from record import Goal, Table, record
 
-from thinkonce.meaning.verdict.verifier import Verifier, open_verifier
+from thinkonce.meaning.verdict.verifier import PERMISSIVE, Verifier, open_verifier
 
 PRECISIONS = (0.9, 0.95, 0.98)
 LEFT_OUT = ("lcqmc", "qqp", "bq_corpus", "oppo_xiaobu")
 WANTED = 1.5  # times the embedder's recall at precision 0.95
-CLAIM = "Of a kind that training never saw, a verifier knows little more than an embedder's cosine."
+CLAIM = (
+    "Of a kind that training never saw, a verifier knows little more than an embedder's cosine; "
+    "what the base model brings along carries over better."
+)
 NOTES = [
     "R@P: the largest recall of a cut with that precision and 20 accepted pairs or more.",
     "Left out: a verifier of six layers whose training never saw the set, 700 steps of 64 pairs. "
     "With the cosine: both, weighed by a logistic fit to the calibration part of the other sets.",
+    "Permissive: the base model's own similarity, trained on none of these sets.",
 ]
 ALONE = "embedder alone"
 COLUMNS = ["set, by", "pairs", "AUC", *(f"R@P {precision}" for precision in PRECISIONS)]
@@ -57,19 +61,25 @@ def main(argv: list[str]) -> int:
 def left_out(folder: Path) -> tuple[list[Row], list[Goal]]:
     rows: list[Row] = []
     goals = []
+    permissive = opened(PERMISSIVE)
     for name in LEFT_OUT:
-        verifier = opened(str(folder / name))
         asked, near = of_part("test", name)
-        said = logits(verifier, asked)
-        both = joined_by(verifier, name)[:2] @ np.stack([said, near])
-        rows.append(told(name, "never trained on it", asked, said))
-        rows.append(told(name, "the same with the cosine", asked, both))
+        alone = _recall(asked, near)
+        for who, verifier in (("left out", opened(str(folder / name))), ("permissive", permissive)):
+            said = logits(verifier, asked)
+            both = joined_by(verifier, name)[:2] @ np.stack([said, near])
+            rows.append(told(name, who, asked, said))
+            rows.append(told(name, f"{who}, with the cosine", asked, both))
+            found, says = _recall(asked, both), f">= {WANTED:g} x {alone:.3f}"
+            goals.append(
+                Goal(f"recall at 0.95, {name}, {who}", says, found, found >= WANTED * alone)
+            )
         rows.append(told(name, ALONE, asked, near))
-        labels = [pair.label for pair in asked]
-        found, alone = (recall_at(0.95, labels, scores.tolist()) for scores in (both, near))
-        says = f">= {WANTED:g} x {alone:.3f}"
-        goals.append(Goal(f"recall at 0.95, {name} left out", says, found, found >= WANTED * alone))
     return rows, goals
+
+
+def _recall(asked: Sequence[Pair], scores: Numbers) -> float:
+    return recall_at(0.95, [pair.label for pair in asked], scores.tolist())
 
 
 def opened(wanted: str) -> Verifier:

@@ -64,6 +64,7 @@ REFUSED = {
         ("怎么开启定位", "怎么关闭定位"),
         ("现在买房合适吗", "现在卖房合适吗"),
         ("黄河远上白云间的下一句", "黄河远上白云间上一句"),
+        ("八上数学练习册答案", "八下数学练习册答案"),
         ("三年级下册语文课本目录", "三年级上册语文课本目录"),
         ("这一期节目的嘉宾是谁", "节目下一期的嘉宾是谁"),
         ("What if the town joins the union?", "What happens when the town leaves the union?"),
@@ -71,6 +72,7 @@ REFUSED = {
     Veto.COMPARATIVE: [
         ("phones above 300 dollars", "phones below 300 dollars"),
         ("the highest mountain in Asia", "the lowest mountain in Asia"),
+        ("挖土机技术哪家强", "挖土机技术哪家弱"),
         ("最多可以借几天", "最少可以借几天"),
         ("四十岁以上怎么办", "四十岁以下怎么办"),
     ],
@@ -96,6 +98,7 @@ REFUSED = {
         ("把英语翻译成法语", "把法语翻译成英语"),
         ("美元换成欧元", "欧元换成美元"),
         ("学生送老师什么礼物好", "老师送学生什么礼物好呢"),
+        ("手机怎么传照片到电脑上", "电脑怎么传照片到手机上"),
         ("女人最怕男人做什么", "男人都最怕女人做什么"),
         ("Can a tenant sue the landlord?", "When can a landlord sue the tenant?"),
         ("What did you tell me about him?", "What did I tell you about him?"),

@@ -21,6 +21,7 @@ from thinkonce.meaning.verdict.calibration import Platt, Tally
 from thinkonce.meaning.verdict.verifier import (
     ACCEPTS,
     CALIBRATION,
+    INCLUDED,
     KINDS,
     MODEL,
     TOKENIZER,
@@ -250,11 +251,12 @@ def test_an_api_needs_a_model() -> None:
         open_verifier("http://127.0.0.1:1/v1")
 
 
-def test_the_shipped_verifier_tells_near_misses_apart() -> None:
+@pytest.mark.parametrize("name", INCLUDED)
+def test_what_ships_tells_near_misses_apart(name: str) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `semantic` is not installed")
-    if installed() is None:
+    if installed(name) is None:
         pytest.skip("its weights come with a release; this source has none")
-    verifier = open_verifier()
+    verifier = open_verifier(name)
     assert verifier is not None, "weights that are there can be used"
     for asked, same, other in (
         ("How do I reset my password?", "I forgot my password, how can I change it?",

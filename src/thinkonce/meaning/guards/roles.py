@@ -1,6 +1,6 @@
-"""Two persons that changed places: 女人喜欢什么样的男人 / 男人喜欢什么样的女人.
+"""Two parties that changed places: 女人喜欢什么样的男人 / 男人喜欢什么样的女人.
 
-Whole phrases move about freely, in Chinese above all, so another order of persons tells nothing by
+Whole phrases move about freely, in Chinese above all, so another order of parties tells nothing by
 itself. They changed places where the texts would be more alike with the two exchanged.
 """
 
@@ -11,13 +11,13 @@ from itertools import combinations, pairwise
 
 from thinkonce.meaning.guards.veto import Veto
 from thinkonce.meaning.text.analysis import Analysed
-from thinkonce.meaning.text.persons import with_persons
+from thinkonce.meaning.text.parties import with_parties
 from thinkonce.meaning.text.tokens import split
 
 __all__ = ("guard",)
 
 _NEAR = 0.55  # share of neighbouring words that both have once two are exchanged
-_MOST = 4  # persons: six exchanges
+_MOST = 4  # parties: six exchanges
 _APART = 3  # words, of two that are listed
 _LISTING = frozenset({"and", "or", "vs", "versus", "nor", *"和与跟同或及还又"})
 
@@ -25,12 +25,12 @@ Words = tuple[str, ...]
 
 
 def guard(a: Analysed, b: Analysed) -> Veto | None:
-    if a.persons == b.persons or len(set(a.persons)) < 2 or len(set(b.persons)) < 2:
+    if a.parties == b.parties or len(set(a.parties)) < 2 or len(set(b.parties)) < 2:
         return None
-    both = sorted(set(a.persons) & set(b.persons))
+    both = sorted(set(a.parties) & set(b.parties))
     if not 2 <= len(both) <= _MOST:
         return None
-    one, other = with_persons(split(a.normal)), with_persons(split(b.normal))
+    one, other = with_parties(split(a.normal)), with_parties(split(b.normal))
     least = max(_likeness(one, other), _NEAR - 1e-9)
     exchanges = (pair for pair in combinations(both, 2) if not _listed(pair, one, other))
     if any(_likeness(_swapped(one, pair), other) > least for pair in exchanges):

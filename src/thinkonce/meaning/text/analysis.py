@@ -14,7 +14,7 @@ from thinkonce.meaning.text.language import Language, language_of
 from thinkonce.meaning.text.mentions import mentions_of
 from thinkonce.meaning.text.names import codes_of, letters_of, names_of, quoted_of, unlisted_of
 from thinkonce.meaning.text.normal import expanded, joined, normal_words
-from thinkonce.meaning.text.persons import persons_in
+from thinkonce.meaning.text.parties import parties_in
 from thinkonce.meaning.text.readings import Readings, read
 from thinkonce.meaning.text.signs import signs_of
 from thinkonce.meaning.text.tokens import fold, tokenise
@@ -50,7 +50,7 @@ class Analysed(msgspec.Struct, frozen=True, array_like=True):
     letters: frozenset[str] = frozenset()  # that stand alone: of vitamins, plans, variables
     about: frozenset[str] = frozenset()  # what is asked of a word itself: its meaning, a rhyme
     mentioned: tuple[str, ...] = ()  # the words of such a question, sorted
-    persons: tuple[str, ...] = ()  # who is told of, in order
+    parties: tuple[str, ...] = ()  # who or what it tells of, in order
 
 
 def analyse(text: str) -> Analysed:
@@ -84,7 +84,7 @@ def analyse(text: str) -> Analysed:
         letters=letters_of(folded),
         about=about,
         mentioned=mentioned,
-        persons=persons_in(words),
+        parties=parties_in(words),
     )
 
 

@@ -1,4 +1,4 @@
-"""Who is told of, in order: 女人 为什么喜欢 男人 gives ("女", "男")."""
+"""Who or what a text tells of, in order: 女人 为什么喜欢 男人 gives ("女", "男")."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from functools import lru_cache
 
 from thinkonce.meaning.text.tokens import Lexicon, table
 
-__all__ = ("persons_in", "with_persons")
+__all__ = ("parties_in", "with_parties")
 
 
-def persons_in(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Of words in normal form; forms of one person (you, your) are one."""
-    return tuple(word for word, is_person in _read(words) if is_person)
+def parties_in(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Of words in normal form; forms of one party (you, your) are one."""
+    return tuple(word for word, is_party in _read(words) if is_party)
 
 
-def with_persons(words: tuple[str, ...]) -> tuple[str, ...]:
-    """The words, with forms of one person made one."""
+def with_parties(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words, with forms of one party made one."""
     return tuple(word for word, _ in _read(words))
 
 
@@ -32,8 +32,8 @@ def _read(words: tuple[str, ...]) -> list[tuple[str, bool]]:
 @lru_cache(maxsize=1)
 def _lexicon() -> Lexicon:
     return Lexicon(
-        (form, person)
+        (form, party)
         for name in ("en.toml", "zh.toml")
-        for person, forms in table(name)["persons"].items()
+        for party, forms in table(name)["parties"].items()
         for form in forms
     )
