@@ -20,7 +20,7 @@ from thinkonce.settings.check import check_upstream_url
 from thinkonce.settings.load import FILE_NAME, flag_of
 from thinkonce.tiers.keyring import NO_KEYS, keys_of
 
-__all__ = ("pools_of", "register", "to_read_again", "with_optional_model")
+__all__ = ("MODEL_PORT", "pools_of", "register", "to_read_again", "with_optional_model")
 
 MODEL_PORT = 8001
 GATEWAYS_FILE = "THINKONCE__CONFIG"
@@ -149,19 +149,24 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
     from thinkonce.web.lifeline import end_with_parent
 
     end_with_parent(ORPHAN_SECONDS)
+    # OpenMP reads it once, when torch is loaded. Otherwise its threads spin for each other wherever
+    # anything else takes a core of theirs: the same prompt took 3 to 20 times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from thinkonce.gateway.workers.lines import unhindered
     from thinkonce.kv.serving.server import run
     from thinkonce.web.log_lines import log_to_stderr
+    from thinkonce.web.notify import notifying
     from thinkonce.web.server import print_line
 
     # Quiet ones write to the stderr of the gateway that started them.
     with unhindered(alone=not quiet), ExitStack() as bar:
         log_to_stderr(settings.log.level, "model" if quiet else "", settings.log.format)
         report = bar.enter_context(reporting("loading the model"))
+        tell = notifying(print_line)
 
         def say(line: str) -> None:
             bar.close()  # the bar goes before the line that says it is done
-            print_line(line)
+            tell(line)
 
         return run(
             settings.local.model,

@@ -15,7 +15,11 @@ __all__ = ("notifying",)
 
 _VARIABLE = "NOTIFY_SOCKET"
 # How the lines that a server says begin -> what they mean to systemd.
-_STATES = {"thinkonce ready on ": "READY=1", "draining: ": "STOPPING=1"}
+_STATES = {
+    "thinkonce ready on ": "READY=1",
+    "thinkonce model ready on ": "READY=1",
+    "draining: ": "STOPPING=1",
+}
 # Not how far the service is, but what a person may try.
 _ADVICE = "try: "
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -84,6 +87,26 @@ def test_what_fails_after_the_start_is_called_as_it_was_typed_too(
     monkeypatch.setattr("thinkonce.cli.serve._run_model", run)
     assert main(["serve-model", *typed]) == 2
     assert capsys.readouterr().err == f"thinkonce: {both} does not work; use another\n"
+
+
+@pytest.mark.parametrize(("before", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_torch_s_threads_do_not_spin_for_each_other_unless_somebody_wants_it(
+    before: str | None, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    seen = []
+
+    def run(model: str, **options: object) -> int:
+        seen.append(os.environ.get("OMP_WAIT_POLICY"))
+        return 0
+
+    server = ModuleType("thinkonce.kv.serving.server")
+    monkeypatch.setattr(server, "run", run, raising=False)
+    monkeypatch.setitem(sys.modules, server.__name__, server)
+    assert main(["serve-model", "--quiet"]) == 0
+    assert seen == [then], "it is read when torch is loaded"
 
 
 def test_a_gateway_s_model_reads_the_file_that_the_gateway_was_given(
