@@ -14,9 +14,9 @@ __all__ = ("accepted_by_serve", "loads")
 
 
 def accepted_by_serve(words: Sequence[str]) -> None:
-    """Raises a usage error of the parser's for words that `thinkonce` does not take."""
+    """Of the two servers. Raises a usage error of the parser's for words that it does not take."""
     name, *arguments = with_optional_model(words)
-    assert name == "serve"
+    assert name in ("serve", "serve-model")
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     command.make_context(name, list(arguments))
 

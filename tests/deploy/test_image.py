@@ -19,11 +19,14 @@ import yaml
 
 from deploy.commands import accepted_by_serve, loads
 from gateway.served import served
+from thinkonce.cli.serve import MODEL_PORT
 from thinkonce.settings import Settings, Sources
 from thinkonce.units import parse_bytes, parse_seconds
 
 ROOT = Path(__file__).parent.parent.parent
 UPSTREAM = ("--upstream", "http://127.0.0.1:9")
+GATEWAY, MODEL = "Dockerfile", "deploy/Dockerfile.model"
+IMAGES = pytest.mark.parametrize("image", [GATEWAY, MODEL])
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Line:
     rest: str
 
 
-def instructions() -> list[Line]:
-    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.M)
+def instructions(image: str) -> list[Line]:
+    text = re.sub(r"^#.*\n", "", (ROOT / image).read_text(encoding="utf-8"), flags=re.M)
     stage, found = 0, []
     for line in text.replace("\\\n", " ").splitlines():
         word, _, rest = line.partition(" ")
@@ -46,46 +49,61 @@ def instructions() -> list[Line]:
     return found
 
 
-LINES = instructions()
-LAST = max(line.stage for line in LINES)
+def final(word: str, image: str = GATEWAY) -> list[str]:
+    lines = instructions(image)
+    last = max(line.stage for line in lines)
+    return [line.rest for line in lines if (line.stage, line.word) == (last, word)]
 
 
-def final(word: str) -> list[str]:
-    return [line.rest for line in LINES if (line.stage, line.word) == (LAST, word)]
+def environment(image: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for line in final("ENV", image) for pair in shlex.split(line))
 
 
-def environment() -> dict[str, str]:
-    return dict(pair.split("=", 1) for line in final("ENV") for pair in shlex.split(line))
-
-
-def test_what_is_copied_is_there_and_not_ignored() -> None:
+@IMAGES
+def test_what_is_copied_is_there_and_not_ignored(image: str) -> None:
     rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
     assert "*" in rules, "all else stays out: a store or a key may lie beside"
-    for line in LINES:
+    for line in instructions(image):
         if line.word == "COPY" and not line.rest.startswith("--from"):
             for name in line.rest.split()[:-1]:
                 assert (ROOT / name).exists()
                 assert name in let_in
 
 
-def test_what_is_installed_is_an_extra_of_this_package_under_its_pins() -> None:
+@IMAGES
+def test_what_is_installed_is_an_extra_of_this_package_under_its_pins(image: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (install,) = (line.rest for line in LINES if "pip --python" in line.rest)
+    install, *others = (i.rest for i in instructions(image) if "pip --python" in i.rest)
     (extras,) = re.findall(r'"\.\[([\w,]+)\]"', install)
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
-    assert any("PIP_CONSTRAINT=/src/constraints.txt" in line.rest for line in LINES)
+    assert any("PIP_CONSTRAINT=/src/constraints.txt" in i.rest for i in instructions(image))
+    assert all("--no-deps --require-hashes" in line for line in others)
 
 
-def test_the_image_runs_as_nobody_in_particular_and_builds_nothing() -> None:
-    user, group = final("USER")[-1].split(":")
+@IMAGES
+def test_the_image_runs_as_nobody_in_particular_and_builds_nothing(image: str) -> None:
+    user, group = final("USER", image)[-1].split(":")
     assert int(user) > 999
     assert int(group) > 999, "numbers: Kubernetes checks runAsNonRoot by them"
-    assert not any(re.search(r"pip|apt|gcc", rest) for rest in final("RUN"))
+    assert not any(re.search(r"pip|apt|gcc", rest) for rest in final("RUN", image))
+
+
+def test_a_model_s_image_keeps_what_it_has_read_in_its_volume_and_lets_others_ask() -> None:
+    found = {name: value for name, value in environment(MODEL).items() if "THINK" in name}
+    settings, command = loads(found), json.loads(final("CMD", MODEL)[0])
+    assert final("VOLUME", MODEL) == [settings.data.dir]
+    assert settings.kv.store == f"{settings.data.dir}/kv"
+    accepted_by_serve(command)
+    assert command[-2:] == ["--host", "0.0.0.0"], "a container's loopback is its own"
+    assert final("EXPOSE", MODEL) == [str(MODEL_PORT)]
+    (check,) = final("HEALTHCHECK", MODEL)
+    assert f"http://127.0.0.1:{MODEL_PORT}/readyz" in check
 
 
 def test_its_environment_and_its_command_are_accepted() -> None:
-    settings = loads({name: value for name, value in environment().items() if "THINK" in name})
+    found = environment(GATEWAY)
+    settings = loads({name: value for name, value in found.items() if "THINK" in name})
     assert settings.gateway.host == "0.0.0.0", "a container's loopback is its own"
     assert final("EXPOSE") == [str(settings.gateway.port)]
     assert final("VOLUME") == [settings.data.dir]

@@ -24,61 +24,81 @@ from deploy.commands import accepted_by_serve, loads
 from gateway.conftest import Stage, until
 from gateway.upstream import DONE, Out, Seen, chunks
 from thinkonce.gateway.description import document_of
+from thinkonce.kv.serving.metrics import FAMILIES, PREFIX
+from thinkonce.kv.weights import packaged
 from thinkonce.settings import Settings
-from thinkonce.units import parse_seconds
+from thinkonce.units import parse_bytes, parse_seconds
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
-UNIT = DEPLOY / "thinkonce.service"
+UNITS = ("thinkonce.service", "thinkonce-model.service")
+MANIFESTS = ("kubernetes.yaml", "kubernetes-model.yaml")
 PATHS = set(document_of(Settings())["paths"])
-DRAIN = Settings().gateway.drain_timeout
+DRAIN = Settings().gateway.drain_timeout  # and that of the model server
 SECONDS = 60
 
 
 # -- systemd -------------------------------------------------------------------------------------
 
 
-def unit() -> dict[str, list[str]]:
+def unit(name: str = UNITS[0]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for line in UNIT.read_text(encoding="utf-8").splitlines():
+    for line in (DEPLOY / name).read_text(encoding="utf-8").splitlines():
         if line and line[0] not in "#[":
             name, value = line.split("=", 1)
             found.setdefault(name, []).append(value)
     return found
 
 
-def test_the_unit_starts_a_command_with_variables_that_exist(tmp_path: Path) -> None:
-    lines = unit()
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_starts_a_command_with_variables_that_exist(name: str, tmp_path: Path) -> None:
+    lines = unit(name)
     program, *words = shlex.split(lines["ExecStart"][0])
     assert program.endswith("/bin/thinkonce")
     accepted_by_serve(words)
-    token = tmp_path / "admin-token"
-    token.write_text("a long enough token", encoding="utf-8")
+    for secret in (line.partition(":")[0] for line in lines["LoadCredential"]):
+        (tmp_path / secret).write_text(f"a long enough {secret} for tests", encoding="utf-8")
     environ = dict(line.replace("%d", str(tmp_path)).split("=", 1) for line in lines["Environment"])
     settings = loads(environ)
-    assert settings.admin.token == "a long enough token"
+    assert settings.admin.token == "a long enough admin-token for tests"
     assert settings.data.dir == f"/var/lib/{lines['StateDirectory'][0]}"
+    if words[0] == "serve-model":
+        assert settings.kv.gateway_secret == "a long enough gateway-secret for tests"
+        assert settings.kv.store == f"{settings.data.dir}/kv"
 
 
-def test_the_unit_leaves_time_to_drain_and_reloads_by_the_signal_that_reloads() -> None:
-    lines = unit()
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_leaves_time_to_drain_and_reloads_by_the_signal_that_reloads(name: str) -> None:
+    lines = unit(name)
     assert parse_seconds(lines["TimeoutStopSec"][0]) > DRAIN
-    assert lines["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    is_gateway = name == UNITS[0]
+    assert lines.get("ExecReload", []) == ["/bin/kill -HUP $MAINPID"] * is_gateway
     assert lines["Type"] == ["notify"]
 
 
+def test_both_units_are_as_shut_off_and_keep_apart_what_they_keep() -> None:
+    gateway, model = map(unit, UNITS)
+    own = {"Description", "ExecStart", "ExecReload", "StateDirectory", "WorkingDirectory", "Wants"}
+    own |= {"After", "TimeoutStartSec", "TimeoutStopSec", "Environment", "LoadCredential"}
+    assert {n: v for n, v in gateway.items() if n not in own} == {
+        n: v for n, v in model.items() if n not in own | {"CPUWeight"}
+    }
+    assert gateway["StateDirectory"] != model["StateDirectory"]
+
+
+@pytest.mark.parametrize("name", UNITS)
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
-    program = unit()["ExecStart"][0].split()[0]
-    text = UNIT.read_text(encoding="utf-8").replace(program, sys.executable)
-    (tmp_path / UNIT.name).write_text(text, encoding="utf-8")
+def test_systemd_finds_nothing_wrong_with_a_unit(name: str, tmp_path: Path) -> None:
+    program = unit(name)["ExecStart"][0].split()[0]
+    text = (DEPLOY / name).read_text(encoding="utf-8").replace(program, sys.executable)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(tmp_path / UNIT.name)],
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / name)],
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,
     )
-    assert UNIT.name not in done.stderr, done.stderr
+    assert name not in done.stderr, done.stderr
 
 
 @contextmanager
@@ -119,12 +139,14 @@ def _told(manager: socket.socket, state: str) -> str:
 # -- a cluster -----------------------------------------------------------------------------------
 
 
-def manifests() -> list[Any]:
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8")))
+def manifests(name: str) -> list[Any]:
+    return list(yaml.safe_load_all((DEPLOY / name).read_text(encoding="utf-8")))
 
 
-def test_a_pods_probes_and_arguments_exist_and_it_may_drain() -> None:
-    spec = manifests()[0]["spec"]["template"]["spec"]
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_pods_probes_and_arguments_exist_and_it_may_drain(name: str) -> None:
+    workload = manifests(name)[0]["spec"]
+    spec = workload["template"]["spec"]
     (container,) = spec["containers"]
     accepted_by_serve(container["args"])
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
@@ -132,12 +154,29 @@ def test_a_pods_probes_and_arguments_exist_and_it_may_drain() -> None:
     pause = float(container["lifecycle"]["preStop"]["exec"]["command"][-1])
     assert spec["terminationGracePeriodSeconds"] > pause + DRAIN
     mounts = {mount["name"] for mount in container["volumeMounts"]}
-    claims = {claim["metadata"]["name"] for claim in manifests()[0]["spec"]["volumeClaimTemplates"]}
+    claims = {claim["metadata"]["name"] for claim in workload["volumeClaimTemplates"]}
     assert mounts == {volume["name"] for volume in spec["volumes"]} | claims
 
 
-def test_the_service_finds_the_pods() -> None:
-    workload, service = manifests()
+def test_a_model_s_pod_has_room_for_what_it_is_told_to_keep(tmp_path: Path) -> None:
+    workload = manifests(MANIFESTS[1])[0]["spec"]
+    (container,) = workload["template"]["spec"]["containers"]
+    secrets = {each["name"]: each["value"] for each in container["env"]}
+    for name in [name for name in secrets if name.endswith("_FILE")]:
+        secret = tmp_path / Path(secrets[name]).name
+        secret.write_text("a secret of 32 characters and more", encoding="utf-8")
+        secrets[name] = str(secret)
+    settings, resources = loads(secrets), container["resources"]
+    assert settings.local.threads == int(resources["requests"]["cpu"])
+    given = parse_bytes(resources["limits"]["memory"] + "B")
+    assert settings.kv.memory + packaged.MODELS[0].file_bytes * 5 + 2**30 <= given
+    claim = workload["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
+    assert settings.kv.disk + 2**30 <= parse_bytes(claim + "B")
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_the_service_finds_the_pods(name: str) -> None:
+    workload, service = manifests(name)
     labels = workload["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
     names = {
@@ -147,6 +186,19 @@ def test_the_service_finds_the_pods() -> None:
 
 
 # -- alerts --------------------------------------------------------------------------------------
+
+
+def test_alerts_of_the_model_server_are_about_numbers_that_it_has() -> None:
+    there = {PREFIX + name: label for name, _, label, _ in FAMILIES}
+    rules = yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))["groups"][1]
+    named = {
+        rule["alert"]: re.findall(r"(thinkonce_\w+)(\{\w+)?", rule["expr"])
+        for rule in rules["rules"]
+    }
+    assert all(named.values())
+    for name, label in (pair for pairs in named.values() for pair in pairs):
+        assert label in ("", "{" + there[name])
+    assert len({rule["alert"] for rule in rules["rules"]}) == len(rules["rules"])
 
 
 async def test_alerts_are_about_numbers_that_the_gateway_has(stage: Stage) -> None:

@@ -160,7 +160,10 @@ def test_metrics_tell_what_was_read_and_what_was_loaded(model: Model, tmp_path: 
         assert found[f"thinkonce_kv_blocks{tier}"] == told[tier]["blocks"] > 0
         assert found[f"thinkonce_kv_max_bytes{tier}"] == told[tier]["max_bytes"]
     assert found["thinkonce_kv_prefill_seconds_count"] == told["prefill"]["count"] > 0
-    assert (found["thinkonce_waiting"], found["thinkonce_running"]) == (0, 0)
+    line = ("waiting", "running", "line_refused_total", "line_late_total")
+    assert {found[f"thinkonce_{name}"] for name in line} == {0}
+    assert found["thinkonce_max_waiting"] == served.scheduler.max_waiting
+    assert found["thinkonce_model_alive"] == 1
 
 
 def test_the_command_line_tells_it_by_tier(

@@ -166,7 +166,7 @@ class ModelApp:
 
     def _metrics(self) -> bytes:
         line = self.scheduler
-        return exposition(self._engine.stats(), waiting=line.waiting, running=line.running)
+        return exposition(self._engine.stats(), line.stats(), alive=not line.died)
 
     def _page(self, path: str) -> dict[str, Any]:
         """What is only read."""

@@ -45,16 +45,22 @@ FAMILIES = (
     ("kv_fidelity_saved_tokens_total", "counter", "", "Tokens that approximate reuse saved."),
     ("kv_fidelity_audit_tokens_total", "counter", "", "Tokens that audits computed."),
     ("waiting", "gauge", "", "Requests in the line."),
+    ("max_waiting", "gauge", "", "Requests that may be in the line."),
     ("running", "gauge", "", "Requests that are answered, by turns."),
+    ("line_refused_total", "counter", "", "Requests that found no place in the line."),
+    ("line_late_total", "counter", "", "Requests that were given up at their deadline."),
+    ("model_alive", "gauge", "", "0 once the thread that runs the model has died."),
 )
 
 Values = dict[str, Any]  # by tier, or of "" alone
 
 
-def exposition(stats: Mapping[str, Any], *, waiting: int, running: int) -> bytes:
-    """`stats` is what `/kv/stats` answers. Where nothing is kept, the families are empty."""
+def exposition(stats: Mapping[str, Any], line: Mapping[str, Any], *, alive: bool) -> bytes:
+    """`stats` and `line` are what `/kv/stats` answers. Where nothing is kept, the families of
+    what is are empty.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(_values(stats) | {"waiting": {"": waiting}, "running": {"": running}}))
+    registry.register(_Page(_values(stats) | _of_line(line) | {"model_alive": {"": alive}}))
     return generate_latest(registry)
 
 
@@ -107,6 +113,16 @@ def _values(stats: Mapping[str, Any]) -> dict[str, Values]:
         for name, told in of_disk.items():
             found[f"kv_{name}"]["disk"] = disk[told]
     return found
+
+
+def _of_line(line: Mapping[str, Any]) -> dict[str, Values]:
+    return {
+        "waiting": {"": len(line["waiting"])},
+        "max_waiting": {"": line["max_waiting"]},
+        "running": {"": line["under_way"]},
+        "line_refused_total": {"": line["refused"]},
+        "line_late_total": {"": line["late"]},
+    }
 
 
 def _fidelity(told: Mapping[str, Any] | None) -> dict[str, Values]:
