@@ -62,6 +62,52 @@ def test_what_cannot_work_is_named(model_folder: Path) -> None:
         engine.chat(ASK)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"chunk": 0},
+        {"chunk": -1},
+        {"chunk": "many"},
+        {"method": "fast"},
+        {"link_tokens": -1},
+        {"link_tokens": 257},
+        {"sentence_tokens": 200.5},
+    ],
+)
+def test_a_setting_is_checked_as_the_server_checks_it(
+    model_folder: Path, said: dict[str, Any]
+) -> None:
+    name, value = next(iter(said.items()))
+    with pytest.raises(ConfigError, match=f"^{name}={value!r} does not work"):
+        Engine.open(str(model_folder), **said)
+
+
+def test_a_purge_of_no_document_purges_nothing(model_folder: Path) -> None:
+    with Engine.open(str(model_folder)) as engine:
+        engine.chat(ASK, **GREEDY)
+        for nothing in (None, ""):
+            with pytest.raises(RequestError, match=r"document: got .*; it accepts the id"):
+                engine.purge(document=nothing)  # type: ignore[arg-type]
+        assert engine.chat(ASK, **GREEDY).usage.cached_tokens > 0
+
+
+def test_a_stream_that_is_not_read_to_its_end_does_not_hold_up_the_end(model_folder: Path) -> None:
+    with Engine.open(str(model_folder)) as engine:
+        pieces = engine.stream(ASK, **GREEDY)
+        next(pieces)
+    with pytest.raises(RuntimeError, match="closed"):
+        next(pieces)
+    assert engine.stats()["sequences"] == 0
+
+
+def test_who_is_told_of_progress_cannot_ask(model_folder: Path) -> None:
+    with Engine.open(str(model_folder)) as engine:
+        for ask in (lambda: engine.chat(ASK), engine.close, lambda: engine.purge(document="x")):
+            with pytest.raises(RuntimeError, match="it can ask nothing"):
+                engine.preload(ASK, progress=lambda read, of, ask=ask: ask())  # type: ignore[misc]
+        assert engine.preload(ASK).kept_tokens > 0
+
+
 def test_a_document_s_id_that_is_no_text_is_refused_and_spoils_no_folder(
     model_folder: Path, tmp_path: Path
 ) -> None:

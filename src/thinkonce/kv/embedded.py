@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +37,7 @@ from thinkonce.kv.serving.room import longest_answer
 from thinkonce.kv.serving.schemas import work_of_schema
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.settings import Kv, KvCodec, KvMethod
+from thinkonce.settings.read import fields_of, read_value
 from thinkonce.tiers.keyring import Keyring, parse_keys
 from thinkonce.units import parse_bytes
 
@@ -80,6 +83,9 @@ class Engine:
         self._lock = threading.Lock()
         self._schemas = Schemas()
         self._is_closed = False
+        # The threads that a stream waits in for its next piece to be asked for, and that tell
+        # `progress`: 0 where none does.
+        self._paused = self._telling = 0
 
     @classmethod
     def open(
@@ -109,16 +115,16 @@ class Engine:
         for what cannot work.
         """
         sealed = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
-        loaded = load(model, dtype=dtype, device=device)
         kv = Kv(
             memory=parse_bytes(ram, "ram"),
-            store=disk,
-            chunk=chunk,
-            codec=codec,
-            method=method,
-            link_tokens=link_tokens,
-            sentence_tokens=sentence_tokens,
+            store=os.fspath(disk or ""),
+            chunk=_checked("chunk", chunk),
+            codec=_checked("codec", codec),
+            method=_checked("method", method),
+            link_tokens=_checked("link_tokens", link_tokens),
+            sentence_tokens=_checked("sentence_tokens", sentence_tokens),
         )
+        loaded = load(model, dtype=dtype, device=device)
         try:
             return cls(loaded, open_engine(loaded, kv, keys=Keyring(encryption=sealed)))
         except ConfigError as error:
@@ -150,7 +156,7 @@ class Engine:
         """
         fields = with_schema(fields, schema, modules, arguments)
         messages, fields = with_documents(messages, documents, reuse, fields)
-        with self._lock:
+        with self._turn():
             events = list(self._events(messages, fields))
         spent = next(event for event in events if isinstance(event, Spent))
         ended = next(event for event in events if isinstance(event, Ended))
@@ -172,14 +178,20 @@ class Engine:
         **fields: Any,
     ) -> Iterator[str]:
         """The answer's text as it is made. The engine is taken until the iterator is exhausted
-        or closed: ask for nothing else from the same thread meanwhile.
+        or closed: ask for nothing else from the same thread meanwhile. Where that thread closes
+        the engine, the next piece raises RuntimeError.
         """
         fields = with_schema(fields, schema, modules, arguments)
         messages, fields = with_documents(messages, documents, reuse, fields)
-        with self._lock:
+        with self._turn():
             for event in self._events(messages, fields):
                 if isinstance(event, Said):
-                    yield event.piece.text
+                    self._paused = threading.get_ident()
+                    try:
+                        yield event.piece.text
+                    finally:
+                        self._paused = 0
+                    self._check_open()
 
     def preload(
         self,
@@ -197,7 +209,7 @@ class Engine:
         RequestError where nothing would be kept.
         """
         messages, fields = with_documents(messages, documents, reuse, fields)
-        with self._lock:
+        with self._turn():
             ask = self._ask(messages, {**fields, "max_tokens": 0})
             return self._read_ahead(self._work(ask), progress)
 
@@ -219,7 +231,7 @@ class Engine:
         if isinstance(schema, str):
             schema = read_schema(schema, None if folder is None else Path(folder))
         model, said = self._model, controls_in(kv_cache)
-        with self._lock:
+        with self._turn():
             self._check_open()
             found = compiled(schema, model.tokenizer, model.context_tokens)
             self._schemas.add("", found)
@@ -229,7 +241,11 @@ class Engine:
     def _read_ahead(self, work: Work, progress: Callable[[int, int], None] | None) -> Preloaded:
         for step in ReadAhead(self._engine, work).steps(lambda: False):
             if isinstance(step, Progress) and progress is not None:
-                progress(step.tokens, step.of)
+                self._telling = threading.get_ident()
+                try:
+                    progress(step.tokens, step.of)
+                finally:
+                    self._telling = 0
             elif isinstance(step, Preloaded):
                 return step
         raise AssertionError("a reading that nobody cancels comes to its end")
@@ -241,8 +257,10 @@ class Engine:
         try:  # the folder's other readers refuse a rule that says anything else
             rule = msgspec.convert({"document": document}, PurgeRule)
         except msgspec.ValidationError:
-            raise RequestError("document", document, "the id of a document, a text") from None
-        with self._lock:
+            rule = PurgeRule()
+        if not rule.document:  # which would hold for everything
+            raise RequestError("document", document, "the id of a document, a text")
+        with self._turn():
             return self._engine.purge(rule)[0]
 
     def audit(self) -> int:
@@ -253,7 +271,7 @@ class Engine:
         ways = self._engine.ways
         if ways is None:
             return 0
-        with self._lock:
+        with self._turn():
             for _ in ways.audits.run(lambda: self._is_closed, ways.told):
                 pass
         return ways.audits.waiting
@@ -263,8 +281,13 @@ class Engine:
         return self._engine.stats()
 
     def close(self) -> None:
-        """Write what is still to be written. Idempotent; nothing can be asked afterwards."""
-        with self._lock:
+        """Write what is still to be written. Idempotent; nothing can be asked afterwards.
+
+        It waits for what other threads have asked for. A stream that this thread has begun is
+        over: nobody else would end it.
+        """
+        is_own = self._paused == threading.get_ident()
+        with nullcontext() if is_own else self._turn():
             self._is_closed = True
             self._engine.close()
 
@@ -298,6 +321,14 @@ class Engine:
             raise RequestError("stream or n", True, "neither; call `stream`, or ask again")
         return ask
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One at a time. Raises RuntimeError where that would wait for itself."""
+        if self._telling == threading.get_ident():
+            raise RuntimeError("`progress` was told in the middle of a reading: it can ask nothing")
+        with self._lock:
+            yield
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError("this engine is closed")
@@ -328,3 +359,8 @@ class Engine:
             max_tokens=_MOST_TOKENS,
             vocabulary=model.vocabulary,
         )
+
+
+def _checked(name: str, value: Any) -> Any:
+    """As `[kv]` takes it. Raises ConfigError."""
+    return read_value(fields_of(Kv)[name], name, value, ())
