@@ -234,7 +234,8 @@ def test_a_caller_who_leaves_ends_it_and_what_was_read_stays(
         told = b""
         while b'"read":128' not in told:
             told += caller.recv(4096)
-    slow.open(1)
+    assert served.scheduler.wait_until(lambda line: all(t.cancelled() for t in line._ahead), 30)
+    slow.open(1)  # the turn that is under way
     assert served.scheduler.wait_until(lambda line: line.stats()["ahead"] == 0, 30)
     slow.open()
     result, _ = preload(served, line({"prompt": LONG}, "completions"))
