@@ -62,7 +62,6 @@ def test_a_unit_starts_a_command_with_variables_that_exist(name: str, tmp_path: 
     assert settings.admin.token == "a long enough admin-token for tests"
     assert settings.data.dir == f"/var/lib/{lines['StateDirectory'][0]}"
     if words[0] == "serve-model":
-        assert settings.kv.gateway_secret == "a long enough gateway-secret for tests"
         assert settings.kv.store == f"{settings.data.dir}/kv"
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Kv, Local, Settings
+from thinkonce.settings.secret_file import SUFFIX
 from thinkonce.web.lifeline import held
 
 __all__ = ("END_SECONDS", "LocalModel", "command_of", "local_model")
@@ -25,6 +26,7 @@ log = logging.getLogger("thinkonce")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a model that died is started again
 END_SECONDS = 10.0
+_SECRET = "THINKONCE_KV_GATEWAY_SECRET"
 _READY = re.compile(r"ready on (http://\S+)")
 
 
@@ -97,10 +99,10 @@ class LocalModel:
             stdin=asyncio.subprocess.PIPE,  # held open: its end is ours
             stdout=asyncio.subprocess.PIPE,
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if name != _SECRET + SUFFIX},
                 **self._environ,
                 **held(),
-                "THINKONCE_KV_GATEWAY_SECRET": self.secret,
+                _SECRET: self.secret,
                 "PYTHONUNBUFFERED": "1",
             },
             # Ctrl-C reaches the gateway alone, which ends the model when answers are out.

@@ -41,10 +41,20 @@ def complaints(
         if declared.api_key_env:
             pool = Pool(name, declared)
             yield f"key of {name}", _wrong(partial(pool.take_key, environ))
+        if declared.engine_secret_env:
+            yield f"secret of {name}", _wrong(partial(check_secret, name, declared))
     if settings.tracing.enabled:
         yield "tracing", _wrong(check_tracing)
     if settings.compares:
         yield "semantic", _wrong(check_meaning)
+
+
+def check_secret(name: str, declared: Upstream) -> None:
+    """Raises ConfigError where a model server's secret is nowhere."""
+    if not declared.engine_secret:
+        variable = declared.engine_secret_env
+        where = f"[upstreams.{name}] engine_secret_env"
+        raise ConfigError(where, variable, f"a variable that is set, or {variable}_FILE")
 
 
 def check_tracing() -> None:

@@ -24,7 +24,7 @@ from thinkonce.errors import MISSING, UNKNOWN, ConfigError
 from thinkonce.settings.check import check
 from thinkonce.settings.folder import data_folder, default_store_url
 from thinkonce.settings.read import fields_of, read_value
-from thinkonce.settings.secret_file import SUFFIX, secret_of
+from thinkonce.settings.secret_file import SUFFIX, secret_in, secret_of
 from thinkonce.settings.sections import (
     Client,
     Namespace,
@@ -91,7 +91,8 @@ class Sources:
             name: _section(name, kind, written, classes) for name, kind in sections().items()
         }
         upstreams: Any = written.get("upstreams", ("", None))[1]
-        values["upstreams"] = upstreams or _table("upstreams", tables, classes)
+        upstreams = upstreams or _table("upstreams", tables, classes)
+        values["upstreams"] = _with_secrets(upstreams, self.environ)
         values["clients"] = _table("clients", tables, classes)
         values["namespaces"] = _table("namespaces", tables, classes)
         values["prices"] = _table("prices", tables, classes)
@@ -214,6 +215,21 @@ def _row(written: str, kind: type[Section], row: object, classes: Collection[str
             accepts = f"{fields[known.name].accepts}, as {known.name} = ..."
             raise ConfigError(f"{written} {known.name}", MISSING, accepts)
     return kind(**values)
+
+
+def _with_secrets(pools: Mapping[str, Upstream], environ: Mapping[str, str]) -> dict[str, Upstream]:
+    """With the secrets of engines that the environment holds. One that is not there is for whoever
+    asks these servers to miss (`gateway.readiness`): a model server reads the same file.
+    """
+    found = dict(pools)
+    for name, pool in pools.items():
+        if variable := pool.engine_secret_env:
+            if pool.engine_secret:
+                accepts = "it, or engine_secret, not both"
+                raise ConfigError(f"[upstreams.{name}] engine_secret_env", variable, accepts)
+            secret = secret_in(variable, environ)
+            found[name] = msgspec.structs.replace(pool, engine_secret=secret)
+    return found
 
 
 def _shown(value: object) -> object:

@@ -141,6 +141,14 @@ class Upstream(Section, frozen=True):
             secret=True,
         ),
     ] = ""
+    engine_secret_env: Annotated[
+        str,
+        about(
+            "Environment variable that holds it instead; the same name with _FILE behind it may "
+            "name a file that does.",
+            "a variable's name",
+        ),
+    ] = ""
 
 
 class Client(Section, frozen=True):

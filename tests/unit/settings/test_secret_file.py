@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from thinkonce.errors import ConfigError
-from thinkonce.settings import Sources, Upstream
+from thinkonce.gateway.readiness import complaints
+from thinkonce.settings import Settings, Sources, Upstream
 from thinkonce.upstream.pools import Pools
 
 TOKEN = "a long enough token"
@@ -70,3 +71,45 @@ def test_an_upstreams_key_is_read_from_a_file_too(file: Path) -> None:
     assert pools.all[0].credential == ((b"authorization", b"Bearer sk-own"),)
     with pytest.raises(ConfigError, match="not both"):
         pools.take_keys({"OWN_KEY_FILE": str(file), "OWN_KEY": "sk-other"})
+
+
+ENGINE = """
+[upstreams.model]
+urls = ["http://127.0.0.1:8001"]
+engine_secret_env = "THE_SECRET"
+"""
+
+
+def test_a_model_server_s_secret_is_in_the_environment_or_a_file_and_not_in_the_settings(
+    tmp_path: Path, file: Path
+) -> None:
+    config = tmp_path / "thinkonce.toml"
+    config.write_text(ENGINE, encoding="utf-8")
+    file.write_text("f" * 32, encoding="utf-8")
+    for environ, secret in (
+        ({"THE_SECRET": "e" * 32}, "e" * 32),
+        ({"THE_SECRET_FILE": str(file)}, "f" * 32),
+    ):
+        settings = Sources(config=config, environ=environ).load()
+        assert settings.upstreams["model"].engine_secret == secret
+        assert "secret of model" not in wrong_in(settings)
+    with pytest.raises(ConfigError, match="32 characters or more"):
+        Sources(config=config, environ={"THE_SECRET": "short"}).load()
+    config.write_text(ENGINE + f'engine_secret = "{"e" * 32}"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="not both"):
+        Sources(config=config, environ={}).load()
+
+
+def test_one_that_is_nowhere_is_missed_by_the_gateway_and_not_by_the_model_server(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "thinkonce.toml"
+    config.write_text(ENGINE, encoding="utf-8")
+    settings = Sources(config=config, environ={}).load()
+    said = wrong_in(settings)["secret of model"]
+    assert "[upstreams.model] engine_secret_env='THE_SECRET' does not work" in said
+    assert "THE_SECRET_FILE" in said
+
+
+def wrong_in(settings: Settings) -> dict[str, str]:
+    return {name: str(wrong) for name, wrong in complaints(settings, {}) if wrong is not None}
