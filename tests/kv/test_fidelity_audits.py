@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from small_families import network, never, tokens
@@ -27,6 +28,7 @@ from thinkonce.kv.reuse.meter import Audit
 from thinkonce.kv.reuse.reader import ChunkReader
 from thinkonce.kv.reuse.rotation import Rotation
 from thinkonce.kv.reuse.stock import STOCK as STOCK_TEXT
+from thinkonce.kv.reuse.taught import Taught
 from thinkonce.kv.reuse.ways import Way
 from thinkonce.kv.weights.model import Model
 
@@ -98,6 +100,25 @@ def test_agreement_and_divergence_are_those_of_the_distributions() -> None:
     )
     assert other.divergence == pytest.approx(float(expected), rel=1e-5)
     assert (other.agreed, other.tokens) == (1, 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_far_off_and_can_be_written_down(value: float) -> None:
+    torch.manual_seed(0)
+    truth = torch.randn(PLACES, 40)
+    found = truth.clone()
+    found[3, 7] = value
+    audit = compared(truth, found)
+    assert audit.divergence == pytest.approx(100 / PLACES, rel=0.01)
+    written = msgspec.json.encode(Taught.of({"link 16": [audit]}, None, 0))
+    assert msgspec.json.decode(written, type=Taught).each("link 16")[0].agreed == audit.agreed
+    assert compared(found, truth).divergence >= 0, "the truth may be none either"
+
+
+def test_a_token_that_cannot_come_either_way_is_no_difference() -> None:
+    truth = torch.randn(PLACES, 40)
+    truth[:, 7] = -float("inf")
+    assert compared(truth, truth.clone()) == Audit(0.0, PLACES)
 
 
 def test_an_audit_of_what_is_exact_finds_no_divergence(server: Server) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from thinkonce.kv.reuse.ways import FixedWays, Way
 __all__ = ("PLACES", "Audits", "Comparing", "Pending", "compared")
 
 PLACES = 16
+_MOST_KL = 100.0  # nats, of one place
 _MOST_WAITING = 8  # prompts; their tokens are in memory meanwhile
 _MOST_TRIES = 8  # an audit that answers keep interrupting is given up
 
@@ -62,9 +64,13 @@ Told = Callable[[Pending, Audit | None, int], None]
 
 
 def compared(truth: torch.Tensor, found: torch.Tensor) -> Audit:
-    """Of logits [places, vocabulary] in fp32."""
+    """Of logits [places, vocabulary] in fp32. What is no number is as far off as can be told: the
+    audit is finite, so that it can be compared and written down.
+    """
     one, other = truth.log_softmax(-1), found.log_softmax(-1)
-    divergence = (one.exp() * (one - other)).sum(-1).clamp_min(0).mean()
+    # A token that cannot come counts for nothing, whether or not the other way gives it.
+    each = (one.exp() * (one - other)).masked_fill(one == -inf, 0.0).sum(-1)
+    divergence = each.nan_to_num(_MOST_KL, _MOST_KL).clamp(0, _MOST_KL).mean()
     agreed = int((one.argmax(-1) == other.argmax(-1)).sum())
     return Audit(float(divergence), agreed, len(truth))
 
