@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 from urllib.parse import urlsplit
 
 import typer
@@ -20,7 +21,14 @@ from thinkonce.settings.check import check_upstream_url
 from thinkonce.settings.load import FILE_NAME, flag_of
 from thinkonce.tiers.keyring import NO_KEYS, keys_of
 
-__all__ = ("MODEL_PORT", "pools_of", "register", "to_read_again", "with_optional_model")
+__all__ = (
+    "GATEWAYS_FILE",
+    "MODEL_PORT",
+    "pools_of",
+    "register",
+    "to_read_again",
+    "with_optional_model",
+)
 
 MODEL_PORT = 8001
 GATEWAYS_FILE = "THINKONCE__CONFIG"
@@ -86,7 +94,7 @@ def serve(
     from thinkonce.web.server import print_line
 
     with _told_to_children(config):
-        return run(settings, to_read_again(sources).load, notifying(print_line))
+        return run(settings, to_read_again(sources), notifying(print_line))
 
 
 def serve_model(
@@ -210,10 +218,18 @@ def pools_of(urls: Sequence[str]) -> dict[str, Upstream]:
     return pools
 
 
-def to_read_again(sources: Sources) -> Sources:
-    """For a reload: a file that is gone by then is a mistake, not a wish for the defaults."""
+def to_read_again(sources: Sources) -> Callable[[], Settings]:
+    """For a reload: a file that is gone by then is a mistake, not a wish for the defaults. So is a
+    pipe, which is empty the second time: it would let in whoever asks. Raises ConfigError then.
+    """
+    if sources.config is not None and not sources.config.is_file():
+        return partial(_read_once, sources.config)
     found = sources.config is None and Path(FILE_NAME).exists()
-    return replace(sources, config=Path(FILE_NAME)) if found else sources
+    return (replace(sources, config=Path(FILE_NAME)) if found else sources).load
+
+
+def _read_once(config: Path) -> NoReturn:
+    raise ConfigError("--config", str(config), "a file, where it is read again; a pipe is empty")
 
 
 def _check_local(written: str, local: Local) -> None:
@@ -249,11 +265,12 @@ def _called_as_typed(flags: Mapping[str, object]) -> Iterator[None]:
 def _told_to_children(config: Path | None) -> Iterator[None]:
     """The model's server reads the file that the gateway was given: who its clients are, and its
     administrator's token. Without this it would read any `thinkonce.toml` where both were started.
+    A pipe can be read once, so beside one it reads nothing: what [kv] says is told in any case.
     """
-    if config is None or not config.is_file():  # a pipe can be read once
+    if config is None:
         yield
         return
-    os.environ[GATEWAYS_FILE] = str(config.resolve())
+    os.environ[GATEWAYS_FILE] = str(config.resolve()) if config.is_file() else os.devnull
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from thinkonce.cli import main
-from thinkonce.cli.serve import pools_of, to_read_again, with_optional_model
+from thinkonce.cli.serve import GATEWAYS_FILE, pools_of, to_read_again, with_optional_model
 from thinkonce.errors import ConfigError
 from thinkonce.settings import Settings, Sources
 
@@ -130,15 +130,39 @@ def test_a_gateway_s_model_reads_the_file_that_the_gateway_was_given(
     assert "chunck" in capsys.readouterr().err, "it holds for the gateway's own model alone"
 
 
+def test_a_gateway_s_model_reads_no_other_file_where_the_gateway_s_was_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = list[str]()
+    monkeypatch.setattr(
+        "thinkonce.gateway.serve.run", lambda *given: told.append(os.environ[GATEWAYS_FILE]) or 0
+    )
+    reading, writing = os.pipe()
+    os.close(writing)
+    given = ["serve", "--upstream", "http://127.0.0.1:9", "--config", f"/dev/fd/{reading}"]
+    assert main(given) == 0
+    os.close(reading)
+    assert told == [os.devnull]
+
+
 def test_a_reload_misses_the_file_that_was_there_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert to_read_again(Sources()).load().cache.ttl is not None, "there was none, and need be none"
+    assert to_read_again(Sources())().cache.ttl is not None, "there was none, and need be none"
     file = tmp_path / "thinkonce.toml"
     file.write_text("[cache]\nttl = 5\n")
-    sources = to_read_again(Sources())
-    assert sources.load().cache.ttl == 5
+    read = to_read_again(Sources())
+    assert read().cache.ttl == 5
     file.unlink()
     with pytest.raises(ConfigError, match=r"thinkonce\.toml.*a TOML file that exists"):
-        sources.load()
+        read()
+
+
+def test_a_reload_does_not_take_an_empty_pipe_for_a_wish_for_the_defaults() -> None:
+    """They know no clients, so everybody would be let in."""
+    reading, writing = os.pipe()
+    os.close(writing)
+    with pytest.raises(ConfigError, match=f"--config='/dev/fd/{reading}'.*a pipe is empty"):
+        to_read_again(Sources(config=Path(f"/dev/fd/{reading}")))()
+    os.close(reading)
