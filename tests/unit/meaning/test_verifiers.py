@@ -251,6 +251,29 @@ def test_an_api_needs_a_model() -> None:
         open_verifier("http://127.0.0.1:1/v1")
 
 
+def test_two_of_one_folder_are_one_verifier(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "one")
+    alone = opened(folder)
+    write_folder(folder / "other", classes=2)  # of two classes the logit is the sum again
+    (folder / "joined.json").write_text('{"folder": "other", "share": 0.5}', encoding="utf-8")
+    both = opened(folder)
+    asked = WORDS[-1]
+    assert both.logit(asked, asked) == 1.5 * alone.logit(asked, asked)
+    assert both.name != alone.name
+    assert both.logit("word " * 200, asked) is None
+    both.close()
+
+
+@pytest.mark.parametrize(
+    "said", ["{", '{"folder": "other"}', '{"folder": "../one", "share": 1}', '{"share": "much"}']
+)
+def test_a_second_verifier_that_is_badly_named_is_an_error(tmp_path: Path, said: str) -> None:
+    folder = write_folder(tmp_path / "one")
+    (folder / "joined.json").write_text(said, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"joined\.json"):
+        opened(folder)
+
+
 @pytest.mark.parametrize("name", INCLUDED)
 def test_what_ships_tells_near_misses_apart(name: str) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `semantic` is not installed")

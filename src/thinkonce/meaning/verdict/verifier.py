@@ -4,8 +4,8 @@ A verifier reads both questions together, which is dearer and surer than compari
 asked about candidates that the score could not settle. One is a file in `verifiers/` and a line of
 `KINDS`.
 
-    shipped        a cross-encoder in eight bits: `weights/` in this package, or the
-                   folder `verifier` in the data folder
+    shipped        a cross-encoder in eight bits, and a share of the permissive one: `weights/` in
+                   this package, or the folder `verifier` in the data folder
     permissive     `weights/permissive/`: weaker, trained only on texts that anybody may use
     a directory    a cross-encoder: model.onnx and tokenizer.json, or as transformers saves one
     a URL          a chat model behind an OpenAI-compatible API, asked for yes or no
@@ -145,7 +145,7 @@ def _included(wish: Wish) -> Verifier | None:
         log.warning("no verifier is installed in %s: only the same plain words are answered", where)
         return None
     try:
-        return _made("exported")(folder)
+        return _made("joined")(folder)
     except ConfigError as error:
         log.warning("the verifier is not used: %s", error)
         return None
@@ -186,7 +186,7 @@ KINDS = (
     Kind(
         f"a directory with {MODEL} and {TOKENIZER}",
         lambda wanted: (Path(wanted).expanduser() / MODEL).is_file(),
-        lambda wish: _made("exported")(wish.folder),
+        lambda wish: _made("joined")(wish.folder),
     ),
     Kind(
         "a directory as transformers saves a cross-encoder",
