@@ -86,6 +86,23 @@ class Bench:
                     "seconds": seconds,
                 }
 
+    def answers(
+        self, prompt: Prompt, methods: Sequence[Method], most: int
+    ) -> Iterator[tuple[str, list[int]]]:
+        """What full recompute and each method say by themselves, `most` tokens of it."""
+        with torch.inference_mode():
+            head, _, answer, _ = self._truth(prompt)
+            yield "full", answer[:most]
+            known: dict[str, list[Encoded]] = {}
+            for method in methods:
+                if method.behind not in known:
+                    known[method.behind] = self.encoded(prompt, method.behind)
+                _, logits = self._read(prompt, method, known[method.behind], head)
+                said = [int(logits.argmax())]
+                while len(said) < most:
+                    said.append(int(self._next(self._slab, said[-1]).argmax()))
+                yield method.name, said
+
     def encoded(self, prompt: Prompt, behind: str) -> list[Encoded]:
         """Each chunk behind nothing (`solo`), or one of the fronts."""
         if behind == "solo":

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-__all__ = ("DATA", "Prompt", "prompts")
+__all__ = ("CHUNKS", "DATA", "Cut", "Prompt", "prompts", "rows_of")
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 LONG, CHUNKS = 440, 4  # tokens of text that is cut into chunks; how many chunks
@@ -56,7 +56,7 @@ def prompts(cut: Cut, count: int, say: Callable[[str], None] = print) -> list[Pr
         if not (DATA / file).exists():
             say(f"{kind}: no {file} in shared/data, left out")
             continue
-        each = iter(make(cut, _rows(DATA / file)))
+        each = iter(make(cut, rows_of(DATA / file)))
         turns += [each, each] if kind == "passages" else [each]
     found: list[Prompt] = []
     while turns and len(found) < count:
@@ -68,7 +68,8 @@ def prompts(cut: Cut, count: int, say: Callable[[str], None] = print) -> list[Pr
     return found[:count]
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """A JSON a line, packed by its suffix."""
     if path.suffix == ".gz":
         with gzip.open(path, "rt", encoding="utf-8") as file:
             return [json.loads(line) for line in file]

@@ -91,6 +91,21 @@ def test_a_purge_of_no_document_purges_nothing(model_folder: Path) -> None:
         assert engine.chat(ASK, **GREEDY).usage.cached_tokens > 0
 
 
+def test_a_purge_by_tag_or_namespace_takes_what_has_it(model_folder: Path) -> None:
+    tagged = {"kv_cache": {"tags": ["prices"], "namespace": "shop"}}
+    with Engine.open(str(model_folder)) as engine:
+        for named in ({"tag": "prices"}, {"namespace": "shop"}):
+            for more in (tagged, {}):
+                engine.chat(ASK, **GREEDY, **more)
+            assert engine.purge(**named) > 0
+            assert engine.chat(ASK, **GREEDY, **tagged).usage.cached_tokens == 0
+            assert engine.chat(ASK, **GREEDY).usage.cached_tokens > 0
+        with pytest.raises(RequestError, match="tag: got 3; it accepts the tag"):
+            engine.purge(tag=3)  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match="document: got None"):
+            engine.purge()
+
+
 def test_a_stream_that_is_not_read_to_its_end_does_not_hold_up_the_end(model_folder: Path) -> None:
     with Engine.open(str(model_folder)) as engine:
         pieces = engine.stream(ASK, **GREEDY)

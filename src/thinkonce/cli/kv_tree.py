@@ -137,9 +137,14 @@ def _print_tree(found: Found, limit: int) -> None:
         return
     blocks = sum(row["blocks"] for row in found)
     print(
-        f"\n{blocks:,} blocks in {len(found):,} branches of {roots:,} roots: "
+        f"\n{_many(blocks, 'block')} in {_many(len(found), 'branch')} of {_many(roots, 'root')}: "
         f"{show_bytes(memory)} in memory, {show_bytes(disk)} on disk"
     )
+
+
+def _many(count: int, what: str) -> str:
+    ending = "" if count == 1 else "es" if what.endswith("ch") else "s"
+    return f"{count:,} {what}{ending}"
 
 
 def _drawn(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -46,6 +46,7 @@ __all__ = ("Answer", "Engine", "Preloaded", "Usage")
 _MOST_TOKENS = 1024  # of an answer to a request that sets no bound
 # Settings that are called otherwise here.
 _ARGUMENTS = {"[kv] memory": "ram", "[kv] store": "disk"}
+_PURGED = {"document": "id of a document", "tag": "tag of a call", "namespace": "name of one"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,16 +251,22 @@ class Engine:
                 return step
         raise AssertionError("a reading that nobody cancels comes to its end")
 
-    def purge(self, *, document: str) -> int:
-        """Forget a document: its chunks, and prefixes that contain it, as far as they were marked
-        with its id; how many blocks left memory. Raises OSError where the folder is not written.
+    def purge(
+        self, *, document: str | None = None, tag: str | None = None, namespace: str | None = None
+    ) -> int:
+        """Forget what all that is given holds for; how many blocks left memory.
+
+        `document`: its chunks, and prefixes that contain it, as far as they were marked with its
+        id; `tag` and `namespace` as a call's `kv_cache` has them. One of the three at least:
+        `close` and another folder forget all. Raises OSError where the folder is not written.
         """
-        try:  # the folder's other readers refuse a rule that says anything else
-            rule = msgspec.convert({"document": document}, PurgeRule)
-        except msgspec.ValidationError:
-            rule = PurgeRule()
-        if not rule.document:  # which would hold for everything
-            raise RequestError("document", document, "the id of a document, a text")
+        named = {"document": document, "tag": tag, "namespace": namespace}
+        given = {name: said for name, said in named.items() if said is not None}
+        for name, said in given.items() or [("document", None)]:
+            # The folder's other readers refuse a rule that says anything else.
+            if not isinstance(said, str) or not said:
+                raise RequestError(name, said, f"the {_PURGED[name]}, a text")
+        rule = PurgeRule(document=document, tags=(tag,) if tag else (), namespace=namespace)
         with self._turn():
             return self._engine.purge(rule)[0]
 
