@@ -30,7 +30,7 @@ Rows = Sequence[Mapping[str, Any]]
 @dataclass(frozen=True)
 class Settled:
     """Over seeds: what auto served in the end, answers until it first served anything, and what
-    audits took of the saved compute in the second half.
+    audits took of the saved compute since the larger share ended last.
     """
 
     served: Counter[str]
@@ -64,9 +64,7 @@ def settled(by_setting: Mapping[str, Rows], length: float, seeds: int = 20) -> S
         _Run(by_setting, Case("bench", costs.__getitem__, length), seed) for seed in range(seeds)
     ]
     for run in runs:
-        run.answer(ANSWERS // 2)
-        run.forget()
-        run.answer(ANSWERS // 2)
+        run.answer(ANSWERS)
     served = Counter(run.auto.served(run.case) for run in runs)
     return Settled(served, sorted(run.first for run in runs), fmean(run.share for run in runs))
 
@@ -104,6 +102,8 @@ class _Run:
             budget.hit(case.exact - case.cost(setting))
         elif wanted is not None:
             budget.trial(case.exact - case.cost(wanted))
+        if budget.is_careful:
+            self.forget()
         if wanted is None or not budget.allows(cost := case.exact + case.cost(wanted) + 2 * PLACES):
             return
         budget.audited(cost)

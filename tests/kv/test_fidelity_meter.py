@@ -205,6 +205,20 @@ def test_audits_cost_a_fifth_at_first_and_a_fiftieth_then() -> None:
     assert 0.018 <= (spent[-1] - spent[99] - cost) / (19_900 * saved) <= 0.02
 
 
+def test_a_fiftieth_is_never_exceeded_once_the_larger_share_has_ended() -> None:
+    budget, drawn = AuditBudget(), random.Random(3)
+    begun = None
+    for _ in range(3000):
+        budget.hit(drawn.uniform(50.0, 4000.0))
+        if not budget.is_careful and begun is None:
+            begun = (budget.saved, budget.spent)
+        if budget.allows(cost := drawn.uniform(500.0, 5000.0)):
+            budget.audited(cost)
+        if begun is not None:
+            assert budget.spent - begun[1] <= 0.02 * (budget.saved - begun[0]) + 1e-6
+    assert budget.spent > 0
+
+
 def test_an_alarm_gives_the_larger_share_for_a_hundred_hits() -> None:
     budget = AuditBudget()
     for _ in range(500):

@@ -36,9 +36,11 @@ class AuditBudget:
     def hit(self, saved: float) -> None:
         """An answer for which so much was not computed."""
         share = _CAREFUL_SHARE if self.is_careful else _STEADY_SHARE
-        self._careful = max(0, self._careful - 1)
         self.saved += saved
         self._allow(share * saved)
+        if self._careful == 1:  # what the larger share left is not for later
+            self._allowance = min(self._allowance, 0.0)
+        self._careful = max(0, self._careful - 1)
 
     def _allow(self, more: float) -> None:
         self._allowance += more
@@ -47,8 +49,10 @@ class AuditBudget:
 
     def trial(self, saved: float) -> None:
         """An exact answer, for which so much might not have been computed: what is on trial saves
-        nothing yet, and what it may cost is the larger share of what it would have saved.
+        nothing yet, and what it may cost is the larger share of what it would have saved. Once it
+        is served, little is known of it: it gets the larger share for as long as the first did.
         """
+        self._careful = CAREFUL_HITS
         self._allow(_CAREFUL_SHARE * max(0.0, saved))
 
     def allows(self, cost: float) -> bool:
