@@ -1,4 +1,4 @@
-"""Joins a verifier with another one in a folder inside its own, and says on its card what that gives.
+"""Joins a verifier with another one in a folder inside its own, and says so on its card.
 
     python join.py --to ../../src/thinkonce/meaning/weights --other permissive --share 4
 
@@ -46,8 +46,9 @@ def section(options: argparse.Namespace) -> list[str]:
     return [
         HEADING,
         "",
-        f"What is used is its logit and {options.share:g} times that of `{options.other}/`, which no labels",
-        "have taught: on kinds of questions that training never saw it knows far more (`left_out` in",
+        f"What is used is its logit and {options.share:g} times that of `{options.other}/`, which no",
+        "labelled paraphrases have taught: on kinds of questions that training never saw both",
+        "know far more than it does (`left_out` in",
         "docs/benchmarks.md). `calibration.json` is of both. Scores on the test part:",
         "",
         *table(counts, by),
