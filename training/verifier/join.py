@@ -46,7 +46,7 @@ def section(options: argparse.Namespace) -> list[str]:
     return [
         HEADING,
         "",
-        f"What is used is its logit and {options.share:g} times that of `{options.other}/`, which no",
+        f"Used is its logit and {options.share:g} times that of `{options.other}/`, which no",
         "labelled paraphrases have taught: on kinds of questions that training never saw both",
         "know far more than it does (`left_out` in",
         "docs/benchmarks.md). `calibration.json` is of both. Scores on the test part:",
