@@ -364,8 +364,8 @@ def write(
         "places; every part of a prompt is cut into tokens on its own, for full recompute too.",
         "`behind`: what chunks were encoded behind, nothing where it is not said. `stock`: a fixed "
         "text that says nothing of interest. `endoftext`: four tokens of that name.",
-        "Answers' scores are not measured: at this size full recompute itself answers too few of "
-        "the questions for differences to mean something.",
+        "Scores of answers are a page of their own, kv_answers: most of these questions this model "
+        "cannot answer.",
     ]
     record("kv_reuse", CLAIM, tables, goals, notes, packages=["torch", "transformers"])
 
