@@ -30,7 +30,7 @@ Rows = Sequence[Mapping[str, Any]]
 @dataclass(frozen=True)
 class Settled:
     """Over seeds: what auto served in the end, answers until it first served anything, and what
-    audits took of the saved compute since the larger share ended last.
+    audits took of the saved compute outside of the times that have the larger share.
     """
 
     served: Counter[str]
@@ -76,20 +76,20 @@ class _Run:
         self.case, self._rows, self._drawn = case, by_setting, random.Random(seed)
         self.auto, self._budget = Auto(list(by_setting), Meter()), AuditBudget()
         self.first, self._answers = ANSWERS, 0
-        self.forget()
-
-    def forget(self) -> None:
-        """Count shares from here on."""
-        self._saved, self._spent = self._budget.saved, self._budget.spent
+        self._saved = self._spent = 0.0
 
     @property
     def share(self) -> float:
-        spent, saved = self._budget.spent - self._spent, self._budget.saved - self._saved
-        return spent / saved if saved else 0.0
+        return self._spent / self._saved if self._saved else 0.0
 
     def answer(self, count: int) -> None:
+        budget = self._budget
         for _ in range(count):
+            saved, spent, is_steady = budget.saved, budget.spent, not budget.is_careful
             self._answer()
+            if is_steady:
+                self._saved += budget.saved - saved
+                self._spent += budget.spent - spent
 
     def _answer(self) -> None:
         case, budget = self.case, self._budget
@@ -102,8 +102,6 @@ class _Run:
             budget.hit(case.exact - case.cost(setting))
         elif wanted is not None:
             budget.trial(case.exact - case.cost(wanted))
-        if budget.is_careful:
-            self.forget()
         if wanted is None or not budget.allows(cost := case.exact + case.cost(wanted) + 2 * PLACES):
             return
         budget.audited(cost)

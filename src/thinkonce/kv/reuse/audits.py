@@ -88,6 +88,10 @@ class Audits:
         """Prompts that are still to be read."""
         return len(self._waiting)
 
+    def waits(self, namespace: str) -> bool:
+        """Whether one of this namespace is still to be read."""
+        return any(each.namespace == namespace for each in list(self._waiting))
+
     def offer(self, asking: Asking, way: Way, method: Method, namespace: str) -> bool:
         """Read it some time; whether there is room for it to wait."""
         both = partial(self._both, asking, way, method)

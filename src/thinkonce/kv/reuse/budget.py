@@ -1,7 +1,9 @@
 """What audits may cost: a share of what approximate reuse saved.
 
 Computing the truth costs what reuse had saved, so it is done of a sample: a fifth of the saved
-compute while little is known (the first 100 hits, and 100 hits after an alarm), a fiftieth then.
+compute while little is known (the first 100 hits, 100 hits after an alarm, and after 100 answers
+in a row that were exact), a fiftieth then. A period pays for itself: what was put by while more was
+given is not spent later, and what saved nothing gives nothing once a fiftieth is the rule.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 __all__ = ("AuditBudget",)
 
 CAREFUL_HITS = 100
+_MOST_TRIALS = 100  # in a row: what is known then fits nothing that is asked
 _CAREFUL_SHARE, _STEADY_SHARE = 0.20, 0.02
 # What was not spent is there later, as far as it pays for so many audits at once.
 _MOST_AUDITS = 4.0
@@ -22,6 +25,7 @@ class AuditBudget:
         self.saved = self.spent = 0.0
         self._allowance, self._careful = 0.0, careful
         self._dearest = 0.0
+        self._trials = 0
 
     @property
     def is_careful(self) -> bool:
@@ -35,12 +39,15 @@ class AuditBudget:
 
     def hit(self, saved: float) -> None:
         """An answer for which so much was not computed."""
-        share = _CAREFUL_SHARE if self.is_careful else _STEADY_SHARE
+        self._trials = 0
         self.saved += saved
-        self._allow(share * saved)
-        if self._careful == 1:  # what the larger share left is not for later
-            self._allowance = min(self._allowance, 0.0)
-        self._careful = max(0, self._careful - 1)
+        if not self.is_careful:
+            self._allow(_STEADY_SHARE * saved)
+            return
+        self._allow(_CAREFUL_SHARE * saved)
+        self._careful -= 1
+        if not self.is_careful:
+            self._allowance = min(0.0, self._allowance)
 
     def _allow(self, more: float) -> None:
         self._allowance += more
@@ -49,11 +56,14 @@ class AuditBudget:
 
     def trial(self, saved: float) -> None:
         """An exact answer, for which so much might not have been computed: what is on trial saves
-        nothing yet, and what it may cost is the larger share of what it would have saved. Once it
-        is served, little is known of it: it gets the larger share for as long as the first did.
+        nothing yet, and what it may cost is the larger share of what it would have saved, while
+        that share is given.
         """
-        self._careful = CAREFUL_HITS
-        self._allow(_CAREFUL_SHARE * max(0.0, saved))
+        self._trials += 1
+        if self._trials >= _MOST_TRIALS and not self.is_careful:
+            self._careful = CAREFUL_HITS
+        if self.is_careful:
+            self._allow(_CAREFUL_SHARE * max(0.0, saved))
 
     def allows(self, cost: float) -> bool:
         """Whether an audit of this cost may be begun now."""

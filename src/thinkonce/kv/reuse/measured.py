@@ -135,9 +135,9 @@ class MeasuredWays:
         self._answers[_MODULES] += 1
         self._efforts[_MODULES].answered(namespace, _MODULES)
         self._saved += saved
-        budget = self._budget(namespace)
-        budget.hit(saved)
-        if budget.allows(len(asking.prompt) + computed + 2 * PLACES):
+        self._budget(namespace).hit(saved)
+        cost = len(asking.prompt) + computed + 2 * PLACES
+        if self._allows(namespace, cost):
             self.audits.offer_both(asking, _MODULES, _MODULES, namespace, both)
 
     def of_modules(self, asking: Asking) -> Fidelity | None:
@@ -238,8 +238,14 @@ class MeasuredWays:
         if wanted is None or not asking.terms.reads or case.cost(wanted) > case.exact:
             return
         cost = len(asking.prompt) + case.cost(wanted) + 2 * PLACES
-        if budget.allows(cost):
+        if self._allows(case.namespace, cost):
             self.audits.offer(asking, self._way(wanted), method, case.namespace)
+
+    def _allows(self, namespace: str, cost: float) -> bool:
+        """What waits is not paid yet: in steady state the same sum must not pay for two."""
+        budget = self._budget(namespace)
+        is_free = budget.is_careful or not self.audits.waits(namespace)
+        return budget.allows(cost) and is_free
 
     def _way(self, setting: str) -> Way:
         return Way(self._choices[setting], lambda front: self._stock)
