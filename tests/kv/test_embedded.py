@@ -82,6 +82,18 @@ def test_a_setting_is_checked_as_the_server_checks_it(
         Engine.open(str(model_folder), **said)
 
 
+def test_what_is_no_text_is_named_before_a_model_is_loaded() -> None:
+    wrongs: Any = ({"model": 0}, {"disk": 5}, {"dtype": ["bfloat16"]}, {"device": None})
+    sealed: Any = {"encryption_key": b"secret"}
+    for said in wrongs:
+        name, value = next(iter(said.items()))
+        with pytest.raises(ConfigError, match=f"^{name}={re.escape(repr(value))} does not work"):
+            Engine.open(**said)
+    with pytest.raises(ConfigError) as wrong:
+        Engine.open(**sealed)
+    assert "secret" not in str(wrong.value)
+
+
 def test_a_purge_of_no_document_purges_nothing(model_folder: Path) -> None:
     with Engine.open(str(model_folder)) as engine:
         engine.chat(ASK, **GREEDY)

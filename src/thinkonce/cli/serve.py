@@ -120,6 +120,10 @@ def serve_model(
         str | None,
         typer.Option(help="Most memory for attention state of prompts.  [default: 1GiB]"),
     ] = None,
+    chunk: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a prompt in a block, 64 to 2048.  [default: 128]"),
+    ] = None,
     codec: Annotated[
         str | None,
         typer.Option(help="How it is kept: raw, or int8, which is not exact.  [default: raw]"),
@@ -140,6 +144,7 @@ def serve_model(
         "local.threads": threads,
         "local.queue": queue,
         "kv.memory": kv_memory,
+        "kv.chunk": chunk,
         "kv.codec": codec,
         "kv.store": None if kv_store is None else str(kv_store),
     }

@@ -115,6 +115,11 @@ class Engine:
         answers to longer prompts attend to so many tokens of them, 0 to all. Raises ConfigError
         for what cannot work.
         """
+        _check_texts(dtype=dtype, device=device, encryption_key=encryption_key)
+        if model is not None and not isinstance(model, str | os.PathLike):
+            raise ConfigError("model", model, "a packaged model's name, or a directory")
+        if not isinstance(disk, str | os.PathLike):
+            raise ConfigError("disk", disk, "a folder, or an empty text for none")
         sealed = parse_keys(encryption_key, "encryption_key") if encryption_key else ()
         kv = Kv(
             memory=parse_bytes(ram, "ram"),
@@ -366,6 +371,14 @@ class Engine:
             max_tokens=_MOST_TOKENS,
             vocabulary=model.vocabulary,
         )
+
+
+def _check_texts(**given: object) -> None:
+    """Raises ConfigError for what is none, and tells of a key no more than its type."""
+    for name, value in given.items():
+        if not isinstance(value, str):
+            shown = type(value).__name__ if name == "encryption_key" else value
+            raise ConfigError(name, shown, "a text")
 
 
 def _checked(name: str, value: Any) -> Any:
