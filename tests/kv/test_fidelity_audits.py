@@ -235,6 +235,7 @@ def test_link_that_is_not_faithful_climbs_until_reading_exactly_is_as_cheap() ->
         if reading.reused.is_exact:
             break
     told = server.ways.stats()
+    assert told["steps"]["blend"] == ("blend 0.15", "blend 0.25", "blend 0.4", EXACT)
     assert reading.reused.is_exact, "link 64 of chunks of 100 tokens is not worth its while"
     assert told["alarms"] == 2
     assert told["settings"]["link 16"]["audits"] <= 40

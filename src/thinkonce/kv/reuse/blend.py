@@ -49,17 +49,18 @@ class Gradual:
     """The share `ratio` as a mean over the layers behind the check layer, narrowing from `start`.
 
     `start` times the ratio go on at first, at most all; from then a constant factor a layer, over
-    eight layers, and what remains to the end.
+    eight layers, and what remains to the end. `called`: its name, "" for all of this.
     """
 
     ratio: float = 0.15
     by: Deviation = "values"
     start: float = 2.0
     link: int = 0
+    called: str = ""
 
     @property
     def name(self) -> str:
-        return f"gradual {self.ratio:g} {self.by}" + _linked(self.link)
+        return self.called or f"gradual {self.ratio:g} {self.by}" + _linked(self.link)
 
     def plan(self, layout: Layout, layers: int) -> Plan:
         full = min(layers, _CHECK_LAYER + 1)

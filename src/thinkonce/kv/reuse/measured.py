@@ -49,7 +49,9 @@ _LEFT_BOUNDS = (
 
 LINK_TOKENS = 16
 _LINKS = (Link(0), Link(16), Link(32), Link(64))
-_BLENDS: tuple[Choice, ...] = tuple(Gradual(ratio, "both") for ratio in (0.15, 0.25, 0.4))
+_BLENDS: tuple[Choice, ...] = tuple(  # by the word that asks for it
+    Gradual(ratio, "both", called=f"blend {ratio:g}") for ratio in (0.15, 0.25, 0.4)
+)
 _LOOKS: tuple[Choice, ...] = (Looked(0.15), Looked(0.3, link=8), Looked(0.4, link=8))
 _MOST_BUDGETS = 4096
 _MOST_STOCK = 384  # tokens, and of a short context an eighth
