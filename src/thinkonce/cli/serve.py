@@ -162,9 +162,11 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
     from thinkonce.web.lifeline import end_with_parent
 
     end_with_parent(ORPHAN_SECONDS)
-    # OpenMP reads it once, when torch is loaded. Otherwise its threads spin for each other wherever
-    # anything else takes a core of theirs: the same prompt took 3 to 20 times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP reads it once, when torch is loaded. By default its threads spin for each other so long
+    # that a prompt takes up to 20 times its time where anything else takes a core of theirs; where
+    # nothing does, threads that sleep at once take a quarter more. So they spin, briefly.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from thinkonce.gateway.workers.lines import unhindered
     from thinkonce.kv.serving.server import run
     from thinkonce.web.log_lines import log_to_stderr

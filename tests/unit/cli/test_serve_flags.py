@@ -89,17 +89,21 @@ def test_what_fails_after_the_start_is_called_as_it_was_typed_too(
     assert capsys.readouterr().err == f"thinkonce: {both} does not work; use another\n"
 
 
-@pytest.mark.parametrize(("before", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_torch_s_threads_do_not_spin_for_each_other_unless_somebody_wants_it(
-    before: str | None, then: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("policy", "spins", "then"),
+    [(None, None, "1000"), ("ACTIVE", None, None), (None, "7", "7")],
+)
+def test_torch_s_threads_spin_briefly_for_each_other_unless_somebody_wants_it_otherwise(
+    policy: str | None, spins: str | None, then: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
-    if before is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", spins)):
+        monkeypatch.setenv(name, value or "")  # so that it is put back as it was
+        if value is None:
+            monkeypatch.delenv(name)
     seen = []
 
     def run(model: str, **options: object) -> int:
-        seen.append(os.environ.get("OMP_WAIT_POLICY"))
+        seen.append(os.environ.get("GOMP_SPINCOUNT"))
         return 0
 
     server = ModuleType("thinkonce.kv.serving.server")
