@@ -199,7 +199,7 @@ async def test_who_does_not_answer_is_a_504(stage: Stage, upstream: Upstream, na
     upstream.script = hang
     gateway = await stage.gateway(gateway={"first_byte_timeout": 0.05})
     assert (await ask(gateway, name)).status == 504
-    await upstream.left()
+    await upstream.deserted()
     await nothing_is_left(gateway)
 
 

@@ -109,7 +109,7 @@ async def test_nobody_there_is_a_502_that_names_the_upstream(
 
 
 async def test_a_slow_upstream_is_a_504_and_its_connection_is_closed(stage: Stage) -> None:
-    gateway = await stage.gateway(gateway={"first_byte_timeout": 0.05})
+    gateway = await stage.gateway(gateway={"first_byte_timeout": 0.5})
     stage.upstream.script = silent
     got = await gateway.chat()
     assert (got.status, got.json["error"]["code"]) == (504, "upstream_timeout")

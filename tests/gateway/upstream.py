@@ -352,6 +352,11 @@ class Upstream:
         async with asyncio.timeout(10), self.arrived:
             await self.arrived.wait_for(lambda: self.gone >= times)
 
+    async def deserted(self) -> None:
+        """Wait until nobody is connected, whether what he asked came whole or not."""
+        async with asyncio.timeout(10), self.arrived:
+            await self.arrived.wait_for(lambda: not self._tasks)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -369,6 +374,8 @@ class Upstream:
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
+            async with self.arrived:
+                self.arrived.notify_all()
 
     async def _answer(self, seen: Seen, out: Out, reader: asyncio.StreamReader) -> None:
         """Run the script; end it if the reader goes away first."""

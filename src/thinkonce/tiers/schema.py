@@ -46,6 +46,7 @@ APPLICATION_ID_AT = 68  # in the database header
 MMAP_BYTES = 1 << 30
 JOURNAL_BYTES = 64 * 2**20  # the write-ahead log is cut back to this after a burst
 OPENING_PATIENCE_MS = 5000
+MAKING_PATIENCE_S = 1.0  # a store that another process makes is unreadable for milliseconds
 
 TABLES = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -172,13 +173,24 @@ def check_file(path: Path) -> None:
     What is ours, damaged or not, passes; so does an empty file, and none. Raises OSError and
     apsw.Error for a file that cannot be read.
     """
-    if not path.exists() or not path.stat().st_size or is_ours(path):
-        return
-    try:
-        # A store whose making was interrupted: its header says nothing yet.
-        database = looking(f"{path.absolute().as_uri()}?immutable=1", apsw.SQLITE_OPEN_URI)
-    except (apsw.CorruptError, apsw.NotADBError):
-        raise not_ours(path) from None
+    give_up_at = time.monotonic() + MAKING_PATIENCE_S
+    while path.exists() and path.stat().st_size and not is_ours(path):
+        try:
+            # A store whose making was interrupted: its header says nothing yet.
+            check_unmarked(path)
+            return
+        except (apsw.CorruptError, apsw.NotADBError):
+            # Or one that another process makes just now: it is looked at without its locks.
+            if not may_be_in_the_making(path) or time.monotonic() >= give_up_at:
+                raise not_ours(path) from None
+        except ConfigError:
+            if not is_ours(path):
+                raise
+        time.sleep(0.02)
+
+
+def check_unmarked(path: Path) -> None:
+    database = looking(f"{path.absolute().as_uri()}?immutable=1", apsw.SQLITE_OPEN_URI)
     try:
         check_owner(database, path)
     finally:
@@ -192,8 +204,10 @@ def not_ours(path: Path) -> ConfigError:
 
 def check_owner(database: apsw.Connection, path: Path) -> None:
     """Raise ConfigError unless the database is ours, of a format we know, or empty."""
-    if database.pragma("application_id") == APPLICATION_ID:
-        written = database.pragma("user_version")
+    with database:  # one transaction: between two, another process may make the tables
+        mark, written = database.pragma("application_id"), database.pragma("user_version")
+        filled = database.execute("SELECT count(*) FROM sqlite_master").get
+    if mark == APPLICATION_ID:
         if written > FORMAT:
             raise ConfigError(
                 "store",
@@ -201,7 +215,7 @@ def check_owner(database: apsw.Connection, path: Path) -> None:
                 f"stores of format {FORMAT} or earlier, and this one has format {written}: "
                 "use the release that wrote it, or name another file",
             )
-    elif database.execute("SELECT count(*) FROM sqlite_master").get:
+    elif filled:
         raise ConfigError(
             "store", str(path), "a file of its own; this is a database of another program"
         )
@@ -242,14 +256,23 @@ def at_once(database: apsw.Connection) -> Iterator[None]:
 
 def is_ours(path: Path) -> bool:
     """Whether the header says so: a file without it may be anybody's, and is not touched."""
+    header = header_of(path)
+    mark = header[APPLICATION_ID_AT : APPLICATION_ID_AT + 4]
+    return header.startswith(MAGIC) and mark == APPLICATION_ID.to_bytes(4, "big")
+
+
+def may_be_in_the_making(path: Path) -> bool:
+    header = header_of(path)
+    return header.startswith(MAGIC) or not any(header)  # what was not written yet reads as zeros
+
+
+def header_of(path: Path) -> bytes:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB
     file = apsw.VFSFile("", str(path), [flags, 0])  # SQLite's way, see `make_private`
     try:
-        header = file.xRead(100, 0)
+        return file.xRead(100, 0)
     finally:
         file.xClose()
-    mark = header[APPLICATION_ID_AT : APPLICATION_ID_AT + 4]
-    return header.startswith(MAGIC) and mark == APPLICATION_ID.to_bytes(4, "big")
 
 
 def move_aside(path: Path) -> None:
