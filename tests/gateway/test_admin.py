@@ -14,7 +14,7 @@ from gateway.conftest import Running, Stage
 from gateway.wire import line
 from thinkonce import Cache, TierError
 from thinkonce.cli.gateway_view import GatewayView
-from thinkonce.cli.view import Chosen
+from thinkonce.cli.view import Chosen, Purged
 from thinkonce.entry import Entry, Meta
 from thinkonce.tiers.breaker import StoreBreaker
 from thinkonce.tiers.tier import Key, TierStats
@@ -106,7 +106,7 @@ async def test_what_browsers_curl_and_our_commands_send_counts_as_this_machine(
         assert (await gateway.post("/cache/purge", {"all": True}, headers)).status == 200
     with GatewayView(gateway.url) as view:
         assert await asyncio.to_thread(view.stats)
-        assert await asyncio.to_thread(view.purge, Chosen(all=True)) == 0
+        assert await asyncio.to_thread(view.purge, Chosen(all=True)) == Purged(0)
 
 
 async def test_an_origin_is_the_gateways_own_by_its_scheme_name_and_port(gateway: Running) -> None:

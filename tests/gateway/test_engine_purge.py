@@ -46,9 +46,11 @@ async def test_a_tag_is_purged_of_answers_and_attention_state_alike(
         await gateway.chat(TEXT, model="tiny", max_tokens=2, kv_cache={"tags": [tag]})
     both = blocks(engine)
     assert both > 0
-    assert (await gateway.post("/cache/purge", {"tags": ["a"]})).status == 200
+    purged = await gateway.post("/cache/purge", {"tags": ["a"]})
+    assert purged.json == {"purged": 0, "engines": {f"{engine.url}/v1": {"purged": both // 2}}}
     assert blocks(engine) == both / 2
-    assert (await gateway.post("/cache/purge", {"older_than": 0})).status == 200
+    old = await gateway.post("/cache/purge", {"older_than": 0})
+    assert (old.status, "engines" in old.json) == (200, False)
     assert (await gateway.post("/cache/purge", {"tags": ["b"], "model": "else"})).status == 200
     assert blocks(engine) == both / 2, "what is said of answers alone, or of another model"
     assert (await gateway.post("/cache/purge", {"all": True})).status == 200

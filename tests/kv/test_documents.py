@@ -58,6 +58,10 @@ def test_documents_in_another_order_are_reused_and_the_answer_says_it_is_not_exa
     assert first.kv_cache["exact"] is again.kv_cache["exact"] is False
     assert first.kv_cache["tokens"].get("link", 0) == 0 < again.kv_cache["tokens"]["link"]
     assert again.usage.kv_exact is False
+    rows = httpx.get(f"{served.url}/kv/entries").json()["entries"]
+    told = [httpx.get(f"{served.url}/kv/entries/{row['id']}").json() for row in rows]
+    assert {"Document" in each["text"] for each in told if "what" in each} == {False}
+    assert any("what" in each for each in told), "what documents are read behind says so"
     assert again.usage.prompt_tokens == first.usage.prompt_tokens
     told = details(again)
     assert told["cached_tokens"] == told["exact_tokens"] + told["link_tokens"]

@@ -14,7 +14,7 @@ import msgspec
 
 from thinkonce.cli.interrupts import heeded
 from thinkonce.cli.options import GATEWAY
-from thinkonce.cli.view import Chosen
+from thinkonce.cli.view import Chosen, Purged
 from thinkonce.cli.whose import WHOSE
 from thinkonce.errors import MISSING, ConfigError, ThinkOnceError
 from thinkonce.insight.entries import EntryRow
@@ -32,10 +32,6 @@ T = TypeVar("T")
 
 class _Listing(msgspec.Struct):
     entries: list[EntryRow]
-
-
-class _Purged(msgspec.Struct):
-    purged: int
 
 
 class _Reset(msgspec.Struct):
@@ -108,8 +104,8 @@ class GatewayView:
         query = f"?{urlencode({'endpoint': endpoint})}" if endpoint else ""
         return self.ask("POST", f"/cache/explain{query}", Explained, raw, **headers)
 
-    def purge(self, chosen: Chosen) -> int:
-        return self.ask("POST", "/cache/purge", _Purged, msgspec.json.encode(chosen)).purged
+    def purge(self, chosen: Chosen) -> Purged:
+        return self.ask("POST", "/cache/purge", Purged, msgspec.json.encode(chosen))
 
     def reset_audits(self, namespace: str | None, tenant: str | None) -> int:
         wanted = {"namespace": namespace, "tenant": tenant, "all": namespace is tenant is None}

@@ -47,8 +47,13 @@ def purge(
     if chosen.is_empty():
         raise ConfigError("what to forget", MISSING, "--tag faq, --older-than 7d, ... or --all")
     with open_view(store, url, config) as view:
-        count = view.purge(chosen)
+        done = view.purge(chosen)
     if as_json:
-        print_json({"purged": count, "store": view.place})
-    else:
-        print(f"purged {show_count(count)} from {view.place}")
+        engines = {"engines": done.engines} if done.engines else {}
+        print_json({"purged": done.purged, "store": view.place, **engines})
+        return
+    print(f"purged {show_count(done.purged)} from {view.place}")
+    for engine, told in done.engines.items():
+        disk = told.get("disk") or {}
+        on_disk = f", {disk['blocks']:,} on disk" if disk else ""
+        print(f"attention state of {engine}: {told['purged']:,} blocks in memory{on_disk}")

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from thinkonce.cli.view import Chosen
+from thinkonce.cli.view import Chosen, Purged
 from thinkonce.clock import SYSTEM
 from thinkonce.entry import Entry
 from thinkonce.errors import ConfigError, RequestError, ThinkOnceError
@@ -105,14 +105,14 @@ class StoreFileView:
         found: dict[str, Any] = msgspec.to_builtins(row_of(entry, time.time()))
         return {**found, "content": content_of(entry)} if content else found
 
-    def purge(self, chosen: Chosen) -> int:
+    def purge(self, chosen: Chosen) -> Purged:
         digest = b"" if chosen.key is None else self._one(chosen.key).digest
         file = self._opened()
         try:
             _, count = file.tier.purges.append(selector_of(chosen, time.time(), digest))
         finally:
             file.close()
-        return count
+        return Purged(count)
 
     def reset_audits(self, namespace: str | None, tenant: str | None) -> int:
         # Only here: it brings all that compares questions.

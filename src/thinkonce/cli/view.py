@@ -9,7 +9,7 @@ import msgspec
 
 from thinkonce.insight.entries import EntryRow
 
-__all__ = ("Chosen", "StoreView")
+__all__ = ("Chosen", "Purged", "StoreView")
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +31,15 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self == Chosen()
 
 
+class Purged(msgspec.Struct):
+    """`purged`: entries; `engines`: what each engine behind a gateway did, by its address:
+    `purged` blocks of attention state in memory, and what became of those on `disk`.
+    """
+
+    purged: int
+    engines: dict[str, dict[str, Any]] = {}
+
+
 class StoreView(Protocol):
     """A store to look into and to empty. Methods raise ThinkOnceError; a context manager."""
 
@@ -44,7 +53,7 @@ class StoreView(Protocol):
         """One entry as a mapping; with `content`, its answer under "content"."""
         ...
 
-    def purge(self, chosen: Chosen) -> int: ...
+    def purge(self, chosen: Chosen) -> Purged: ...
 
     def reset_audits(self, namespace: str | None, tenant: str | None) -> int:
         """Begin anew after alarms; None is any. How many accounts there were."""

@@ -10,7 +10,7 @@ import msgspec
 from thinkonce.engine.http import Call, HttpError
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.gateway.admin.desk import Desk
-from thinkonce.gateway.admin.engines import purge_engines
+from thinkonce.gateway.admin.engines import EnginePurge, purge_engines
 from thinkonce.selector import Selector
 from thinkonce.tiers.tier import Key
 from thinkonce.units import parse_bytes, parse_seconds
@@ -79,26 +79,30 @@ async def purge(desk: Desk, call: Call) -> None:
     )
     gone = await asyncio.to_thread(desk.shelf.purge, selector)
     desk.audit(call, f"purged {gone} entries: {_said(wanted)}")
-    await _purge_engines(desk, wanted)
-    await desk.send(call, {"purged": gone})
+    engines = await _purge_engines(desk, wanted)
+    await desk.send(call, {"purged": gone} | ({"engines": engines} if engines else {}))
 
 
-async def _purge_engines(desk: Desk, wanted: Purge) -> None:
-    """Attention state too, where what is named can be told of it. Raises HttpError 502."""
+async def _purge_engines(desk: Desk, wanted: Purge) -> dict[str, EnginePurge]:
+    """Attention state too, where what is named can be told of it; what each engine did, by its
+    address. Raises HttpError 502.
+    """
     fields = msgspec.structs.asdict(wanted)
     said = {name: value for name, value in fields.items() if value != getattr(Purge(), name)}
     if not said.keys() <= {"tags", "namespace", "model", "all"}:
-        return
+        return {}
     # With `all`, whatever else is named narrows it here too.
     told = {name: value for name, value in said.items() if name != "all"} or {"all": True}
-    failed = await purge_engines(desk.settings, told)
+    done = await purge_engines(desk.settings, told)
+    failed = [f"{url}: {each.failed}" for url, each in done.items() if each.failed]
     if failed:
-        what = "; ".join(f"{url}: {why}" for url, why in failed.items())
+        what = "; ".join(failed)
         raise HttpError(
             502,
             f"purged here; attention state was not purged by {what}",
             code="engine_not_purged",
         )
+    return done
 
 
 async def limits(desk: Desk, call: Call) -> None:

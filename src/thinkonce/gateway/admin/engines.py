@@ -12,14 +12,24 @@ import msgspec
 from thinkonce.request.headers import ENGINE_HEADERS
 from thinkonce.settings import Settings, Upstream
 
-__all__ = ("purge_engines",)
+__all__ = ("EnginePurge", "purge_engines")
 
 _TIMEOUT = 10.0  # seconds to connect, and for each read
 _MOST_BYTES = 65_536  # of an answer
 
 
-async def purge_engines(settings: Settings, wanted: dict[str, Any]) -> dict[str, str]:
-    """Ask every server of every engine; what failed, by its address. Nothing here raises."""
+class EnginePurge(msgspec.Struct, omit_defaults=True):
+    """What an engine says that it did: `purged` blocks in memory, and what became of those on
+    disk. `failed`: why it did nothing, as far as is known.
+    """
+
+    purged: int
+    disk: dict[str, int] | None = None
+    failed: str = ""
+
+
+async def purge_engines(settings: Settings, wanted: dict[str, Any]) -> dict[str, EnginePurge]:
+    """Ask every server of every engine; what each did, by its address. Nothing here raises."""
     asked = [
         (url, upstream)
         for upstream in settings.upstreams.values()
@@ -28,12 +38,11 @@ async def purge_engines(settings: Settings, wanted: dict[str, Any]) -> dict[str,
     ]
     body = msgspec.json.encode(wanted)
     calls = [asyncio.to_thread(_purge, url, upstream, body) for url, upstream in asked]
-    errors = await asyncio.gather(*calls)
-    return {url: why for (url, _), why in zip(asked, errors, strict=True) if why}
+    done = await asyncio.gather(*calls)
+    return {url: each for (url, _), each in zip(asked, done, strict=True)}
 
 
-def _purge(url: str, upstream: Upstream, body: bytes) -> str:
-    """Why it failed; "" where it did not."""
+def _purge(url: str, upstream: Upstream, body: bytes) -> EnginePurge:
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
@@ -44,11 +53,16 @@ def _purge(url: str, upstream: Upstream, body: bytes) -> str:
     try:
         connection.request("POST", f"{parts.path.rstrip('/')}/kv/purge", body, headers)
         answer = connection.getresponse()
-        answer.read(_MOST_BYTES)
+        said = answer.read(_MOST_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        return str(error) or type(error).__name__
+        return EnginePurge(0, failed=str(error) or type(error).__name__)
     finally:
         connection.close()
-    # 404: an engine of another model, or one without such a path.
-    is_done = answer.status == 200 or (answer.status == 404 and b'"model"' in body)
-    return "" if is_done else f"it answered {answer.status}"
+    if answer.status == 404 and b'"model"' in body:
+        return EnginePurge(0)  # an engine of another model
+    if answer.status != 200:
+        return EnginePurge(0, failed=f"it answered {answer.status}")
+    try:
+        return msgspec.json.decode(said, type=EnginePurge)
+    except msgspec.DecodeError:
+        return EnginePurge(0, failed="it answered what is no purge")

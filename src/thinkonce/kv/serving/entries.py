@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.prefix.branches import branches_of, chain_as_told, chain_to, named
+from thinkonce.kv.reuse.stock import STOCK
 from thinkonce.web.exchange import HttpError
 
 __all__ = ("one_page", "shown")
 
 _MOST, _USUAL = 1000, 100
 _BEGINNING, _END = 2000, 200  # characters of a text that are shown
+_STOCK = "the fixed text that documents are read behind; nobody wrote it in a prompt"
 
 
 def one_page(engine: KvEngine, query: Mapping[str, str]) -> dict[str, Any]:
@@ -50,12 +52,15 @@ def shown(engine: KvEngine, tokenizer: Any, digits: str) -> dict[str, Any]:
         raise HttpError(409, f"{len(alike)} blocks begin with {digits}", code="ambiguous")
     chain = chain_to(blocks, alike[0])
     tokens = engine.tokens_of([block.id for block in chain])
-    return {**chain_as_told(blocks, alike[0]), **_text(tokenizer, tokens)}
+    text, bare = (
+        str(tokenizer.decode(list(tokens), skip_special_tokens=bare)) for bare in (False, True)
+    )
+    ours = {"what": _STOCK} if bare and STOCK.startswith(bare) else {}
+    return {**ours, **chain_as_told(blocks, alike[0]), **_ends_of(text)}
 
 
-def _text(tokenizer: Any, tokens: Sequence[int]) -> dict[str, Any]:
+def _ends_of(text: str) -> dict[str, Any]:
     """As the model reads it, special tokens included; `cut` characters in the middle left out."""
-    text = str(tokenizer.decode(list(tokens)))
     if len(text) <= _BEGINNING + _END:
         return {"text": text, "cut": 0, "ends": ""}
     cut = len(text) - _BEGINNING - _END
