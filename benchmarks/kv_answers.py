@@ -58,6 +58,13 @@ METHODS: Sequence[Method] = (
     Method(Looked(0.15), "stock"),
     Method(Looked(0.3, link=8), "stock"),
 )
+# Each method and as many tokens as it takes, drawn at random; and what the fixed text alone does.
+CONTROLLED: Sequence[tuple[Method, Method]] = (
+    (Method(LINK), Method(RandomLike(LINK))),
+    (Method(GRADUAL), Method(RandomLike(GRADUAL))),
+    (Method(LINK), Method(Naive())),
+    (Method(Naive(), "stock"), Method(Naive())),
+)
 CLAIM = "What a question over chunks is answered, where this model can answer it at all."
 NOTES = [
     "SmolLM2-135M-Instruct, fp32, 1 thread; greedy, 16 tokens. F1 of words as SQuAD counts them, "
@@ -201,11 +208,14 @@ def write(rows: Rows) -> None:
                  round(gain.mean, 1), is_measured)
         )  # fmt: skip
         if is_measured:
-            tables.append(table(kind, ours))
+            tables += [table(kind, ours), controls(kind, ours)]
         else:
+            right = sum(each[FULL] == 100 for each in ours)
             notes.append(
-                f"{kind}: not measurable on this model. Full recompute {_mean(ours, FULL):.1f}, "
-                f"chance {_mean(ours, CHANCE):.1f} ({gain.low:+.1f} to {gain.high:+.1f})."
+                f"{kind}: not measurable on this model. Of {len(ours)} prompts it answers {right} "
+                f"wholly right when it reads everything: F1 {_mean(ours, FULL):.1f}, chance "
+                f"{_mean(ours, CHANCE):.1f} ({gain.mean:+.1f}, {gain.low:+.1f} to "
+                f"{gain.high:+.1f}). What cannot be lost cannot be compared."
             )
     for each in tables:
         print(each.title, *each.rows, sep="\n")
@@ -224,6 +234,20 @@ def table(kind: str, ours: Sequence[Mapping[str, float]]) -> Table:
         )
     columns = ["method", "F1", "all right %", "F1 - full", "p, signs"]
     return Table(f"{kind}, {len(ours)} prompts", columns, lines)
+
+
+def controls(kind: str, ours: Sequence[Mapping[str, float]]) -> Table:
+    lines: list[list[str | float | int | None]] = []
+    for one, other in CONTROLLED:
+        first, second = ([each[method.name] for each in ours] for method in (one, other))
+        test = paired(first, second)
+        higher = sum(a > b for a, b in zip(first, second, strict=True))
+        apart = f"{test.mean:+.1f} ({test.low:+.1f} to {test.high:+.1f})"
+        about = f"{higher} of {test.count}, lower on {test.below}"
+        pair = f"{one.name} > {other.name}"
+        lines.append([pair, about, apart, f"{test.sign:.1e}", f"{test.ranks:.1e}"])
+    columns = ["F1 of", "higher on", "mean difference", "p, signs", "p, ranks"]
+    return Table(f"{kind}: paired tests against the controls", columns, lines)
 
 
 def _mean(ours: Sequence[Mapping[str, float]], name: str) -> float:
