@@ -24,7 +24,7 @@ from thinkonce.kv.engine import KvEngine, open_engine
 from thinkonce.kv.prefix.causes import Missing
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.terms import USUAL
-from thinkonce.kv.serving.explanation import explanation
+from thinkonce.kv.serving.answers.explanation import explanation
 from thinkonce.settings import Kv
 
 EACH, SEED = 20, 20261122  # cases of a kind: 500 in all

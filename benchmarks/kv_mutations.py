@@ -25,7 +25,7 @@ from thinkonce.kv.generation.rates import TRY_AGAIN
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.prefix.terms import USUAL, Terms
-from thinkonce.kv.serving.explanation import Explanation, explanation
+from thinkonce.kv.serving.answers.explanation import Explanation, explanation
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 

@@ -23,9 +23,9 @@ from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
-from thinkonce.kv.serving.line import Demand
-from thinkonce.kv.serving.scheduler import Scheduler
-from thinkonce.kv.serving.ticket import Turn
+from thinkonce.kv.serving.line.line import Demand
+from thinkonce.kv.serving.line.scheduler import Scheduler
+from thinkonce.kv.serving.line.ticket import Turn
 from thinkonce.kv.weights import packaged
 from thinkonce.kv.weights.model import Model, load
 

@@ -17,28 +17,23 @@ SRC = Path(__file__).parent.parent / "src" / "thinkonce"
 
 # From the bottom up. A part may import parts of lower rows, never one of its own row or above.
 LEVELS = (
-    {"errors", "outcome", "clock", "version", "likeness", "frames"},
+    {"errors", "outcome", "clock", "version", "likeness"},
     {"entry", "units", "typed", "stores", "sums"},
     {"ttl_classes"},
     {"selector", "settings", "values", "host"},
-    {"protocols", "eviction", "tiers.tier", "circuit"},
-    {"request", "landing", "leading", "web"},
+    {"protocols", "eviction", "tiers.tier", "circuit", "flights"},
+    {"request", "web"},
     {"tiers.cipher"},
-    {"tiers", "flight", "freshness", "closure", "words"},
-    {"meaning"},
-    {"seat", "replay"},
-    {"sharing", "functions"},
-    {"questions"},
-    {"singleflight"},
+    {"tiers", "freshness", "closure", "words"},
+    {"meaning", "functions"},
     {"steps"},
-    {"flow", "wrapper"},
+    {"flow"},
     {"world"},
-    {"drive", "tally", "streams", "backing"},
-    {"async_streams", "store_file"},
+    {"drive", "tally", "backing"},
+    {"store_file"},
     {"stats", "shelf"},
-    {"workings", "upstream", "copies"},
-    {"call_keys"},
-    {"caller"},
+    {"workings", "upstream"},
+    {"calls"},
     {"cache"},
     {"decorator"},
     {"insight"},
@@ -215,6 +210,11 @@ def test_whoever_may_stand_on_a_part_beside_the_levels_does() -> None:
     assert standing == MAY_IMPORT_KV, "take out who does not import kv"
 
 
+# What dialects are made of.
+BASICS = {
+    *("annotation", "bounds", "context", "dialect", "estimate", "facts", "intake", "merging"),
+    *("openai_error", "openai_request", "prepared", "reply", "splice", "sse", "template", "usage"),
+}
 # Within a part: its folders, and what of the part each may import. Files beside the folders bring
 # them together.
 WITHIN = {
@@ -227,6 +227,13 @@ WITHIN = {
     ("kv", "sentence"): {"prefix", "generation", "weights"},
     ("kv", "modules"): {"prefix", "generation", "reuse"},
     ("kv", "serving"): {"modules", "prefix", "generation", "reuse", "weights", "engine"},
+    ("kv.serving", "line"): set[str](),
+    ("kv.serving", "requests"): set[str](),
+    ("kv.serving", "answers"): {"requests", "line", "http"},
+    ("kv.serving", "admin"): {"requests", "line", "answers", "http", "owners", "intake"},
+    ("protocols", "chunks"): BASICS,
+    ("protocols", "messages"): BASICS,
+    ("protocols", "responses"): BASICS,
     ("meaning", "text"): set[str](),
     ("meaning", "remote"): set[str](),
     ("meaning", "guards"): {"text"},
@@ -245,7 +252,11 @@ def test_folders_of_a_part_import_one_way(part: str, folder: str) -> None:
         if not module.startswith(f"{inside}."):
             continue
         beside = f"thinkonce.{part}."
-        ours = {name.split(".")[2] for name in imported(file) if name.startswith(beside)}
+        ours = {
+            name.removeprefix(beside).split(".")[0]
+            for name in imported(file)
+            if name.startswith(beside)
+        }
         extra = ours - WITHIN[part, folder] - {folder}
         assert not extra, f"{module} imports {sorted(extra)}, which lie above or beside {folder}"
 

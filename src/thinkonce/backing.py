@@ -16,11 +16,11 @@ import msgspec
 from thinkonce.clock import Clock
 from thinkonce.entry import Form
 from thinkonce.errors import ConfigError, CorruptEntry
+from thinkonce.flights.singleflight import Codec as FlightCodec
+from thinkonce.flights.singleflight import Flights
 from thinkonce.host.mapfile import HostFile
 from thinkonce.outcome import Reason
 from thinkonce.request.secret import load_secret, secret_path
-from thinkonce.singleflight import Codec as FlightCodec
-from thinkonce.singleflight import Flights
 from thinkonce.steps import Answer, Made
 from thinkonce.stores import IN_MEMORY, kind_of
 from thinkonce.tiers.codec import Codec

@@ -11,14 +11,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from thinkonce.caller import Caller, Options
+from thinkonce.calls.caller import Caller, Options
+from thinkonce.calls.questions import askable, guessed, part
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.entry import Meta
 from thinkonce.errors import NotCached
 from thinkonce.freshness import Rules
 from thinkonce.functions import Kind, describe
 from thinkonce.likeness import Wording
-from thinkonce.questions import askable, guessed, part
 from thinkonce.request.arguments import canonical_args
 from thinkonce.request.controls import Controls
 from thinkonce.selector import Selector, key_digits

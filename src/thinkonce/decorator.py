@@ -12,18 +12,18 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 import msgspec
 
 from thinkonce.cache import Cache, Size
-from thinkonce.caller import Caller, Options
+from thinkonce.calls.caller import Caller, Options
+from thinkonce.calls.questions import askable, guessed, named
+from thinkonce.calls.wrapper import Probe, build
 from thinkonce.errors import ConfigError
 from thinkonce.functions import Function, Kind, describe
 from thinkonce.outcome import Outcome, Reason
-from thinkonce.questions import askable, guessed, named
 from thinkonce.selector import Selector
 from thinkonce.settings.semantic import semantic_of
 from thinkonce.stats import CacheStats, Explanation
 from thinkonce.units import parse_seconds
 from thinkonce.values import Serializer
 from thinkonce.workings import Ttl
-from thinkonce.wrapper import Probe, build
 
 __all__ = ("Cached", "cached")
 

@@ -20,9 +20,9 @@ from typing import Any, TypeVar, assert_never
 
 from thinkonce.entry import Entry
 from thinkonce.errors import TierError
+from thinkonce.flights.singleflight import Fate, Landing, Role, Seat
 from thinkonce.flow import lead
 from thinkonce.likeness import Matched
-from thinkonce.singleflight import Fate, Landing, Role, Seat
 from thinkonce.steps import (
     Ask,
     CallModel,

@@ -26,10 +26,10 @@ import msgspec
 
 from thinkonce.entry import Entry
 from thinkonce.errors import NotCached
+from thinkonce.flights.singleflight import Fate, Landing, Role, Seat
 from thinkonce.freshness import Verdict, inline_until, is_fresh_for, judge, life_of
 from thinkonce.likeness import Matched
 from thinkonce.outcome import Match, Outcome, Reason
-from thinkonce.singleflight import Fate, Landing, Role, Seat
 from thinkonce.steps import (
     Answer,
     Ask,

@@ -10,11 +10,11 @@ import msgspec
 
 from thinkonce.clock import Clock
 from thinkonce.entry import Entry, Form, Meta
+from thinkonce.flights.singleflight import Seat
 from thinkonce.freshness import Rules
 from thinkonce.likeness import Likeness
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.request.controls import Controls
-from thinkonce.singleflight import Seat
 from thinkonce.tiers.purges import LocalPurges, PurgeLog
 from thinkonce.tiers.tier import Key, Tier
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from thinkonce.backing import Backing, flight_codec, secret_of
 from thinkonce.clock import Clock
 from thinkonce.errors import ConfigError, TierError
+from thinkonce.flights.singleflight import Flights
 from thinkonce.host.mapfile import HostFile, host_path
 from thinkonce.request.secret import keep_secret, secret_path
-from thinkonce.singleflight import Flights
 from thinkonce.tiers.keyring import Keyring, cipher_of
 from thinkonce.tiers.sqlite import SqliteTier
 from thinkonce.tiers.store import Store, check_store_file, open_store, store_path

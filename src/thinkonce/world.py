@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Hashable
 
 from thinkonce.entry import Entry
+from thinkonce.flights.singleflight import Flights, Landing, Seat
 from thinkonce.outcome import Reason
-from thinkonce.singleflight import Flights, Landing, Seat
 from thinkonce.steps import Ask, Made, Setting
 from thinkonce.tiers.tier import Tier
 

@@ -16,8 +16,8 @@ import time
 
 from thinkonce.clock import Clock
 from thinkonce.errors import UpstreamError
+from thinkonce.flights.singleflight import Codec, Flights
 from thinkonce.host.mapfile import HostFile
-from thinkonce.singleflight import Codec, Flights
 
 CODEC = Codec(lambda value: json.dumps(value).encode(), json.loads)
 
@@ -39,7 +39,7 @@ class Worker:
         digest = key.encode().ljust(32, b".")
         taken = self.seats[seat] = self.flights.join(key, lambda: digest)
         # The commands of a test belong to different requests.
-        from thinkonce import leading
+        from thinkonce.flights import leading
 
         leading._innermost.set(None)
         return {"role": taken.role}

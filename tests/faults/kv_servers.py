@@ -11,8 +11,8 @@ import torch
 
 from thinkonce.kv.engine import open_engine, sequences_of
 from thinkonce.kv.serving.app import ModelApp
+from thinkonce.kv.serving.line.scheduler import Scheduler
 from thinkonce.kv.serving.owners import Owners
-from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.server import ModelServer
 from thinkonce.kv.weights.model import load
 from thinkonce.settings import Kv

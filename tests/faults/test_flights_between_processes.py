@@ -20,14 +20,14 @@ import places
 from leaks import nothing_left, until
 from standins import PATIENCE
 from thinkonce.errors import UpstreamError
+from thinkonce.flights.replay import raised, told
+from thinkonce.flights.singleflight import Codec, Fate, Flight, Flights, Role, Since
 from thinkonce.host.flights import FlightTable
 from thinkonce.host.frames import HEAD, Kind, Unframer, frame, hello
 from thinkonce.host.mapfile import HostFile
 from thinkonce.host.process import state_of, this_process
 from thinkonce.host.roster import SLOTS, Roster, ask_to_share
 from thinkonce.host.unix_socket import connect, is_available, listen
-from thinkonce.replay import raised, told
-from thinkonce.singleflight import Codec, Fate, Flight, Flights, Role, Since
 from thinkonce.testing.clock import FakeClock
 from workers import Worker, nursery_of
 
@@ -557,7 +557,7 @@ def test_a_forked_child_shares_calls_but_not_its_parents_sockets(here, path):
     if child == 0:
         status = 1
         try:
-            from thinkonce import leading
+            from thinkonce.flights import leading
 
             leading._innermost.set(None)
             seat = join(here)
@@ -829,7 +829,7 @@ def test_a_store_in_a_deep_folder_still_shares(tmp_path, own_runtime_folder, sta
 
 
 def test_where_no_socket_can_be_made_calls_are_led_alone(path, monkeypatch):
-    from thinkonce import sharing
+    from thinkonce.flights import sharing
 
     def refuse(store, name):
         raise PermissionError("no place")
@@ -925,7 +925,7 @@ def test_one_that_comes_after_the_newcomer_was_told_of_nobody_still_waits_for_th
 def test_who_is_alone_and_stopped_holds_nobody_up_and_learns_of_the_others(
     here, path, start, monkeypatch
 ):
-    monkeypatch.setattr("thinkonce.sharing.ask_to_share", lambda to: ask_to_share(to, 0.05))
+    monkeypatch.setattr("thinkonce.flights.sharing.ask_to_share", lambda to: ask_to_share(to, 0.05))
     stopped = start()
     stopped.do("join")
     os.kill(stopped.pid, signal.SIGSTOP)

@@ -10,7 +10,7 @@ from gateway.conftest import Running
 from thinkonce.engine.asking import Asking
 from thinkonce.engine.fetch import Fetch
 from thinkonce.engine.http import Call
-from thinkonce.flight import Flight
+from thinkonce.flights.flight import Flight
 
 HELD = (Asking, Call, Fetch, Flight)
 

@@ -11,8 +11,8 @@ import pytest
 from gateway.anthropic_upstream import events, message
 from gateway.conftest import Running, Stage
 from gateway.upstream import DONE, Out, Seen, Upstream, chunks, completion, stream, text_chunks
-from thinkonce.protocols import chunk_answer
-from thinkonce.protocols.chunk_recorder import ChunkRecorder
+from thinkonce.protocols.chunks import answer as chunk_answer
+from thinkonce.protocols.chunks.recorder import ChunkRecorder
 
 # A member of the answer, and how the upstream writes its value.
 ODD = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from thinkonce.engine.refusals import Refusals
 from thinkonce.entry import Entry, Meta
+from thinkonce.flights.singleflight import Fate, Landing
 from thinkonce.outcome import Reason
-from thinkonce.singleflight import Fate, Landing
 from thinkonce.steps import Made
 
 

@@ -16,13 +16,13 @@ from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
 from thinkonce.kv.generation.generator import Generator, Sampling, Steps, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
+from thinkonce.kv.serving.admin.public import public_prefixes, read_public_ahead
 from thinkonce.kv.serving.app import ModelApp
-from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.clients import Clients
 from thinkonce.kv.serving.intake import ModelLimits
+from thinkonce.kv.serving.line.auditing import Auditing
+from thinkonce.kv.serving.line.scheduler import Scheduler
 from thinkonce.kv.serving.owners import Owners
-from thinkonce.kv.serving.public import public_prefixes, read_public_ahead
-from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.serving.server import ModelServer
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Client, Kv

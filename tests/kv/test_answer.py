@@ -10,9 +10,9 @@ from small_model import make_tokenizer
 from thinkonce.kv.generation.generator import Prefilled, Sampling, Steps, Token
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.terms import USUAL, Terms
-from thinkonce.kv.serving.answer import Begun, Ended, Event, Said, Spent, Work, answer
-from thinkonce.kv.serving.reply import ChatDialect
-from thinkonce.kv.serving.ticket import Turn
+from thinkonce.kv.serving.answers.answer import Begun, Ended, Event, Said, Spent, Work, answer
+from thinkonce.kv.serving.answers.reply import ChatDialect
+from thinkonce.kv.serving.line.ticket import Turn
 
 TOKENIZER = make_tokenizer()
 

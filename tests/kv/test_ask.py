@@ -14,8 +14,8 @@ from small_model import make_tokenizer
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.generation.generator import Sampling
-from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
-from thinkonce.kv.serving.prompt import chat_tokens, text_tokens
+from thinkonce.kv.serving.requests.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
+from thinkonce.kv.serving.requests.prompt import chat_tokens, text_tokens
 
 TOKENIZER = make_tokenizer()
 DEFAULTS = Defaults(temperature=0.7, top_p=0.9, top_k=40, max_tokens=99, vocabulary=400)

@@ -16,9 +16,9 @@ from small_model import Served
 
 from thinkonce.cli.app import main
 from thinkonce.kv import Engine
-from thinkonce.kv.serving.auditing import Auditing
-from thinkonce.kv.serving.scheduler import Scheduler
-from thinkonce.kv.serving.ticket import Turn
+from thinkonce.kv.serving.line.auditing import Auditing
+from thinkonce.kv.serving.line.scheduler import Scheduler
+from thinkonce.kv.serving.line.ticket import Turn
 
 TEXTS = [
     f"Document {place}: " + " ".join(f"{word} {place}{n}" for n in range(40))

@@ -9,8 +9,8 @@ from small_model import make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from thinkonce.kv.generation.generator import Token
-from thinkonce.kv.serving.detokenise import Detokeniser
-from thinkonce.kv.serving.transcript import Transcript
+from thinkonce.kv.serving.answers.detokenise import Detokeniser
+from thinkonce.kv.serving.answers.transcript import Transcript
 from thinkonce.kv.weights.vocabulary import token_bytes
 
 TOKENIZER = make_tokenizer()

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from thinkonce.kv.serving.heap import give_blocks_back
+from thinkonce.kv.serving.line.heap import give_blocks_back
 if sys.argv[1] == "given back" and not give_blocks_back():
     print("skipped"); raise SystemExit
 

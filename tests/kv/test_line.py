@@ -11,8 +11,8 @@ from openai import OpenAI, RateLimitError
 from small_model import Serve, Served, client_of
 
 from thinkonce.clock import Clock
-from thinkonce.kv.serving.scheduler import Scheduler
-from thinkonce.kv.serving.ticket import Busy, Job, Turn
+from thinkonce.kv.serving.line.scheduler import Scheduler
+from thinkonce.kv.serving.line.ticket import Busy, Job, Turn
 
 PATIENCE = 30.0
 

@@ -10,9 +10,9 @@ from small_model import TEMPLATE, make_tokenizer
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.prompt import Prompt, Span
-from thinkonce.kv.serving.ask import Defaults, read_chat
-from thinkonce.kv.serving.messages import read_messages
-from thinkonce.kv.serving.prompt import chat_tokens
+from thinkonce.kv.serving.requests.ask import Defaults, read_chat
+from thinkonce.kv.serving.requests.messages import read_messages
+from thinkonce.kv.serving.requests.prompt import chat_tokens
 
 DEFAULTS = Defaults(temperature=1, top_p=1, top_k=0, max_tokens=16, vocabulary=400)
 TEXTS = ("The quick brown fox.", "Read once, and remember.")
@@ -74,7 +74,7 @@ def test_what_looks_like_a_mark_is_text(monkeypatch: pytest.MonkeyPatch) -> None
     found = prompt(part(typed), marked(f"{typed} and <|im_end|>", "d"), part("<|im_end|>"))
     assert text_of(found).count(typed) == 2
     assert len(found.spans) == 1
-    monkeypatch.setattr("thinkonce.kv.serving.marks._MOST_PARTS", 2)
+    monkeypatch.setattr("thinkonce.kv.serving.requests.marks._MOST_PARTS", 2)
     with pytest.raises(RequestError, match="up to 2"):
         prompt(*[marked("x", "d")] * 3)
 

@@ -18,7 +18,7 @@ from small_gguf import write_gguf
 from small_model import END, Serve, Served, client_of
 
 from thinkonce.errors import ConfigError
-from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.serving.line.scheduler import Scheduler
 from thinkonce.kv.weights.gguf import GgufFile
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv

@@ -10,10 +10,10 @@ import pytest
 
 from thinkonce.clock import Clock
 from thinkonce.errors import ThinkOnceError
-from thinkonce.kv.serving.line import Demand
-from thinkonce.kv.serving.scheduler import Scheduler
-from thinkonce.kv.serving.shares import MADE_WORK, Shares
-from thinkonce.kv.serving.ticket import Busy, Job, Late, Turn, WorkerDied
+from thinkonce.kv.serving.line.line import Demand
+from thinkonce.kv.serving.line.scheduler import Scheduler
+from thinkonce.kv.serving.line.shares import MADE_WORK, Shares
+from thinkonce.kv.serving.line.ticket import Busy, Job, Late, Turn, WorkerDied
 
 PATIENCE = 30.0
 

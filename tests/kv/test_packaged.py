@@ -92,7 +92,10 @@ def test_progress_of_pip_becomes_a_fraction() -> None:
 
 
 def test_the_light_parts_load_no_torch() -> None:
-    serving = ["scheduler", "ask", "prompt", "answer", "detokenise", "transcript", "reply", "http"]
+    serving = [
+        *("line.scheduler", "requests.ask", "requests.prompt", "answers.answer", "http"),
+        *("answers.detokenise", "answers.transcript", "answers.reply"),
+    ]
     light = ["weights.packaged", "generation.generator", *(f"serving.{name}" for name in serving)]
     code = f"""
 import importlib, sys

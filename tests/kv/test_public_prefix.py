@@ -17,7 +17,7 @@ from thinkonce.kv.prefix.chain import Chain, chain_of
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt, Span
 from thinkonce.kv.prefix.public import PUBLIC, PublicPrefixes
-from thinkonce.kv.serving.public import public_prefixes
+from thinkonce.kv.serving.admin.public import public_prefixes
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 

@@ -174,18 +174,23 @@ class Slow:
     def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         assert served.engine.reusing is not None
         self.exact, self.gate = served.engine.reusing, threading.Semaphore(0)
-        self.begun = threading.Event()
+        self.begun, self._at_gate = threading.Event(), threading.Semaphore(0)
         self._real = self.exact.preload
         monkeypatch.setattr(self.exact, "preload", self)
 
     def __call__(self, *given: Any) -> Iterator[Any]:
         for step in self._real(*given):
             self.begun.set()
+            self._at_gate.release()
             assert self.gate.acquire(timeout=60), "the test forgot to open the gate"
             yield step
 
     def open(self, steps: int = 1000) -> None:
         self.gate.release(steps)
+
+    def wait_for(self, steps: int) -> None:
+        """Until so many pieces have come to the gate."""
+        assert all(self._at_gate.acquire(timeout=30) for _ in range(steps))
 
 
 def test_an_answer_goes_before_what_is_read_ahead_which_then_goes_on(
@@ -197,6 +202,7 @@ def test_an_answer_goes_before_what_is_read_ahead_which_then_goes_on(
     batch.start()
     assert slow.begun.wait(30)
     slow.open(3)  # the first two blocks
+    slow.wait_for(4)
     answers = list[str]()
     asking = threading.Thread(
         target=lambda: answers.append(

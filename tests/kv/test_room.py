@@ -12,7 +12,7 @@ from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.modules.laying import laid_out
 from thinkonce.kv.modules.prompt import put_together
 from thinkonce.kv.modules.schema import Schema
-from thinkonce.kv.serving.room import longest_answer
+from thinkonce.kv.serving.answers.room import longest_answer
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 

@@ -20,8 +20,8 @@ from thinkonce.kv.modules.chat import Compiled, compiled
 from thinkonce.kv.modules.folder import schemas_in
 from thinkonce.kv.modules.markup import read_schema
 from thinkonce.kv.modules.registry import Schemas
-from thinkonce.kv.serving.ask import Defaults, read_chat
-from thinkonce.kv.serving.modular import module_tokens
+from thinkonce.kv.serving.requests.ask import Defaults, read_chat
+from thinkonce.kv.serving.requests.modular import module_tokens
 from thinkonce.settings import Kv
 
 PERSONA = """

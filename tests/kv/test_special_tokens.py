@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from thinkonce.errors import RequestError
-from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
-from thinkonce.kv.serving.prompt import chat_tokens
+from thinkonce.kv.serving.requests.ask import ChatAsk, Defaults, read_chat
+from thinkonce.kv.serving.requests.prompt import chat_tokens
 from thinkonce.kv.weights import packaged
 from thinkonce.kv.weights.gguf import GgufFile
 

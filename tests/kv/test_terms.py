@@ -13,7 +13,7 @@ from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.terms import USUAL, Priority, Terms
-from thinkonce.kv.serving.breakpoints import life_asked
+from thinkonce.kv.serving.requests.breakpoints import life_asked
 
 FIVE = Terms(life=300.0)
 DAY = Terms(life=86_400.0)

@@ -11,10 +11,10 @@ import pytest
 from openai import OpenAI
 from small_model import CONTEXT, make_tokenizer
 
-from thinkonce.kv.serving.answer import Begun, Ended, Event, Said
-from thinkonce.kv.serving.calls import callable_names
-from thinkonce.kv.serving.reply import ChatDialect
-from thinkonce.kv.serving.transcript import Piece
+from thinkonce.kv.serving.answers.answer import Begun, Ended, Event, Said
+from thinkonce.kv.serving.answers.reply import ChatDialect
+from thinkonce.kv.serving.answers.transcript import Piece
+from thinkonce.kv.serving.requests.prompt import callable_names
 from thinkonce.kv.weights.model import Model
 
 TEMPLATE = (

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from thinkonce.kv.serving.turns import Turns
+from thinkonce.kv.serving.line.turns import Turns
 
 
 async def test_who_asks_for_much_waits_for_itself() -> None:

@@ -13,9 +13,9 @@ import pytest
 from standins import PATIENCE, DictTier, in_threads, make_ask, make_setting, settle
 from thinkonce import Cache, Outcome, Reason, cached
 from thinkonce.drive import BlockingWorld, drive
+from thinkonce.flights.seat import Seat
+from thinkonce.flights.singleflight import Flights
 from thinkonce.flow import answer
-from thinkonce.seat import Seat
-from thinkonce.singleflight import Flights
 from thinkonce.testing.clock import FakeClock
 
 
@@ -128,7 +128,7 @@ def test_a_hit_that_renews_nothing_copies_nothing(way, clock, monkeypatch):
     cache = way.cache(clock=clock, jitter=0)
     ask = way.cached(model.body(), cache=cache, ttl=10)
     way.call(ask, ["one"])
-    monkeypatch.setattr("thinkonce.call_keys.copied", lambda *given: copies.append(given))
+    monkeypatch.setattr("thinkonce.calls.keys.copied", lambda *given: copies.append(given))
     assert way.call(ask, ["one"]) == "one, run 1"
     assert not copies
 

@@ -14,9 +14,9 @@ from standins import PATIENCE, DictTier, in_threads, make_ask, make_setting, set
 from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
 from thinkonce.entry import Entry, Meta
 from thinkonce.errors import NotCached, TierError
+from thinkonce.flights.singleflight import Fate, Flights, Landing
 from thinkonce.flow import answer
 from thinkonce.outcome import Outcome, Reason
-from thinkonce.singleflight import Fate, Flights, Landing
 from thinkonce.steps import CallModel, Follow, Join, Made
 from thinkonce.testing.clock import FakeClock
 

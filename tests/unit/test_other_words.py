@@ -10,10 +10,10 @@ from standins import PATIENCE, DictTier, make_ask, make_setting
 from thinkonce.drive import AsyncWorld, BlockingWorld, drive, drive_async
 from thinkonce.entry import Entry, Meta
 from thinkonce.errors import NotCached
+from thinkonce.flights.singleflight import Flights
 from thinkonce.flow import answer
 from thinkonce.likeness import Hint, Matched
 from thinkonce.outcome import Match, Outcome
-from thinkonce.singleflight import Flights
 from thinkonce.testing.clock import FakeClock
 from thinkonce.tiers.tier import Key
 from thinkonce.world import MEANING

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkonce.cache import Cache
-from thinkonce.call_keys import CallKeys
+from thinkonce.calls.keys import CallKeys
+from thinkonce.calls.questions import askable, guessed, named, part
 from thinkonce.errors import ConfigError
 from thinkonce.functions import describe
 from thinkonce.protocols.question import BLANK
-from thinkonce.questions import askable, guessed, named, part
 
 TURN = {"role": "user", "content": "What is the capital of France?"}
 BEFORE = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]

@@ -15,8 +15,8 @@ import pytest
 from leaks import nothing_left, until
 from thinkonce.clock import Clock
 from thinkonce.errors import UpstreamError
-from thinkonce.flight import Flight
-from thinkonce.singleflight import Fate, Flights, Role
+from thinkonce.flights.flight import Flight
+from thinkonce.flights.singleflight import Fate, Flights, Role
 
 
 @pytest.fixture(autouse=True)
@@ -744,7 +744,7 @@ def test_a_call_on_a_loop_that_stopped_is_taken_over(close):
 
 
 def test_a_loop_that_stops_while_somebody_waits_is_noticed(monkeypatch):
-    monkeypatch.setattr("thinkonce.seat.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("thinkonce.flights.seat.LOOK_SECONDS", 0.01)
     flights, loop, waiting = Flights(), asyncio.new_event_loop(), threading.Event()
     fates = []
 

@@ -17,7 +17,7 @@ from typing import Any
 from thinkonce.adapters.hand import Hand
 from thinkonce.adapters.question import ASKED, Question
 from thinkonce.errors import UpstreamError
-from thinkonce.landing import own_copy
+from thinkonce.flights.landing import own_copy
 from thinkonce.upstream.exchange import Exchange, say
 from thinkonce.upstream.failure import Broken, Stalled, TimedOut, Unreachable
 from thinkonce.upstream.pools import Pool

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from thinkonce.clock import Clock
-from thinkonce.flight import MAX_FEED_BYTES
+from thinkonce.flights.flight import MAX_FEED_BYTES
 
 __all__ = ("Pace",)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from thinkonce.flights.singleflight import Fate, Landing
 from thinkonce.outcome import Reason
-from thinkonce.singleflight import Fate, Landing
 from thinkonce.steps import Made
 
 __all__ = ("Refusal", "Refusals")

@@ -27,12 +27,12 @@ from thinkonce.engine.fetch import EventsChunk, Fetch, Preamble
 from thinkonce.engine.pace import Pace
 from thinkonce.engine.refusals import Refusals
 from thinkonce.entry import Entry
-from thinkonce.landing import ABANDONED, ELECTED, TOO_LATE
-from thinkonce.leading import FOLLOW, LEAD, leave
+from thinkonce.flights.landing import ABANDONED, ELECTED, TOO_LATE
+from thinkonce.flights.leading import FOLLOW, LEAD, leave
+from thinkonce.flights.singleflight import Fate, Flight, Flights, Landing, Seat, Since
 from thinkonce.protocols.dialect import Recorder
 from thinkonce.protocols.reply import Gist
 from thinkonce.protocols.sse import Event
-from thinkonce.singleflight import Fate, Flight, Flights, Landing, Seat, Since
 from thinkonce.steps import Ask, Live, Made, Setting
 from thinkonce.tiers.tier import Tier
 from thinkonce.upstream.failure import Broken, Header, Refused, asker_of

@@ -3,9 +3,9 @@
     Serving     somebody elsewhere follows a call of ours:   feed ──► frames ──► socket
     Following   we follow a call of somebody elsewhere:      socket ──► frames ──► replay
 
-What a feed or a replay does with the frames is theirs (`thinkonce.sharing`); this file moves
-bytes, never blocks, and gives up on peers of another user, peers that talk nonsense, and peers
-that take nothing for a while (`thinkonce.host.flight_peers`).
+What a feed or a replay does with the frames is theirs (`thinkonce.flights.sharing`); this file
+moves bytes, never blocks, and gives up on peers of another user, peers that talk nonsense, and
+peers that take nothing for a while (`thinkonce.host.flight_peers`).
 """
 
 from __future__ import annotations

@@ -24,17 +24,17 @@ from thinkonce.kv.prefix.owner import NOBODY
 from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.prefix.reused import Reused
-from thinkonce.kv.serving.answer import Ended, Said, Spent, Work, answer
-from thinkonce.kv.serving.ask import ChatAsk, Defaults, read_chat
-from thinkonce.kv.serving.breakpoints import life_asked
-from thinkonce.kv.serving.controls import controls_in
-from thinkonce.kv.serving.documents import Document, with_documents
-from thinkonce.kv.serving.explanation import Explanation
-from thinkonce.kv.serving.modular import module_tokens, with_schema
-from thinkonce.kv.serving.prompt import chat_tokens, contents
-from thinkonce.kv.serving.read_ahead import Preloaded, Progress, ReadAhead
-from thinkonce.kv.serving.room import longest_answer
-from thinkonce.kv.serving.schemas import work_of_schema
+from thinkonce.kv.serving.admin.read_ahead import Preloaded, Progress, ReadAhead
+from thinkonce.kv.serving.admin.schemas import work_of_schema
+from thinkonce.kv.serving.answers.answer import Ended, Said, Spent, Work, answer
+from thinkonce.kv.serving.answers.explanation import Explanation
+from thinkonce.kv.serving.answers.room import longest_answer
+from thinkonce.kv.serving.requests.ask import ChatAsk, Defaults, read_chat
+from thinkonce.kv.serving.requests.breakpoints import life_asked
+from thinkonce.kv.serving.requests.controls import controls_in
+from thinkonce.kv.serving.requests.documents import Document, with_documents
+from thinkonce.kv.serving.requests.modular import module_tokens, with_schema
+from thinkonce.kv.serving.requests.prompt import chat_tokens, contents
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.settings import Kv, KvCodec, KvMethod
 from thinkonce.settings.read import fields_of, read_value

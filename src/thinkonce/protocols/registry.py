@@ -6,14 +6,14 @@ from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from thinkonce.protocols.anthropic_messages import AnthropicMessages
 from thinkonce.protocols.batches import BatchDialect
+from thinkonce.protocols.chunks.chat import OpenAIChat
+from thinkonce.protocols.chunks.completions import OpenAICompletions
 from thinkonce.protocols.dialect import Dialect, Speech
 from thinkonce.protocols.facts import Facts
-from thinkonce.protocols.openai_chat import OpenAIChat
-from thinkonce.protocols.openai_completions import OpenAICompletions
+from thinkonce.protocols.messages.dialect import AnthropicMessages
 from thinkonce.protocols.openai_embeddings import OpenAIEmbeddings
-from thinkonce.protocols.openai_responses import OpenAIResponses
+from thinkonce.protocols.responses.dialect import OpenAIResponses
 
 __all__ = ("BATCHES", "BELOW", "DIALECTS", "SPEECHES", "by_path", "facts_of", "likely", "spoken_at")
 

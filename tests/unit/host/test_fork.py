@@ -24,13 +24,13 @@ LOCKS = {"Lock", "RLock", "Condition"}
 
 # What frees its lock otherwise, or needs not.
 BY_OTHERS = {
-    "flight.py Flight": "its table's lock, which Flights frees; one of its own ends with its call",
+    "flights/flight.py Flight": "its table's lock, which Flights frees; one of its own ends with its call",
     "gateway/saving.py Keeper": "an asyncio lock: a forked child has no loop to wait for it in",
     "gateway/workers/parent.py _Parent": "an asyncio lock, as the one above",
     "gateway/workers/worker.py _WorkerServer": "an asyncio lock, as the one above",
     "host/lock.py FileLock": "HostFile makes a new one in the child",
     "kv/": "a model, and what is kept for it, stays in its process: torch's threads do not fork",
-    "leading.py": "freed at its definition, for the process",
+    "flights/leading.py": "freed at its definition, for the process",
     "meaning/audit/audits.py Audits": "makes a new one in the child",
     "meaning/background.py Background": "makes a new one in the child",
     "meaning/index/flat.py FlatIndex": "Spaces lets go of it in the child",
@@ -38,8 +38,8 @@ BY_OTHERS = {
     "meaning/in_time.py InTime": "makes a new one in the child",
     "meaning/index/space.py Space": "Spaces lets go of it in the child",
     "meaning/index/spaces.py Spaces": "makes a new one in the child",
-    "sharing.py Sharing": "Flights has it freed",
-    "streams.py SharedStream": "a stream under way is the parent's; too many to name each",
+    "flights/sharing.py Sharing": "Flights has it freed",
+    "calls/streams.py SharedStream": "a stream under way is the parent's; too many to name each",
     "testing/faults.py": "for tests, which do not fork with it",
     "tiers/database.py": "held during the fork by the thread that forks, see `hold`",
     "tiers/sqlite_purges.py SqlitePurges": "the tier has it make a new one",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from thinkonce.protocols.bounds import MOST, all_keepable, bounded, encodable
+from thinkonce.protocols.chunks.chat import OpenAIChat
 from thinkonce.protocols.dialect import Asked
-from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.reply import decode_reply, encode_reply
 
 ASKED = Asked(model="m", body={})

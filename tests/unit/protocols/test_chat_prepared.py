@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from thinkonce.outcome import Reason
+from thinkonce.protocols.chunks.chat import OpenAIChat
 from thinkonce.protocols.dialect import Asked, Prepared, Stamp
-from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.reply import Reply, Shape
 from thinkonce.protocols.sse import DONE, EventParser, frame
 from thinkonce.request.storable import StoreRules, refusal

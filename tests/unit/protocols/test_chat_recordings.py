@@ -9,9 +9,9 @@ import msgspec
 from recordings import chat_recordings, needs_recordings
 
 from thinkonce.outcome import Reason
-from thinkonce.protocols.chat_shapes import assemble, split
+from thinkonce.protocols.chunks.chat import OpenAIChat
+from thinkonce.protocols.chunks.chat_shapes import assemble, split
 from thinkonce.protocols.dialect import Asked, Stamp
-from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.reply import Gist, Reply
 from thinkonce.protocols.sse import DONE, EventParser
 from thinkonce.request.canonical import parse_body

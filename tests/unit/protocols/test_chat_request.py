@@ -10,7 +10,7 @@ import pytest
 
 from thinkonce.outcome import Match, Outcome, Reason
 from thinkonce.protocols.annotation import Annotation
-from thinkonce.protocols.openai_chat import OpenAIChat
+from thinkonce.protocols.chunks.chat import OpenAIChat
 from thinkonce.protocols.registry import DIALECTS, spoken_at
 
 CHAT = OpenAIChat()

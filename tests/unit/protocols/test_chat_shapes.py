@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkonce.protocols.chat_shapes import assemble, split
+from thinkonce.protocols.chunks.chat_shapes import assemble, split
 
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 17, "model": "m"}
 

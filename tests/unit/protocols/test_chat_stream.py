@@ -9,8 +9,8 @@ import pytest
 
 from thinkonce.errors import CorruptEntry
 from thinkonce.outcome import Reason
+from thinkonce.protocols.chunks.chat import OpenAIChat
 from thinkonce.protocols.dialect import Asked, Recorder
-from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.reply import Shape, decode_reply, encode_reply
 from thinkonce.protocols.sse import DONE, frame
 from thinkonce.request.storable import StoreRules, refusal

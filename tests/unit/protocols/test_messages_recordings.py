@@ -10,8 +10,8 @@ from anthropic.lib.streaming._messages import accumulate_event
 from recordings import needs_recordings, recordings
 
 from thinkonce.outcome import Reason
-from thinkonce.protocols.anthropic_messages import AnthropicMessages
 from thinkonce.protocols.dialect import Asked, Stamp
+from thinkonce.protocols.messages.dialect import AnthropicMessages
 from thinkonce.protocols.reply import Gist, Reply
 from thinkonce.protocols.sse import EventParser
 from thinkonce.request.canonical import parse_body

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from anthropic.types import ErrorResponse
 
-from thinkonce.protocols.anthropic_messages import AnthropicMessages
+from thinkonce.protocols.messages.dialect import AnthropicMessages
 from thinkonce.protocols.registry import DIALECTS, spoken_at
 from thinkonce.request.canonical import parse_body
 from thinkonce.request.controls import DEFAULTS, Controls

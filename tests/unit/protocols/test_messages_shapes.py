@@ -10,7 +10,7 @@ from anthropic.lib.streaming._messages import accumulate_event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkonce.protocols.messages_shapes import assemble, split
+from thinkonce.protocols.messages.shapes import assemble, split
 
 HEAD = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": []}
 ENDS = {"stop_reason": "end_turn", "stop_sequence": None}

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkonce.outcome import Reason
-from thinkonce.protocols.anthropic_messages import AnthropicMessages
 from thinkonce.protocols.dialect import Asked, Prepared, Recorder, Stamp
+from thinkonce.protocols.messages.dialect import AnthropicMessages
 from thinkonce.protocols.reply import Reply, Shape, decode_reply, encode_reply
 from thinkonce.protocols.sse import frame
 from thinkonce.request.storable import StoreRules, refusal

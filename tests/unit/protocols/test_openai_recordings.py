@@ -10,11 +10,11 @@ import msgspec
 from recordings import needs_recordings, recordings
 
 from thinkonce.outcome import Reason
+from thinkonce.protocols.chunks.completions import OpenAICompletions
 from thinkonce.protocols.dialect import Asked, Stamp
-from thinkonce.protocols.openai_completions import OpenAICompletions
-from thinkonce.protocols.openai_responses import OpenAIResponses
 from thinkonce.protocols.reply import Gist, Reply
-from thinkonce.protocols.responses_shapes import split, whole_of
+from thinkonce.protocols.responses.dialect import OpenAIResponses
+from thinkonce.protocols.responses.shapes import split, whole_of
 from thinkonce.protocols.sse import DONE, EventParser
 from thinkonce.request.storable import StoreRules, refusal
 

@@ -9,7 +9,7 @@ import pytest
 from responses_samples import REQUEST
 
 from thinkonce.protocols.dialect import Asked
-from thinkonce.protocols.openai_responses import OpenAIResponses
+from thinkonce.protocols.responses.dialect import OpenAIResponses
 from thinkonce.protocols.sse import Event, EventParser
 
 RESPONSES = OpenAIResponses()

@@ -24,8 +24,8 @@ from responses_samples import (
 
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Asked, Prepared, Stamp
-from thinkonce.protocols.openai_responses import OpenAIResponses
-from thinkonce.protocols.responses_shapes import split, whole_of
+from thinkonce.protocols.responses.dialect import OpenAIResponses
+from thinkonce.protocols.responses.shapes import split, whole_of
 from thinkonce.protocols.sse import EventParser
 from thinkonce.request.storable import StoreRules, refusal
 

@@ -26,8 +26,8 @@ from responses_samples import (
 
 from thinkonce.outcome import Reason
 from thinkonce.protocols.dialect import Asked, Recorder
-from thinkonce.protocols.openai_responses import OpenAIResponses
 from thinkonce.protocols.reply import Shape, decode_reply, encode_reply
+from thinkonce.protocols.responses.dialect import OpenAIResponses
 from thinkonce.protocols.sse import DONE, frame
 from thinkonce.request.storable import StoreRules, refusal
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkonce.outcome import Reason
-from thinkonce.protocols.completions_shapes import assemble, split
+from thinkonce.protocols.chunks.completions import OpenAICompletions
+from thinkonce.protocols.chunks.completions_shapes import assemble, split
 from thinkonce.protocols.dialect import Asked, Recorder, Stamp
-from thinkonce.protocols.openai_completions import OpenAICompletions
 from thinkonce.protocols.sse import DONE, EventParser, frame
 from thinkonce.request.storable import StoreRules, refusal
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from thinkonce.outcome import Reason
+from thinkonce.protocols.chunks.chat import OpenAIChat
 from thinkonce.protocols.dialect import Asked
-from thinkonce.protocols.openai_chat import OpenAIChat
 from thinkonce.protocols.reply import Gist
 from thinkonce.request.storable import StoreRules, refusal
 

@@ -13,21 +13,25 @@ from thinkonce.errors import RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.modules.registry import Schemas
 from thinkonce.kv.prefix.owner import Owner
-from thinkonce.kv.serving.admin import Gate
-from thinkonce.kv.serving.answer import Work, answer
-from thinkonce.kv.serving.ask import ChatAsk, TextAsk
-from thinkonce.kv.serving.delivery import Produce, deliver
-from thinkonce.kv.serving.desk import Desk
+from thinkonce.kv.serving.admin.desk import Desk
+from thinkonce.kv.serving.admin.gate import Gate
+from thinkonce.kv.serving.admin.read_ahead import ReadAhead
+from thinkonce.kv.serving.answers.answer import Work, answer
+from thinkonce.kv.serving.answers.delivery import Produce, deliver
+from thinkonce.kv.serving.answers.messages_reply import (
+    CacheCreation,
+    MessagesDialect,
+    messages_error,
+)
+from thinkonce.kv.serving.answers.reply import ChatDialect, Dialect, TextDialect
 from thinkonce.kv.serving.http import Incoming, Reply, read_body
 from thinkonce.kv.serving.intake import Intake, ModelLimits
-from thinkonce.kv.serving.line import Demand
-from thinkonce.kv.serving.messages_reply import CacheCreation, MessagesDialect, messages_error
+from thinkonce.kv.serving.line.line import Demand
+from thinkonce.kv.serving.line.scheduler import Scheduler
 from thinkonce.kv.serving.metrics import TEXT_TYPE, exposition
 from thinkonce.kv.serving.owners import Owners
-from thinkonce.kv.serving.prompt import called_tools
-from thinkonce.kv.serving.read_ahead import ReadAhead
-from thinkonce.kv.serving.reply import ChatDialect, Dialect, TextDialect
-from thinkonce.kv.serving.scheduler import Scheduler
+from thinkonce.kv.serving.requests.ask import ChatAsk, TextAsk
+from thinkonce.kv.serving.requests.prompt import called_tools
 from thinkonce.kv.weights.model import Model
 from thinkonce.web.bodies import Bodies
 from thinkonce.web.exchange import OVERSIZED, ClientGone, HttpError, Receive, Scope, Send

@@ -18,15 +18,15 @@ from thinkonce.kv.modules.markup import read_schema
 from thinkonce.kv.modules.registry import Schemas
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Prompt
-from thinkonce.kv.serving.answer import Work
-from thinkonce.kv.serving.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
-from thinkonce.kv.serving.breakpoints import life_asked
-from thinkonce.kv.serving.explain import dialect_of
-from thinkonce.kv.serving.messages import read_messages
-from thinkonce.kv.serving.modular import module_tokens
-from thinkonce.kv.serving.prompt import chat_tokens, contents, longest_piece, text_tokens
-from thinkonce.kv.serving.room import longest_answer
-from thinkonce.kv.serving.turns import Turns
+from thinkonce.kv.serving.answers.answer import Work
+from thinkonce.kv.serving.answers.explain import dialect_of
+from thinkonce.kv.serving.answers.room import longest_answer
+from thinkonce.kv.serving.line.turns import Turns
+from thinkonce.kv.serving.requests.ask import ChatAsk, Defaults, TextAsk, read_chat, read_text
+from thinkonce.kv.serving.requests.breakpoints import life_asked
+from thinkonce.kv.serving.requests.messages import read_messages
+from thinkonce.kv.serving.requests.modular import module_tokens
+from thinkonce.kv.serving.requests.prompt import chat_tokens, contents, longest_piece, text_tokens
 from thinkonce.kv.weights.model import Model
 from thinkonce.web.exchange import HttpError
 

@@ -17,14 +17,14 @@ from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
 from thinkonce.kv.modules.folder import schemas_in
 from thinkonce.kv.modules.registry import Schemas
 from thinkonce.kv.prefix.public import PublicPrefixes
+from thinkonce.kv.serving.admin.public import public_prefixes, read_public_ahead
 from thinkonce.kv.serving.app import ModelApp
-from thinkonce.kv.serving.auditing import Auditing
 from thinkonce.kv.serving.clients import NOBODY_KNOWN, Clients
-from thinkonce.kv.serving.heap import give_blocks_back
 from thinkonce.kv.serving.intake import ModelLimits
+from thinkonce.kv.serving.line.auditing import Auditing
+from thinkonce.kv.serving.line.heap import give_blocks_back
+from thinkonce.kv.serving.line.scheduler import Scheduler
 from thinkonce.kv.serving.owners import Owners
-from thinkonce.kv.serving.public import public_prefixes, read_public_ahead
-from thinkonce.kv.serving.scheduler import Scheduler
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.kv.weights.packaged import Progress
 from thinkonce.settings import Client, Kv

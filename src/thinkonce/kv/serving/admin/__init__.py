@@ -1,0 +1,1 @@
+"""The paths below /kv: purges, limits, entries, schemas, and prompts that are read ahead."""

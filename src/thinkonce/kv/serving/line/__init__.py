@@ -1,0 +1,1 @@
+"""Who waits for the model, who is next, and what runs while nobody waits."""

@@ -1,0 +1,1 @@
+"""From the bodies of requests to prompts: fields, messages, documents, marks, tokens."""

@@ -1,0 +1,1 @@
+"""Anthropic's Messages: answers that may come as named events."""

@@ -1,0 +1,1 @@
+"""OpenAI's Responses: objects that may come as the events that build them up."""
