@@ -24,7 +24,7 @@ LOCKS = {"Lock", "RLock", "Condition"}
 
 # What frees its lock otherwise, or needs not.
 BY_OTHERS = {
-    "flights/flight.py Flight": "its table's, which Flights frees; one of its own ends with its call",
+    "flights/flight.py Flight": "its table's, which Flights frees; its own ends with its call",
     "gateway/saving.py Keeper": "an asyncio lock: a forked child has no loop to wait for it in",
     "gateway/workers/parent.py _Parent": "an asyncio lock, as the one above",
     "gateway/workers/worker.py _WorkerServer": "an asyncio lock, as the one above",
