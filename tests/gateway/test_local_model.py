@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -187,6 +190,35 @@ async def test_several_workers_have_one_model_and_all_know_when_it_is_gone(
     gateway.child.kill()
     gone, left = psutil.wait_procs([again], timeout=30)
     assert (gone, left) == ([again], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_revoked_client_is_refused_at_the_model_too_once_the_gateway_has_reloaded(
+    host: Host, small_model: Path, workers: str
+) -> None:
+    config = host.folder / "thinkonce.toml"
+
+    def write(*keys: str) -> None:
+        digests = {key: hashlib.sha256(key.encode()).hexdigest() for key in keys}
+        tables = [f'[clients.{key}]\nkey_sha256 = "{sha}"\n' for key, sha in digests.items()]
+        config.write_text("\n".join(tables))
+
+    write("alice", "bob")
+    arguments = ("--config", str(config), "--workers", workers)
+    gateway = await host.local_gateway(small_model, *arguments)
+    (at,) = (found[1] for line in gateway.lines if (found := re.search(r"is on (\S+)", line)))
+
+    async def status(key: str) -> int:
+        asked = {"authorization": f"Bearer {key}"}
+        async with gateway.session.get(f"{at}/v1/models", headers=asked) as response:
+            return response.status
+
+    assert [await status(key) for key in ("alice", "bob", "eve")] == [200, 200, 401]
+    write("bob", "eve")
+    gateway.child.send_signal(signal.SIGHUP)
+    await told(gateway, "SIGHUP: 2 clients are known")
+    assert [await status(key) for key in ("alice", "bob", "eve")] == [401, 200, 200]
 
 
 def the_model_of(gateway: Process) -> psutil.Process:

@@ -14,6 +14,8 @@ import openai
 import pytest
 from small_model import Serve, Served
 
+from thinkonce.errors import ConfigError
+from thinkonce.kv.serving.clients import Access
 from thinkonce.settings import Client
 
 SECRET = "s" * 32
@@ -156,3 +158,40 @@ def test_an_administrator_explains_for_a_known_client_by_its_key(serve: Serve) -
         },
     ).json()
     assert told["prompts"][0]["memory_tokens"] > 0
+
+
+def test_who_is_revoked_is_refused_from_the_reload_on_and_others_go_on_as_they_were(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staying = known("tk-stays", rate_limit=1)
+    served = serve(clients={"a": known("tk-a"), "stays": staying}, token="admin-token")
+    assert ask(served, "tk-a").choices
+    assert ask(served, "tk-stays").choices
+    written = {"b": known("tk-b"), "stays": staying}
+    monkeypatch.setattr(served.server, "_read_access", lambda: Access(written, "another-token"))
+    served.server.reload()
+    with pytest.raises(openai.AuthenticationError):
+        ask(served, "tk-a")
+    assert ask(served, "tk-b").choices
+    with pytest.raises(openai.RateLimitError):
+        ask(served, "tk-stays")
+    for token, status in (("admin-token", 403), ("another-token", 200)):
+        headers = {"x-thinkonce-admin-token": token, "content-type": "application/json"}
+        purged = httpx.post(f"{served.url}/kv/purge", content=b'{"all": true}', headers=headers)
+        assert purged.status_code == status, token
+
+
+def test_what_cannot_be_read_again_leaves_everybody_as_he_was(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve(clients={"a": known("tk-a")})
+
+    def torn() -> Access:
+        raise ConfigError("clients.a.key_sha256", "half", "64 hex digits")
+
+    monkeypatch.setattr(served.server, "_read_access", torn)
+    served.server.reload()
+    assert ask(served, "tk-a").choices
+    with pytest.raises(openai.AuthenticationError):
+        ask(served, "tk-b")
+    assert "clients stay as they were: clients.a.key_sha256='half' does not work" in caplog.text

@@ -144,6 +144,8 @@ def train(options: argparse.Namespace) -> None:
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
     saved, step, epoch = options.out / "checkpoint.pt", 0, 0
+    if options.begin:
+        model.load_state_dict(torch.load(options.begin, weights_only=True)["model"])
     if saved.exists():
         state = torch.load(saved, weights_only=True)
         model.load_state_dict(state["model"])
@@ -225,6 +227,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--leave-out", nargs="*", default=[])
     parser.add_argument("--class-a", action="store_true")
     parser.add_argument("--apart", action="store_true", help="two texts that do not see each other")
+    parser.add_argument("--begin", type=Path, help="a checkpoint whose weights to begin with")
     parser.add_argument("--layers", default="0,1,2,3,4,5,6,7,8,9,10,11")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=64)

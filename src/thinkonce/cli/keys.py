@@ -1,7 +1,7 @@
 """`keys`: known clients of the gateway, written into its configuration.
 
 A key is shown once, when it is made; the file gets its SHA-256. The rest of the file, comments
-included, stays as it was. A running gateway takes changes up at SIGHUP.
+included, stays as it was. Running servers take changes up at SIGHUP.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def add(
     if as_json:
         print_json({"name": name, "key": key, "config": str(path)})
     else:
-        print(f"{key}\n\nThis is shown once. {name} is in {path}; SIGHUP makes a gateway read it.")
+        print(f"{key}\n\nThis is shown once. {name} is in {path}; SIGHUP makes servers read it.")
 
 
 @keys.command("list", epilog="Example: thinkonce keys list --json")
@@ -118,7 +118,7 @@ def list_clients(config: Config = None, as_json: AsJson = False) -> None:
 
 @keys.command("revoke", epilog="Example: thinkonce keys revoke alice")
 def revoke(name: Name, config: Config = None) -> None:
-    """Forget a client: its key is worth nothing from the gateway's next SIGHUP on."""
+    """Forget a client: its key is worth nothing from the next SIGHUP of each server on."""
     path = _path(config)
     document = _read(path)
     clients = _clients(document)
@@ -129,7 +129,7 @@ def revoke(name: Name, config: Config = None) -> None:
     if not clients:
         del document["clients"]
     _write(path, document)
-    print(f"{name} is gone from {path}; SIGHUP makes a gateway read it")
+    print(f"{name} is gone from {path}; SIGHUP makes servers read it")
 
 
 def _tenants(settings: Settings) -> dict[str, str]:

@@ -150,15 +150,22 @@ def serve_model(
     }
     if config is None and (gateways := os.environ.get(GATEWAYS_FILE)):
         config = Path(gateways)
-    settings = Sources(config=config, flags=flags).load()
+    sources = Sources(config=config, flags=flags)
+    settings = sources.load()
     _share_data_folder(settings)
     with _called_as_typed(flags):
         return _run_model(
-            settings, host or "127.0.0.1", MODEL_PORT if port is None else port, quiet
+            settings,
+            to_read_again(sources),
+            host or "127.0.0.1",
+            MODEL_PORT if port is None else port,
+            quiet,
         )
 
 
-def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
+def _run_model(
+    settings: Settings, read: Callable[[], Settings], host: str, port: int, quiet: bool
+) -> int:
     from thinkonce.web.lifeline import end_with_parent
 
     end_with_parent(ORPHAN_SECONDS)
@@ -168,6 +175,7 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from thinkonce.gateway.workers.lines import unhindered
+    from thinkonce.kv.serving.clients import Access
     from thinkonce.kv.serving.server import run
     from thinkonce.web.log_lines import log_to_stderr
     from thinkonce.web.notify import notifying
@@ -178,6 +186,9 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
         log_to_stderr(settings.log.level, "model" if quiet else "", settings.log.format)
         report = bar.enter_context(reporting("loading the model"))
         tell = notifying(print_line)
+
+        def access(settings: Settings) -> Access:
+            return Access(settings.clients, settings.admin.token)
 
         def say(line: str) -> None:
             bar.close()  # the bar goes before the line that says it is done
@@ -196,8 +207,8 @@ def _run_model(settings: Settings, host: str, port: int, quiet: bool) -> int:
             kv=settings.kv,
             keys=keys_of(settings.store) if settings.kv.store else NO_KEYS,
             gateway_secret=settings.kv.gateway_secret,
-            admin_token=settings.admin.token,
-            clients=settings.clients,
+            access=access(settings),
+            read_access=lambda: access(read()),
             access_log=not quiet,
             progress=report,
             say=say,

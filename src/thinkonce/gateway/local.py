@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -77,6 +78,12 @@ class LocalModel:
         self._keeper = asyncio.create_task(self._keep())
         self._say(f"the local model is on {self.url} (for `thinkonce kv ... --url`)")
         return self.url
+
+    def reload(self) -> None:
+        """Have it read again who its clients are, as this process did."""
+        if hasattr(signal, "SIGHUP") and self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGHUP)
 
     async def stop(self, seconds: float = END_SECONDS) -> None:
         """End it; it gets `seconds` to do so by itself."""

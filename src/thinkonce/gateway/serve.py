@@ -41,6 +41,7 @@ __all__ = (
     "announce",
     "beside_model",
     "check_models",
+    "reaching",
     "run",
     "with_local",
     "write_log_as",
@@ -92,7 +93,8 @@ async def _serve(
         is_restarting = None if model is None else lambda: model.restarting
         server = GatewayServer(listener, complete(settings), say, is_restarting)
         asked.ends(server)
-        asked.reload = Reload(settings, read, lambda new: server.adopt(complete(new)))
+        adopt = reaching(model, lambda new: server.adopt(complete(new)))
+        asked.reload = Reload(settings, read, adopt)
         let_collector_rest()
         try:
             await server.serve()
@@ -125,6 +127,19 @@ async def beside_model(
             if model is not None:
                 await model.stop(0.0 if asked.twice else END_SECONDS)
     return 0
+
+
+def reaching(
+    model: LocalModel | None, adopt: Callable[[Settings], None]
+) -> Callable[[Settings], None]:
+    """`adopt`, and where that held, the local model's server reads its clients again."""
+
+    def adopted(settings: Settings) -> None:
+        adopt(settings)
+        if model is not None:
+            model.reload()
+
+    return adopted
 
 
 def _check_ready(settings: Settings) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ("STOP", "handling", "stopping")
+__all__ = ("STOP", "handling", "reloading", "stopping")
 
 # What asks a server to end.
 STOP: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
@@ -32,6 +32,11 @@ def handling(handlers: Mapping[int, Callable[[], object]]) -> Iterator[None]:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def reloading(again: Callable[[], object]) -> dict[int, Callable[[], object]]:
+    """The handler that answers SIGHUP with `again`, where there is such a signal."""
+    return {signal.SIGHUP: again} if hasattr(signal, "SIGHUP") else {}
 
 
 def stopping(stop: Callable[[], object]) -> dict[int, Callable[[], object]]:

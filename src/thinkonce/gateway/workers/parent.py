@@ -23,7 +23,14 @@ from thinkonce.gateway.edge import tls_of
 from thinkonce.gateway.local import LocalModel
 from thinkonce.gateway.numbers import Numbers, of_the_gone, total
 from thinkonce.gateway.reload import Reload
-from thinkonce.gateway.serve import Signals, announce, beside_model, with_local, write_log_as
+from thinkonce.gateway.serve import (
+    Signals,
+    announce,
+    beside_model,
+    reaching,
+    with_local,
+    write_log_as,
+)
 from thinkonce.gateway.team import Bounds
 from thinkonce.gateway.workers.board import Board
 from thinkonce.gateway.workers.messages import (
@@ -92,7 +99,8 @@ async def _serve(
                 return
             await starting
             asked.ends(parent)
-            asked.reload = Reload(settings, read, lambda new: parent.adopt(complete(new)))
+            adopt = reaching(model, lambda new: parent.adopt(complete(new)))
+            asked.reload = Reload(settings, read, adopt)
             await parent.serve()
         finally:
             await parent.close()

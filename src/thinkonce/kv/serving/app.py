@@ -24,6 +24,7 @@ from thinkonce.kv.serving.answers.messages_reply import (
     messages_error,
 )
 from thinkonce.kv.serving.answers.reply import ChatDialect, Dialect, TextDialect
+from thinkonce.kv.serving.clients import Access
 from thinkonce.kv.serving.http import Incoming, Reply, read_body
 from thinkonce.kv.serving.intake import Intake, ModelLimits
 from thinkonce.kv.serving.line.line import Demand
@@ -84,6 +85,11 @@ class ModelApp:
             "/completions": (self._intake.text, self._text),
             "/messages": (self._intake.messages, self._messages),
         }
+
+    def admit(self, access: Access) -> None:
+        """These may ask and administer from now on. On the event loop of requests."""
+        self._owners.adopt(access.clients)
+        self._gate.token = access.admin_token
 
     def close(self) -> None:
         """End the tokenising thread. The scheduler is its maker's to close."""

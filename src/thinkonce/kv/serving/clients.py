@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import NamedTuple
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.request.headers import SECRETS, digest_of
@@ -29,9 +30,21 @@ from thinkonce.web.allowance import Allowance
 from thinkonce.web.exchange import Header
 from thinkonce.web.refusals import beyond_limit, model_not_allowed, unknown_key
 
-__all__ = ("NOBODY_KNOWN", "Clients", "KnownClient")
+__all__ = ("ANYBODY", "NOBODY_KNOWN", "Access", "Clients", "KnownClient")
 
 NOBODY_KNOWN: Mapping[str, Client] = MappingProxyType({})
+
+
+class Access(NamedTuple):
+    """Who may ask, and what callers show who change what is kept, or look into it: `[clients]` and
+    `[admin] token`. Nobody known: everybody may; "": who is on this machine may.
+    """
+
+    clients: Mapping[str, Client] = NOBODY_KNOWN
+    admin_token: str = ""
+
+
+ANYBODY = Access()
 
 
 class KnownClient:
@@ -77,7 +90,18 @@ class Clients:
     """All known clients, by the digests of their keys. Belongs to one event loop."""
 
     def __init__(self, rows: Mapping[str, Client] = NOBODY_KNOWN, clock: Clock = SYSTEM) -> None:
-        self._known = {row.key_sha256: KnownClient(row, clock) for row in rows.values()}
+        self._known, self._clock = dict[str, KnownClient](), clock
+        self.adopt(rows)
+
+    def adopt(self, rows: Mapping[str, Client]) -> None:
+        """These are all from now on. Who stays as it was keeps what is left of its allowance."""
+        known = self._known
+        self._known = {
+            row.key_sha256: was
+            if (was := known.get(row.key_sha256)) is not None and was.row == row
+            else KnownClient(row, self._clock)
+            for row in rows.values()
+        }
 
     def __bool__(self) -> bool:
         """Whether only known ones may ask."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 
@@ -18,6 +18,7 @@ from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.clients import Clients
 from thinkonce.kv.serving.http import Incoming, header
 from thinkonce.request.headers import CLIENT_HEADERS, ENGINE_HEADERS, SECRETS, is_credential, key_in
+from thinkonce.settings import Client
 from thinkonce.web.exchange import Header, HttpError, Scope
 from thinkonce.web.hosts import foreign_host
 
@@ -43,6 +44,10 @@ class Owners:
         self.secret, self._is_local = secret.encode(), is_local
         self._key = key or secrets.token_bytes(32)
         self._clients = clients or Clients()
+
+    def adopt(self, clients: Mapping[str, Client]) -> None:
+        """These are known from now on. On the event loop of requests."""
+        self._clients.adopt(clients)
 
     @contextmanager
     def request(self, scope: Scope, model: str) -> Iterator[Owner]:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from thinkonce.kv.modules.registry import Schemas
 from thinkonce.kv.prefix.public import PublicPrefixes
 from thinkonce.kv.serving.admin.public import public_prefixes, read_public_ahead
 from thinkonce.kv.serving.app import ModelApp
-from thinkonce.kv.serving.clients import NOBODY_KNOWN, Clients
+from thinkonce.kv.serving.clients import ANYBODY, Access, Clients
 from thinkonce.kv.serving.intake import ModelLimits
 from thinkonce.kv.serving.line.auditing import Auditing
 from thinkonce.kv.serving.line.heap import give_blocks_back
@@ -32,7 +33,7 @@ from thinkonce.tiers.keyring import NO_KEYS, Keyring
 from thinkonce.web.access import is_loopback
 from thinkonce.web.listener import bind
 from thinkonce.web.server import Say, Server, Terms, let_collector_rest, new_loop, print_line
-from thinkonce.web.signals import handling, stopping
+from thinkonce.web.signals import handling, reloading, stopping
 
 __all__ = ("ModelServer", "run")
 
@@ -57,8 +58,8 @@ def run(
     kv: Kv | None = None,
     keys: Keyring = NO_KEYS,
     gateway_secret: str = "",
-    admin_token: str = "",
-    clients: Mapping[str, Client] = NOBODY_KNOWN,
+    access: Access = ANYBODY,
+    read_access: Callable[[], Access] | None = None,
     limits: ModelLimits | None = None,
     drain_seconds: int = 30,
     access_log: bool = False,
@@ -73,8 +74,8 @@ def run(
     `max_waiting` requests, with prompts of `max_waiting_tokens`, may wait besides those that are
     answered, by turns, and are given up `deadline` seconds after they came, 0: never. `kv` says
     what is kept of prompts, `keys` what seals it on disk; `gateway_secret` is that of the
-    gateway which started this server, `admin_token` what callers show who change that or look
-    into it; "": those on this machine may. `clients` are who may ask; none: everybody. The first
+    gateway which started this server. `access` says who may ask and administer; SIGHUP puts in
+    force what `read_access` gives then, and what that raises leaves everything as it was. The first
     signal lets running and waiting answers finish, at most `drain_seconds`; a second one gives
     them up. `say` gets the lines for whoever started it: the first says that requests are
     accepted, one that the end was asked for, and the last what came of it. By default they are
@@ -86,38 +87,42 @@ def run(
     if access_log:
         _log_to_stderr()
     give_blocks_back()
-    listener = bind(host, port)
-    try:
-        with handling(stopping(_stop)):
-            loaded = _loaded(model, dtype, device, threads, progress)
-            engine, public, schemas = _opened(loaded, kv or Kv(), keys)
-    except BaseException as ended:
-        listener.close()
-        if isinstance(ended, _Stopped):
-            say("stopped before it was ready")
-            return 0
-        raise
-    scheduler = Scheduler(
-        max_waiting,
-        sequences=sequences_of(engine, kv or Kv()),
-        max_tokens=max_waiting_tokens,
-        deadline=deadline,
-        spare=Auditing(engine),
-    )
-    let_collector_rest()  # it would walk all that torch is, again and again, for one large body
-    app = ModelApp(
-        loaded,
-        engine,
-        scheduler,
-        owners=_owners(gateway_secret, engine.owners_key, host, clients),
-        admin_token=admin_token,
-        limits=limits,
-        schemas=schemas,
-        access_log=access_log,
-    )
-    read_public_ahead(engine, scheduler, public)
-    ModelServer(app, listener, drain_seconds, say).serve_until_stopped()
-    engine.close()
+    listener, again = bind(host, port), threading.Event()
+    with handling(reloading(again.set)):
+        try:
+            with handling(stopping(_stop)):
+                loaded = _loaded(model, dtype, device, threads, progress)
+                engine, public, schemas = _opened(loaded, kv or Kv(), keys)
+        except BaseException as ended:
+            listener.close()
+            if isinstance(ended, _Stopped):
+                say("stopped before it was ready")
+                return 0
+            raise
+        scheduler = Scheduler(
+            max_waiting,
+            sequences=sequences_of(engine, kv or Kv()),
+            max_tokens=max_waiting_tokens,
+            deadline=deadline,
+            spare=Auditing(engine),
+        )
+        let_collector_rest()  # it would walk all that torch is, again and again, for a large body
+        app = ModelApp(
+            loaded,
+            engine,
+            scheduler,
+            owners=_owners(gateway_secret, engine.owners_key, host, access.clients),
+            admin_token=access.admin_token,
+            limits=limits,
+            schemas=schemas,
+            access_log=access_log,
+        )
+        read_public_ahead(engine, scheduler, public)
+        server = ModelServer(app, listener, drain_seconds, say, read_access or (lambda: access))
+        if again.is_set():  # asked for while the model was loaded
+            server.reload()
+        server.serve_until_stopped()
+        engine.close()
     return 0
 
 
@@ -157,10 +162,15 @@ class ModelServer(Server):
     """Serves one model; ends what is made for answers that are given up."""
 
     def __init__(
-        self, app: ModelApp, listener: socket.socket, drain_seconds: float, say: Say = print_line
+        self,
+        app: ModelApp,
+        listener: socket.socket,
+        drain_seconds: float,
+        say: Say = print_line,
+        read_access: Callable[[], Access] = Access,
     ) -> None:
         super().__init__(app, listener, Terms(drain_seconds), say)
-        self._app = app
+        self._app, self._read_access = app, read_access
 
     def announce(self, url: str) -> None:
         self.say(f"thinkonce model ready on {url}")
@@ -168,13 +178,30 @@ class ModelServer(Server):
     def serve_until_stopped(self) -> None:
         """Serve; returns once every answer has been sent or given up."""
         try:
-            with asyncio.Runner(loop_factory=new_loop) as runner, handling(stopping(self.stop)):
-                runner.run(self.serve())
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                loop = runner.get_loop()
+                again = reloading(lambda: loop.call_soon_threadsafe(self.reload))
+                with handling(stopping(self.stop) | again):
+                    runner.run(self.serve())
         finally:
             self._app.scheduler.cancel_all()
             self._app.scheduler.close()
             self._app.close()
         self.say(self.farewell())
+
+    def reload(self) -> None:
+        """Read who may ask and administer again. On the event loop, or before it runs."""
+        try:
+            access = self._read_access()
+        except ConfigError as wrong:
+            _logger.error("SIGHUP: clients stay as they were: %s", wrong)  # noqa: TRY400 - a line, not a trace
+            return
+        except Exception:
+            _logger.exception("SIGHUP: clients stay as they were")
+            return
+        self._app.admit(access)
+        known = len(access.clients)
+        _logger.info("SIGHUP: %d clients are known; all else is read at the start", known)
 
     def stop(self) -> None:
         self._app.scheduler.end_ahead()

@@ -38,10 +38,10 @@ class PurgeAsk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Gate:
-    """`secret`: the gateway's; `token`: [admin] token. Either may be empty."""
+    """`secret`: the gateway's; `token`: [admin] token, which may change. Either may be empty."""
 
     def __init__(self, secret: bytes, token: str) -> None:
-        self._secret, self._token = secret, token
+        self._secret, self.token = secret, token
 
     def let_in(self, request: Incoming) -> None:
         """Raises HttpError 403 for anybody else, 415 for a body that a page could send unasked."""
@@ -49,7 +49,7 @@ class Gate:
         if self._secret and hmac.compare_digest(given, self._secret):
             check_kind(request)
         else:
-            authorise(request, self._token)
+            authorise(request, self.token)
 
 
 def read_purge(body: bytes) -> PurgeAsk:
