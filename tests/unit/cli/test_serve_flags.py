@@ -81,7 +81,7 @@ def test_what_fails_after_the_start_is_called_as_it_was_typed_too(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(settings: Settings, host: str, port: int, quiet: bool) -> int:
+    def run(*_: object) -> int:
         raise ConfigError(setting, 1, "another")
 
     monkeypatch.setattr("thinkonce.cli.serve._run_model", run)
