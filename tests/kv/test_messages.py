@@ -64,6 +64,45 @@ def test_usage_tells_what_was_written_and_read_as_anthropic_counts_it(
     assert totals[0] == totals[1]
 
 
+def test_what_finds_no_room_was_not_written(
+    served: Served, claude: Anthropic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert served.engine.reusing is not None
+    keeping = served.engine.reusing.keeping
+    kept, most = keeping.keep, 1
+
+    def first_ones(slab: Any, start: int, hold: Any, chain: Any, place: int) -> bool:
+        return place < most and kept(slab, start, hold, chain, place)
+
+    monkeypatch.setattr(keeping, "keep", first_ones)
+    usage = ask(claude, system=[MARKED]).usage
+    assert usage.cache_creation_input_tokens == 64, "a block of several"
+    assert usage.input_tokens > 64
+    assert ask(claude, system=[MARKED]).usage.cache_read_input_tokens == 64
+
+
+def test_chunks_are_written_once_wherever_they_stand(claude: Anthropic) -> None:
+    parts = [
+        {"type": "text", "text": f"Document {n}. {TEXT}", "kv_cache": {"id": str(n)}}
+        for n in range(3)
+    ]
+    link = {"kv_cache": {"reuse": "link"}}
+
+    def usage(*places: int) -> Any:
+        asked: Any = [
+            {
+                "role": "user",
+                "content": [*(parts[n] for n in places), {"type": "text", "text": "Who jumps?"}],
+            }
+        ]
+        return ask(claude, messages=asked, extra_body=link).usage
+
+    first, again, more = usage(0, 1), usage(1, 0), usage(2, 0)
+    assert first.cache_creation_input_tokens > 128
+    assert again.cache_creation_input_tokens == 0
+    assert 0 < more.cache_creation_input_tokens < first.cache_creation_input_tokens
+
+
 def test_who_wants_nothing_kept_writes_nothing(claude: Anthropic) -> None:
     off = {"kv_cache": {"enabled": False}}
     usage = ask(claude, system=TEXT, extra_body=off).usage

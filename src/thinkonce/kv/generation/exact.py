@@ -208,11 +208,12 @@ class ExactReader:
             if prefix.is_ahead and kept <= start:
                 break
         self._remember_end(prefix)
-        costs = Costs(lookup, load, computed)
-        if missing is None:
-            return Reading(logits, cached, None, kept, self._reused(found))
-        told = prefix.explained(found, self._size, missing, costs)
-        return Reading(logits, cached, told, kept, self._reused(found))
+        told = None
+        if missing is not None:
+            costs = Costs(lookup, load, computed)
+            told = prefix.explained(found, self._size, missing, costs)
+        written = max(0, kept - cached)
+        return Reading(logits, cached, told, kept, self._reused(found), written_tokens=written)
 
     def _reused(self, found: Found) -> Reused:
         memory, below = found.memory * self._size, found.below * self._size

@@ -58,7 +58,8 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The prompt has been read; `cached_tokens` of it were known already, `reused` by method.
+    """The prompt has been read; `cached_tokens` of it were known already, `reused` by method, and
+    `written_tokens` are kept that were not before.
 
     `explained`: why not more, where the terms asked for it and something is kept.
     """
@@ -67,6 +68,7 @@ class Prefilled:
     cached_tokens: int
     explained: Explained | None = None
     reused: Reused = NOTHING
+    written_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ class Reading:
     """A prompt that has been read: the fp32 logits after it, and what of it was known.
 
     `explained`: where the terms asked for it, what was loaded and why not more. `kept_tokens`: of
-    its full blocks, from the first on, those that are kept now. `reused`: what was known, by
-    method and tier. `continued`: how what follows is computed, where it is in a way of its own.
+    its full blocks, from the first on, those that are kept now; `written_tokens`: of all it says,
+    what was kept for the first time. `reused`: what was known, by method and tier. `continued`: how what follows is computed, where it is in a way of its own.
     """
 
     logits: torch.Tensor
@@ -36,6 +36,7 @@ class Reading:
     kept_tokens: int = 0
     reused: Reused = NOTHING
     continued: Continued | None = None
+    written_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

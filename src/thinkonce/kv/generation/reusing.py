@@ -194,7 +194,7 @@ class ReusingGenerator:
         if self.room(prompt):
             reused = replace(reused, is_exact=False)
             told = told and replace(told, attended=self._attended(prompt))
-        return Prefilled(len(prompt), reading.cached_tokens, told, reused)
+        return Prefilled(len(prompt), reading.cached_tokens, told, reused, reading.written_tokens)
 
     def _continued(
         self, prompt: Sequence[int], reading: Reading, slab: Slab, memory: Slab | None

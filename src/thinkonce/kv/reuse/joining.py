@@ -33,13 +33,15 @@ class NoRoom(Exception):
 @dataclass(frozen=True, slots=True)
 class Joined:
     """`front`: how the head was read. `found`: of each chunk what was known, in blocks. `kept`:
-    tokens of chunks that are kept now. `load` and `compute` in seconds, without the head's.
+    tokens of chunks that are kept now, `written` of them for the first time. `load` and `compute`
+    in seconds, without the head's.
     """
 
     logits: torch.Tensor
     front: Reading
     found: tuple[Found, ...]
     kept: int
+    written: int
     load: float
     compute: float
 
@@ -62,7 +64,8 @@ class Joining:
         self._assembly, self._cancelled = assembly, cancelled
         self._aside: Slab | None = None
         self._found: list[Found] = []
-        self._kept, self._load, self._compute = 0, 0.0, 0.0
+        self._kept, self._written = 0, 0
+        self._load, self._compute = 0.0, 0.0
         self.joined: Joined | None = None
 
     def steps(self, slab: Slab) -> Steps:
@@ -87,7 +90,8 @@ class Joining:
             logits = yield from self._selected(slab)
         if not self._cancelled() or logits.numel():
             found = tuple(self._found)
-            self.joined = Joined(logits, front, found, self._kept, self._load, self._compute)
+            kept, written = self._kept, self._written
+            self.joined = Joined(logits, front, found, kept, written, self._load, self._compute)
 
     def _front(self, slab: Slab) -> Generator[Read, None, Reading | None]:
         asking, head = self._assembly.asking, self._assembly.head
@@ -123,7 +127,7 @@ class Joining:
             with torch.inference_mode():
                 aside.resume(was)
             found = keeping.load(chain, hold, aside.load)
-        kept = aside.length - was
+        loaded, written = aside.length - was, 0
         for place in range(found.blocks, len(chain)):
             if self._cancelled():
                 return
@@ -132,12 +136,13 @@ class Joining:
             keeping.forward(aside, tokens, start)
             self._compute += keeping.clock.monotonic() - began
             is_kept = self._keeps and keeping.keep(aside, start, hold, chain, place)
-            kept += len(tokens) if is_kept else 0
+            written += len(tokens) if is_kept else 0
             yield Read(len(tokens))
         with torch.inference_mode():
             self._move(slab, aside.tensor[:, :, :, was : aside.length], part, 0)
         self._found.append(found)
-        self._kept += kept
+        self._kept += loaded + written
+        self._written += written
 
     def _behind(self) -> Generator[Read, None, Slab | None]:
         """A second sequence that begins with what chunks are encoded behind; None: cancelled."""

@@ -152,7 +152,8 @@ class ChunkReader:
             told = self._fidelity(assembly)
             explained = _told(assembly, front.explained or _NO_HEAD, chunks, costs, told)
         kept = front.kept_tokens + joined.kept
-        return Reading(joined.logits, reused.total, explained, kept, reused)
+        written = front.written_tokens + joined.written
+        return Reading(joined.logits, reused.total, explained, kept, reused, written_tokens=written)
 
     def _chunks(self, assembly: Assembly, found: Sequence[Found]) -> tuple[Chunk, ...]:
         return tuple(map(self._chunk, [assembly] * len(found), assembly.parts, found))

@@ -19,7 +19,6 @@ from thinkonce.kv.serving.admin.read_ahead import ReadAhead
 from thinkonce.kv.serving.answers.answer import Work, answer
 from thinkonce.kv.serving.answers.delivery import Produce, deliver
 from thinkonce.kv.serving.answers.messages_reply import (
-    CacheCreation,
     MessagesDialect,
     messages_error,
 )
@@ -220,9 +219,8 @@ class ModelApp:
         await self._answer(ask, work, dialect, receive, reply)
 
     async def _messages(self, ask: ChatAsk, work: Work, receive: Receive, reply: Reply) -> None:
-        chunk = self._engine.chunk_tokens if work.terms.keeps else 0
         tools = called_tools(self._model.tokenizer, ask)
-        dialect = MessagesDialect(self._model.name, CacheCreation(chunk, work.terms.life), tools)
+        dialect = MessagesDialect(self._model.name, work.terms.life, tools)
         await self._answer(ask, work, dialect, receive, reply)
 
     async def _text(self, ask: TextAsk, work: Work, receive: Receive, reply: Reply) -> None:

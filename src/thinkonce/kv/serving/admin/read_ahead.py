@@ -55,8 +55,10 @@ class ReadAhead:
             raise RequestError("kv_cache.enabled", False, "true, where a prompt is only read")
         self._engine, self._work = engine, work
         self._tokenizer = tokenizer
-        # By the prompt's place, what was known before it was read, and why not more.
+        # By the prompt's place: what was known before it was read, what is kept since, and why not
+        # more was known.
         self._found: dict[int, int] = {}
+        self._written: dict[int, int] = {}
         self._explained: dict[int, Explanation] = {}
 
     def steps(self, cancelled: Callable[[], bool]) -> Iterator[Progress | Preloaded | Turn]:
@@ -112,6 +114,7 @@ class ReadAhead:
             for step in steps:
                 if isinstance(step, Kept):
                     self._kept = step.kept_tokens
+                    self._written[place] = max(0, self._kept - self._found.get(place, 0))
                     continue
                 if step.loaded is not None:
                     self._found.setdefault(place, step.loaded)
@@ -130,7 +133,15 @@ class ReadAhead:
             place, repetition = divmod(choice, work.choices)
             told = self._explained.get(place) if repetition == 0 else None
             known = self._found.get(place, 0)
-            yield Begun(choice, len(work.prompts[place]), known, explanation=told)
+            written = self._written.get(place, 0)
+            yield Begun(
+                choice,
+                len(work.prompts[place]),
+                known,
+                explanation=told,
+                written_tokens=written,
+            )
             yield Ended(choice, "length")
         every = (self._explained[place] for place in sorted(self._explained))
-        yield Spent(kept.prompt_tokens, 0, kept.cached_tokens, tuple(every))
+        written = sum(self._written.values())
+        yield Spent(kept.prompt_tokens, 0, kept.cached_tokens, tuple(every), written_tokens=written)

@@ -47,8 +47,8 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The first token of a choice is about to be made; its prompt, and what of it was known, by
-    method where parts of it are marked.
+    """The first token of a choice is about to be made; its prompt, what of it was known, by
+    method where parts of it are marked, and what is kept that was not before.
 
     `explanation`: where it was asked for, of the first choice of each prompt.
     """
@@ -58,6 +58,7 @@ class Begun:
     cached_tokens: int = field(default=0, compare=False)
     explanation: Explanation | None = field(default=None, compare=False)
     reused: Reused | None = field(default=None, compare=False)
+    written_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class Spent:
 
     A prompt counts once, however many choices it has; an end-of-answer token counts as made.
     `explanations`: one a prompt, where they were asked for. `reused`: what was known, by method,
-    where parts of prompts are marked or something is not exact.
+    where parts of prompts are marked or something is not exact. `written_tokens`: of prompts,
+    those that are kept now and were not before.
     """
 
     prompt_tokens: int
@@ -91,6 +93,7 @@ class Spent:
     cached_tokens: int
     explanations: tuple[Explanation, ...] = field(default=(), compare=False)
     reused: Reused | None = field(default=None, compare=False)
+    written_tokens: int = field(default=0, compare=False)
 
 
 Event = Begun | Said | Ended | Spent
@@ -106,7 +109,7 @@ def answer(
 
     Choices differ by their seed only: choice i takes `seed + i`.
     """
-    made = cached = 0
+    made = cached = written = 0
     reused, is_exact, is_told = NOTHING, True, False
     explanations: list[Explanation] = []
     for choice in range(len(work.prompts) * work.choices):
@@ -129,9 +132,10 @@ def answer(
         is_told |= tally.is_told
         if repetition == 0:
             cached, reused = cached + tally.cached, reused + tally.reused
+            written += tally.written
     prompt_tokens = sum(len(prompt) for prompt in work.prompts)
     told = replace(reused, is_exact=is_exact) if is_told else None
-    yield Spent(prompt_tokens, made, cached, tuple(explanations), told)
+    yield Spent(prompt_tokens, made, cached, tuple(explanations), told, written)
 
 
 @dataclass(slots=True)
@@ -139,6 +143,7 @@ class _Tally:
     is_marked: bool = False
     made: int = 0
     cached: int = 0
+    written: int = 0
     reused: Reused = NOTHING
     explanations: list[Explanation] = field(default_factory=list)
 
@@ -179,10 +184,18 @@ def _choice(
             continue
         if isinstance(step, Prefilled):
             tally.cached, tally.reused = step.cached_tokens, step.reused
+            tally.written = step.written_tokens
             told = explain(step) if explain is not None else None
             tally.explanations += [told] if told is not None else []
             by_method = step.reused if tally.is_told else None
-            yield Begun(choice, step.prompt_tokens, step.cached_tokens, told, by_method)
+            yield Begun(
+                choice,
+                step.prompt_tokens,
+                step.cached_tokens,
+                told,
+                by_method,
+                step.written_tokens,
+            )
             continue
         tally.made += 1
         if step.ends:

@@ -14,7 +14,7 @@ from thinkonce.kv.serving.answers.explanation import Explanation
 from thinkonce.kv.serving.answers.reply import exactness, told_of
 from thinkonce.web.exchange import HttpError
 
-__all__ = ("CacheCreation", "MessagesDialect", "messages_error")
+__all__ = ("MessagesDialect", "messages_error")
 
 _ERROR_TYPES = {
     401: "authentication_error",
@@ -27,24 +27,18 @@ _ERROR_TYPES = {
 }
 
 
-class CacheCreation(msgspec.Struct, frozen=True):
-    """What becomes of a prompt: full blocks of `chunk_tokens`, 0 for none, for `life` seconds."""
-
-    chunk_tokens: int
-    life: float | None
-
-
 class MessagesDialect:
     """Writes one answer, of one choice. Not thread-safe.
 
-    `tools` are the names whose calls are told as calls. `input_tokens` in `usage` are those that
-    were neither read from the cache nor written to it, as Anthropic counts them.
+    `life`: seconds that what is kept of the prompt lives, None without end. `tools` are the names
+    whose calls are told as calls. `input_tokens` in `usage` are those that were neither read from
+    the cache nor written to it, as Anthropic counts them.
     """
 
     ending: bytes | None = None  # the stream ends with `message_stop`
 
-    def __init__(self, model: str, creation: CacheCreation, tools: Collection[str] = ()) -> None:
-        self._creation = creation
+    def __init__(self, model: str, life: float | None, tools: Collection[str] = ()) -> None:
+        self._life = life
         self._reader = CallReader(tools) if tools else None
         self._head = {
             "id": f"msg_{uuid.uuid4().hex}",
@@ -72,7 +66,7 @@ class MessagesDialect:
         begun = self._reader.push(text) if self._reader is not None else text
         rest, calls = self._rest()
         said: list[dict[str, Any]] = [_text(begun + rest)] if begun + rest else []
-        usage = self._usage(spent.prompt_tokens, spent.cached_tokens, spent.completion_tokens)
+        usage = self._usage(spent, spent.completion_tokens)
         usage |= _explained(*spent.explanations) | exactness(spent)
         content = said + [_call(call) for call in calls]
         told = {**self._head, "content": content, **_end(ended, calls), "usage": usage}
@@ -94,7 +88,7 @@ class MessagesDialect:
 
     def _start(self, event: Begun) -> bytes:
         end = {"stop_reason": None, "stop_sequence": None}
-        usage = self._usage(event.prompt_tokens, event.cached_tokens, 0)
+        usage = self._usage(event, 0)
         usage |= _explained(event.explanation) if event.explanation is not None else {}
         usage |= exactness(event)
         message: dict[str, Any] = {**self._head, "content": [], **end, "usage": usage}
@@ -134,14 +128,12 @@ class MessagesDialect:
     def _rest(self) -> tuple[str, list[dict[str, Any]]]:
         return ("", []) if self._reader is None else self._reader.finish()
 
-    def _usage(self, prompt: int, cached: int, made: int) -> dict[str, Any]:
-        chunk, life = self._creation.chunk_tokens, self._creation.life
-        full = prompt // chunk * chunk if chunk else 0
-        written = max(0, full - cached)
+    def _usage(self, known: Begun | Spent, made: int) -> dict[str, Any]:
+        cached, written = known.cached_tokens, known.written_tokens
         # Whatever lives longer than Anthropic's five minutes counts as its hour.
-        short = written if life is not None and life <= 300 else 0
+        short = written if self._life is not None and self._life <= 300 else 0
         return {
-            "input_tokens": prompt - cached - written,
+            "input_tokens": known.prompt_tokens - cached - written,
             "cache_creation_input_tokens": written,
             "cache_read_input_tokens": cached,
             "cache_creation": {
