@@ -27,7 +27,8 @@ class Reading:
 
     `explained`: where the terms asked for it, what was loaded and why not more. `kept_tokens`: of
     its full blocks, from the first on, those that are kept now; `written_tokens`: of all it says,
-    what was kept for the first time. `reused`: what was known, by method and tier. `continued`: how what follows is computed, where it is in a way of its own.
+    what was kept for the first time. `reused`: what was known, by method and tier. `continued`: how
+    what follows is computed, where it is in a way of its own.
     """
 
     logits: torch.Tensor
