@@ -154,13 +154,8 @@ def serve_model(
     settings = sources.load()
     _share_data_folder(settings)
     with _called_as_typed(flags):
-        return _run_model(
-            settings,
-            to_read_again(sources),
-            host or "127.0.0.1",
-            MODEL_PORT if port is None else port,
-            quiet,
-        )
+        address = (host or "127.0.0.1", MODEL_PORT if port is None else port)
+        return _run_model(settings, to_read_again(sources), *address, quiet)
 
 
 def _run_model(

@@ -8,17 +8,17 @@ that fails is left alone for long, and one that is served and fails is taken bac
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from thinkonce.kv.reuse.ladder import EXACT, Case
+from thinkonce.kv.reuse.latest import Latest
 from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
 from thinkonce.kv.reuse.taught import State, Weighed
 
 __all__ = ("Auto",)
 
-_MOST_NAMESPACES = 4096
 _RETRY = 2_000  # answers before a setting that failed is tried again; twice as many each time
 _MOST_RETRY = 64 * _RETRY
 
@@ -43,7 +43,7 @@ class Auto:
     def __init__(self, settings: Sequence[str], meter: Meter) -> None:
         self.settings, self._meter = tuple(settings), meter
         self.steps = (*self.settings, EXACT)
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._seen: Latest[str, _Seen] = Latest()
 
     def in_force(self) -> Mapping[str, int]:
         return Counter(seen.served for seen in list(self._seen.values()))
@@ -113,10 +113,4 @@ class Auto:
         return seen.barred.get(setting, 0) > seen.answers
 
     def _namespace(self, namespace: str) -> _Seen:
-        seen = self._seen.get(namespace)
-        if seen is None:
-            seen = self._seen[namespace] = _Seen()
-            if len(self._seen) > _MOST_NAMESPACES:
-                self._seen.popitem(last=False)
-        self._seen.move_to_end(namespace)
-        return seen
+        return self._seen.used(namespace, _Seen)

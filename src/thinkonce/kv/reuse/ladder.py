@@ -10,11 +10,12 @@ known to be outside the bounds, and a setting that has become right is found aga
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from thinkonce.kv.reuse.latest import Latest
 from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
 from thinkonce.kv.reuse.taught import Climbed, State
 
@@ -73,7 +74,6 @@ class Effort(Protocol):
         ...
 
 
-_MOST_NAMESPACES = 4096
 # Audits of the rung that is served before a cheaper one that failed is tried again; twice as many
 # each time it fails.
 _CLEAN = 200
@@ -99,7 +99,7 @@ class Ladder:
     def __init__(self, rungs: Sequence[str], first: str, meter: Meter) -> None:
         self.steps = self.rungs = (*rungs, EXACT)
         self._first, self._meter = self.rungs.index(first), meter
-        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._places: Latest[str, _Place] = Latest()
 
     def in_force(self) -> Mapping[str, int]:
         return Counter(self.rungs[place.rung] for place in list(self._places.values()))
@@ -171,10 +171,4 @@ class Ladder:
         place.clean = 0
 
     def _place(self, namespace: str) -> _Place:
-        place = self._places.get(namespace)
-        if place is None:
-            place = self._places[namespace] = _Place(self._first)
-            if len(self._places) > _MOST_NAMESPACES:
-                self._places.popitem(last=False)
-        self._places.move_to_end(namespace)
-        return place
+        return self._places.used(namespace, lambda: _Place(self._first))

@@ -11,7 +11,7 @@ all settings, and whatever stands in front of it.
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -28,6 +28,7 @@ from thinkonce.kv.reuse.auto import Auto
 from thinkonce.kv.reuse.blend import Gradual
 from thinkonce.kv.reuse.budget import AuditBudget
 from thinkonce.kv.reuse.ladder import EXACT, Case, Effort, Ladder
+from thinkonce.kv.reuse.latest import Latest
 from thinkonce.kv.reuse.layout import Choice, Layout
 from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.looked import Looked
@@ -53,7 +54,6 @@ _BLENDS: tuple[Choice, ...] = tuple(  # by the word that asks for it
     Gradual(ratio, "both", called=f"blend {ratio:g}") for ratio in (0.15, 0.25, 0.4)
 )
 _LOOKS: tuple[Choice, ...] = (Looked(0.15), Looked(0.3, link=8), Looked(0.4, link=8))
-_MOST_BUDGETS = 4096
 _MOST_STOCK = 384  # tokens, and of a short context an eighth
 _MODULES = "modules"
 _ALL = ""  # the namespace under which all traffic is counted, for statistics
@@ -93,8 +93,8 @@ class MeasuredWays:
             "modules": Watched(_MODULES, self._meter),
         }
         self._key = key
-        self._budgets: OrderedDict[str, AuditBudget] = OrderedDict()
-        self._audited: OrderedDict[str, None] = OrderedDict()
+        self._budgets: Latest[str, AuditBudget] = Latest()
+        self._audited: Latest[str, None] = Latest()
         # Told of each audit, and whether it was an alarm.
         self.learned: Callable[[bool], None] = lambda is_alarm: None
         self._answers: Counter[str] = Counter()
@@ -159,10 +159,7 @@ class MeasuredWays:
             self._alarms += 1
             budget.alarm()
             _logger.warning(_LEFT_BOUNDS[setting == _MODULES], setting, pending.method)
-        self._audited[pending.namespace] = None
-        self._audited.move_to_end(pending.namespace)
-        if len(self._audited) > _MOST_BUDGETS:
-            self._audited.popitem(last=False)
+        self._audited.used(pending.namespace, lambda: None)
         self.learned(is_alarm)
 
     def taught(self) -> Mapping[str, Taught]:
@@ -268,11 +265,7 @@ class MeasuredWays:
         return f"{method} {hashed.hexdigest()}"
 
     def _budget(self, namespace: str) -> AuditBudget:
-        budget = self._budgets.setdefault(namespace, AuditBudget())
-        self._budgets.move_to_end(namespace)
-        if len(self._budgets) > _MOST_BUDGETS:
-            self._budgets.popitem(last=False)
-        return budget
+        return self._budgets.used(namespace, AuditBudget)
 
 
 def measured_ways(

@@ -9,12 +9,14 @@ looks add up: what condemns asks for 2.6 standard errors, what acquits for 1.96.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from math import inf, sqrt
+
+from thinkonce.kv.reuse.latest import Latest
 
 __all__ = ("NOTHING", "Audit", "Bounds", "Key", "Meter", "Standing", "Verdict")
 
@@ -23,7 +25,6 @@ _RECENT = 16  # of these, looked at apart: what was long right may be wrong sinc
 _FEWEST = 6  # audits from which on one may condemn
 _ENOUGH = 20  # and acquit
 _PATIENCE = 40  # from here on a mean outside the bounds is enough to condemn
-_MOST_KEYS = 4096
 _CONDEMN, _ACQUIT = 2.6, 1.96  # standard errors
 
 
@@ -81,27 +82,26 @@ NOTHING = Standing()
 class Meter:
     """Standings of settings, from the latest audits of each.
 
-    One thread tells of audits; any may look. The least recently audited of 4,096 keys is forgotten.
+    One thread tells of audits; any may look. The least recently audited of many keys is forgotten.
     """
 
     def __init__(self, bounds: Bounds | None = None, window: int = WINDOW) -> None:
         self.bounds, self._window = bounds or Bounds(), window
-        self._audits: OrderedDict[Key, deque[Audit]] = OrderedDict()
+        self._audits: Latest[Key, deque[Audit]] = Latest()
         self._standings: dict[Key, Standing] = {}
 
     def audited(self, key: Key, audit: Audit) -> Standing:
         """Count one audit, and say how the setting stands."""
-        audits = self._audits.setdefault(key, deque(maxlen=self._window))
-        self._audits.move_to_end(key)
-        audits.append(audit)
-        self._make_room()
-        self._standings[key] = standing = _standing(audits, self.bounds, self._window)
-        return standing
+        return self._add(key, [audit])
 
-    def _make_room(self) -> None:
-        if len(self._audits) > _MOST_KEYS:
-            oldest, _ = self._audits.popitem(last=False)
-            self._standings.pop(oldest, None)
+    def _add(self, key: Key, more: Sequence[Audit]) -> Standing:
+        audits = self._audits.used(key, lambda: deque(maxlen=self._window))
+        audits.extend(more)
+        self._standings[key] = standing = _standing(audits, self.bounds, self._window)
+        if len(self._standings) > len(self._audits):
+            for forgotten in self._standings.keys() - self._audits.keys():
+                del self._standings[forgotten]
+        return standing
 
     def standing(self, key: Key) -> Standing:
         return self._standings.get(key, NOTHING)
@@ -116,11 +116,8 @@ class Meter:
 
     def resume(self, key: Key, audits: Sequence[Audit]) -> None:
         """Begin with these, as if they had been told of."""
-        for audit in audits[-self._window :]:
-            self._audits.setdefault(key, deque(maxlen=self._window)).append(audit)
-        self._make_room()
-        if key in self._audits:
-            self._standings[key] = _standing(self._audits[key], self.bounds, self._window)
+        if audits:
+            self._add(key, audits)
 
     def forget(self, key: Key) -> None:
         """Begin anew with a setting: what was measured was of something else."""

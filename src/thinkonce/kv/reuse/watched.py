@@ -6,16 +6,15 @@ wrote the schema said what may stand for what. Leaving the bounds is an alarm al
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 
 from thinkonce.kv.reuse.ladder import Case
+from thinkonce.kv.reuse.latest import Latest
 from thinkonce.kv.reuse.meter import Audit, Key, Meter, Verdict
 from thinkonce.kv.reuse.taught import State
 
 __all__ = ("Watched",)
-
-_MOST_NAMESPACES = 4096
 
 
 class Watched:
@@ -24,7 +23,7 @@ class Watched:
     def __init__(self, setting: str, meter: Meter) -> None:
         self.steps = (setting,)
         self._setting, self._meter = setting, meter
-        self._namespaces: OrderedDict[str, None] = OrderedDict()
+        self._namespaces: Latest[str, None] = Latest()
 
     def in_force(self) -> Mapping[str, int]:
         return Counter({self._setting: len(self._namespaces)} if self._namespaces else {})
@@ -33,10 +32,7 @@ class Watched:
         return self._setting
 
     def answered(self, namespace: str, setting: str) -> None:
-        self._namespaces[namespace] = None
-        self._namespaces.move_to_end(namespace)
-        if len(self._namespaces) > _MOST_NAMESPACES:
-            self._namespaces.popitem(last=False)
+        self._namespaces.used(namespace, lambda: None)
 
     def audited_next(self, case: Case) -> str | None:
         return self._setting

@@ -7,7 +7,8 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -90,15 +91,12 @@ def run(
     listener, again = bind(host, port), threading.Event()
     with handling(reloading(again.set)):
         try:
-            with handling(stopping(_stop)):
+            with handling(stopping(_stop)), closed_on_failure(listener):
                 loaded = _loaded(model, dtype, device, threads, progress)
                 engine, public, schemas = _opened(loaded, kv or Kv(), keys)
-        except BaseException as ended:
-            listener.close()
-            if isinstance(ended, _Stopped):
-                say("stopped before it was ready")
-                return 0
-            raise
+        except _Stopped:
+            say("stopped before it was ready")
+            return 0
         scheduler = Scheduler(
             max_waiting,
             sequences=sequences_of(engine, kv or Kv()),
@@ -124,6 +122,15 @@ def run(
         server.serve_until_stopped()
         engine.close()
     return 0
+
+
+@contextmanager
+def closed_on_failure(listener: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        listener.close()
+        raise
 
 
 class _Opened(NamedTuple):
