@@ -91,7 +91,7 @@ def run(
     listener, again = bind(host, port), threading.Event()
     with handling(reloading(again.set)):
         try:
-            with handling(stopping(_stop)), closed_on_failure(listener):
+            with handling(stopping(_stop)), _closed_on_failure(listener):
                 loaded = _loaded(model, dtype, device, threads, progress)
                 engine, public, schemas = _opened(loaded, kv or Kv(), keys)
         except _Stopped:
@@ -125,7 +125,7 @@ def run(
 
 
 @contextmanager
-def closed_on_failure(listener: socket.socket) -> Iterator[None]:
+def _closed_on_failure(listener: socket.socket) -> Iterator[None]:
     try:
         yield
     except BaseException:
