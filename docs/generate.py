@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 import thinkonce.errors
+import thinkonce.insight.other_words as in_words
 import thinkonce.outcome
 from thinkonce.cli.output import show_bytes, show_seconds
 from thinkonce.cli.reference import command_help
@@ -197,6 +198,23 @@ def reasons() -> Iterator[str]:
                 if isinstance(member, ast.Assign) and isinstance(member.value, ast.Constant):
                     meaning = lines[member.lineno - 1].partition("#")[2].strip()
                     yield f"| `{member.value.value}` | {cell(meaning)} |\n"
+    yield from other_words()
+
+
+def other_words() -> Iterator[str]:
+    yield (
+        "\n## Questions in other words\n\nWhy there was no hit in other words: `in_other_words` "
+        "of a function's `explain`, `in other words` of `thinkonce explain`, `compared` of the "
+        "statistics, and the label `why` of the metrics.\n"
+    )
+    for title, words in (
+        ("Not compared", in_words.NOT_COMPARED),
+        ("Nothing to compare with", in_words.NOTHING_FOUND),
+        ("A stored question does not serve", in_words.REFUSED),
+        ("What a guard saw", in_words.VETOES),
+    ):
+        yield f"\n### {title}\n\n| word | meaning |\n|---|---|\n"
+        yield from (f"| `{word}` | {cell(meaning)} |\n" for word, meaning in words.items())
 
 
 def errors() -> Iterator[str]:

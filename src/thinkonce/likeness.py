@@ -8,7 +8,7 @@ answer made ──► Likeness.hint ──► Entry.hint: what the next question
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -84,8 +84,9 @@ class Likeness(Protocol):
         """`find` in a thread."""
         ...
 
-    def peek(self) -> tuple[Matched | None, str]:
-        """As `find`, for who only wants to know: counts nothing. And why nothing, in a word."""
+    def peek(self) -> tuple[Matched | None, dict[str, Any]]:
+        """As `find`, for who only wants to know: counts nothing. And the evidence, of which `why`
+        says in a word why nothing was found."""
         ...
 
     def hint(self) -> Hint | None:

@@ -21,9 +21,9 @@ class Outcome(StrEnum):
 class Match(StrEnum):
     """How a hit was found."""
 
-    EXACT = "exact"
-    LEXICAL = "lexical"
-    SEMANTIC = "semantic"
+    EXACT = "exact"  # the very request
+    LEXICAL = "lexical"  # the same but for a question in the same words, dressed otherwise
+    SEMANTIC = "semantic"  # the same but for a question in other words
 
 
 class Reason(StrEnum):

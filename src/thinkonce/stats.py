@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -18,7 +18,8 @@ class CacheStats(TypedDict):
     """Counts since the start; `total_items`, `bytes` and `by_priority` are of the memory tier.
 
     `hit_rate` and `cache_hit_rate` are one number, a share between 0 and 1; `default_ttl` is in
-    seconds, None for no expiry; `saved_seconds` is model time that hits did not take.
+    seconds, None for no expiry; `saved_seconds` is model time that hits did not take. `semantic`,
+    of the whole cache, is there where questions in other words are answered, until it is closed.
     """
 
     hits: int
@@ -39,6 +40,7 @@ class CacheStats(TypedDict):
     saved_seconds: float
     tier_errors: dict[str, int]
     dropped_writes: int
+    semantic: NotRequired[dict[str, Any]]
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -46,7 +48,8 @@ class Explanation(msgspec.Struct, frozen=True):
 
     `age` and `life_left` are in seconds (None without an entry; inf: never expires). `match` says
     how a hit is found, and `question` the stored one where it is found in other words;
-    `in_other_words` why it is not, in a word ("": it is, or was not looked for).
+    `in_other_words` why it is not, in a word ("": it is, or was not looked for). `compared` is what
+    that rests on, with the nearest stored questions, where it was looked for.
     """
 
     outcome: Outcome
@@ -58,6 +61,7 @@ class Explanation(msgspec.Struct, frozen=True):
     match: Match | None = None
     question: str | None = None
     in_other_words: str = ""
+    compared: dict[str, Any] | None = None
 
 
 def stats_of(tally: Tally, memory: MemoryTier, ttl: float, dropped_writes: int) -> CacheStats:

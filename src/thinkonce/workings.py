@@ -100,13 +100,14 @@ class Workings:
         told = self._examined(ask, Match.EXACT)
         if told.outcome is not Outcome.MISS or ask.likeness is None:
             return told
-        matched, why = ask.likeness.peek()
+        matched, compared = ask.likeness.peek()
         if matched is None:
-            return msgspec.structs.replace(told, in_other_words=why)
+            why = str(compared["why"])
+            return msgspec.structs.replace(told, in_other_words=why, compared=compared)
         other = self._examined(replace(ask, key=matched.key, likeness=None), matched.match)
         if other.outcome is not Outcome.HIT:  # nothing stale answers another question
             return told
-        return msgspec.structs.replace(other, question=matched.question)
+        return msgspec.structs.replace(other, question=matched.question, compared=compared)
 
     def _examined(self, ask: Ask, match: Match) -> Explanation:
         """Of the entry under its very key."""
@@ -158,7 +159,10 @@ class Workings:
         shown.add(tally)
         shown.tier_errors = dict(self.tally.tier_errors)
         dropped = 0 if self.store is None else self.store.stats().dropped_writes
-        return stats_of(shown, self.memory, ttl, dropped)
+        told = stats_of(shown, self.memory, ttl, dropped)
+        if self.shelf.meaning is not None:
+            told["semantic"] = self.shelf.meaning.told()
+        return told
 
     def log(self, answer: Answer, scope: str) -> None:
         """One line an outcome, at INFO. Never the question or the answer."""
@@ -166,10 +170,11 @@ class Workings:
             return
         left = inf if answer.entry is None else answer.entry.expires_at
         log.info(
-            "%s %s reason=%s tier=%s life_left=%.0fs",
+            "%s %s reason=%s match=%s tier=%s life_left=%.0fs",
             answer.outcome.value,
             scope,
             answer.reason.value if answer.reason is not None else "-",
+            answer.match or "-",
             answer.tier or "-",
             left - self.setting.clock.wall(),
         )

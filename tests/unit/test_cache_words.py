@@ -36,6 +36,8 @@ def test_a_function_answers_the_same_question_in_other_words(cache):
     ]
     assert ask(REPHRASED, model="another") == f"answer to {REPHRASED}"
     assert ask.cache_stats()["hits"] == 1
+    assert ask.cache_stats()["semantic"]["compared"]["found"] == {"lexical": 1}
+    assert "semantic" not in Cache().stats()
     cache.close()
     audit = [REPHRASED]
     assert sorted(calls) == sorted([ASKED, NEAR_MISS, REPHRASED, *audit])
@@ -55,6 +57,8 @@ def test_explain_promises_what_the_call_then_gets_in_other_words(cache):
     assert other.key == exact.key
     assert none.outcome is Outcome.MISS
     assert none.in_other_words
+    assert none.compared["why"] == none.in_other_words
+    assert other.compared["candidates"][0]["question"] == ASKED, "the nearest one, and its numbers"
     assert ask.explain("today?").in_other_words
     assert ask.cache_stats()["hits"] == 0, "to explain counts nothing"
     counted = cache.shelf.meaning.counts.told()

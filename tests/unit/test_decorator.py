@@ -770,7 +770,7 @@ def test_each_outcome_is_logged_with_the_life_left_and_without_the_prompt(
     assert miss.startswith("miss ")
     assert "reason=new" in miss
     assert hit.startswith("hit ")
-    assert "tier=memory life_left=40s" in hit
+    assert "match=exact tier=memory life_left=40s" in hit
     assert "secret" not in caplog.text
 
 

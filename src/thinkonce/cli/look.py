@@ -9,6 +9,7 @@ import typer
 
 from thinkonce.cli.open_view import open_view
 from thinkonce.cli.options import AsJson, Config, StoreUrl, Url
+from thinkonce.cli.other_words import print_other_words, taken_apart
 from thinkonce.cli.output import print_json, print_pairs, print_table, show_bytes, show_seconds
 from thinkonce.cli.view import Chosen
 from thinkonce.insight.apart import Apart, sentences
@@ -75,11 +76,13 @@ def stats(
         print_json(found)
         return
     savings, kept_apart = found.pop("savings", {}), found.pop("apart", None)
+    listed = taken_apart(found.get("semantic", {}))
     if found.get("saved_usd", 0.0) is None:
         found["saved_usd"] = NO_PRICE
     print_pairs({"store": view.place, **for_people(found)})
     for line in sentences(msgspec.convert(kept_apart, Apart)) if kept_apart else ():
         print(line)
+    print_other_words(listed)
     print_savings(savings)
 
 

@@ -74,7 +74,7 @@ class AccessLog:
         not_stored: str = "",
         told: Told | None = None,
     ) -> None:
-        """`what`: method and path, printable. `told` is looked at where lines are JSON."""
+        """`what`: method and path, printable. Of `told` lines of text have the match alone."""
         if not (self._probes.is_news(what, status) or self.every_probe):
             return
         if self.as_json:
@@ -85,7 +85,8 @@ class AccessLog:
         else:
             line = (
                 f"{self._now()} {ids} {what} {status} {outcome or '-'} {reason or '-'} "
-                f"{seconds * 1000:.1f}ms{f' not-stored={not_stored}' if not_stored else ''}\n"
+                f"{seconds * 1000:.1f}ms{f' not-stored={not_stored}' if not_stored else ''}"
+                f"{f' match={told.match}' if told is not None and told.match else ''}\n"
             )
         self._lines.append(line)
         if len(self._lines) >= FLUSH_LINES:

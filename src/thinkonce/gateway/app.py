@@ -36,7 +36,7 @@ from thinkonce.gateway.edge import bodies_of, guarded
 from thinkonce.gateway.front_page import front_page
 from thinkonce.gateway.metrics import exposition
 from thinkonce.gateway.service import Ground, Service
-from thinkonce.outcome import Reason
+from thinkonce.outcome import Match, Reason
 from thinkonce.upstream.failure import Refused
 from thinkonce.upstream.request import HOPS
 from thinkonce.web.edge import Edge
@@ -252,7 +252,8 @@ class Gateway:
 
     def _log(self, call: Call, seconds: float) -> None:
         path = call.scope["raw_path"].decode("latin-1")
-        told = _told_of(call, self._metrics) if self._access_log.as_json else None
+        is_told = self._access_log.as_json or call.match in (Match.LEXICAL, Match.SEMANTIC)
+        told = _told_of(call, self._metrics) if is_told else None
         self._access_log.write(
             call.id.decode("latin-1"),
             printable(f"{call.method} {path}"),

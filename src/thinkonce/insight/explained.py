@@ -10,6 +10,7 @@ import msgspec
 
 from thinkonce.entry import Entry
 from thinkonce.insight.explain import Compared, Difference, Looked, candidates, look, nearest
+from thinkonce.insight.other_words import sentences
 from thinkonce.outcome import Outcome
 from thinkonce.request.controls import Controls
 from thinkonce.request.kept import KeptRequest, read_parts
@@ -190,24 +191,8 @@ def _differing(item: Difference) -> Iterator[str]:
 
 def _other_words(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    yield _row(
-        "in other words", f"{found['why']}" + (f" ({found['match']})" if "match" in found else "")
-    )
-    for each in found.get("candidates", ()):
-        yield _row("  stored question", _shown(each["question"]))
-        known = [
-            name for name in ("similarity", "score", "verifier", "chance", "band") if name in each
-        ]
-        yield _row("", ", ".join(f"{name} {each[name]}" for name in known))
-        if each["refused"]:
-            vetoes = f": {', '.join(each['vetoes'])}" if "vetoes" in each else ""
-            yield _row("", f"refused by {each['refused']}{vetoes}")
-    if "budget" in found:
-        budget = found["budget"]
-        served = f"{budget['serves_band'] + 1} of {budget['bands']} bands served"
-        yield _row("  budget", f"{budget['standing']}, {served}")
-        bound, how = budget["error_bound"], "certified" if budget["certified"] else "so far"
-        yield _row("", f"error at most {bound:.4f} ({how}; {budget['audits']} audits)")
+    for label, text in sentences(found):
+        yield _row(label, _shown(text))
 
 
 def _shown(text: str | None) -> str:

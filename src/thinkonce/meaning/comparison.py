@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thinkonce.entry import Entry
 from thinkonce.likeness import Hint, Matched, Wording
@@ -48,11 +48,11 @@ class Comparison:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._meaning.threads, self.find)
 
-    def peek(self) -> tuple[Matched | None, str]:
+    def peek(self) -> tuple[Matched | None, dict[str, Any]]:
         if self._ineligible is not None:
-            return None, self._ineligible.value
+            return None, {"why": self._ineligible.value}
         finding = self._meaning.peek(self._wording, self._place)
-        return finding.matched, finding.why
+        return finding.matched, finding.told()
 
     def hint(self) -> Hint | None:
         if self._ineligible is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from thinkonce.likeness import Matched
@@ -11,7 +12,17 @@ from thinkonce.meaning.audit.account import Account
 from thinkonce.meaning.audit.budget import Draw
 from thinkonce.meaning.verdict.ruling import Judged, Ruling
 
-__all__ = ("Finding", "Place")
+__all__ = ("Finding", "Place", "Unfound")
+
+
+class Unfound(StrEnum):
+    """Why no stored question was judged."""
+
+    NOT_COMPARED = "not-compared"  # nobody asks for it
+    EMPTY = "empty"  # nothing is stored in the partition
+    OFF = "off"  # audits switched the namespace off
+    NO_VERIFIER = "no-verifier"
+    NO_VECTOR = "no-vector"  # the embedder was late, or failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,8 @@ class Finding:
             shown = self.account.shown()
             found["budget"] = {
                 "standing": shown.standing,
+                "mode": shown.mode,
+                "max_error": shown.max_error,
                 "serves_band": shown.step,
                 "bands": len(self.account.grounds.cuts),
                 "certified": shown.certified,

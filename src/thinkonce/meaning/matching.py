@@ -28,7 +28,7 @@ from thinkonce.meaning.comparison import Comparison
 from thinkonce.meaning.counts import Counts
 from thinkonce.meaning.diversity import Diversity
 from thinkonce.meaning.embedders.embeddings import Embeddings, Vector
-from thinkonce.meaning.finding import Finding, Place
+from thinkonce.meaning.finding import Finding, Place, Unfound
 from thinkonce.meaning.guards.examine import examine
 from thinkonce.meaning.index.packed import packed_bytes
 from thinkonce.meaning.index.space import Space
@@ -102,7 +102,7 @@ class Meaning:
         """What would be found, and why. Counts nothing and draws no audit."""
         place = self.rulebook.place(wording, meta, wanted)
         if place is None:
-            return Finding("not-compared")
+            return Finding(Unfound.NOT_COMPARED)
         if (why := ineligible(wording.text)) is not None:
             return Finding(why.value)
         return self.peek(wording, place)
@@ -188,7 +188,7 @@ class Meaning:
         asked = self.stored.read(wording.text, place.tenant)
         account = self.rulebook.account(asked, place)
         if account.is_off:
-            return Finding("off", account=account)
+            return Finding(Unfound.OFF, account=account)
         found = self._by_words(asked, space, account, place)
         if found is None or found.why == Refusal.AGREEMENT:
             by_meaning = self._by_meaning(asked, space, account, place, audited=audited)
@@ -265,12 +265,13 @@ class Meaning:
         self, asked: Question, space: Space, account: Account, place: Place, *, audited: bool
     ) -> Finding:
         if not len(space):
-            return Finding("empty", account=account)
+            return Finding(Unfound.EMPTY, account=account)
         if audited and not account.grounds.has_verdict:
-            return Finding("no-verifier", account=account)  # whatever is near, nothing serves
+            # Whatever is near, nothing serves.
+            return Finding(Unfound.NO_VERIFIER, account=account)
         vector = self.embeddings.get(asked.text, whose=place.tenant)
         if vector is None:
-            return Finding("no-vector", account=account)
+            return Finding(Unfound.NO_VECTOR, account=account)
         return self._ruled(asked, vector, space, account, place)
 
     def _ruled(
@@ -278,7 +279,7 @@ class Meaning:
     ) -> Finding:
         candidates = self.stored.nearest(space, vector)
         if not candidates:
-            return Finding("empty", account=account)
+            return Finding(Unfound.EMPTY, account=account)
         grounds = msgspec.structs.replace(account.grounds, least_similarity=place.similarity)
         verify = None
         if self.verification is not None:

@@ -65,6 +65,8 @@ def _of_account(found: Tallied) -> dict[str, Any]:
         "namespace": found.namespace,
         "language": found.language,
         "standing": shown.standing,
+        "mode": shown.mode,
+        "max_error": shown.max_error,
         "serves_band": shown.step,
         "bands": found.steps,
         "certified": shown.certified,

@@ -9,7 +9,7 @@ from thinkonce.meaning.text.eligible import MAX_CHARACTERS, Ineligible, ineligib
 REFUSED = {
     Ineligible.LENGTH: ["how do i do it " * 40],
     Ineligible.HIDDEN: ["how do i un\u200bdo a purchase", "is it nоt safe to eat raw eggs"],
-    Ineligible.EMPTY: ["", "   ", "？！…", "\x00\x01", "123 456", "🙂🙂"],
+    Ineligible.NO_LETTERS: ["", "   ", "？！…", "\x00\x01", "123 456", "🙂🙂"],
     Ineligible.ONE_WORD: ["hello", "weather?", "天气", "银行"],
     Ineligible.URL: ["what is on https://example.org now", "see www.example.org please"],
     Ineligible.CODE: [

@@ -82,6 +82,8 @@ class Shown(msgspec.Struct, frozen=True):
     audits: int
     wrong: int
     interval: tuple[float, float]
+    mode: Mode = Mode.CALIBRATED
+    max_error: float = 0.0
 
 
 class Budget(msgspec.Struct):
@@ -233,6 +235,8 @@ class Budget(msgspec.Struct):
             right + wrong,
             wrong,
             clopper_pearson(wrong, right + wrong, self.eta),
+            self.mode,
+            self.max_error,
         )
 
     def _shown_step(self) -> int:

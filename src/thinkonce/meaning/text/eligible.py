@@ -29,7 +29,7 @@ class Ineligible(StrEnum):
     CODE = "code"
     JSON = "json"
     ENCODED = "encoded"  # base64 and other long runs without words
-    EMPTY = "empty"  # no letters
+    NO_LETTERS = "no-letters"
     FOLLOW_UP = "follow-up"  # hangs on what was said before
     ONE_WORD = "one-word"
     OUTPUT = "output"  # tells what form the answer must have, or what to say in it
@@ -61,7 +61,7 @@ def ineligible(text: str, *, realtime: bool = False) -> Ineligible | None:
     tokens = tokenise(expanded(folded))
     words = normal_words(tokens)
     if not any(word[0].isalpha() for word in words):
-        return Ineligible.EMPTY
+        return Ineligible.NO_LETTERS
     if _follows_up(tokens.words, words):
         return Ineligible.FOLLOW_UP
     if len(words) < 2 or (len(words) <= 2 and _HAN.match(words[0]) is not None):
