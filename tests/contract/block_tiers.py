@@ -188,6 +188,15 @@ class BlockTierContract:
         assert loaded(tier, path(1)) == 1
         assert tier.stats().evicted > 0
 
+    def test_the_highest_priority_counts_in_whatever_order_they_are_asked_for(self) -> None:
+        tier = self.opened(max_bytes=16 * RECORD)
+        keep(tier, path(1), terms=Terms(priority="low"))
+        keep(tier, path(1), terms=Terms(priority="medium"))
+        for number in range(1, 30):
+            keep(tier, path(1, number), terms=Terms(priority="low"))
+        assert loaded(tier, path(1)) == 1
+        assert tier.stats().evicted > 0
+
     def test_a_tenant_raises_a_quarter_of_the_budget_and_no_more(self) -> None:
         tier = self.opened(max_bytes=16 * RECORD)
         for number in range(8):

@@ -280,8 +280,8 @@ def _listed(node: Node[torch.Tensor], name: bytes, parent: bytes, now: float) ->
         added=now - node.added,
         used=now - node.used,
         hits=node.hits,
-        left=node.expires_at - now,
-        weight=node.weight,
+        left=node.stay.expires - now,
+        weight=node.stay.weight,
         owner=node.owner,
     )
 

@@ -10,8 +10,8 @@ rows: a clock that is set back brings nothing back that has expired.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -20,12 +20,10 @@ import numpy.typing as npt
 
 from thinkonce.clock import SYSTEM, Clock
 from thinkonce.kv.disk.names import Sort, Word, Words
-from thinkonce.kv.disk.rows import ROW, Kind, Rows, Stay, checked
-from thinkonce.kv.prefix.terms import RAISED_SHARE, WEIGHTS
+from thinkonce.kv.disk.rows import ROW, Kind, Rows, checked
+from thinkonce.kv.prefix.stay import MEDIUM, Raised, Stay
 
 __all__ = ("Catalogue", "Place", "live_rows")
-
-_MEDIUM = WEIGHTS["medium"]
 
 _LEAST_ROOM = 1024  # rows
 
@@ -54,7 +52,7 @@ class Catalogue:
         self._used, self._expires, self._weights = array("q"), array("d"), array("H")
         self._end = 0
         self._at: dict[bytes, int] = {}
-        self._raised: Counter[bytes] = Counter()  # bytes above `medium`, by tenant
+        self._raised: Raised[bytes] = Raised()
         self.words = Words()
         self._serial = 0
         self.bytes = 0
@@ -137,9 +135,8 @@ class Catalogue:
         there; whether that changed anything. `expires` is in seconds of the monotonic clock.
         """
         row = self._at.get(id)
-        if row is None or (stay.expires <= self._expires[row] and stay.weight <= _MEDIUM):
+        if row is None or (before := self._stay(row)).covers(stay):
             return False
-        before = self._stay(row)
         after = before.or_longer(stay._replace(weight=self._allowed(row, stay.weight)))
         self._raise(row, after.weight)
         self._expires[row] = after.expires
@@ -268,19 +265,17 @@ class Catalogue:
 
     def _allowed(self, row: int, weight: int) -> int:
         """`weight`, or that of `medium` where this tenant has raised as much as it may."""
-        if weight <= _MEDIUM or self._weights[row] > _MEDIUM:
-            return weight
-        tenant = self.words.tenant(self._rows["owner"][row].tobytes())
-        raised = self._raised[tenant] + int(self._rows["length"][row])
-        return weight if raised <= RAISED_SHARE * self.max_bytes else _MEDIUM
+        block = partial(self._raised_by, row)
+        return self._raised.allowed(self._weights[row], weight, block, self.max_bytes)
 
     def _raise(self, row: int, weight: int) -> None:
         """Set the weight of a block, and count what its tenant has raised."""
-        change = (weight > _MEDIUM) - (self._weights[row] > _MEDIUM)
-        if change:
-            tenant = self.words.tenant(self._rows["owner"][row].tobytes())
-            self._raised[tenant] += change * int(self._rows["length"][row])
+        self._raised.changed(self._weights[row], weight, partial(self._raised_by, row))
         self._weights[row] = weight
+
+    def _raised_by(self, row: int) -> tuple[bytes, int]:
+        found = self._rows[row]
+        return self.words.tenant(found["owner"].tobytes()), int(found["length"])
 
     def _without_words(self, rows: Rows) -> Rows:
         said = rows["kind"] == Kind.WORD
@@ -303,7 +298,7 @@ class Catalogue:
             return 0
         if count:
             self._at, self.bytes = at, int(rows["length"][:count].sum(dtype=np.int64))
-            for row in np.flatnonzero(rows["weight"][:count] > _MEDIUM).tolist():
+            for row in np.flatnonzero(rows["weight"][:count] > MEDIUM).tolist():
                 self._count_raised(begin + row)
         return count
 

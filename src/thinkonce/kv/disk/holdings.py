@@ -23,10 +23,11 @@ from thinkonce.kv.disk.folder import Folder, made_folder, settled
 from thinkonce.kv.disk.manifest import Followed
 from thinkonce.kv.disk.names import Names
 from thinkonce.kv.disk.record import Form
-from thinkonce.kv.disk.rows import Kind, Rows, Stay
+from thinkonce.kv.disk.rows import Kind, Rows
 from thinkonce.kv.disk.sayings import Gone, Offered, Sayings, place_of, words_of, written_at
 from thinkonce.kv.disk.segment import SegmentReader, SegmentWriter
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.stay import Stay
 from thinkonce.tiers.keyring import SETTING
 
 __all__ = ("DEAD_SHARE", "LOOK_AGAIN", "Holdings")

@@ -15,10 +15,11 @@ import os
 from collections.abc import Iterable
 from enum import IntEnum
 from math import inf
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from thinkonce.kv.prefix.stay import MEDIUM
 
 __all__ = (
     "HEAD",
@@ -26,7 +27,6 @@ __all__ = (
     "Foreign",
     "Kind",
     "Rows",
-    "Stay",
     "checked",
     "first_form",
     "is_ours",
@@ -74,8 +74,9 @@ _START = np.uint32(0x746F6E64)  # a row of zeros is none
 class Kind(IntEnum):
     """GONE: the block of that id is not kept any more; PURGED: nor may its bytes stay.
 
-    STAYS: its life and weight are these now. WORD: the owner of that id falls under the word
-    whose mark is `parent`, of the sort that `weight` says.
+    STAYS: its life and weight are these now, `expires` by the wall clock, inf: until room is
+    needed. WORD: the owner of that id falls under the word whose mark is `parent`, of the sort
+    that `weight` says.
     """
 
     LIVE = 1
@@ -83,19 +84,6 @@ class Kind(IntEnum):
     PURGED = 3
     STAYS = 4
     WORD = 5
-
-
-class Stay(NamedTuple):
-    """How long a block stays: `expires` in seconds of the monotonic clock (in rows it is the wall
-    clock's), inf: until room is needed; of two the one of smaller `weight` goes first.
-    """
-
-    expires: float = inf
-    weight: int = 1
-
-    def or_longer(self, other: Stay) -> Stay:
-        """The longest life and the highest priority that anybody asked for."""
-        return Stay(max(self.expires, other.expires), max(self.weight, other.weight))
 
 
 class Foreign(OSError):
@@ -150,7 +138,7 @@ def first_form(raw: bytes) -> Rows:
     rows = np.zeros(len(old), ROW)
     for name in ("id", "parent", "segment", "length", "offset", "kind"):
         rows[name] = old[name]
-    rows["expires"], rows["weight"] = inf, 1
+    rows["expires"], rows["weight"] = inf, MEDIUM
     return checked(rows)
 
 

@@ -12,9 +12,10 @@ from thinkonce.clock import Clock
 from thinkonce.kv.disk.catalogue import Place
 from thinkonce.kv.disk.names import Names, Word
 from thinkonce.kv.disk.record import Form
-from thinkonce.kv.disk.rows import Kind, Rows, Stay, checked, row_of, said_rows
+from thinkonce.kv.disk.rows import Kind, Rows, checked, row_of, said_rows
 from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.owner import Owner
+from thinkonce.kv.prefix.stay import Stay
 
 __all__ = ("Gone", "Offered", "Sayings", "place_of", "words_of", "written_at")
 

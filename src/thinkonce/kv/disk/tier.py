@@ -13,7 +13,6 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from math import inf
 from pathlib import Path
 
 from thinkonce.clock import SYSTEM, Clock
@@ -23,13 +22,13 @@ from thinkonce.kv.disk.holdings import Holdings
 from thinkonce.kv.disk.listing import listed
 from thinkonce.kv.disk.names import Names, Word
 from thinkonce.kv.disk.record import Form, Plain
-from thinkonce.kv.disk.rows import Stay
 from thinkonce.kv.disk.sayings import Gone, Offered
 from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.branches import Listed
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.purges import PurgeRule
-from thinkonce.kv.prefix.terms import USUAL, WEIGHTS, Terms
+from thinkonce.kv.prefix.stay import Stay, stay_on
+from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.prefix.tier import Purged, TierStats
 
 __all__ = ("DiskTier",)
@@ -275,8 +274,7 @@ class DiskTier:
         _logger.warning("attention state on disk is damaged and is read again")
 
     def _stay(self, terms: Terms) -> Stay:
-        expires = inf if terms.life is None else self._clock.monotonic() + terms.life
-        return Stay(expires, WEIGHTS[terms.priority])
+        return stay_on(terms, self._clock.monotonic())
 
     # -- the queue, under `_wake` ----------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import msgspec
 
 from thinkonce.errors import RequestError
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.stay import MEDIUM
 from thinkonce.kv.prefix.terms import PRIORITIES
 
 __all__ = ("Branch", "Listed", "branches_of", "chain_as_told", "chain_to", "named")
@@ -40,7 +41,7 @@ class Listed:
     used: float | None = None
     hits: int = 0
     left: float = inf
-    weight: int = 1
+    weight: int = MEDIUM
     owner: Owner = NOBODY
 
     def with_disk(self, other: Listed) -> Listed:

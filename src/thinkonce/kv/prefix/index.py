@@ -26,7 +26,8 @@ from thinkonce.kv.prefix.eviction import LeafLru, TreePolicy
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.node import Node
 from thinkonce.kv.prefix.owner import NOBODY, Owner
-from thinkonce.kv.prefix.terms import RAISED_SHARE, USUAL, WEIGHTS, Terms
+from thinkonce.kv.prefix.stay import Raised, Stay, stay_on
+from thinkonce.kv.prefix.terms import USUAL, Terms
 
 __all__ = ("Hold", "IndexStats", "PrefixIndex")
 
@@ -81,7 +82,7 @@ class PrefixIndex(Generic[State]):
         self._added = self._evicted = self._refused = self._collisions = 0
         self._expired = self._purged = 0
         self._expiries: list[tuple[float, int, int, Node[State]]] = []
-        self._raised: Counter[str] = Counter()  # bytes above `medium`, by tenant
+        self._raised: Raised[str] = Raised()
         self._lock = threading.Lock()
 
     def hold(
@@ -202,7 +203,7 @@ class PrefixIndex(Generic[State]):
                 node.owner = node.owner.with_documents(owner.documents)
             elif not self._make_room(size):
                 self._refused += 1
-                until = inf if hold.terms.life is None else 0.0
+                until = stay_on(hold.terms, self._clock.monotonic()).expires
                 self._tell_gone(block, owner, "no_room", until)
                 return False
             else:
@@ -216,9 +217,10 @@ class PrefixIndex(Generic[State]):
             # Here and not when they are found: until now they were pinned, whatever their rank.
             now = self._clock.monotonic()
             self._policy.touch(hold.nodes, now)
+            stay = stay_on(hold.terms, now)
             for node in hold.nodes:
                 node.used = now
-                self._agree(node, hold.terms, now)
+                self._agree(node, stay)
             while hold.nodes:
                 node = hold.nodes.pop()
                 node.pins -= 1
@@ -244,26 +246,17 @@ class PrefixIndex(Generic[State]):
             self._pinned_bytes += node.size
         node.pins += 1
 
-    def _agree(self, node: Node[State], terms: Terms, now: float) -> None:
-        """The longest life and the highest priority that anybody asked for."""
-        until = inf if terms.life is None else now + terms.life
-        if until > node.expires_at:
-            node.expires_at = until
-            if until != inf:
-                self._expire_later(node)
-        weight = WEIGHTS[terms.priority]
-        if weight > node.weight:
-            node.weight = self._allowed(node, weight)
-
-    def _allowed(self, node: Node[State], weight: int) -> int:
-        """`weight`, or that of `medium` where this tenant has raised as much as it may."""
-        medium, tenant = WEIGHTS["medium"], node.owner.tenant
-        if weight <= medium or node.weight > medium:
-            return weight
-        if self._raised[tenant] + node.size > RAISED_SHARE * self._max_bytes:
-            return medium
-        self._raised[tenant] += node.size
-        return weight
+    def _agree(self, node: Node[State], asked: Stay) -> None:
+        """It stays as long as anybody asked for."""
+        before = node.stay
+        if before.covers(asked):
+            return
+        block = node.raised
+        weight = self._raised.allowed(before.weight, asked.weight, block, self._max_bytes)
+        node.stay = after = before.or_longer(Stay(asked.expires, weight))
+        self._raised.changed(before.weight, after.weight, block)
+        if before.expires < after.expires != inf:
+            self._expire_later(node)
 
     def _expire(self) -> None:
         """Forget what nobody used for as long as it was to live. A request uses its whole path,
@@ -274,15 +267,15 @@ class PrefixIndex(Generic[State]):
             at, _, _, node = heappop(self._expiries)
             is_there = self._nodes.get(node.block.id) is node
             # What is pinned or has children is listed anew when it is released, or outlived.
-            if is_there and node.expires_at == at and node.evictable:
+            if is_there and node.stay.expires == at and node.evictable:
                 self._expired += 1
                 self._forget(node, "expired")
 
     def _expire_later(self, node: Node[State]) -> None:
-        heappush(self._expiries, (node.expires_at, -node.start, next(self._serials), node))
+        heappush(self._expiries, (node.stay.expires, -node.start, next(self._serials), node))
         if len(self._expiries) > 4 * len(self._nodes) + _SPARE_ROWS:
-            living = [n for n in self._nodes.values() if -inf < n.expires_at < inf]
-            self._expiries = [(n.expires_at, -n.start, next(self._serials), n) for n in living]
+            living = [n for n in self._nodes.values() if -inf < n.stay.expires < inf]
+            self._expiries = [(n.stay.expires, -n.start, next(self._serials), n) for n in living]
             heapify(self._expiries)
 
     def _add(
@@ -328,17 +321,15 @@ class PrefixIndex(Generic[State]):
             self._list_leaf(node)
 
     def _key(self, node: Node[State]) -> tuple[float, ...]:
-        return (node.weight, *self._policy.key(node))
+        return (node.stay.weight, *self._policy.key(node))
 
     def _forget(self, node: Node[State], cause: GoneBy) -> None:
         del self._nodes[node.block.id]
         del node.state  # rows in the heaps may hold the node for long
-        self._tell_gone(node.block, node.owner, cause, node.expires_at)
+        self._tell_gone(node.block, node.owner, cause, node.stay.expires)
         self._bytes -= node.size
         self._tokens -= node.block.length
-        if node.weight > WEIGHTS["medium"]:
-            self._raised[node.owner.tenant] -= node.size
-            self._raised += Counter()  # without those that are at 0
+        self._raised.changed(node.stay.weight, 0, node.raised)
         if (parent := node.parent) is not None:
             parent.children -= 1
             self._list_leaf(parent)

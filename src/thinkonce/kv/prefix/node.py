@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import Generic, TypeVar
 
 from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.eviction import UNUSED
 from thinkonce.kv.prefix.owner import NOBODY, Owner
-from thinkonce.kv.prefix.terms import WEIGHTS
+from thinkonce.kv.prefix.stay import NOT_ASKED
 
 __all__ = ("Node",)
 
@@ -18,14 +17,13 @@ State = TypeVar("State")
 class Node(Generic[State]):
     """One block in memory. `children` and `pins` count; a node with either of them stays.
 
-    `expires_at` is in seconds of a monotonic clock. A node that is `doomed` was purged while it
-    was pinned: it is not found any more and goes with its last pin. `hits`: times that it was
-    found, the last at `used`.
+    A node that is `doomed` was purged while it was pinned: it is not found any more and goes with
+    its last pin. `hits`: times that it was found, the last at `used`.
     """
 
     __slots__ = (
-        *("added", "block", "children", "doomed", "expires_at", "hits", "owner", "parent", "pins"),
-        *("rank", "size", "start", "state", "used", "weight"),
+        *("added", "block", "children", "doomed", "hits", "owner", "parent", "pins"),
+        *("rank", "size", "start", "state", "stay", "used"),
     )
 
     def __init__(
@@ -41,14 +39,17 @@ class Node(Generic[State]):
         self.block, self.parent, self.start = block, parent, start
         self.state, self.size, self.owner = state, size, owner
         self.children = self.pins = 0
-        self.rank, self.expires_at = UNUSED, -inf
-        self.weight = WEIGHTS["low"]
+        self.rank, self.stay = UNUSED, NOT_ASKED
         self.added, self.used, self.hits = 0.0, 0.0, 0
         self.doomed = False
 
     @property
     def id(self) -> bytes:
         return self.block.id
+
+    def raised(self) -> tuple[str, int]:
+        """Whose it is and its bytes, for `Raised`."""
+        return self.owner.tenant, self.size
 
     @property
     def evictable(self) -> bool:

@@ -9,19 +9,14 @@ __all__ = (
     "CLASSES",
     "MAX_LIFE",
     "PRIORITIES",
-    "RAISED_SHARE",
     "USUAL",
-    "WEIGHTS",
     "Priority",
     "Terms",
 )
 
 Priority = Literal["low", "medium", "high", "pinned"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-WEIGHTS = {name: place for place, name in enumerate(PRIORITIES)}
-"""Blocks of a smaller weight are forgotten first."""
-RAISED_SHARE = 0.25
-"""What one tenant may raise above `medium`: of the memory, and of the disk."""
+"""Blocks of an earlier one are forgotten first."""
 
 CLASSES = {"5m": 300.0, "1h": 3600.0, "24h": 86_400.0}
 """Seconds. The first two are Anthropic's (https://docs.anthropic.com/en/docs/build-with-claude/
