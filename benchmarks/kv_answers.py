@@ -29,12 +29,12 @@ import torch
 from kv_sentence import f1
 from kv_sentence_prompts import WORDS
 from record import Goal, Table, record
+from reuse.controls import Naive, RandomLike, blend
 from reuse.fidelity import PLACES, Bench, Method
 from reuse.paired import paired
 from reuse.prompts import CHUNKS, DATA, Cut, Prompt, prompts, rows_of
 
-from thinkonce.kv.reuse.blend import Blend, Gradual
-from thinkonce.kv.reuse.controls import Naive, RandomLike
+from thinkonce.kv.reuse.blend import Gradual
 from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.looked import Looked
 from thinkonce.kv.reuse.stock import STOCK
@@ -50,7 +50,7 @@ METHODS: Sequence[Method] = (
     Method(Naive()),
     Method(LINK),
     Method(RandomLike(LINK)),
-    Method(Blend(0.15, "both")),
+    Method(blend(0.15, "both")),
     Method(GRADUAL),
     Method(RandomLike(GRADUAL)),
     Method(Naive(), "stock"),

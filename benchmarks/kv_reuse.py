@@ -26,6 +26,8 @@ from typing import Any
 import torch
 from record import Goal, Table, record
 from reuse.audited import corrected, settled
+from reuse.controls import Everything, Naive, RandomLike, blend
+from reuse.encoding import Encoded, assembled
 from reuse.fidelity import PLACES, Bench, Method
 from reuse.paired import Paired, paired
 from reuse.prompts import Prompt, prompts
@@ -33,9 +35,7 @@ from reuse.prompts import Prompt, prompts
 from thinkonce.kv.generation.decode import forward
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.support import shape_of
-from thinkonce.kv.reuse.blend import Blend, Gradual
-from thinkonce.kv.reuse.controls import Everything, Naive, RandomLike
-from thinkonce.kv.reuse.encoding import Encoded, assembled
+from thinkonce.kv.reuse.blend import Gradual
 from thinkonce.kv.reuse.layout import Choice, Layout
 from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.looked import Looked
@@ -51,7 +51,7 @@ TUNED = 12  # prompts on which settings were chosen; they are not reported
 EVERY = 9  # all tokens computed again, the control that must give 0: on one prompt in nine
 KEPT = Path(__file__).parent / "build" / "kv_reuse.jsonl"
 CLAIM = "Chunks at any place cost their chosen tokens; how right the answers are is measured."
-BLEND, GRADUAL, LOOKED = Blend(0.15, "both"), Gradual(0.15, "both"), Looked(0.15)
+BLEND, GRADUAL, LOOKED = blend(0.15, "both"), Gradual(0.15, "both"), Looked(0.15)
 FRONT = "stock"
 
 TIMED: Sequence[Choice] = (Naive(), Link(16), BLEND, GRADUAL, LOOKED)

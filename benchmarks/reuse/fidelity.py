@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from reuse.encoding import Encoded, assembled, encoded, encoded_behind, prefilled
 from reuse.prompts import Prompt
 
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.support import shape_of
-from thinkonce.kv.reuse.encoding import Encoded, assembled, encoded, encoded_behind, prefilled
 from thinkonce.kv.reuse.layout import Choice, Layout
 from thinkonce.kv.reuse.rotation import Rotation
 from thinkonce.kv.reuse.selective import recomputed

@@ -1,7 +1,8 @@
-"""Fixtures around the small model of `small_model.py`."""
+"""Fixtures around the small model of `small_model.py`; what benchmarks share is found too."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,8 @@ from openai import OpenAI
 from small_model import Serve, Served, client_of, make_network, make_tokenizer, serving
 
 from thinkonce.kv.weights.model import Model, load
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 
 @pytest.fixture(scope="session")

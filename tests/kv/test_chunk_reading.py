@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reuse.controls import Everything
 from small_families import network, never, tokens
 
 from thinkonce.clock import SYSTEM, Clock
@@ -30,16 +31,22 @@ from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.prompt import Method, Prompt, Span
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.terms import Terms
-from thinkonce.kv.reuse.controls import Everything
 from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.reader import ChunkReader
-from thinkonce.kv.reuse.ways import FixedWays, Way, alone
+from thinkonce.kv.reuse.ways import FixedWays, Way
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHUNK = 16
 MODEL = bytes(32)
 ROOM = 1 << 24
 LINK: dict[Method, Way] = {"link": Way(Link(8))}
+
+
+def alone(front: Sequence[int]) -> Sequence[int]:
+    """Chunks are encoded behind nothing."""
+    return ()
+
+
 ALL: dict[Method, Way] = {"link": Way(Everything(), alone)}
 TELL = Terms(explains=True)
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from reuse.controls import Everything, Naive
 from small_families import network, never, tokens
 
 from thinkonce.kv.generation.exact import ExactReader
@@ -20,7 +21,6 @@ from thinkonce.kv.prefix.prompt import Method, Prompt, Span
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.reuse.audits import PLACES, Audits, Pending, compared
-from thinkonce.kv.reuse.controls import Everything, Naive
 from thinkonce.kv.reuse.ladder import EXACT
 from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.measured import MeasuredWays, stock_of

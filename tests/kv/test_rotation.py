@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from reuse.encoding import encoded, encoded_behind, prefilled
 from small_families import OWN, SHAPE, VOCABULARY
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from thinkonce.kv.generation.support import FAMILIES
-from thinkonce.kv.reuse.encoding import encoded, encoded_behind, prefilled
 from thinkonce.kv.reuse.rotation import NotRelocatable, Rotation
 
 SCALINGS: dict[str, dict[str, Any]] = {

@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reuse.controls import Everything, Naive, RandomLike, blend
+from reuse.encoding import assembled, encoded, prefilled
 from small_families import OWN, SHAPE, VOCABULARY
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -18,9 +20,7 @@ from thinkonce.errors import ThinkOnceError
 from thinkonce.kv.generation.decode import forward
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.support import FAMILIES, shape_of
-from thinkonce.kv.reuse.blend import Blend, Gradual
-from thinkonce.kv.reuse.controls import Everything, Naive, RandomLike
-from thinkonce.kv.reuse.encoding import assembled, encoded, prefilled
+from thinkonce.kv.reuse.blend import Gradual
 from thinkonce.kv.reuse.layout import Choice, Layout, Plan
 from thinkonce.kv.reuse.link import Link
 from thinkonce.kv.reuse.looked import Looked
@@ -103,7 +103,7 @@ def test_any_rows_over_exact_state_are_exact(family: str, data: st.DataObject) -
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_that_grow_fewer_over_exact_state_are_exact(family: str) -> None:
     model = network(family)
-    for choice in (Blend(0.2), Blend(0.3, "both", link=3), Gradual(0.25, "keys"), Looked(0.2, 2)):
+    for choice in (blend(0.2), blend(0.3, "both", link=3), Gradual(0.25, "keys"), Looked(0.2, 2)):
         slab = prefilled(model, prompt())
         plan = choice.plan(LAYOUT, LAYERS)
         found = recomputed(model, slab, prompt(), LAYOUT, plan)
@@ -112,7 +112,7 @@ def test_rows_that_grow_fewer_over_exact_state_are_exact(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("choice", [Link(4), Blend(0.2)], ids=lambda each: each.name)
+@pytest.mark.parametrize("choice", [Link(4), blend(0.2)], ids=lambda each: each.name)
 def test_a_wrong_row_shows(family: str, choice: Choice) -> None:
     """The control: a neighbour that no plan computes again."""
     model = network(family)
@@ -130,7 +130,7 @@ def test_computing_all_of_moved_chunks_again_is_exact(family: str) -> None:
     slab = joined(model)
     naive = recomputed(model, slab, prompt(), LAYOUT, Naive().plan(LAYOUT, LAYERS)).logits
     assert not torch.allclose(naive, cold(model), atol=10 * NOISE), "chunks do see each other"
-    for choice in (Everything(), Link(40), Blend(1.0), Gradual(1.0), Looked(1.0)):
+    for choice in (Everything(), Link(40), blend(1.0), Gradual(1.0), Looked(1.0)):
         found = recomputed(model, joined(model), prompt(), LAYOUT, choice.plan(LAYOUT, LAYERS))
         assert torch.allclose(found.logits, cold(model), atol=NOISE), choice.name
 
@@ -217,14 +217,14 @@ def test_the_gradual_filter_narrows_to_the_same_mean(ratio: float) -> None:
 
 
 def test_blend_counts_linked_tokens_in_its_share() -> None:
-    plan = Blend(0.2, link=5).plan(LAYOUT, LAYERS)
+    plan = blend(0.2, link=5).plan(LAYOUT, LAYERS)
     assert plan.quotas == [55, 55, 3, 3]
     assert plan.pinned == {10, 11, 12, 13, 14, 40, 41, 42, 43, 44}
 
 
 @pytest.mark.parametrize(
     "choice",
-    [Naive(), Link(4), Blend(0.2), Blend(0.2, link=5), Gradual(0.3), Looked(0.2), Looked(0.3, 4)],
+    [Naive(), Link(4), blend(0.2), blend(0.2, link=5), Gradual(0.3), Looked(0.2), Looked(0.3, 4)],
     ids=lambda each: each.name,
 )
 def test_a_plan_tells_what_it_computes(choice: Choice) -> None:
@@ -237,9 +237,9 @@ def test_a_plan_tells_what_it_computes(choice: Choice) -> None:
 def test_the_random_control_costs_what_it_controls() -> None:
     layout = Layout(600, (range(250), range(250, 500)))
     assert len(RandomLike(Link(16)).plan(layout, 30).places) == 32
-    like = Blend(0.1).plan(layout, 30)
-    drawn = RandomLike(Blend(0.1)).plan(layout, 30).places
+    like = blend(0.1).plan(layout, 30)
+    drawn = RandomLike(blend(0.1)).plan(layout, 30).places
     assert like.quotas is not None
     assert len(drawn) == round(sum(like.quotas) / 30)
-    assert drawn == RandomLike(Blend(0.1)).plan(layout, 30).places
-    assert drawn != RandomLike(Blend(0.1), seed=1).plan(layout, 30).places
+    assert drawn == RandomLike(blend(0.1)).plan(layout, 30).places
+    assert drawn != RandomLike(blend(0.1), seed=1).plan(layout, 30).places

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reuse.encoding import prefilled
 from small_families import VOCABULARY, network
 from small_model import make_tokenizer
 from transformers.modeling_utils import AttentionInterface
@@ -17,7 +18,6 @@ from transformers.modeling_utils import AttentionInterface
 from thinkonce.kv.generation.decode import forward
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.support import FAMILIES, shape_of
-from thinkonce.kv.reuse.encoding import prefilled
 from thinkonce.kv.sentence.decoder import Choosing, SentenceDecoder, Written
 from thinkonce.kv.sentence.ends import SentenceEnds
 from thinkonce.kv.sentence.importance import WINDOW, asked, importance

@@ -1,11 +1,11 @@
 """Blending: the tokens whose state is most wrong, computed again (CacheBlend, arXiv 2405.16444).
 
 All chunks' tokens go through the first layers; those that deviate most there from what was
-stored go on through the rest. `Blend` chooses once, as the public implementations do; `Gradual`
-keeps fewer and fewer over several layers, as the paper describes.
+stored go on through the rest: fewer and fewer over several layers, as the paper describes. The
+public implementations choose once, which is to start with what remains in the end.
 
     layer        0    1    2    3    4    5    6    7    8    9 ...
-    blend .15    1    1   .15  .15  .15  .15  .15  .15  .15  .15
+    once .15     1    1   .15  .15  .15  .15  .15  .15  .15  .15
     gradual .15  1    1   .30  .26  .22  .19  .17  .14  .12  .11      the same mean behind layer 1
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from thinkonce.kv.reuse.layout import Deviation, Layout, Plan
 
-__all__ = ("Blend", "Gradual")
+__all__ = ("Gradual",)
 
 # Layer 0 sees nothing but the tokens themselves: whatever a chunk stood behind, it is right there.
 _CHECK_LAYER = 1
@@ -23,33 +23,13 @@ _STEPS = 8  # layers over which the gradual filter narrows
 
 
 @dataclass(frozen=True, slots=True)
-class Blend:
-    """The share `ratio` of chunks' tokens, at least one, chosen behind layer `check`.
-
-    `link` tokens at each chunk's beginning are among them whatever they deviate.
-    """
-
-    ratio: float = 0.15
-    by: Deviation = "values"
-    check: int = _CHECK_LAYER
-    link: int = 0
-
-    @property
-    def name(self) -> str:
-        check = f" at {self.check}" if self.check != _CHECK_LAYER else ""
-        return f"blend {self.ratio:g} {self.by}{check}" + _linked(self.link)
-
-    def plan(self, layout: Layout, layers: int) -> Plan:
-        shares = [1.0 if layer <= self.check else self.ratio for layer in range(layers)]
-        return _plan(layout, shares, self.by, self.link)
-
-
-@dataclass(frozen=True, slots=True)
 class Gradual:
     """The share `ratio` as a mean over the layers behind the check layer, narrowing from `start`.
 
     `start` times the ratio go on at first, at most all; from then a constant factor a layer, over
-    eight layers, and what remains to the end. `called`: its name, "" for all of this.
+    eight layers, and what remains to the end; with a `start` of 1 they are chosen once. `link`
+    tokens at each chunk's beginning are among them whatever they deviate. `called`: its name, ""
+    for all of this.
     """
 
     ratio: float = 0.15
@@ -60,14 +40,16 @@ class Gradual:
 
     @property
     def name(self) -> str:
-        return self.called or f"gradual {self.ratio:g} {self.by}" + _linked(self.link)
+        linked = f" + link {self.link}" if self.link else ""
+        return self.called or f"gradual {self.ratio:g} {self.by}{linked}"
 
     def plan(self, layout: Layout, layers: int) -> Plan:
-        full = min(layers, _CHECK_LAYER + 1)
-        shares = [1.0] * full + _narrowing(
-            self.ratio, min(1.0, self.start * self.ratio), layers - full
-        )
-        return _plan(layout, shares, self.by, self.link)
+        full, moved = min(layers, _CHECK_LAYER + 1), layout.moved
+        first = min(1.0, self.start * self.ratio)
+        shares = [1.0] * full + _narrowing(self.ratio, first, layers - full)
+        pinned = frozenset(place for chunk in layout.chunks for place in chunk[: self.link])
+        quotas = [max(1, round(share * len(moved))) - len(pinned) for share in shares]
+        return Plan(moved, [max(0, quota) for quota in quotas], self.by, pinned)
 
 
 def _narrowing(mean: float, first: float, layers: int) -> list[float]:
@@ -81,14 +63,3 @@ def _narrowing(mean: float, first: float, layers: int) -> list[float]:
         shares = [first * factor ** min(layer, steps) for layer in range(layers)]
         low, high = (factor, high) if sum(shares) < mean * layers else (low, factor)
     return shares
-
-
-def _plan(layout: Layout, shares: list[float], by: Deviation, link: int) -> Plan:
-    moved = layout.moved
-    pinned = frozenset(place for chunk in layout.chunks for place in chunk[:link])
-    quotas = [max(1, round(share * len(moved))) - len(pinned) for share in shares]
-    return Plan(moved, [max(0, quota) for quota in quotas], by, pinned)
-
-
-def _linked(link: int) -> str:
-    return f" + link {link}" if link else ""

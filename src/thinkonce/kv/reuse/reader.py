@@ -36,11 +36,12 @@ _NO_HEAD = Explained(0, 0, 0, Missing("too_short"))
 
 class ChunkReader:
     """A `Reader` of prompts with marked parts. `exact` reads what stands in front of the first,
-    and prompts for which this is not worth it.
+    and prompts for which this is not worth it. `ways`: None for a model whose keys cannot be moved.
     """
 
-    def __init__(self, keeping: Keeping, exact: ExactReader, ways: Ways | None = None) -> None:
-        self._keeping, self._exact, self._ways = keeping, exact, ways or FixedWays()
+    def __init__(self, keeping: Keeping, exact: ExactReader, ways: Ways | None) -> None:
+        self._keeping, self._exact = keeping, exact
+        self._ways: Ways = ways or FixedWays({})
         self._rotation: Rotation | None = None
         with suppress(NotRelocatable):  # without it prompts are read exactly, and say why
             self._rotation = Rotation(keeping.network)

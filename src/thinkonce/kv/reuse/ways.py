@@ -10,9 +10,8 @@ from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.prefix.causes import Fidelity
 from thinkonce.kv.prefix.prompt import Method
 from thinkonce.kv.reuse.layout import Choice
-from thinkonce.kv.reuse.link import Link
 
-__all__ = ("WAYS", "Behind", "FixedWays", "Way", "Ways", "alone", "head")
+__all__ = ("Behind", "FixedWays", "Way", "Ways", "head")
 
 
 Behind = Callable[[Sequence[int]], Sequence[int]]
@@ -22,11 +21,6 @@ Behind = Callable[[Sequence[int]], Sequence[int]]
 def head(front: Sequence[int]) -> Sequence[int]:
     """All of that: it takes the attention that needs a sink."""
     return front
-
-
-def alone(front: Sequence[int]) -> Sequence[int]:
-    """Nothing."""
-    return ()
 
 
 class Way(NamedTuple):
@@ -56,13 +50,10 @@ class Ways(Protocol):
         ...
 
 
-WAYS: Mapping[Method, Way] = {"link": Way(Link(16))}
-
-
 class FixedWays:
     """The same for every prompt."""
 
-    def __init__(self, ways: Mapping[Method, Way] = WAYS) -> None:
+    def __init__(self, ways: Mapping[Method, Way]) -> None:
         self._ways = ways
 
     def way(self, method: Method, asking: Asking) -> Way | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-__all__ = ("Keys", "Score", "Sentences", "by_attention", "by_dot")
+__all__ = ("Keys", "Score", "Sentences", "by_attention")
 
 Keys = Sequence[torch.Tensor]
 """Of tokens that follow each other, a layer each: [kv_heads, tokens, dim]."""
@@ -30,16 +30,6 @@ def by_attention(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     layers, kv_heads, _, dim = vectors.shape
     shared = queries.view(layers, kv_heads, -1, dim)
     return (shared @ vectors.transpose(2, 3)).softmax(-1).sum(2)
-
-
-def by_dot(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """As published: the dot product of a sentence's vector with a query, here the mean one of the
-    heads that share it.
-    """
-    layers, kv_heads, _, dim = vectors.shape
-    shared = queries.view(layers, kv_heads, -1, dim).mean(2)
-    found: torch.Tensor = (vectors @ shared[..., None])[..., 0]
-    return found
 
 
 class Sentences:

@@ -1,13 +1,16 @@
-"""What a choice must beat to be worth anything: no tokens, as many at random; and all of them."""
+"""What a choice must beat to be worth anything: no tokens, as many at random, and as many chosen
+as others do; and all of them, which must be exact.
+"""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
-from thinkonce.kv.reuse.layout import Choice, Layout, Plan
+from thinkonce.kv.reuse.blend import Gradual
+from thinkonce.kv.reuse.layout import Choice, Deviation, Layout, Plan
 
-__all__ = ("Everything", "Naive", "RandomLike")
+__all__ = ("Everything", "Naive", "RandomLike", "blend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,9 @@ class RandomLike:
             rows = sum(like.quotas) / layers + len(like.pinned)
         drawn = random.Random(f"{self.seed} {layout}")
         return Plan(sorted(drawn.sample(layout.moved, round(rows))))
+
+
+def blend(ratio: float = 0.15, by: Deviation = "values", link: int = 0) -> Gradual:
+    """The share `ratio` of chunks' tokens, chosen once, as CacheBlend's implementations do."""
+    name = f"blend {ratio:g} {by}" + (f" + link {link}" if link else "")
+    return Gradual(ratio, by, start=1.0, link=link, called=name)
