@@ -71,6 +71,7 @@ class GatewayView:
     """Speaks to `url`, a gateway's address with or without `/v1`. Raises GatewayError."""
 
     server, command, whose = "gateway", "serve", WHOSE
+    elsewhere = ""  # where else it may listen, for who does not find it
 
     def __init__(self, url: str, token: str = "") -> None:
         check_upstream_url("--url", url)
@@ -140,7 +141,10 @@ class GatewayView:
             self._connection.request(method, path, body, headers)
             return self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise GatewayError(UNREACHED.format(self.place, self.command)) from error
+            raise self._unreached() from error
+
+    def _unreached(self) -> GatewayError:
+        return GatewayError(UNREACHED.format(self.place, self.command) + self.elsewhere)
 
     def ask(
         self, method: str, path: str, kind: type[T], body: bytes | None = None, **more: str
@@ -150,7 +154,7 @@ class GatewayView:
         try:
             raw = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise GatewayError(UNREACHED.format(self.place, self.command)) from error
+            raise self._unreached() from error
         if response.status >= 400:
             self._refuse(path, response.status, raw)
         try:

@@ -29,6 +29,9 @@ class ModelView(GatewayView):
     """Speaks to `url`, a model server's address with or without `/v1`. Raises GatewayError."""
 
     server, command, whose = "model server", "serve-model", "--tenant ID, as its gateway names it"
+    elsewhere = (
+        "; the model of `thinkonce serve --local` has the address that its start says: --url"
+    )
 
     def kept(self) -> dict[str, Any]:
         """What `/kv/stats` tells; `reuse` is always there."""
