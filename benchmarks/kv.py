@@ -26,6 +26,7 @@ from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.weights import packaged
@@ -117,7 +118,7 @@ class Bench:
         return forward(network, prompt, 0, DynamicCache(config=network.config))
 
     def _read(self, reader: ReusingGenerator, prompt: list[int], tenant: str) -> Reading:
-        reading = reader.read(prompt, lambda: False, Owner(tenant))
+        reading = reader.read(Asking.of(prompt, Owner(tenant)), lambda: False)
         assert reading is not None
         return reading
 

@@ -31,9 +31,9 @@ from thinkonce.kv.generation.exact import exact_generator
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.blocks import Block
 from thinkonce.kv.prefix.index import PrefixIndex
-from thinkonce.kv.prefix.owner import NOBODY
 from thinkonce.kv.weights import packaged
 from thinkonce.kv.weights.model import Model, load
 from thinkonce.tiers.cipher import Cipher
@@ -180,7 +180,7 @@ class Bench:
 
     def _timed(self, reader: ReusingGenerator, prompt: list[int]) -> tuple[float, Any]:
         began = time.perf_counter()
-        reading = reader.read(prompt, lambda: False, NOBODY)
+        reading = reader.read(Asking.of(prompt), lambda: False)
         return time.perf_counter() - began, reading
 
     @contextmanager

@@ -21,6 +21,7 @@ from kv_mutations import KINDS, Corpus, Prompt, Scored, scores, small_model
 from record import Goal, Table, record
 
 from thinkonce.kv.engine import KvEngine, open_engine
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Missing
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.terms import USUAL
@@ -95,7 +96,7 @@ def costs(
     looking, telling, cause = [], [], ""
     for _ in range(ROUNDS):
         began = time.thread_time()
-        found = engine.explain(asked, owner, USUAL, is_admin=True)
+        found = engine.explain(Asking.of(asked, owner, USUAL), is_admin=True)
         looked = time.thread_time()
         cause = explanation(corpus.tokenizer, asked, found).cause
         telling.append(time.thread_time() - looked)
@@ -106,7 +107,7 @@ def costs(
 
 def read(engine: KvEngine, prompt: Prompt, owner: Owner) -> None:
     assert engine.reusing is not None
-    engine.reusing.read(prompt.tokens, lambda: False, owner)
+    engine.reusing.read(Asking.of(prompt.tokens, owner), lambda: False)
 
 
 def write(

@@ -27,6 +27,7 @@ from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.probe import other_bits
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 
@@ -158,7 +159,7 @@ class Bench:
         self, reader: ReusingGenerator, prompt: list[int], owner: Owner | None = None
     ) -> Reading:
         """The logits are in main memory when it returns, so the device has done its work."""
-        reading = reader.read(prompt, lambda: False, owner or Owner("measured"))
+        reading = reader.read(Asking.of(prompt, owner or Owner("measured")), lambda: False)
         assert reading is not None
         return reading
 

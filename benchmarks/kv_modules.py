@@ -36,6 +36,7 @@ from thinkonce.kv.modules.chat import compiled
 from thinkonce.kv.modules.layout import Layout, Leaf, Place
 from thinkonce.kv.modules.prompt import ModulePrompt, Piece, SchemaPrompt, put_together
 from thinkonce.kv.modules.reader import ModuleReader
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.weights import packaged
 from thinkonce.kv.weights.model import Model, load
@@ -102,7 +103,7 @@ class Bench:
     def speed(self) -> dict[str, Any]:
         """CPU seconds, and tokens that were computed after a member was switched."""
         began = time.process_time()
-        for _ in self._generator.preload(SchemaPrompt.made(self._persona.layout), never):
+        for _ in self._generator.preload(Asking.of(SchemaPrompt.made(self._persona.layout)), never):
             pass
         found: dict[str, Any] = defaultdict(list)
         found["compile"] = time.process_time() - began
@@ -121,7 +122,7 @@ class Bench:
         return found
 
     def _read(self, asked: ModulePrompt) -> Reading:
-        found = self._generator.read(asked, never)
+        found = self._generator.read(Asking.of(asked), never)
         assert found is not None
         return found
 

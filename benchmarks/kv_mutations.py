@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from thinkonce.clock import Clock
 from thinkonce.kv.engine import KvEngine, open_engine
 from thinkonce.kv.generation.rates import TRY_AGAIN
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.prefix.terms import USUAL, Terms
@@ -223,7 +224,7 @@ class World:
 
     def read(self, prompt: Prompt, owner: Owner, terms: Terms = USUAL) -> Any:
         assert self.engine.reusing is not None
-        return self.engine.reusing.read(prompt.tokens, lambda: False, owner, terms)
+        return self.engine.reusing.read(Asking.of(prompt.tokens, owner, terms), lambda: False)
 
     def known(self, terms: Terms = USUAL) -> tuple[Prompt, Owner]:
         """A conversation that was read, and whose it is."""
@@ -233,7 +234,7 @@ class World:
 
     def scored(self, kind: str, case: Case) -> Scored:
         asked, tokenizer = case.asked, self.corpus.tokenizer
-        looked = self.engine.explain(asked.tokens, case.owner, case.terms, is_admin=True)
+        looked = self.engine.explain(Asking.of(asked.tokens, case.owner, case.terms), is_admin=True)
         told = explanation(tokenizer, asked.tokens, looked, asked.contents)
         read = self.read(asked, case.owner, replace(case.terms, explains=True))
         by_reading = explanation(tokenizer, asked.tokens, read.explained, asked.contents)

@@ -21,6 +21,7 @@ from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Token
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import fingerprint_of, shape_of
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.serving.line.line import Demand
@@ -132,7 +133,7 @@ class Bench:
         owner = Owner("everyone")
 
         def run(cancelled: Callable[[], bool]) -> Iterator[Turn]:
-            for step in generator.generate(asked, sampling, cancelled, owner):
+            for step in generator.generate(Asking.of(asked, owner), sampling, cancelled):
                 match step:
                     case Read():
                         yield Turn(read=step.tokens)
@@ -142,7 +143,7 @@ class Bench:
                         pass
             ended()
 
-        return run, Demand(owner.tenant, len(asked), generator.known(asked, owner))
+        return run, Demand(owner.tenant, len(asked), generator.known(Asking.of(asked, owner)))
 
     def _generator(
         self, *, keep: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -14,8 +14,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from thinkonce.kv.engine import KvEngine, open_engine, sequences_of
 from thinkonce.kv.generation.generator import Generator, Sampling, Steps, Token
-from thinkonce.kv.prefix.owner import NOBODY, Owner
-from thinkonce.kv.prefix.terms import USUAL, Terms
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.serving.admin.public import public_prefixes, read_public_ahead
 from thinkonce.kv.serving.app import ModelApp
 from thinkonce.kv.serving.clients import Clients
@@ -99,16 +98,9 @@ class GatedGenerator:
     begun: list[tuple[int, ...]] = field(default_factory=list)
     made: int = 0
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        cancelled: Callable[[], bool],
-        owner: Owner = NOBODY,
-        terms: Terms = USUAL,
-    ) -> Steps:
-        self.begun.append(tuple(prompt))
-        for step in self.inner.generate(prompt, sampling, cancelled, owner, terms):
+    def generate(self, asking: Asking, sampling: Sampling, cancelled: Callable[[], bool]) -> Steps:
+        self.begun.append(tuple(asking.prompt))
+        for step in self.inner.generate(asking, sampling, cancelled):
             if isinstance(step, Token):
                 assert self.gate.wait(60), "the test forgot to open the gate"
                 self.made += 1

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from small_model import make_tokenizer
 
 from thinkonce.kv.generation.generator import Prefilled, Sampling, Steps, Token
-from thinkonce.kv.prefix.owner import NOBODY, Owner
-from thinkonce.kv.prefix.terms import USUAL, Terms
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.serving.answers.answer import Begun, Ended, Event, Said, Spent, Work, answer
 from thinkonce.kv.serving.answers.reply import ChatDialect
 from thinkonce.kv.serving.line.ticket import Turn
@@ -28,15 +27,9 @@ class Remembering:
         self._known: set[tuple[int, ...]] = set()
         self.seeds: list[int] = []
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        cancelled: Callable[[], bool],
-        owner: Owner = NOBODY,
-        terms: Terms = USUAL,
-    ) -> Steps:
+    def generate(self, asking: Asking, sampling: Sampling, cancelled: Callable[[], bool]) -> Steps:
         self.seeds.append(sampling.seed)
+        prompt = asking.prompt
         known = tuple(prompt) in self._known
         self._known.add(tuple(prompt))
         yield Prefilled(len(prompt), len(prompt) - 1 if known else 0)

@@ -24,6 +24,7 @@ from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import shape_of
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.blocks import blocks_of, chunk_blocks
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
@@ -96,7 +97,7 @@ class Reader(ReusingGenerator):
         super().__init__(keeping, frozenset(), [chunks, exact])
 
     def told(self, asked: Prompt, owner: Owner = NOBODY, terms: Terms = TELL) -> Reading:
-        found = super().read(asked, never, owner, terms)
+        found = super().read(Asking.of(asked, owner, terms), never)
         assert found is not None
         return found
 
@@ -110,7 +111,7 @@ def cold(model: Any, asked: Prompt) -> tuple[torch.Tensor, torch.Tensor]:
     reader = exact_generator(
         Keeping(model, chunk_tokens=CHUNK, fingerprint=MODEL, kept=None), frozenset()
     )
-    found = reader.read(asked, never)
+    found = reader.read(Asking.of(asked), never)
     assert found is not None
     with torch.inference_mode():
         return found.logits, reader.slab.copy(0, len(asked))
@@ -175,7 +176,7 @@ def test_documents_are_found_in_any_order_and_the_answer_goes_on_behind_them() -
     assert found.reused.by_method == {"exact": CHUNK, "link": 78 + 72 - 8}
     assert found.cached_tokens == CHUNK + 78 + 72 - 8
     sampling = Sampling(max_tokens=6, temperature=0)
-    steps = reader.generate(prompt("doc-1", "doc-0", "doc-2"), sampling, never)
+    steps = reader.generate(Asking.of(prompt("doc-1", "doc-0", "doc-2")), sampling, never)
     assert sum(isinstance(step, Token) for step in steps) == 6
     assert model is reader.keeping.network
 
@@ -201,7 +202,7 @@ def test_exact_readers_never_find_what_was_read_in_another_way() -> None:
     reader, asked = Reader(model), prompt("doc-0", "doc-1", "doc-2")
     reader.told(asked)
     logits, state = cold(model, asked)
-    plain = reader.read(list(asked), never)
+    plain = reader.read(Asking.of(list(asked)), never)
     assert plain is not None
     assert plain.cached_tokens == CHUNK, "the head's one block"
     assert torch.equal(plain.logits, logits)
@@ -213,7 +214,7 @@ def test_exact_readers_never_find_what_was_read_in_another_way() -> None:
 def test_what_is_known_exactly_is_read_exactly() -> None:
     model = network("llama", torch.float32)
     reader, asked = Reader(model), prompt("doc-0", "doc-1", "doc-2", ask=30)
-    reader.read(list(asked), never)
+    reader.read(Asking.of(list(asked)), never)
     found = reader.told(asked)
     assert found.reused.is_exact
     assert found.explained is not None
@@ -248,7 +249,7 @@ def test_who_wants_nothing_loaded_gets_what_is_exact() -> None:
 def test_a_prompt_that_is_mostly_question_is_read_exactly_and_says_why() -> None:
     reader = Reader(network("llama", torch.float32))
     asked = prompt("doc-0", ask=200)
-    assert reader.explain(asked).why_exact == "not_worth"
+    assert reader.explain(Asking.of(asked)).why_exact == "not_worth"
     found = reader.told(asked)
     assert found.reused.is_exact
     assert found.explained is not None
@@ -262,7 +263,7 @@ def test_short_parts_are_computed_with_the_rest(monkeypatch: pytest.MonkeyPatch)
         found = reader.told(prompt(first, "doc-0", last))
         assert found.explained is not None
         assert [chunk.document for chunk in found.explained.chunks] == [first, last]
-    assert reader.explain(prompt("doc-0")).why_exact == "too_short"
+    assert reader.explain(Asking.of(prompt("doc-0"))).why_exact == "too_short"
 
 
 def test_what_would_lie_beyond_the_model_s_positions_is_no_chunk() -> None:
@@ -280,7 +281,7 @@ def test_without_room_for_a_second_sequence_a_prompt_is_read_exactly() -> None:
     shape = Keeping(model, chunk_tokens=CHUNK, fingerprint=MODEL, kept=None).shape
     reader = Reader(model, memory=512 * shape.bytes_a_token)
     sampling = Sampling(max_tokens=1, temperature=0)
-    told = list(reader.generate(asked, sampling, never, NOBODY, TELL))
+    told = list(reader.generate(Asking.of(asked, terms=TELL), sampling, never))
     (prefilled,) = [step for step in told if hasattr(step, "explained")]
     assert prefilled.explained.why_exact == "no_room"
     assert reader.slabs.under_way == 0
@@ -289,17 +290,17 @@ def test_without_room_for_a_second_sequence_a_prompt_is_read_exactly() -> None:
 def test_a_reading_that_is_given_up_frees_both_sequences_and_helps_the_next() -> None:
     reader, asked = Reader(network("llama", torch.float32)), prompt("doc-0", "doc-1", "doc-2")
     sampling = Sampling(max_tokens=1, temperature=0)
-    most = len(list(reader.generate(asked, sampling, never)))
+    most = len(list(reader.generate(Asking.of(asked), sampling, never)))
     for stop in range(1, most, 3):
         fresh = Reader(network("llama", torch.float32))
-        steps = fresh.generate(asked, sampling, never)
+        steps = fresh.generate(Asking.of(asked), sampling, never)
         for _ in range(stop):
             next(steps)
         steps.close()
         assert fresh.slabs.under_way == 0
         assert sum(node.pins for node in fresh.index.nodes()) == 0
         fresh.index.check()
-    assert fresh.known(asked, NOBODY)() > 0
+    assert fresh.known(Asking.of(asked))() > 0
 
 
 def test_a_caller_who_leaves_is_noticed_between_two_passes() -> None:
@@ -307,7 +308,7 @@ def test_a_caller_who_leaves_is_noticed_between_two_passes() -> None:
     given_up = 0
     for most in range(12):
         left = iter([False] * most)
-        found = reader.read(asked, lambda left=left: next(left, True))
+        found = reader.read(Asking.of(asked), lambda left=left: next(left, True))
         given_up += found is None
         assert found is None or torch.equal(found.logits, reader.told(asked).logits)
     assert given_up > 4
@@ -317,7 +318,7 @@ def test_a_caller_who_leaves_is_noticed_between_two_passes() -> None:
 def test_chunks_are_read_ahead_and_found_then() -> None:
     reader, asked = Reader(network("llama", torch.float32)), prompt("doc-0", "doc-1", "doc-2")
     for known in (0, CHUNK + 72 + 75 + 78):
-        *_, last = reader.preload(asked, never)
+        *_, last = reader.preload(Asking.of(asked), never)
         assert isinstance(last, Kept)
         assert last.whole_tokens == last.kept_tokens == CHUNK + 72 + 75 + 78
         assert last.cached_tokens == known
@@ -364,7 +365,9 @@ def check_history(steps: list[Step], blocks: int, folder: Path | None) -> int:
                     below.purge(rule)
             asked = prompt(*step.names, method="exact" if step.is_exact else "link")
             left = iter([False] * step.leaves)
-            got = reader.read(asked, lambda left=left: next(left, True), step.owner, TELL)
+            got = reader.read(
+                Asking.of(asked, step.owner, TELL), lambda left=left: next(left, True)
+            )
             reader.index.check()
             assert reader.slabs.under_way == 0
             if got is not None:
@@ -404,7 +407,7 @@ def test_a_purged_document_is_gone_with_its_chunks_and_the_prefixes_that_contain
     exact = prompt("doc-0", "doc-1", method="exact")
     reader.told(exact)
     reader.told(prompt("doc-0", "doc-1", "doc-2"))
-    before = reader.read(list(exact), never)
+    before = reader.read(Asking.of(list(exact)), never)
     assert before is not None
     assert before.cached_tokens > 150, "unmarked, the same text is the same prefix"
     rule = PurgeRule(document="doc-1")
@@ -415,7 +418,7 @@ def test_a_purged_document_is_gone_with_its_chunks_and_the_prefixes_that_contain
     assert found.explained is not None
     assert [chunk.cause for chunk in found.explained.chunks] == ["purged", None, None]
     for each in (exact, Prompt(exact)):
-        kept = reader.explain(each, terms=TELL).memory_tokens
+        kept = reader.explain(Asking.of(each, terms=TELL)).memory_tokens
         assert kept == exact.spans[1].start // CHUNK * CHUNK, "up to where it begins"
     assert hits(reader.told(prompt("doc-0", "doc-2", "doc-1"))) == [72, 78, 75]
 
@@ -442,7 +445,7 @@ def test_another_process_that_learns_of_a_purge_forgets_prefixes_nobody_marks_th
     here.add(PurgeRule(document="doc-1"))
     left = marked.spans[1].start // CHUNK * CHUNK
     there.era_of(NOBODY)
-    assert reader.explain(list(marked), terms=TELL).memory_tokens == left
+    assert reader.explain(Asking.of(list(marked), terms=TELL)).memory_tokens == left
 
 
 def test_a_block_in_many_documents_goes_with_any_of_them() -> None:
@@ -495,7 +498,7 @@ def test_chunks_are_found_on_disk_to_their_last_token_and_purged_there(tmp_path:
         gone = tier.purge(PurgeRule(document="doc-2"))
         assert (gone.blocks, gone.bytes_left) == (5, 0)
     with on_disk(tmp_path) as tier:
-        told = Reader(model, below=tier).explain(asked, terms=TELL)
+        told = Reader(model, below=tier).explain(Asking.of(asked, terms=TELL))
         assert [chunk.disk_tokens for chunk in told.chunks] == [72, 75, 0]
 
 

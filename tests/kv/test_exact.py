@@ -18,6 +18,7 @@ from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.slab import KvShape
 from thinkonce.kv.generation.support import FAMILIES, shape_of
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 
@@ -59,13 +60,15 @@ class Read:
 def read(
     reader: ReusingGenerator, prompt: list[int], owner: Owner = NOBODY, tokens: int = 64
 ) -> Read:
-    found = reader.read(prompt, never, owner)
+    found = reader.read(Asking.of(prompt, owner), never)
     assert found is not None
     with torch.inference_mode():
         state = reader.slab.copy(0, len(prompt))
     answer: list[int] = []
     if tokens:
-        steps = reader.generate(prompt, Sampling(max_tokens=tokens, temperature=0), never, owner)
+        steps = reader.generate(
+            Asking.of(prompt, owner), Sampling(max_tokens=tokens, temperature=0), never
+        )
         answer = [step.id for step in steps if isinstance(step, Token)]
     return Read(found.logits, state, found.cached_tokens, answer)
 
@@ -226,8 +229,16 @@ def test_answers_are_those_of_transformers(family: str) -> None:
     for length in (5, 77):
         prompt = random_tokens(length)
         for _ in range(2):
-            made = [s.id for s in kept.generate(prompt, GREEDY, never) if isinstance(s, Token)]
-            other = [s.id for s in plain.generate(prompt, GREEDY, never) if isinstance(s, Token)]
+            made = [
+                s.id
+                for s in kept.generate(Asking.of(prompt), GREEDY, never)
+                if isinstance(s, Token)
+            ]
+            other = [
+                s.id
+                for s in plain.generate(Asking.of(prompt), GREEDY, never)
+                if isinstance(s, Token)
+            ]
             assert made == other
 
 
@@ -267,7 +278,7 @@ def test_a_reading_that_is_given_up_helps_the_next_one() -> None:
     kept, index = warm(model)
     prompt = random_tokens(4 * CHUNK)
     asked = iter([False, False, True])
-    assert kept.read(prompt, lambda: next(asked)) is None
+    assert kept.read(Asking.of(prompt), lambda: next(asked)) is None
     found = read(kept, prompt)
     assert found.cached == 2 * CHUNK
     assert found.same_as(read(generator(model, None), prompt))
@@ -301,7 +312,7 @@ def test_memory_that_runs_out_costs_no_answer(
 
     with monkeypatch.context() as patch:
         patch.setattr(KvShape, "empty", no_room)
-        found = kept.read(prompt, never)
+        found = kept.read(Asking.of(prompt), never)
     assert found is not None
     assert torch.equal(found.logits, true.logits)
     assert kept.stats.not_kept == 1, "behind a block that is not there nothing is kept"
@@ -316,10 +327,12 @@ def test_answers_that_take_turns_are_those_of_one_after_the_other(dtype: torch.d
     shared = random_tokens(2 * CHUNK)
     prompts = [random_tokens(7, seed=1), [*shared, 5], [*shared, 6, 7], random_tokens(40, seed=2)]
     alone = generator(model, None)
-    expected = [tokens_of(alone.generate(prompt, drawn, never)) for prompt in prompts]
+    expected = [tokens_of(alone.generate(Asking.of(prompt), drawn, never)) for prompt in prompts]
     kept, index = warm(model)
     answers = [list[Token]() for _ in prompts]
-    open_ones = [(kept.generate(p, drawn, never), answers[n]) for n, p in enumerate(prompts)]
+    open_ones = [
+        (kept.generate(Asking.of(p), drawn, never), answers[n]) for n, p in enumerate(prompts)
+    ]
     while open_ones:
         answer, made = open_ones.pop(0)
         step = next(answer, None)

@@ -19,8 +19,9 @@ from thinkonce.kv.generation.exact import exact_generator
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.support import FAMILIES, shape_of
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
-from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.tiers.cipher import Cipher
 
@@ -74,7 +75,7 @@ def test_sealed_blocks_with_a_life_give_the_same_bits(family: str, tmp_path: Pat
     model, shared = network(family, torch.bfloat16), random_tokens(3 * CHUNK)
     sealed, lived = Sealed(Cipher([b"k" * 32]), b"s" * 32), Terms(life=300.0)
     with reader(model, tmp_path, form=sealed) as first:
-        first.read([*shared, 1], lambda: False, terms=lived)
+        first.read(Asking.of([*shared, 1], terms=lived), lambda: False)
     cold = read(generator(model, None), [*shared, 2, 3], tokens=2)
     with reader(model, tmp_path, form=sealed) as warm:
         found = read(warm, [*shared, 2, 3], tokens=2)
@@ -168,11 +169,11 @@ def test_what_lies_on_disk_counts_as_known_in_the_line_where_it_is_sooner_loaded
     model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
     stored(model, tmp_path, prompt[: 2 * CHUNK + 1])
     with reader(model, tmp_path) as later:
-        assert later.known(prompt, NOBODY)() == 2 * CHUNK
-        known = later.known(prompt, NOBODY)
+        assert later.known(Asking.of(prompt))() == 2 * CHUNK
+        known = later.known(Asking.of(prompt))
         read(later, prompt, tokens=0)
         assert known() == 3 * CHUNK, "asked again, memory has more by now"
     with reader(model, tmp_path) as slow:
         slow.rates.prefill.add(1, 0.001)
         slow.rates.load.add(1, 0.002)
-        assert slow.known(prompt, NOBODY)() == 0
+        assert slow.known(Asking.of(prompt))() == 0

@@ -12,9 +12,9 @@ from small_families import network, never, tokens
 
 from thinkonce.kv.generation.exact import ExactReader
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.prompt import Method, Prompt, Span
@@ -65,7 +65,7 @@ class Server:
         self.found: Told = []
 
     def read(self, asked: Prompt, owner: Owner = NOBODY) -> Reading:
-        found = self.generator.read(asked, never, owner)
+        found = self.generator.read(Asking.of(asked, owner), never)
         assert found is not None
         return found
 
@@ -215,7 +215,7 @@ def test_a_document_is_known_behind_every_head(server: Server) -> None:
     for span in first.spans:
         moved.append(Span(span.start + 13, span.end + 13, "link", span.document))
     other = Prompt([*head, *first[20:]], moved)
-    found = server.generator.explain(other, NOBODY, Terms(explains=True))
+    found = server.generator.explain(Asking.of(other, terms=Terms(explains=True)))
     assert [chunk.memory_tokens for chunk in found.chunks] == [100, 100, 100]
     assert {chunk.was for chunk in found.chunks} == {len(STOCK)}
 

@@ -15,7 +15,7 @@ from thinkonce.clock import SYSTEM
 from thinkonce.kv.disk.whole_file import WholeFile
 from thinkonce.kv.engine import KvEngine, open_engine
 from thinkonce.kv.generation.generator import Read
-from thinkonce.kv.generation.reader import Asking
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Method, Prompt, Span
 from thinkonce.kv.reuse.audits import Pending

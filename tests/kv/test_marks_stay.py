@@ -9,7 +9,8 @@ import torch
 from small_families import network, never
 from test_chunk_reading import Reader, on_disk, prompt
 
-from thinkonce.kv.prefix.owner import ANY_DOCUMENT, NOBODY, Owner
+from thinkonce.kv.prefix.asking import Asking
+from thinkonce.kv.prefix.owner import ANY_DOCUMENT, Owner
 from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 
@@ -29,14 +30,14 @@ def test_what_is_read_ahead_of_a_document_that_goes_on_is_marked() -> None:
     purges, asked = Purges(), prompt("doc-0", method="exact", ask=1)
     reader = Reader(network("llama", torch.float32), purges=purges)
     assert asked.spans[0].end > len(asked) // 16 * 16, "it ends in the last block"
-    list(reader.preload(asked, never))
-    assert reader.known(asked, NOBODY)() == reader.explain(asked).memory_tokens == 80
+    list(reader.preload(Asking.of(asked), never))
+    assert reader.known(Asking.of(asked))() == reader.explain(Asking.of(asked)).memory_tokens == 80
     purges.add(RULE)
     reader.index.purge(RULE.holds)
     assert len(reader.index.nodes()) == 1, "what stands in front of it"
-    assert reader.known(asked, NOBODY)() == reader.explain(asked).memory_tokens == 16
-    list(reader.preload(asked, never))
-    assert reader.known(asked, NOBODY)() == 80
+    assert reader.known(Asking.of(asked))() == reader.explain(Asking.of(asked)).memory_tokens == 16
+    list(reader.preload(Asking.of(asked), never))
+    assert reader.known(Asking.of(asked))() == 80
     assert reader.told(asked).cached_tokens == 80
 
 
@@ -66,7 +67,9 @@ def test_a_purge_while_somebody_reads_on_is_not_written_back(tmp_path: Path) -> 
             tier.purge(RULE)
             return False
 
-        reader.read(Prompt(asked), purged)  # unmarked, it stands on these blocks meanwhile
+        reader.read(
+            Asking.of(Prompt(asked)), purged
+        )  # unmarked, it stands on these blocks meanwhile
         assert tier.flush(30)
         assert len(tier.listed()) == 1
         assert reader.told(Prompt(asked)).cached_tokens == 16

@@ -18,6 +18,7 @@ from thinkonce.kv.modules.laying import laid_out
 from thinkonce.kv.modules.prompt import ModulePrompt, SchemaPrompt
 from thinkonce.kv.modules.reader import ModuleReader
 from thinkonce.kv.modules.schema import Module, Schema
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.purges import PurgeRule
 from thinkonce.kv.prefix.terms import Terms
@@ -57,10 +58,10 @@ class Server:
         self.generator = ReusingGenerator(self.keeping, frozenset(), readers)
 
     def asked(self, asked: ModulePrompt) -> None:
-        for _ in self.generator.preload(SchemaPrompt.made(asked.layout), never):
+        for _ in self.generator.preload(Asking.of(SchemaPrompt.made(asked.layout)), never):
             pass
         for _ in range(30):
-            assert self.generator.read(asked, never) is not None
+            assert self.generator.read(Asking.of(asked), never) is not None
             if self.audits.waiting:
                 return
         raise AssertionError("no answer was audited")
@@ -102,7 +103,9 @@ def test_modules_in_other_company_are_told_apart_and_published() -> None:
     numbers = told["settings"]["modules"]
     assert numbers["audits"] == numbers["in_force"] == 1
     assert numbers["kl"] == pytest.approx(audit.divergence, abs=1e-4)
-    explained = server.generator.explain(prompt("hills", "hut"), terms=Terms(explains=True))
+    explained = server.generator.explain(
+        Asking.of(prompt("hills", "hut"), terms=Terms(explains=True))
+    )
     assert explained.fidelity is not None
     assert (explained.fidelity.steps, explained.fidelity.audits) == (("modules",), 1)
 
@@ -118,7 +121,7 @@ def test_leaving_the_bounds_is_an_alarm_once_and_changes_no_answer(
     assert server.ways.stats()["alarms"] == 1
     assert server.ways.stats()["settings"]["modules"]["verdict"] == "fails"
     assert "answers of modules left the bounds" in caplog.text
-    found = server.generator.read(prompt("hills"), never)
+    found = server.generator.read(Asking.of(prompt("hills")), never)
     assert found is not None
     assert found.cached_tokens > 0
 

@@ -8,11 +8,14 @@ from small_families import never
 
 from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Token
 from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.weights.model import Model
 
 
 def tokens_of(model: Model, prompt: list[int], sampling: Sampling) -> list[Token]:
-    steps = list(PlainGenerator(model.network, model.end_ids).generate(prompt, sampling, never))
+    steps = list(
+        PlainGenerator(model.network, model.end_ids).generate(Asking.of(prompt), sampling, never)
+    )
     pieces = [step.tokens for step in steps if isinstance(step, Read)]
     assert sum(pieces) == len(prompt)
     assert steps[len(pieces)] == Prefilled(len(prompt), 0)
@@ -62,10 +65,12 @@ def test_an_end_token_is_the_last(model: Model) -> None:
 def test_cancelling_stops_at_the_next_token_and_within_the_prompt(model: Model) -> None:
     generator = PlainGenerator(model.network, model.end_ids)
     left = False
-    steps = generator.generate(random_prompt(9), Sampling(max_tokens=99), lambda: left)
+    steps = generator.generate(Asking.of(random_prompt(9)), Sampling(max_tokens=99), lambda: left)
     assert [type(next(steps)) for _ in range(3)] == [Read, Prefilled, Token]
     left = True
     assert list(steps) == []
     asked = iter([False, False, True])
-    long = generator.generate(random_prompt(1500), Sampling(max_tokens=9), lambda: next(asked))
+    long = generator.generate(
+        Asking.of(random_prompt(1500)), Sampling(max_tokens=9), lambda: next(asked)
+    )
     assert list(long) == [Read(512)] * 2, "the third piece of the prompt was not read"

@@ -22,6 +22,7 @@ from thinkonce.kv.modules.layout import Layout
 from thinkonce.kv.modules.prompt import ModulePrompt, SchemaPrompt, put_together
 from thinkonce.kv.modules.reader import ModuleReader
 from thinkonce.kv.modules.schema import Module, Parameter, Schema, Union
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
@@ -89,12 +90,12 @@ class Modular(ReusingGenerator):
         super().__init__(keeping, frozenset(), [ModuleReader(keeping), ExactReader(keeping)])
 
     def once(self, asked: Sequence[int], owner: Owner = NOBODY, terms: Terms = TELL) -> Reading:
-        found = self.read(asked, never, owner, terms)
+        found = self.read(Asking.of(asked, owner, terms), never)
         assert found is not None
         return found
 
     def ahead(self, layout: Layout = LAYOUT, owner: Owner = NOBODY) -> Kept:
-        steps = list(self.preload(SchemaPrompt.made(layout), never, owner))
+        steps = list(self.preload(Asking.of(SchemaPrompt.made(layout), owner), never))
         assert isinstance(steps[-1], Kept)
         return steps[-1]
 
@@ -161,7 +162,9 @@ def test_an_answer_goes_on_at_the_position_behind_the_last(family: str) -> None:
     model = network(family, torch.float32)
     asked = prompt("plan", days="three")
     steps = list(
-        Modular(model).generate(asked, Sampling(6, temperature=0), never, terms=Terms(False, False))
+        Modular(model).generate(
+            Asking.of(asked, terms=Terms(False, False)), Sampling(6, temperature=0), never
+        )
     )
     made = [step.id for step in steps if isinstance(step, Token)]
     expected = list[int]()
@@ -186,7 +189,9 @@ def test_another_member_of_a_union_computes_nothing_of_the_modules() -> None:
     )
     for taken in (["sea"], ["hills"], ["hills/hut"], []):
         asked = prompt("plan", *taken, days="two")
-        steps = list(modular.generate(asked, Sampling(1, temperature=0), never, terms=TELL))
+        steps = list(
+            modular.generate(Asking.of(asked, terms=TELL), Sampling(1, temperature=0), never)
+        )
         read = sum(step.tokens for step in steps if isinstance(step, Read))
         prefilled = next(step for step in steps if isinstance(step, Prefilled))
         assert read == 3, "the argument and what follows"
@@ -225,7 +230,7 @@ def test_a_member_is_encoded_over_what_stands_in_front_of_it_elsewhere_too(famil
     model, read = network(family, torch.float32), list[int]()
     lent, alone = Modular(model), Modular(model)
     for modular, terms in ((lent, Terms()), (alone, Terms(reads=False))):
-        steps = list(modular.preload(SchemaPrompt.made(LAYOUT), never, NOBODY, terms))
+        steps = list(modular.preload(Asking.of(SchemaPrompt.made(LAYOUT), terms=terms), never))
         read.append(sum(step.tokens for step in steps if isinstance(step, Read)))
         told = sum(step.tokens + (step.loaded or 0) for step in steps if isinstance(step, Read))
         assert told == sum(len(each.tokens) for each in LAYOUT.scaffolds.values())
@@ -294,7 +299,9 @@ def test_where_memory_holds_no_scaffold_everything_is_computed() -> None:
     keeping = Modular(model).keeping
     room = 256 * keeping.shape.bytes_a_token
     modular = Modular(model, memory=room)
-    steps = list(modular.generate(prompt("hills"), Sampling(1, temperature=0), never, terms=TELL))
+    steps = list(
+        modular.generate(Asking.of(prompt("hills"), terms=TELL), Sampling(1, temperature=0), never)
+    )
     prefilled = next(step for step in steps if isinstance(step, Prefilled))
     assert prefilled.cached_tokens == 0
     assert prefilled.reused.is_exact
@@ -333,23 +340,23 @@ def test_what_is_not_to_be_kept_ends_no_reading_ahead() -> None:
     members = tuple(Module(name, ("text " * 20,), name != "b") for name in "abc")
     layout = laid_out(Schema("s", (Union(members),)), cut, UNKNOWN)
     modular, anew = Modular(llama()), Terms(reads=False)
-    *_, told = modular.preload(SchemaPrompt.made(layout), never, terms=anew)
+    *_, told = modular.preload(Asking.of(SchemaPrompt.made(layout), terms=anew), never)
     assert told == Kept(40, 0, 40)
 
 
 def test_reading_that_is_given_up_leaves_no_sequence_taken() -> None:
     modular = Modular(llama(), memory=1 << 22)
-    steps = modular.generate(prompt("hills"), Sampling(2, temperature=0), never)
+    steps = modular.generate(Asking.of(prompt("hills")), Sampling(2, temperature=0), never)
     next(steps)
     steps.close()
     assert modular.slabs.under_way == 0
-    assert list(modular.generate(prompt("hills"), Sampling(2), lambda: True)) == []
+    assert list(modular.generate(Asking.of(prompt("hills")), Sampling(2), lambda: True)) == []
     assert modular.slabs.under_way == 0
 
 
 def test_known_tells_the_tokens_of_modules_that_are_whole() -> None:
     modular = Modular(llama())
-    assert modular.known(prompt("sea"), NOBODY)() == 0
+    assert modular.known(Asking.of(prompt("sea")))() == 0
     modular.ahead()
-    assert modular.known(prompt("sea"), NOBODY)() == 65
-    assert modular.explain(prompt("sea"), terms=TELL).memory_tokens == 65
+    assert modular.known(Asking.of(prompt("sea")))() == 65
+    assert modular.explain(Asking.of(prompt("sea"), terms=TELL)).memory_tokens == 65

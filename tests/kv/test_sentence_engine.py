@@ -20,6 +20,7 @@ from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.modules.laying import laid_out
 from thinkonce.kv.modules.prompt import put_together
 from thinkonce.kv.modules.schema import Module, Schema
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.sentence.decoder import SentenceDecoder
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
@@ -37,7 +38,7 @@ def generator(model: Model, memory: int = 1 << 30, budget: int = BUDGET) -> Reus
 
 
 def answered(made: ReusingGenerator, prompt: tuple[int, ...]) -> tuple[Prefilled, list[int]]:
-    steps = list(made.generate(prompt, GREEDY, lambda: False))
+    steps = list(made.generate(Asking.of(prompt), GREEDY, lambda: False))
     begun = next(step for step in steps if isinstance(step, Prefilled))
     return begun, [step.id for step in steps if isinstance(step, Token)]
 
@@ -58,7 +59,7 @@ def test_what_is_kept_of_a_prompt_is_exact_to_the_bit(model: Model) -> None:
     first, second = answered(made, LONG), answered(made, LONG)
     assert second[0].cached_tokens == 256
     assert first[1] == second[1], "loaded state is chosen from as computed state is"
-    one, other = (each.read((*LONG, 5), lambda: False) for each in (made, whole))
+    one, other = (each.read(Asking.of((*LONG, 5)), lambda: False) for each in (made, whole))
     assert one is not None
     assert other is not None
     assert (one.cached_tokens, other.cached_tokens) == (256, 0)
@@ -75,20 +76,20 @@ def test_an_arena_counts_in_the_memory_that_was_set(model: Model) -> None:
     bytes_a_token = generator(model).slabs.shape.bytes_a_token
     fits, less = 1024 * bytes_a_token, 768 * bytes_a_token
     made = generator(model, fits)
-    steps = made.generate(LONG, GREEDY, lambda: False)
+    steps = made.generate(Asking.of(LONG), GREEDY, lambda: False)
     while not isinstance(next(steps), Prefilled):
         pass
     assert made.slabs.bytes == (512 + 256) * bytes_a_token, "in steps of 256 tokens"
     steps.close()
     assert made.slabs.under_way == 0
     with pytest.raises(TooLong, match="440 tokens"):
-        list(generator(model, less - 1).generate(LONG, GREEDY, lambda: False))
+        list(generator(model, less - 1).generate(Asking.of(LONG), GREEDY, lambda: False))
 
 
 def test_an_answer_waits_until_there_is_room_for_both(model: Model) -> None:
     bytes_a_token = generator(model).slabs.shape.bytes_a_token
     made = generator(model, 1024 * bytes_a_token)
-    first, second = (made.generate(LONG, GREEDY, lambda: False) for _ in range(2))
+    first, second = (made.generate(Asking.of(LONG), GREEDY, lambda: False) for _ in range(2))
     while not isinstance(next(first), Prefilled):
         pass
     assert next(second) == Read(0)
@@ -100,7 +101,9 @@ def test_an_answer_waits_until_there_is_room_for_both(model: Model) -> None:
 def test_answers_by_turns_do_not_disturb_each_other(model: Model) -> None:
     made, other = generator(model), (*LONG[40:], *LONG[:40])
     alone = [answered(made, prompt)[1] for prompt in (LONG, other, SHORT)]
-    under_way = [made.generate(prompt, GREEDY, lambda: False) for prompt in (LONG, other, SHORT)]
+    under_way = [
+        made.generate(Asking.of(prompt), GREEDY, lambda: False) for prompt in (LONG, other, SHORT)
+    ]
     found: list[list[int]] = [[], [], []]
     while under_way != [None] * 3:
         for place, steps in enumerate(under_way):
@@ -206,8 +209,8 @@ def test_prompts_of_modules_go_on_in_their_own_way(model: Model) -> None:
     assert len(asked) > BUDGET
     some, whole = (answered(generator(model, budget=each), asked)[1] for each in (BUDGET, 0))
     assert some == whole
-    assert generator(model).explain(asked).attended is None
-    assert generator(model).explain(tuple(asked)).attended is not None
+    assert generator(model).explain(Asking.of(asked)).attended is None
+    assert generator(model).explain(Asking.of(tuple(asked))).attended is not None
 
 
 def fields_of(model: Model) -> dict[str, Any]:

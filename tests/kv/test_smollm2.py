@@ -18,6 +18,7 @@ from thinkonce.kv.generation.exact import exact_generator
 from thinkonce.kv.generation.generator import Sampling, Token
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.plain import PlainGenerator
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.weights import packaged
 from thinkonce.kv.weights.model import Model, load
@@ -62,7 +63,9 @@ def test_greedy_equals_transformers_token_by_token(smollm2: Model) -> None:
     ids = prompt["input_ids"]
     assert len(ids) > 512, "the prompt must be read in more than one piece"
     generator = PlainGenerator(smollm2.network, smollm2.end_ids)
-    steps = generator.generate(ids, Sampling(max_tokens=24, temperature=0), lambda: False)
+    steps = generator.generate(
+        Asking.of(ids), Sampling(max_tokens=24, temperature=0), lambda: False
+    )
     made = [step.id for step in steps if isinstance(step, Token)]
     with torch.inference_mode():
         output = smollm2.network.generate(
@@ -108,10 +111,13 @@ def test_a_prefix_from_memory_gives_the_bits_of_reading_it_anew(
     )
     shared = smollm2.tokenizer("Once upon a time there was a model that read it all. " * 60)
     shared = shared["input_ids"][: 4 * 128]
-    kept.read([*shared, 5, 6, 7], lambda: False)
+    kept.read(Asking.of([*shared, 5, 6, 7]), lambda: False)
     prompt = [*shared, *range(100, 100 + tail)]
     greedy = Sampling(max_tokens=16, temperature=0)
-    found, true = kept.read(prompt, lambda: False), anew.read(prompt, lambda: False)
+    found, true = (
+        kept.read(Asking.of(prompt), lambda: False),
+        anew.read(Asking.of(prompt), lambda: False),
+    )
     assert found
     assert true
     assert found.cached_tokens == len(shared)

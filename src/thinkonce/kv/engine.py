@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from thinkonce.kv.generation.slab import in_steps
 from thinkonce.kv.generation.support import fingerprint_of, shape_of, unsupported
 from thinkonce.kv.modules.reader import ModuleReader
 from thinkonce.kv.planning.recording import Recording
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.blocks import unpacked
 from thinkonce.kv.prefix.branches import Listed
 from thinkonce.kv.prefix.causes import Explained, Missing
@@ -39,10 +40,8 @@ from thinkonce.kv.prefix.eviction import Room
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.node import Node
-from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.public import PublicPrefixes
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
-from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.prefix.tier import Purged
 from thinkonce.kv.reuse.measured import MeasuredWays, measured_ways, stock_of
 from thinkonce.kv.reuse.reader import ChunkReader
@@ -109,13 +108,11 @@ class KvEngine:
             on_disk = None if self.disk is None else self.disk.purge(rule)
         return len(gone), on_disk
 
-    def known(
-        self, prompts: Sequence[Sequence[int]], owner: Owner, terms: Terms
-    ) -> Callable[[], int]:
+    def known(self, askings: Iterable[Asking]) -> Callable[[], int]:
         """What tells how many tokens of the prompts are in memory now; from any thread."""
-        if self.reusing is None or not terms.reads:
+        if self.reusing is None:
             return lambda: 0
-        each = [self.reusing.known(prompt, owner, terms) for prompt in prompts]
+        each = [self.reusing.known(asking) for asking in askings if asking.terms.reads]
         return lambda: sum(known() for known in each)
 
     def publish(self, prefixes: PublicPrefixes) -> None:
@@ -123,31 +120,25 @@ class KvEngine:
         if self.reusing is not None:
             self.reusing.keeping.public = prefixes
 
-    def keepable(self, prompt: Sequence[int], owner: Owner, terms: Terms) -> int:
+    def keepable(self, asking: Asking) -> int:
         """Tokens of a prompt that are kept where it is read ahead; from any thread."""
-        return 0 if self.reusing is None else self.reusing.keepable(prompt, owner, terms)
+        return 0 if self.reusing is None else self.reusing.keepable(asking)
 
     def preload(
-        self,
-        prompt: Sequence[int],
-        cancelled: Callable[[], bool],
-        owner: Owner,
-        terms: Terms,
+        self, asking: Asking, cancelled: Callable[[], bool]
     ) -> abc.Generator[Read | Kept, None, None]:
         """Read a prompt and keep it, without an answer; see `ReusingGenerator.preload`. Raises
         RequestError where nothing would be kept.
         """
         if self.reusing is None:
             raise RequestError("kv_cache.preload", True, f"nothing here: {self.why}")
-        return self.reusing.preload(prompt, cancelled, owner, terms)
+        return self.reusing.preload(asking, cancelled)
 
-    def explain(
-        self, prompt: Sequence[int], owner: Owner, terms: Terms, *, is_admin: bool = False
-    ) -> Explained:
+    def explain(self, asking: Asking, *, is_admin: bool = False) -> Explained:
         """What of the prompt would be loaded now, and why not more. Any thread may call it."""
         if self.reusing is None:
-            return Explained(len(prompt), 0, 0, Missing("bypass"))
-        return self.reusing.explain(prompt, owner, terms, is_admin=is_admin)
+            return Explained(len(asking.prompt), 0, 0, Missing("bypass"))
+        return self.reusing.explain(asking, is_admin=is_admin)
 
     def listed(self) -> dict[bytes, Listed]:
         """All blocks that are kept, by the names they have on disk. Any thread may call it."""

@@ -18,10 +18,11 @@ import torch
 
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reader import Asking, Reads
+from thinkonce.kv.generation.reader import Reads
 from thinkonce.kv.generation.reading import Found, Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.blocks import first_parent, named_behind, packed
 from thinkonce.kv.prefix.causes import Costs, Explained, Missing
 from thinkonce.kv.prefix.chain import NO_CHAIN, Chain, chain_of

@@ -7,15 +7,14 @@ An implementation that reuses attention state yields the same events with `cache
 from __future__ import annotations
 
 from collections import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from thinkonce.errors import ThinkOnceError
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Explained
-from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.reused import NOTHING, Reused
-from thinkonce.kv.prefix.terms import USUAL, Terms
 
 __all__ = ("Generator", "Kept", "Prefilled", "Read", "Sampling", "Steps", "Token", "TooLong")
 
@@ -100,21 +99,14 @@ Steps = abc.Generator[Read | Prefilled | Token, None, None]
 class Generator(Protocol):
     """Makes the tokens of answers, several by turns. Called from one thread at a time."""
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        cancelled: Callable[[], bool],
-        owner: Owner = NOBODY,
-        terms: Terms = USUAL,
-    ) -> Steps:
+    def generate(self, asking: Asking, sampling: Sampling, cancelled: Callable[[], bool]) -> Steps:
         """Any number of Read, one Prefilled, then at most `sampling.max_tokens` tokens, the last
         may be an end.
 
         Between two of them lies one forward pass at most, so that answers can take turns; closing
         the iterator frees what it holds. `cancelled` is asked between steps; once true the
-        iterator ends early. `prompt` is not empty and leaves room for the answer in the model's
+        iterator ends early. The prompt is not empty and leaves room for the answer in the model's
         context; TooLong is raised for what memory can never hold. State of an earlier prompt
-        is used for this one only if both have one `owner`, and as far as `terms` allow it.
+        is used for this one only if both have one owner, and as far as its terms allow it.
         """
         ...

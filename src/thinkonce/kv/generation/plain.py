@@ -10,8 +10,7 @@ from transformers import DynamicCache
 
 from thinkonce.kv.generation.decode import decoded, forward
 from thinkonce.kv.generation.generator import Prefilled, Read, Sampling, Steps
-from thinkonce.kv.prefix.owner import NOBODY, Owner
-from thinkonce.kv.prefix.terms import USUAL, Terms
+from thinkonce.kv.prefix.asking import Asking
 
 __all__ = ("PlainGenerator",)
 
@@ -30,15 +29,8 @@ class PlainGenerator:
         self._network = network
         self._end_ids = end_ids
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        cancelled: Callable[[], bool],
-        owner: Owner = NOBODY,
-        terms: Terms = USUAL,
-    ) -> Steps:
-        past = DynamicCache(config=self._network.config)
+    def generate(self, asking: Asking, sampling: Sampling, cancelled: Callable[[], bool]) -> Steps:
+        prompt, past = asking.prompt, DynamicCache(config=self._network.config)
         logits = yield from self._read(prompt, past, cancelled)
         if logits is None:
             return

@@ -16,6 +16,7 @@ from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.slab import in_steps
 from thinkonce.kv.generation.support import shape_of
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 
 __all__ = ("other_bits", "prompts")
@@ -35,7 +36,8 @@ def other_bits(network: Any, end_ids: frozenset[int], chunk_tokens: int) -> str 
     cold = _reader(network, end_ids, chunk_tokens, None)
     reused = 0
     for prompt in prompts(_vocabulary(network), chunk_tokens):
-        found, wanted = (each.read(prompt, lambda: False) for each in (warm, cold))
+        asking = Asking.of(prompt)
+        found, wanted = (each.read(asking, lambda: False) for each in (warm, cold))
         assert found is not None
         assert wanted is not None
         reused += found.cached_tokens

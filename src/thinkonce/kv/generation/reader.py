@@ -7,33 +7,18 @@ says which prompts are its own, and fills the slab with their keys and values, s
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Protocol
 
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.reading import Reading
 from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Explained
-from thinkonce.kv.prefix.owner import NOBODY, Owner
-from thinkonce.kv.prefix.prompt import Prompt
-from thinkonce.kv.prefix.terms import USUAL, Terms
 
-__all__ = ("Asking", "Reader", "Reads")
+__all__ = ("Reader", "Reads")
 
 Reads = Generator[Read, None, Reading | None]
 """A step a forward pass; None at the end where the caller left meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """A prompt that is to be read, for whom and on which terms. `is_ahead`: for requests that are
-    to come; then its full blocks alone are read, and it counts as nobody's.
-    """
-
-    prompt: Prompt
-    owner: Owner = NOBODY
-    terms: Terms = USUAL
-    is_ahead: bool = False
 
 
 class Reader(Protocol):

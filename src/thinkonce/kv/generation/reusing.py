@@ -15,15 +15,14 @@ from thinkonce.kv.generation.decode import decoded
 from thinkonce.kv.generation.generator import Kept, Prefilled, Read, Sampling, Steps
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.rates import Rates
-from thinkonce.kv.generation.reader import Asking, Reader
+from thinkonce.kv.generation.reader import Reader
 from thinkonce.kv.generation.reading import Continued, Reading, ReadingStats
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.slabs import Slabs
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.attended import Attended
 from thinkonce.kv.prefix.causes import Explained
-from thinkonce.kv.prefix.owner import NOBODY, Owner
 from thinkonce.kv.prefix.prompt import Prompt
-from thinkonce.kv.prefix.terms import USUAL, Terms
 
 __all__ = ("ReusingGenerator",)
 
@@ -72,14 +71,8 @@ class ReusingGenerator:
         """Whether answers are exact where no request asks for another method."""
         return self.keeping.codec.is_exact and self._decoder is None
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        cancelled: Callable[[], bool],
-        owner: Owner = NOBODY,
-        terms: Terms = USUAL,
-    ) -> Steps:
+    def generate(self, asking: Asking, sampling: Sampling, cancelled: Callable[[], bool]) -> Steps:
+        prompt = asking.prompt
         tokens, room = len(prompt) + sampling.max_tokens, self.room(prompt)
         while (slabs := self.slabs.take_two(tokens, room)) is None:
             if cancelled():
@@ -87,7 +80,6 @@ class ReusingGenerator:
             yield Read(0)
         slab, memory = slabs
         try:
-            asking = Asking(Prompt.of(prompt), owner, terms)
             reading = yield from self._reader(asking).read(slab, asking, cancelled)
             if reading is not None:
                 yield self._prefilled(prompt, reading)
@@ -108,18 +100,11 @@ class ReusingGenerator:
             return 0
         return self._decoder.room(len(prompt))
 
-    def read(
-        self,
-        prompt: Sequence[int],
-        cancelled: Callable[[], bool],
-        owner: Owner = NOBODY,
-        terms: Terms = USUAL,
-    ) -> Reading | None:
+    def read(self, asking: Asking, cancelled: Callable[[], bool]) -> Reading | None:
         """Fill `slab` with the prompt's keys and values; None where the caller left meanwhile.
 
         What is kept is kept as it is computed, so a reading that is given up helps the next.
         """
-        asking = Asking(Prompt.of(prompt), owner, terms)
         steps = self._reader(asking).read(self.slab, asking, cancelled)
         while True:
             try:
@@ -129,18 +114,14 @@ class ReusingGenerator:
                 return found
 
     def preload(
-        self,
-        prompt: Sequence[int],
-        cancelled: Callable[[], bool],
-        owner: Owner = NOBODY,
-        terms: Terms = USUAL,
+        self, asking: Asking, cancelled: Callable[[], bool]
     ) -> Generator[Read | Kept, None, None]:
         """Read and keep the full blocks of a prompt and nothing behind them, a forward pass a step.
 
         It ends at the first block that finds no room. Closed before its end and begun anew, it
         goes on where it was, as long as what it kept is there.
         """
-        asking = Asking(Prompt.of(prompt), owner, terms, is_ahead=True)
+        asking = replace(asking, is_ahead=True)
         reader = self._reader(asking)
         end = reader.keepable(asking)
         while (slab := self.slabs.take(asking.prompt.room_ahead(end))) is None:
@@ -154,29 +135,20 @@ class ReusingGenerator:
         finally:
             self.slabs.give_back(slab)
 
-    def keepable(self, prompt: Sequence[int], owner: Owner = NOBODY, terms: Terms = USUAL) -> int:
+    def keepable(self, asking: Asking) -> int:
         """Tokens of the prompt that `preload` would keep. From any thread."""
-        asking = Asking(Prompt.of(prompt), owner, terms, is_ahead=True)
+        asking = replace(asking, is_ahead=True)
         return self._reader(asking).keepable(asking)
 
-    def known(self, prompt: Sequence[int], owner: Owner, terms: Terms = USUAL) -> Callable[[], int]:
+    def known(self, asking: Asking) -> Callable[[], int]:
         """What tells how many tokens of the prompt are in memory now, or were below when this was
         asked, where they are sooner loaded than computed. From any thread; what it gives asks
         nothing of a disk.
         """
-        asking = Asking(Prompt.of(prompt), owner, terms)
         return self._reader(asking).known(asking)
 
-    def explain(
-        self,
-        prompt: Sequence[int],
-        owner: Owner = NOBODY,
-        terms: Terms = USUAL,
-        *,
-        is_admin: bool = False,
-    ) -> Explained:
+    def explain(self, asking: Asking, *, is_admin: bool = False) -> Explained:
         """What of the prompt would be loaded now, and why not more; from any thread."""
-        asking = Asking(Prompt.of(prompt), owner, terms)
         found = self._reader(asking).explain(asking, is_admin=is_admin)
         return replace(found, attended=self._attended(asking.prompt))
 

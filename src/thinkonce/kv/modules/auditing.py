@@ -13,10 +13,11 @@ import torch
 
 from thinkonce.kv.generation.generator import Read, TooLong
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reader import Asking, Reads
+from thinkonce.kv.generation.reader import Reads
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.modules.gathering import NoRoom
 from thinkonce.kv.modules.prompt import ModulePrompt
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Fidelity
 from thinkonce.kv.reuse.audits import PLACES, Comparing, compared
 from thinkonce.kv.reuse.meter import Audit

@@ -21,7 +21,7 @@ import torch
 
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reader import Asking, Reads
+from thinkonce.kv.generation.reader import Reads
 from thinkonce.kv.generation.reading import Continued, Found, Reading
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.modules.auditing import Watch, read_both
@@ -29,6 +29,7 @@ from thinkonce.kv.modules.encoding import Positioned
 from thinkonce.kv.modules.gathering import Gathering, NoRoom, chain_of_leaf
 from thinkonce.kv.modules.layout import Leaf
 from thinkonce.kv.modules.prompt import ModulePrompt, SchemaPrompt
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Cause, Costs, Explained, Missing
 from thinkonce.kv.prefix.reused import NOTHING, Reused
 from thinkonce.kv.reuse.meter import Audit

@@ -19,7 +19,7 @@ from hashlib import blake2b
 from math import inf
 
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reader import Asking
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.blocks import packed
 from thinkonce.kv.prefix.causes import WhyExact
 from thinkonce.kv.prefix.chain import Chain, chunk_chain

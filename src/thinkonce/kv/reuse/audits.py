@@ -23,8 +23,8 @@ import torch
 from thinkonce.kv.generation.exact import ExactReader
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.prefix.prompt import Method
 from thinkonce.kv.reuse.assembly import Assembly, assembly_of

@@ -18,8 +18,8 @@ from typing import Any
 
 from thinkonce.kv.generation.exact import ExactReader
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Fidelity
 from thinkonce.kv.prefix.prompt import Method, Prompt
 from thinkonce.kv.reuse.assembly import LEAST_TOKENS, MOST_ROWS, method_of

@@ -18,9 +18,10 @@ from dataclasses import replace
 from thinkonce.kv.generation.exact import ExactReader
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reader import Asking, Reads
+from thinkonce.kv.generation.reader import Reads
 from thinkonce.kv.generation.reading import Found, Reading
 from thinkonce.kv.generation.slab import Slab
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Chunk, Costs, Explained, Fidelity, Missing, WhyExact
 from thinkonce.kv.prefix.reused import Reused
 from thinkonce.kv.reuse.assembly import Assembly, Part, assembly_of, method_of

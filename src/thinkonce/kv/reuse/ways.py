@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from thinkonce.kv.generation.reader import Asking
 from thinkonce.kv.generation.reading import Reading
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Fidelity
 from thinkonce.kv.prefix.prompt import Method
 from thinkonce.kv.reuse.layout import Choice

@@ -272,7 +272,7 @@ class ModelApp:
         return lambda cancelled: answer(generator, tokenizer, work, cancelled)
 
     def _demand(self, work: Work) -> Demand:
-        known = self._engine.known(work.prompts, work.owner, work.terms)
+        known = self._engine.known(work.askings)
         return Demand(work.owner.tenant, sum(map(len, work.prompts)), known)
 
 

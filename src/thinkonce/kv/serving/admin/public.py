@@ -51,7 +51,7 @@ def read_public_ahead(engine: KvEngine, scheduler: Scheduler, public: PublicPref
     for tokens in public.prefixes:
         terms, nothing = Terms(priority="high"), Sampling(max_tokens=0)
         work = Work((tokens,), 1, nothing, owner=PUBLIC, terms=terms)
-        if not engine.keepable(tokens, PUBLIC, terms):
+        if not engine.keepable(work.asking(0)):
             _logger.warning("[kv] public: %d tokens fill no block and are not shared", len(tokens))
             continue
         scheduler.submit(_turns(ReadAhead(engine, work)), _dropped, is_ahead=True)

@@ -63,8 +63,7 @@ class ReadAhead:
 
     def steps(self, cancelled: Callable[[], bool]) -> Iterator[Progress | Preloaded | Turn]:
         """A Turn a forward pass at most, Preloaded at the end; without that once `cancelled`."""
-        work, keepable = self._work, self._engine.keepable
-        whole = [keepable(prompt, work.owner, work.terms) for prompt in work.prompts]
+        whole = list(map(self._engine.keepable, self._work.askings))
         kept = 0
         for place in range(len(whole)):
             yield from self._one(place, sum(whole[:place]), sum(whole), cancelled)
@@ -109,7 +108,7 @@ class ReadAhead:
         self._kept = 0
         if work.terms.explains and self._tokenizer is not None and place not in self._explained:
             self._explained[place] = self._why(place)
-        steps = self._engine.preload(work.prompts[place], cancelled, work.owner, work.terms)
+        steps = self._engine.preload(work.asking(place), cancelled)
         with closing(steps):
             for step in steps:
                 if isinstance(step, Kept):
@@ -124,7 +123,7 @@ class ReadAhead:
 
     def _why(self, place: int) -> Explanation:
         work = self._work
-        found = self._engine.explain(work.prompts[place], work.owner, work.terms)
+        found = self._engine.explain(work.asking(place))
         return explanation(self._tokenizer, work.prompts[place], found, work.contents)
 
     def _answer(self, kept: Preloaded) -> Iterator[Event]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from thinkonce.kv.generation.generator import Generator, Prefilled, Read, Sampling, Steps
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Explained, Missing
 from thinkonce.kv.prefix.owner import NOBODY, Owner
-from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.reused import NOTHING, Reused
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.answers.detokenise import Detokeniser
@@ -38,6 +38,14 @@ class Work:
     owner: Owner = NOBODY
     terms: Terms = USUAL
     contents: tuple[str, ...] = ()
+
+    def asking(self, place: int) -> Asking:
+        """Of prompt number `place`."""
+        return Asking.of(self.prompts[place], self.owner, self.terms)
+
+    @property
+    def askings(self) -> tuple[Asking, ...]:
+        return tuple(map(self.asking, range(len(self.prompts))))
 
     @property
     def is_ahead(self) -> bool:
@@ -115,11 +123,10 @@ def answer(
     for choice in range(len(work.prompts) * work.choices):
         place, repetition = divmod(choice, work.choices)
         sampling = replace(work.sampling, seed=work.sampling.seed + choice)
-        tally = _Tally(is_marked=bool(Prompt.of(work.prompts[place]).spans))
+        asking = work.asking(place)
+        tally = _Tally(is_marked=bool(asking.prompt.spans))
         explain = _explains(tokenizer, work, place) if repetition == 0 else None
-        tokens = generator.generate(
-            work.prompts[place], sampling, cancelled, work.owner, work.terms
-        )
+        tokens = generator.generate(asking, sampling, cancelled)
         transcript = Transcript(Detokeniser(tokenizer), work.stops)
         with closing(tokens):
             yield from _choice(choice, tokens, transcript, tally, cancelled, explain)

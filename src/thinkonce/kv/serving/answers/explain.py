@@ -62,10 +62,7 @@ class Told(msgspec.Struct, frozen=True):
 
 def explained(engine: KvEngine, tokenizer: Any, work: Work) -> Told:
     """One look-up a prompt; nothing is loaded, counted or kept longer for it."""
-    looked = [
-        (prompt, engine.explain(prompt, work.owner, work.terms, is_admin=True))
-        for prompt in work.prompts
-    ]
+    looked = [(asking.prompt, engine.explain(asking, is_admin=True)) for asking in work.askings]
     told = [explanation(tokenizer, prompt, each, work.contents) for prompt, each in looked]
     return Told(engine.policy, tuple(told))
 
