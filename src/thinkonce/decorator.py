@@ -67,6 +67,11 @@ class Cached(Protocol[P, R_co]):
         """Forget the answer of one call; False if there was none."""
         ...
 
+    def wrong(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """The answer of one call is wrong: as `invalidate`, and where it was another question's,
+        that one keeps it and this one never gets it again. False if there was none."""
+        ...
+
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function whatever is stored, store and return the new value."""
         ...
@@ -320,6 +325,7 @@ def _attach(wrapper: Any, caller: Caller) -> None:
         Selector(scope=function.scope, namespace=caller.meta.namespace)
     )
     wrapper.invalidate = lambda *args, **kwargs: _invalidate(caller, bind(*args, **kwargs))
+    wrapper.wrong = lambda *args, **kwargs: _wrong(caller, bind(*args, **kwargs))
     refresh = _refresh_of(caller, function)
     wrapper.refresh = lambda *args, **kwargs: refresh(bind(*args, **kwargs))
     wrapper.explain = lambda *args, **kwargs: _explain(caller, bind(*args, **kwargs))
@@ -339,7 +345,7 @@ def _binder(caller: Caller) -> Callable[..., tuple[Any, ...]]:
         owner = function.scope.split(".")[-2]
         raise TypeError(
             f"{function.scope} is a method: give its object first, as in "
-            f"{owner}.{name}.invalidate({owner.lower()}, ...), and so for explain and refresh"
+            f"{owner}.{name}.invalidate({owner.lower()}, ...), and so for the others"
         )
 
     return bind_method
@@ -358,6 +364,11 @@ def _refresh_of(caller: Caller, function: Function) -> Callable[..., Any]:
 def _invalidate(caller: Caller, values: tuple[Any, ...]) -> bool:
     key = caller.key(values)
     return key is not None and caller.cache.shelf.discard(key)
+
+
+def _wrong(caller: Caller, values: tuple[Any, ...]) -> bool:
+    key = caller.key(values)
+    return key is not None and caller.cache.wrong(caller.ask(values, key))
 
 
 def _explain(caller: Caller, values: tuple[Any, ...]) -> Explanation:

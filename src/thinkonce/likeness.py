@@ -89,6 +89,11 @@ class Likeness(Protocol):
         says in a word why nothing was found."""
         ...
 
+    def refuse(self) -> bool:
+        """What `find` would give is wrong for this question: never again. False: it gives nothing.
+        Blocks as `find` does."""
+        ...
+
     def hint(self) -> Hint | None:
         """For the entry that was made of the model's answer. Does not wait."""
         ...

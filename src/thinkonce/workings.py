@@ -109,6 +109,13 @@ class Workings:
             return told
         return msgspec.structs.replace(other, question=matched.question, compared=compared)
 
+    def wrong(self, ask: Ask) -> bool:
+        """The answer that `ask` got is wrong: forget it, and never give it in other words again."""
+        assert ask.key is not None
+        is_gone = self.shelf.discard(ask.key)
+        is_refused = ask.likeness is not None and ask.likeness.refuse()
+        return is_gone or is_refused
+
     def _examined(self, ask: Ask, match: Match) -> Explanation:
         """Of the entry under its very key."""
         assert ask.key is not None

@@ -58,11 +58,27 @@ def test_explain_promises_what_the_call_then_gets_in_other_words(cache):
     assert none.outcome is Outcome.MISS
     assert none.in_other_words
     assert none.compared["why"] == none.in_other_words
+    assert type(none.compared["why"]) is str, "words, not enums: it may be printed, or JSON"
     assert other.compared["candidates"][0]["question"] == ASKED, "the nearest one, and its numbers"
     assert ask.explain("today?").in_other_words
     assert ask.cache_stats()["hits"] == 0, "to explain counts nothing"
     counted = cache.shelf.meaning.counts.told()
     assert (counted.found, counted.missed) == ({}, {"empty": 1}), "the call that missed, no more"
+
+
+def test_a_wrong_answer_in_other_words_is_not_given_again_and_stays_for_its_own(cache):
+    @cached(cache=cache)
+    def ask(prompt: str) -> str:
+        return "an answer"
+
+    assert not ask.wrong(ASKED), "nothing was answered yet"
+    ask(ASKED)
+    assert ask.explain(REPHRASED).match is Match.LEXICAL
+    assert ask.wrong(REPHRASED)
+    assert ask.explain(REPHRASED).in_other_words == "refuted"
+    assert ask.explain(ASKED).outcome is Outcome.HIT
+    assert ask.wrong(ASKED)
+    assert ask.explain(ASKED).outcome is Outcome.MISS
 
 
 def test_coroutines_and_streams_do_the_same(cache):

@@ -31,7 +31,7 @@ NOT_COMPARED = {
 }
 # Why no stored question was judged.
 NOTHING_FOUND = {
-    "empty": "nothing is stored that it could be compared with",
+    "empty": "nothing is stored that it could be compared with, or has its vector yet",
     "off": "audits switched this namespace off; `thinkonce reset-audits` begins anew",
     "no-verifier": "no verifier is configured, and no question is in the same words",
     "no-vector": "the embedder gave no vector in time",

@@ -54,6 +54,11 @@ class Comparison:
         finding = self._meaning.peek(self._wording, self._place)
         return finding.matched, finding.told()
 
+    def refuse(self) -> bool:
+        matched, _ = self.peek()
+        entry = None if matched is None else self._meaning.stored.entry(matched.key.digest)
+        return entry is not None and self._meaning.wrong(entry, self._wording.text).learned
+
     def hint(self) -> Hint | None:
         if self._ineligible is not None:
             return None

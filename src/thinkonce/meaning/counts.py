@@ -40,7 +40,7 @@ class Counts:
             if finding.matched is not None:
                 self._found[finding.matched.match.value] += 1
             else:
-                self._missed[finding.why] += 1
+                self._missed[str(finding.why)] += 1
             self._vetoes.update(vetoes)
 
     def told(self) -> Compared:

@@ -63,9 +63,9 @@ class Finding:
 
     def told(self) -> dict[str, Any]:
         """For people and programs; what is not known is left out."""
-        found: dict[str, Any] = {"why": self.why or "found"}
+        found: dict[str, Any] = {"why": str(self.why) or "found"}
         if self.matched is not None:
-            found |= {"match": self.matched.match, "matched": self.matched.question}
+            found |= {"match": self.matched.match.value, "matched": self.matched.question}
         if self.ruling is not None:
             found["candidates"] = [
                 _candidate(each) | ({} if self.vouch is None else {"vouch": self.vouch(each)})
@@ -74,8 +74,8 @@ class Finding:
         if self.account is not None:
             shown = self.account.shown()
             found["budget"] = {
-                "standing": shown.standing,
-                "mode": shown.mode,
+                "standing": shown.standing.value,
+                "mode": shown.mode.value,
                 "max_error": shown.max_error,
                 "serves_band": shown.step,
                 "bands": len(self.account.grounds.cuts),
@@ -92,10 +92,10 @@ def _candidate(judged: Judged) -> dict[str, Any]:
         "key": judged.entry.hex(),
         "question": judged.text,
         "similarity": round(judged.similarity, 4),
-        "refused": judged.refusal or "",
+        "refused": str(judged.refusal or ""),
     }
     if judged.vetoes:
-        told["vetoes"] = list(judged.vetoes)
+        told["vetoes"] = [veto.value for veto in judged.vetoes]
     if judged.opinion is not None:
         told["score"] = round(judged.opinion.chance, 4)
     if judged.verified is not None:

@@ -24,7 +24,7 @@ from thinkonce.meaning.audit.account import HEAD, RESET, Account, Happened, Resu
 from thinkonce.meaning.audit.account_name import account_name
 from thinkonce.meaning.audit.accounts import Accounts
 from thinkonce.meaning.audit.agreement import Agreement, Vouching, adds_no_address
-from thinkonce.meaning.audit.budget import Budget, Draw, Event, Mode, Shown
+from thinkonce.meaning.audit.budget import Budget, Draw, Event, Mode, Shown, Standing
 from thinkonce.meaning.audit.judge import Judge
 from thinkonce.meaning.audit.refuted import By, Refuted
 from thinkonce.meaning.audit.resetting import reset_stored
@@ -358,6 +358,8 @@ def _tell(account: Account, happened: Happened) -> None:
     if account.tenant:
         place += f", tenant {account.tenant[:TENANT_DIGITS]}"
     if happened.event == Event.ALARM:
+        if shown.standing is Standing.OFF:
+            how += " until `thinkonce reset-audits`, once the cause is mended"
         log.warning("semantic: alarm in %s: too many hits are wrong; now %s", place, how)
     elif happened.event == Event.CERTIFIED:
         log.info("semantic: %s is certified: error at most %.4f; %s", place, shown.bound, how)

@@ -20,7 +20,11 @@ def embedder(url: str, api_key: str = "", timeout: float = 10.0) -> Api:
 
     Raises ConfigError for a URL without a model, EmbedderError where the server does not answer.
     """
-    return Api(Calls(url, api_key, timeout), model_of("semantic.embedder", url))
+    model = model_of("semantic.embedder", url)
+    try:
+        return Api(Calls(url, api_key, timeout), model)
+    except EmbedderError as error:
+        raise EmbedderError("[semantic] embedder gave no vector at the start") from error
 
 
 class _Item(msgspec.Struct):
