@@ -9,6 +9,7 @@ from small_model import make_tokenizer
 
 from thinkonce.kv.generation.generator import Prefilled, Sampling, Steps, Token
 from thinkonce.kv.prefix.asking import Asking
+from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.serving.answers.answer import Begun, Ended, Event, Said, Spent, Work, answer
 from thinkonce.kv.serving.answers.reply import ChatDialect
 from thinkonce.kv.serving.line.ticket import Turn
@@ -48,7 +49,7 @@ def events(generator: Remembering, work: Work) -> list[Event]:
 
 def test_cached_tokens_count_once_for_each_prompt_like_the_prompt_itself() -> None:
     generator = Remembering("quick")
-    prompts = ((5, 6, 7), (8, 9))
+    prompts = (Prompt((5, 6, 7)), Prompt((8, 9)))
     first = events(generator, Work(prompts, 3, Sampling(max_tokens=50)))
     made = 6 * (len(TOKENIZER("quick")["input_ids"]) + 1)
     assert first[-1] == Spent(5, made, 0), "a prompt repeated for its choices is no cache hit"
@@ -60,7 +61,7 @@ def test_cached_tokens_count_once_for_each_prompt_like_the_prompt_itself() -> No
 
 def test_events_come_in_order_and_each_choice_has_its_own_seed() -> None:
     generator = Remembering("quick fox")
-    told = events(generator, Work(((5,),), 2, Sampling(max_tokens=50, seed=10)))
+    told = events(generator, Work((Prompt((5,)),), 2, Sampling(max_tokens=50, seed=10)))
     kinds = [type(event) for event in told if not isinstance(event, Said)]
     assert kinds == [Begun, Ended, Begun, Ended, Spent]
     assert generator.seeds == [10, 11]
@@ -71,7 +72,7 @@ def test_events_come_in_order_and_each_choice_has_its_own_seed() -> None:
 
 def test_text_held_back_for_a_stop_text_comes_out_at_the_end() -> None:
     generator = Remembering("quick fo")
-    told = events(generator, Work(((5,),), 1, Sampling(max_tokens=50), stops=("fox",)))
+    told = events(generator, Work((Prompt((5,)),), 1, Sampling(max_tokens=50), stops=("fox",)))
     assert "".join(e.piece.text for e in told if isinstance(e, Said)) == "quick fo"
     assert [e.reason for e in told if isinstance(e, Ended)] == ["stop"]
 
@@ -81,7 +82,7 @@ def test_a_cancelled_answer_has_no_end() -> None:
     steps = answer(
         Remembering("quick fox jumps"),
         TOKENIZER,
-        Work(((5,),), 1, Sampling(max_tokens=50)),
+        Work((Prompt((5,)),), 1, Sampling(max_tokens=50)),
         lambda: left,
     )
     assert isinstance(next(steps), Begun)

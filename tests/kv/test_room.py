@@ -12,11 +12,12 @@ from thinkonce.kv.generation.support import shape_of
 from thinkonce.kv.modules.laying import laid_out
 from thinkonce.kv.modules.prompt import put_together
 from thinkonce.kv.modules.schema import Schema
+from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.serving.answers.room import longest_answer
 from thinkonce.kv.weights.model import Model
 from thinkonce.settings import Kv
 
-PROMPT = tuple(range(300))
+PROMPT = Prompt(range(300))
 CONTEXT, USUAL = 2048, 1024
 STEP = 256  # tokens in which memory is given out
 
@@ -42,7 +43,7 @@ def test_an_answer_without_a_bound_is_as_long_as_there_is_room(
     engine = opened(3)
     assert longest_answer(engine, CONTEXT, [PROMPT], None, 10) == 10
     assert longest_answer(engine, CONTEXT, [PROMPT], None, USUAL) == 3 * STEP - 300
-    assert longest_answer(engine, CONTEXT, [PROMPT[:5], PROMPT], None, USUAL) == 3 * STEP - 300
+    assert longest_answer(engine, CONTEXT, [PROMPT.until(5), PROMPT], None, USUAL) == 3 * STEP - 300
     assert longest_answer(engine, 310, [PROMPT], None, USUAL) == 10
 
 

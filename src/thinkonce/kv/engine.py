@@ -40,6 +40,7 @@ from thinkonce.kv.prefix.eviction import Room
 from thinkonce.kv.prefix.ghosts import Ghosts
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.node import Node
+from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.public import PublicPrefixes
 from thinkonce.kv.prefix.purges import PurgeRule, Purges
 from thinkonce.kv.prefix.tier import Purged
@@ -167,7 +168,7 @@ class KvEngine:
     def _name(self, id: bytes) -> bytes:
         return id if self.disk is None else self.disk.name(id)
 
-    def most_tokens(self, prompt: Sequence[int]) -> int | None:
+    def most_tokens(self, prompt: Prompt) -> int | None:
         """Of this prompt and its answer together, as many as memory can ever hold; None: no bound
         known.
         """
@@ -175,7 +176,7 @@ class KvEngine:
             return None
         return most - in_steps(self.reusing.room(prompt))
 
-    def check(self, prompt: Sequence[int], answer: int) -> None:
+    def check(self, prompt: Prompt, answer: int) -> None:
         """Raises TooLong where it can never fit with an answer of so many tokens."""
         if self.reusing is not None:
             self.reusing.slabs.check(len(prompt) + answer, self.reusing.room(prompt))

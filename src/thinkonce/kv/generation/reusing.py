@@ -92,11 +92,11 @@ class ReusingGenerator:
                 if each is not None:
                     self.slabs.give_back(each)
 
-    def room(self, prompt: Sequence[int]) -> int:
+    def room(self, prompt: Prompt) -> int:
         """Tokens of memory that its answer takes besides both; 0 where no decoder takes it. From
         any thread.
         """
-        if self._decoder is None or not Prompt.of(prompt).is_plain:
+        if self._decoder is None or not prompt.is_plain:
             return 0
         return self._decoder.room(len(prompt))
 
@@ -155,12 +155,12 @@ class ReusingGenerator:
     def _reader(self, asking: Asking) -> Reader:
         return next(reader for reader in self._readers if reader.takes(asking))
 
-    def _attended(self, prompt: Sequence[int]) -> Attended | None:
+    def _attended(self, prompt: Prompt) -> Attended | None:
         if self._decoder is None or not self.room(prompt):
             return None
         return self._decoder.attended(prompt)
 
-    def _prefilled(self, prompt: Sequence[int], reading: Reading) -> Prefilled:
+    def _prefilled(self, prompt: Prompt, reading: Reading) -> Prefilled:
         """What is told of a prompt before its answer, and of how that will attend to it."""
         told, reused = reading.explained, reading.reused
         if self.room(prompt):
@@ -169,7 +169,7 @@ class ReusingGenerator:
         return Prefilled(len(prompt), reading.cached_tokens, told, reused, reading.written_tokens)
 
     def _continued(
-        self, prompt: Sequence[int], reading: Reading, slab: Slab, memory: Slab | None
+        self, prompt: Prompt, reading: Reading, slab: Slab, memory: Slab | None
     ) -> Continued:
         if reading.continued is not None:
             return reading.continued

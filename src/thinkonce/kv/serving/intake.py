@@ -166,7 +166,7 @@ class Intake:
         work = _of(owner, ask, self._work(ask, [tokens], "messages", is_ahead), life)
         return msgspec.structs.replace(ask, messages=[]), work
 
-    def _tokens_of_chat(self, ask: ChatAsk, owner: Owner) -> tuple[int, ...]:
+    def _tokens_of_chat(self, ask: ChatAsk, owner: Owner) -> Prompt:
         tokenizer, most = self.model.tokenizer, self._most_characters
         if (name := ask.attention.schema) is None:
             return self._fitting("messages", chat_tokens, tokenizer, ask, most, self._usual)
@@ -201,7 +201,7 @@ class Intake:
     def _work(
         self,
         ask: ChatAsk | TextAsk,
-        prompts: list[tuple[int, ...]],
+        prompts: list[Prompt],
         field: str,
         is_ahead: bool = False,
     ) -> Work:
@@ -215,7 +215,7 @@ class Intake:
 def _of(owner: Owner, ask: ChatAsk | TextAsk, work: Work, life: float | None = None) -> Work:
     """Whose the work is, and on what terms; `life`: what breakpoints asked for."""
     said = ask.attention
-    documents = {name for prompt in work.prompts for name in Prompt.of(prompt).documents}
+    documents = {name for prompt in work.prompts for name in prompt.documents}
     owner, terms = said.owner(owner, ask.prompt_cache_key, documents), said.terms(life)
     texts = contents(ask) if terms.explains and isinstance(ask, ChatAsk) else ()
     return replace(work, owner=owner, terms=terms, contents=texts)

@@ -17,6 +17,7 @@ import msgspec
 from thinkonce.errors import ConfigError, RequestError
 from thinkonce.kv.engine import KvEngine
 from thinkonce.kv.generation.generator import Sampling, TooLong
+from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.public import PUBLIC, PublicPrefixes
 from thinkonce.kv.prefix.terms import Terms
 from thinkonce.kv.serving.admin.read_ahead import ReadAhead
@@ -50,7 +51,7 @@ def read_public_ahead(engine: KvEngine, scheduler: Scheduler, public: PublicPref
     """Have them read while nothing else is asked, and kept rather than others."""
     for tokens in public.prefixes:
         terms, nothing = Terms(priority="high"), Sampling(max_tokens=0)
-        work = Work((tokens,), 1, nothing, owner=PUBLIC, terms=terms)
+        work = Work((Prompt(tokens),), 1, nothing, owner=PUBLIC, terms=terms)
         if not engine.keepable(work.asking(0)):
             _logger.warning("[kv] public: %d tokens fill no block and are not shared", len(tokens))
             continue

@@ -11,6 +11,7 @@ from thinkonce.kv.generation.generator import Generator, Prefilled, Read, Sampli
 from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.causes import Explained, Missing
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.prompt import Prompt
 from thinkonce.kv.prefix.reused import NOTHING, Reused
 from thinkonce.kv.prefix.terms import USUAL, Terms
 from thinkonce.kv.serving.answers.detokenise import Detokeniser
@@ -25,13 +26,13 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one request asks of the model: `choices` answers to each prompt (token ids).
+    """What one request asks of the model: `choices` answers to each prompt.
 
     `owner` is whose attention state may be used, and whose it becomes, on which `terms`.
     `contents` are the texts of a chat's messages, to tell in which of them it differs.
     """
 
-    prompts: tuple[tuple[int, ...], ...]
+    prompts: tuple[Prompt, ...]
     choices: int
     sampling: Sampling
     stops: tuple[str, ...] = ()
@@ -41,7 +42,7 @@ class Work:
 
     def asking(self, place: int) -> Asking:
         """Of prompt number `place`."""
-        return Asking.of(self.prompts[place], self.owner, self.terms)
+        return Asking(self.prompts[place], self.owner, self.terms)
 
     @property
     def askings(self) -> tuple[Asking, ...]:

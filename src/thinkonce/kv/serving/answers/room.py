@@ -12,14 +12,14 @@ __all__ = ("longest_answer",)
 
 
 def longest_answer(
-    engine: KvEngine, context: int, prompts: Sequence[Sequence[int]], asked: int | None, usual: int
+    engine: KvEngine, context: int, prompts: Sequence[Prompt], asked: int | None, usual: int
 ) -> int:
     """Tokens that the answer to each of `prompts` may take: `asked`; None: nobody said, and it is
     as many as there is room for, at most `usual`. `context`: positions that the model has.
 
     Raises TooLong where that does not fit the context, or can never fit memory.
     """
-    return min(_of_one(engine, context, Prompt.of(each), asked, usual) for each in prompts)
+    return min(_of_one(engine, context, each, asked, usual) for each in prompts)
 
 
 def _of_one(engine: KvEngine, context: int, prompt: Prompt, asked: int | None, usual: int) -> int:

@@ -118,7 +118,7 @@ def _tools(ask: ChatAsk) -> list[dict[str, Any]]:
 
 def text_tokens(
     tokenizer: Any, prompt: str | list[int], vocabulary: int, most: float = inf
-) -> tuple[int, ...]:
+) -> Prompt:
     """The tokens of a plain prompt; an empty one begins where a text begins. Raises RequestError,
     and TooLong for a text of more than `most` characters.
     """
@@ -131,7 +131,7 @@ def text_tokens(
         tokens = [tokenizer.bos_token_id]
     if not tokens:
         raise RequestError("prompt", prompt, "text; this model has no token to begin one with")
-    return tuple(tokens)
+    return Prompt(tokens)
 
 
 def check_length(text: str, most: float) -> None:
