@@ -83,6 +83,8 @@ def number_text(value: float) -> str:
     """Three digits that count, no exponent below a million."""
     if value == 0 or abs(value) >= 1e6:
         return f"{value:.3g}"
+    if 0 < abs(value) < 1e-5:
+        return f"{value:.1e}"
     digits = max(0, 2 - int(log10(abs(value)) // 1))
     return f"{value:,.{min(digits, 6)}f}"
 
