@@ -80,7 +80,7 @@ def cell(value: str | float | int | None) -> str:
 
 
 def number_text(value: float) -> str:
-    """Three digits that count, no exponent below a million."""
+    """Three digits that count; no exponent from a hundred-thousandth to a million."""
     if value == 0 or abs(value) >= 1e6:
         return f"{value:.3g}"
     if 0 < abs(value) < 1e-5:
