@@ -140,6 +140,20 @@ def test_all_rows_computed_again_is_reading_anew(
         assert torch.allclose(reader.written(), state, atol=2e-4)
 
 
+def test_chunks_that_find_no_room_were_not_written() -> None:
+    model, asked = network("llama", torch.float32), prompt("doc-1", "doc-0")
+    reader = Reader(model)
+    usual = reader.told(asked)
+    assert usual.written_tokens == usual.kept_tokens > 0
+    full = Reader(model)
+    full.index.resize(0)
+    for _ in range(2):
+        found = full.told(asked)
+        assert torch.equal(found.logits, usual.logits)
+        assert (found.kept_tokens, found.written_tokens, found.reused.total) == (0, 0, 0)
+        assert hits(found) == [0, 0]
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
 def test_one_document_behind_its_head_is_exact_but_for_rounding(family: str) -> None:
     model, asked = network(family, torch.float32), prompt("doc-3", ask=5)

@@ -296,6 +296,21 @@ def test_what_does_not_fit_the_budget_is_computed() -> None:
     assert index.stats().bytes == 2 * block
 
 
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_what_is_told_as_written_found_room(blocks: int) -> None:
+    model = network("llama", torch.float32)
+    kept, index = warm(model, room=blocks * shape_of(model).bytes_a_token * CHUNK)
+    asking = Asking.of(random_tokens(5 * CHUNK + 1))
+    found = [kept.read(asking, never) for _ in range(2)]
+    written = [reading.written_tokens for reading in found if reading is not None]
+    assert written == [blocks * CHUNK, 0]
+    here = sorted(index.nodes(), key=lambda node: node.start)
+    with index.hold([node.block for node in here]):
+        other = kept.read(Asking.of(random_tokens(3 * CHUNK)[::-1]), never)
+    assert other is not None
+    assert (other.kept_tokens, other.written_tokens) == (0, 0), "another request holds all there is"
+
+
 def test_memory_that_runs_out_costs_no_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

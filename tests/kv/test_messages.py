@@ -12,6 +12,7 @@ from openai import OpenAI
 from small_model import CONTEXT, Serve, Served, make_tokenizer
 
 from thinkonce.kv.weights.model import Model
+from thinkonce.settings import Kv
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 12
 MARKED = {"type": "text", "text": TEXT, "cache_control": {"type": "ephemeral"}}
@@ -79,6 +80,16 @@ def test_what_finds_no_room_was_not_written(
     assert usage.cache_creation_input_tokens == 64, "a block of several"
     assert usage.input_tokens > 64
     assert ask(claude, system=[MARKED]).usage.cache_read_input_tokens == 64
+
+
+def test_with_a_full_budget_nothing_was_written(serve: Serve, served: Served) -> None:
+    assert served.engine.reusing is not None
+    token = served.engine.reusing.keeping.shape.bytes_a_token
+    full = serve(kv=Kv(chunk=64, memory=256 * token))  # the prompt and its answer take it all
+    with Anthropic(base_url=full.url, api_key="none", max_retries=0, timeout=60) as client:
+        first, again = (ask(client, system=[MARKED]).usage for _ in range(2))
+    assert first.cache_creation_input_tokens == again.cache_creation_input_tokens == 0
+    assert first.input_tokens == again.input_tokens > 64
 
 
 def test_chunks_are_written_once_wherever_they_stand(claude: Anthropic) -> None:
