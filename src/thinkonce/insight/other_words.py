@@ -43,8 +43,8 @@ REFUSED = {
     "score": "another question, as its words and vectors tell",
     "unverified": "the score cannot tell, and no verifier answered",
     "passed-over": "others stood a better chance",
-    "chance": "not likely enough for any budget",
-    BAND: "likely, and not enough for this budget: a larger `max_error` or audits allow more",
+    "chance": "not sure enough for any budget",
+    BAND: "not sure enough for this budget; a larger `max_error` or what audits show may allow it",
     "refuted": "an audit or feedback found its answer wrong for this question",
     "agreement": "another member's of the group, for which too few vouch",
 }
