@@ -67,6 +67,8 @@ REFUSED = {
         ("八上数学练习册答案", "八下数学练习册答案"),
         ("三年级下册语文课本目录", "三年级上册语文课本目录"),
         ("这一期节目的嘉宾是谁", "节目下一期的嘉宾是谁"),
+        ("How do I log in to the portal?", "How do I log out of the portal?"),
+        ("When can I check in?", "When do I have to check out?"),
         ("What if the town joins the union?", "What happens when the town leaves the union?"),
     ],
     Veto.COMPARATIVE: [
@@ -101,6 +103,9 @@ REFUSED = {
         ("手机怎么传照片到电脑上", "电脑怎么传照片到手机上"),
         ("女人最怕男人做什么", "男人都最怕女人做什么"),
         ("Can a tenant sue the landlord?", "When can a landlord sue the tenant?"),
+        ("How do I sue my landlord?", "How does my landlord sue me?"),
+        ("When may I fire my boss?", "When may my boss fire me?"),
+        ("房东欠我钱怎么办？", "我欠房东钱怎么办？"),
         ("What did you tell me about him?", "What did I tell you about him?"),
     ],
     Veto.MENTION: [

@@ -21,6 +21,8 @@ _MOST = 4  # parties: six exchanges
 _APART = 3  # words, of two that are listed
 _LISTING = frozenset({"and", "or", "vs", "versus", "nor", *"和与跟同或及还又"})
 
+_FORMS = {"does": "do", "did": "do", "are": "is", "am": "is", "has": "have"}
+
 Words = tuple[str, ...]
 
 
@@ -30,12 +32,17 @@ def guard(a: Analysed, b: Analysed) -> Veto | None:
     both = sorted(set(a.parties) & set(b.parties))
     if not 2 <= len(both) <= _MOST:
         return None
-    one, other = with_parties(split(a.normal)), with_parties(split(b.normal))
+    one, other = (_told_alike(with_parties(split(text.normal))) for text in (a, b))
     least = max(_likeness(one, other), _NEAR - 1e-9)
     exchanges = (pair for pair in combinations(both, 2) if not _listed(pair, one, other))
     if any(_likeness(_swapped(one, pair), other) > least for pair in exchanges):
         return Veto.DIRECTION
     return None
+
+
+def _told_alike(words: Words) -> Words:
+    """Who does a thing decides the form of some words; it must not count as another word."""
+    return tuple(_FORMS.get(word, word) for word in words)
 
 
 def _listed(pair: Words, *texts: Words) -> bool:

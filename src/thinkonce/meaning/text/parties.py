@@ -20,13 +20,27 @@ def with_parties(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read(words: tuple[str, ...]) -> list[tuple[str, bool]]:
+    """My landlord is a landlord: whose he is, is no party of its own."""
     found: list[tuple[str, bool]] = []
     place = 0
     while place < len(words):
         length, names = _lexicon().at(words, place)
-        found.append((names[0], True) if length else (words[place], False))
+        if length and not (words[place] in _WHOSE and _is_named(words, place + length)):
+            found.append((names[0], True))
+        elif not length:
+            found.append((words[place], False))
         place += length or 1
     return found
+
+
+def _is_named(words: tuple[str, ...], place: int) -> bool:
+    """Whether a party stands there by its name, not by a pronoun."""
+    length, names = _lexicon().at(words, place) if place < len(words) else (0, ())
+    return bool(length) and names[0] not in _PRONOUNS
+
+
+_PRONOUNS = frozenset({"i", "you", "he", "she", "they", "we"})
+_WHOSE = frozenset({"my", "your", "his", "her", "their", "our"})
 
 
 @lru_cache(maxsize=1)
