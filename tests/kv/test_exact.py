@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from small_families import OWN, VOCABULARY, network, never
 
 from thinkonce.kv.generation.exact import exact_generator
-from thinkonce.kv.generation.generator import Sampling, Token
+from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.plain import PlainGenerator
 from thinkonce.kv.generation.reusing import ReusingGenerator
@@ -21,6 +22,7 @@ from thinkonce.kv.generation.support import FAMILIES, shape_of
 from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import NOBODY, Owner
+from thinkonce.kv.prefix.terms import Terms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHUNK = 16
@@ -309,6 +311,20 @@ def test_what_is_told_as_written_found_room(blocks: int) -> None:
         other = kept.read(Asking.of(random_tokens(3 * CHUNK)[::-1]), never)
     assert other is not None
     assert (other.kept_tokens, other.written_tokens) == (0, 0), "another request holds all there is"
+
+
+def test_what_is_kept_already_is_not_written_again() -> None:
+    """Neither by who reads it anew, nor by two who read it by turns."""
+    kept, _ = warm(network("llama", torch.float32))
+    asking = Asking.of(random_tokens(3 * CHUNK + 1))
+    turns = [kept.generate(asking, GREEDY, never) for _ in range(2)]
+    steps = chain.from_iterable(zip_longest(*turns))
+    written = [step.written_tokens for step in steps if isinstance(step, Prefilled)]
+    assert len(written) == 2
+    assert sum(written) == 3 * CHUNK
+    anew = kept.read(replace(asking, terms=Terms(reads=False)), never)
+    assert anew is not None
+    assert (anew.cached_tokens, anew.kept_tokens, anew.written_tokens) == (0, 3 * CHUNK, 0)
 
 
 def test_memory_that_runs_out_costs_no_answer(

@@ -96,6 +96,21 @@ def test_what_memory_has_no_room_for_is_found_on_disk(tmp_path: Path) -> None:
         assert again.same_as(cold)
 
 
+def test_what_is_on_disk_alone_was_written_once(tmp_path: Path) -> None:
+    model, prompt = network("llama", torch.float32), random_tokens(5 * CHUNK + 1)
+    anew = Asking.of(prompt, terms=Terms(reads=False))
+    with reader(model, tmp_path, room=2 * shape_of(model).bytes_a_token * CHUNK) as warm:
+        written = []
+        for asking in (Asking.of(prompt), anew):
+            found = warm.read(asking, lambda: False)
+            assert found is not None
+            assert found.kept_tokens == 5 * CHUNK
+            written.append(found.written_tokens)
+            assert warm.keeping.below is not None
+            assert warm.keeping.below.flush(LONG)
+        assert written == [5 * CHUNK, 0]
+
+
 def test_what_was_in_memory_before_there_was_room_on_disk_follows(tmp_path: Path) -> None:
     model, prompt = network("llama", torch.float32), random_tokens(3 * CHUNK + 1)
     with reader(model, tmp_path) as warm:

@@ -19,7 +19,7 @@ import torch
 from thinkonce.kv.generation.generator import Read
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.reader import Reads
-from thinkonce.kv.generation.reading import Found, Reading
+from thinkonce.kv.generation.reading import Found, Put, Reading
 from thinkonce.kv.generation.reusing import ReusingGenerator
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.prefix.asking import Asking
@@ -189,7 +189,7 @@ class ExactReader:
         load = clock() - began
         missing = self._missing(prefix, found) if prefix.terms.explains else None
         cached, computed, logits = found.blocks * self._size, 0.0, _NO_LOGITS
-        kept = cached
+        kept, written = cached, 0
         if prefix.is_ahead:
             yield Read(0, loaded=cached)
         for start in range(cached, len(prompt), self._size):
@@ -203,8 +203,10 @@ class ExactReader:
                 keeping.rates.prefill.add(len(piece), took)
             place = start // self._size
             if hold is not None and place < len(prefix.chain):
-                is_kept = keeping.keep(slab, start, hold, prefix.chain, place)
-                kept += len(piece) if is_kept and kept == start else 0
+                put = keeping.keep(slab, start, hold, prefix.chain, place)
+                if put and kept == start:
+                    kept += len(piece)
+                    written += len(piece) if put is Put.NEW else 0
             yield Read(len(piece))
             if prefix.is_ahead and kept <= start:
                 break
@@ -213,7 +215,6 @@ class ExactReader:
         if missing is not None:
             costs = Costs(lookup, load, computed)
             told = prefix.explained(found, self._size, missing, costs)
-        written = max(0, kept - cached)
         return Reading(logits, cached, told, kept, self._reused(found), written_tokens=written)
 
     def _reused(self, found: Found) -> Reused:

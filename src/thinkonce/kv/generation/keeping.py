@@ -15,7 +15,7 @@ from thinkonce.kv.generation.codecs.codec import Codec, bytes_of
 from thinkonce.kv.generation.codecs.raw import Raw
 from thinkonce.kv.generation.decode import forward
 from thinkonce.kv.generation.rates import Rates
-from thinkonce.kv.generation.reading import Found, ReadingStats
+from thinkonce.kv.generation.reading import Found, Put, ReadingStats
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.generation.slabs import Slabs
 from thinkonce.kv.generation.support import shape_of
@@ -199,25 +199,27 @@ class Keeping:
 
     def keep(
         self, slab: Slab, start: int, hold: Hold[torch.Tensor], chain: Chain, place: int
-    ) -> bool:
+    ) -> Put:
         """Store block number `place` of a chain, whose tokens begin at `start` in the slab; memory
         that is not there costs the answer nothing.
         """
-        if self.below is None and place != len(hold.nodes):
-            return False
-        block = chain.blocks[place]
+        below, block, owner = self.below, chain.blocks[place], chain.owners[place]
+        if below is None and place != len(hold.nodes):
+            return Put.NOWHERE
         try:
             with torch.inference_mode():
                 kept = self.codec.encode(slab.copy(start, start + block.length))
         except (MemoryError, RuntimeError) as failed:  # torch has both for memory that ran out
             _logger.warning("attention state is not kept: %s", failed)
             self.count(not_kept=1)
-            return False
-        if _hold(hold, chain, kept, place, chain.owners[place]):
-            return True
-        below = self.below
-        owner = chain.owners[place]
-        return below is not None and below.offer(block, bytes_of(kept), owner, hold.terms)
+            return Put.NOWHERE
+        is_below = below is not None and below.known([block]) > 0
+        if _hold(hold, chain, kept, place, owner):
+            # Another request may have kept it meanwhile, or this one did not look for it.
+            return Put.KNOWN if is_below or hold.nodes[-1].state is not kept else Put.NEW
+        if below is None or not below.offer(block, bytes_of(kept), owner, hold.terms):
+            return Put.NOWHERE
+        return Put.KNOWN if is_below else Put.NEW
 
     def _offer(self, hold: Hold[torch.Tensor], chain: Chain) -> None:
         """What is in memory of this chain shall be below too, and stay there as long."""

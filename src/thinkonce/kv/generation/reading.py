@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 
@@ -10,7 +11,7 @@ from thinkonce.kv.generation.attending import Step
 from thinkonce.kv.prefix.causes import Explained
 from thinkonce.kv.prefix.reused import NOTHING, Reused
 
-__all__ = ("Continued", "Found", "Reading", "ReadingStats")
+__all__ = ("Continued", "Found", "Put", "Reading", "ReadingStats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class Reading:
     reused: Reused = NOTHING
     continued: Continued | None = None
     written_tokens: int = 0
+
+
+class Put(IntEnum):
+    """What became of a block that was to be kept: it found no room, was kept already, is now."""
+
+    NOWHERE = 0
+    KNOWN = 1
+    NEW = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 from thinkonce.kv.generation.exact import ExactReader
 from thinkonce.kv.generation.generator import Read, TooLong
 from thinkonce.kv.generation.keeping import Keeping
-from thinkonce.kv.generation.reading import Found, Reading
+from thinkonce.kv.generation.reading import Found, Put, Reading
 from thinkonce.kv.generation.slab import Slab
 from thinkonce.kv.prefix.blocks import unpacked
 from thinkonce.kv.prefix.index import Hold
@@ -127,7 +127,7 @@ class Joining:
             with torch.inference_mode():
                 aside.resume(was)
             found = keeping.load(chain, hold, aside.load)
-        loaded, written = aside.length - was, 0
+        self._kept += aside.length - was
         for place in range(found.blocks, len(chain)):
             if self._cancelled():
                 return
@@ -135,14 +135,13 @@ class Joining:
             began = keeping.clock.monotonic()
             keeping.forward(aside, tokens, start)
             self._compute += keeping.clock.monotonic() - began
-            is_kept = self._keeps and keeping.keep(aside, start, hold, chain, place)
-            written += len(tokens) if is_kept else 0
+            put = keeping.keep(aside, start, hold, chain, place) if self._keeps else Put.NOWHERE
+            self._kept += len(tokens) if put else 0
+            self._written += len(tokens) if put is Put.NEW else 0
             yield Read(len(tokens))
         with torch.inference_mode():
             self._move(slab, aside.tensor[:, :, :, was : aside.length], part, 0)
         self._found.append(found)
-        self._kept += loaded + written
-        self._written += written
 
     def _behind(self) -> Generator[Read, None, Slab | None]:
         """A second sequence that begins with what chunks are encoded behind; None: cancelled."""
