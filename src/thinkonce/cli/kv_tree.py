@@ -199,11 +199,16 @@ def _on_screen(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def _listed(value: object) -> str:
+    """Names beside each other."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _for_people(told: dict[str, Any]) -> dict[str, Any]:
     seconds = {"age", "used", "expires_in"}
     named = {"used": "last used", "id": "block", "children": "go on from it"}
     return {
-        named.get(name, name): show_seconds(value) if name in seconds else printable(str(value))
+        named.get(name, name): show_seconds(value) if name in seconds else printable(_listed(value))
         for name, value in told.items()
         if value not in ("", [], ())
     }
