@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from caches import Cache, Learner, Likeness, Neighbour, Ours, Threshold, VCache
 from labelled import DATA
-from record import Table, record
+from record import Goal, Table, record
 from replay import Tally, candidates, oracle, replay
 from stream import Mix, Stream, mixes, stream
 
@@ -37,6 +37,9 @@ from thinkonce.meaning.verdict.verifier import Verifier, open_verifier
 
 CONSIDERED = 3  # neighbours that are scored
 BUDGETS = (0.01, 0.03, 0.1)
+WANTED = {0.01: 0.4, 0.03: 0.6}  # by budget, the share of the oracle's hits
+SHARE = "of the oracle's"
+OURS, THRESHOLDS = "thinkonce, calibrated", ("threshold, cosine", "threshold, n-grams")
 FLOORS = (0.03, 0.05, 0.1, 0.2)
 LEAST = 20  # accepted pairs that a threshold is chosen by
 CLAIM = "Served answers to questions in other words, at a bounded share of wrong ones among them."
@@ -241,7 +244,7 @@ def state_of(cache: Cache) -> str:
 
 def table(title: str, runs: Sequence[Run], best: dict[str, int]) -> Table:
     columns = ["mix, budget, cache", "hits", "wrong", "unlabelled", "error", "low", "high"]
-    columns += ["audits", "of the oracle's", "state"]
+    columns += ["audits", SHARE, "state"]
     lines: list[list[str | float | int | None]] = []
     for run in runs:
         last = run.tallies[-1]
@@ -251,6 +254,35 @@ def table(title: str, runs: Sequence[Run], best: dict[str, int]) -> Table:
         counts = [last.hits, last.wrong, last.unknown]
         lines.append([label, *counts, error, low, high, last.audits, share, run.state])
     return Table(title, columns, lines)
+
+
+def goals(hits: Table) -> Iterator[Goal]:
+    """Of all mixes the worst, `hits` as `table` has them. Without a hit the upper limit is 1."""
+    rows = {str(row[0]): dict(zip(hits.columns[1:], row[1:], strict=True)) for row in hits.rows}
+    for budget, share in WANTED.items():
+        ours = {
+            label.split(", ")[0]: row
+            for label, row in rows.items()
+            if label.endswith(f", {budget:.0%}, {OURS}")
+        }
+        high = max(_number(row, "high") for row in ours.values())
+        what = f"upper limit of the error among hits, worst mix, {budget:.0%}"
+        yield Goal(what, f"<= {budget}", high, high <= budget)
+        least = min(_number(row, SHARE) for row in ours.values())
+        what = f"hits of the oracle's, worst mix, {budget:.0%}"
+        yield Goal(what, f">= {share}", least, least >= share)
+        behind = 0
+        for mix, row in ours.items():
+            others = (rows[f"{mix}, {budget:.0%}, {name}"] for name in THRESHOLDS)
+            behind += _number(row, SHARE) < max(_number(other, SHARE) for other in others)
+        what = f"mixes of {len(ours)} where a threshold has more right hits, {budget:.0%}"
+        yield Goal(what, "== 0", behind, not behind)
+
+
+def _number(row: dict[str, str | float | int | None], column: str) -> float:
+    found = row[column]
+    assert isinstance(found, int | float)
+    return found
 
 
 def over_time(runs: Sequence[Run]) -> Table:
@@ -306,7 +338,7 @@ def main(argv: list[str]) -> int:
             table("Learning by entry alone", learners, best),
             over_time(runs),
         ]
-        record("traffic", CLAIM, tables, [], NOTES, packages=["numpy"])
+        record("traffic", CLAIM, tables, list(goals(tables[0])), NOTES, packages=["numpy"])
     return 0
 
 

@@ -12,7 +12,7 @@ import typer
 from thinkonce.cli.examine import Finding, Grade, machine, upstreams
 from thinkonce.cli.options import AsJson, Config, StoreUrl
 from thinkonce.cli.output import console, print_json
-from thinkonce.errors import ConfigError
+from thinkonce.errors import ConfigError, ThinkOnceError
 from thinkonce.settings import Settings, Sources, data_folder
 from thinkonce.settings.load import FILE_NAME
 
@@ -80,12 +80,33 @@ def _ready(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"models of {name}", Grade.NOTE, says, todo)
     if line := open_to_proxies(settings):
         yield Finding("admin", Grade.NOTE, line, "THINKONCE_ADMIN_TOKEN, or [admin] token")
+    yield from _embedder(settings)
     yield from _verifier(settings)
     keyless = [name for name, pool in settings.upstreams.items() if not pool.api_key_env]
     for name in keyless if settings.clients else ():
         says = "it is asked without a key: known clients' keys are the gateway's, not a provider's"
         todo = f"name its key in [upstreams.{name}] api_key_env, unless it needs none"
         yield Finding(f"key of {name}", Grade.NOTE, says, todo)
+
+
+def _embedder(settings: Settings) -> Iterator[Finding]:
+    """One behind a URL is asked; a gateway begins without it too."""
+    wanted = settings.semantic.embedder
+    if not settings.compares or not wanted.startswith(("http://", "https://")):
+        return
+    from thinkonce.meaning.embedders.embedder import open_embedder
+
+    try:
+        found = open_embedder(wanted, api_key=settings.semantic.embedder_key)
+        try:
+            found.embed(["a"])
+        finally:
+            found.close()
+    except ThinkOnceError as error:
+        todo = "correct [semantic] embedder or embedder_key, or start what answers there"
+        yield Finding("embedder", Grade.BAD, f"it gives no vector: {error}", todo)
+    else:
+        yield Finding("embedder", Grade.GOOD, f"{wanted}: {found.dimensions} dimensions")
 
 
 def _verifier(settings: Settings) -> Iterator[Finding]:

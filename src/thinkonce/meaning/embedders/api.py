@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,14 @@ from thinkonce.meaning.remote.calls import CallError, Calls, model_of
 
 __all__ = ("embedder",)
 
+log = logging.getLogger("thinkonce.semantic")
+
 
 def embedder(url: str, api_key: str = "", timeout: float = 10.0) -> Api:
-    """`url`: as its SDK takes it, and the model behind `#`. Asks for one vector to learn its size.
+    """`url`: as its SDK takes it, and the model behind `#`. Asks for one vector to learn its size;
+    where the server does not answer, that is learned from the first vector it gives later.
 
-    Raises ConfigError for a URL without a model, EmbedderError where the server does not answer.
+    Raises ConfigError for a URL without a model.
     """
     model = model_of("semantic.embedder", url)
     try:
@@ -40,7 +44,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class Api:
-    """An `Embedder`."""
+    """An `Embedder`. `dimensions` is 0 until the server has given its first vector."""
 
     family = ""
     concurrency = 4
@@ -49,7 +53,10 @@ class Api:
         self._calls, self._model = calls, model
         self.name = f"api-{calls.name}"
         self.dimensions = 0
-        self.dimensions = int(self.embed(["a"]).shape[1])
+        try:
+            self.embed(["a"])
+        except EmbedderError as error:
+            log.warning("semantic.embedder gives no vectors yet, questions are misses: %s", error)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         clean = [embeddable(text) for text in texts]
@@ -59,7 +66,9 @@ class Api:
             rows = _in_order(_decode(found).data)
         except (CallError, ValueError) as error:  # not JSON, not base64, or a text of no Unicode
             raise EmbedderError(f"{self.name}: {error}") from error
-        return unit_rows(rows, len(texts), self.dimensions)
+        units = unit_rows(rows, len(texts), self.dimensions)
+        self.dimensions = units.shape[1]
+        return units
 
     def close(self) -> None:
         self._calls.close()

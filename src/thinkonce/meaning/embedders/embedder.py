@@ -34,7 +34,8 @@ class Embedder(Protocol):
 
     `name` tells models and versions apart: vectors of two names are never compared. `family`: the
     models that are calibrated alike, as the files of `scores/` are called; "" for one that nobody
-    calibrated. `concurrency`: how many calls at a time are of use.
+    calibrated. `dimensions` may be 0 until the first vector is made. `concurrency`: how many calls
+    at a time are of use.
     """
 
     name: str

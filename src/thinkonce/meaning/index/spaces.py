@@ -74,13 +74,16 @@ class Spaces:
         self._background = Background("thinkonce-questions", self._work)
         self._renewal = None if embedder is None else Renewal(embedder, self._text_of, store)
         self._store = store
-        self._emptied = False  # by a fork, and not filled again
+        self._dimensions = 0 if embedder is None else embedder.dimensions
+        self._emptied = False  # by a fork or for other dimensions, and not filled again
         on_fork(self._in_child)
 
     # -- what a matcher asks for -------------------------------------------------------------
 
     def space(self, partition: bytes) -> Space:
         """That of `partition`, as far as it could be read. Takes 20 us, and some ms at first."""
+        if self.embedder is not None and self.embedder.dimensions != self._dimensions:
+            self._begin_anew(self.embedder.dimensions)
         if self._emptied:
             self._fill_again()
         with self._lock:
@@ -151,7 +154,7 @@ class Spaces:
         space = (
             Space(partition, "", 0)
             if embedder is None
-            else Space(partition, embedder.name, embedder.dimensions)
+            else Space(partition, embedder.name, self._dimensions)
         )
         space.epoch = self._memory.purges.epoch[0]
         space.complete = self._questions is None
@@ -164,6 +167,8 @@ class Spaces:
     def _admitted(self, space: Space) -> Space:
         """`space`, or the one another thread was first to make."""
         with self._lock:
+            if space.dimensions != self._dimensions:
+                return space  # made before they were known: not kept
             kept = self._spaces.setdefault(space.partition, space)
             self._spaces.move_to_end(space.partition)
             return kept
@@ -322,7 +327,15 @@ class Spaces:
             texts.append(None if entry is None or entry.hint is None else entry.hint.text)
         return texts
 
-    # -- forks -------------------------------------------------------------------------------
+    # -- forks and late embedders ------------------------------------------------------------
+
+    def _begin_anew(self, dimensions: int) -> None:
+        """The embedder has only now told how long its vectors are."""
+        with self._lock:
+            if dimensions != self._dimensions:
+                self._dimensions = dimensions
+                self._spaces, self._bytes = OrderedDict(), 0
+                self._emptied = self._questions is None
 
     def _in_child(self) -> None:
         """Locks may be held by threads that are not here, so everything is made anew."""
