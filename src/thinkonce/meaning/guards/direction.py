@@ -1,4 +1,5 @@
-"""The same two things the other way round: from A to B, A 比 B, or two words that changed places.
+"""The same two things the other way round: from A to B, A 比 B, or two words that changed places;
+or one thing, to which one text goes and from which the other comes.
 
 Order elsewhere is no evidence.
 """
@@ -15,6 +16,8 @@ __all__ = ("guard",)
 
 def guard(a: Analysed, b: Analysed) -> Veto | None:
     if a.words == b.words and a.normal != b.normal and exchanged(a.normal, b.normal):
+        return Veto.DIRECTION
+    if a.goes_to & b.comes_from or a.comes_from & b.goes_to:
         return Veto.DIRECTION
     if a.moves == b.moves:
         return None

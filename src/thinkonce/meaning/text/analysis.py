@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from thinkonce.meaning.text.headings import headings_of
 from thinkonce.meaning.text.language import Language, language_of
 from thinkonce.meaning.text.mentions import mentions_of
 from thinkonce.meaning.text.names import codes_of, letters_of, names_of, quoted_of, unlisted_of
@@ -51,6 +52,8 @@ class Analysed(msgspec.Struct, frozen=True, array_like=True):
     about: frozenset[str] = frozenset()  # what is asked of a word itself: its meaning, a rhyme
     mentioned: tuple[str, ...] = ()  # the words of such a question, sorted
     parties: tuple[str, ...] = ()  # who or what it tells of, in order
+    goes_to: frozenset[str] = frozenset()  # "to Canada"; not what it comes from as well
+    comes_from: frozenset[str] = frozenset()
 
 
 def analyse(text: str) -> Analysed:
@@ -62,6 +65,7 @@ def analyse(text: str) -> Analysed:
     normal = joined(words)
     found = read(tokens)
     about, mentioned = mentions_of(tokens)
+    goes_to, comes_from = headings_of(words)
     return Analysed(
         normal=normal,
         language=language_of(text),
@@ -85,6 +89,8 @@ def analyse(text: str) -> Analysed:
         about=about,
         mentioned=mentioned,
         parties=parties_in(words),
+        goes_to=goes_to,
+        comes_from=comes_from,
     )
 
 

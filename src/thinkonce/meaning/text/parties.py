@@ -20,27 +20,32 @@ def with_parties(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read(words: tuple[str, ...]) -> list[tuple[str, bool]]:
-    """My landlord is a landlord: whose he is, is no party of its own."""
+    """My landlord is a landlord, 我老公 a husband: whose he is, is no party of its own."""
     found: list[tuple[str, bool]] = []
     place = 0
     while place < len(words):
+        if whose := _whose(words, place):
+            place += whose
+            continue
         length, names = _lexicon().at(words, place)
-        if length and not (words[place] in _WHOSE and _is_named(words, place + length)):
-            found.append((names[0], True))
-        elif not length:
-            found.append((words[place], False))
+        found.append((names[0], True) if length else (words[place], False))
         place += length or 1
     return found
 
 
-def _is_named(words: tuple[str, ...], place: int) -> bool:
-    """Whether a party stands there by its name, not by a pronoun."""
-    length, names = _lexicon().at(words, place) if place < len(words) else (0, ())
-    return bool(length) and names[0] not in _PRONOUNS
+def _whose(words: tuple[str, ...], place: int) -> int:
+    """Tokens that say whose the party behind them is, 0 for none."""
+    if words[place] not in _WHOSE:
+        return 0
+    length = 2 if words[place + 1 : place + 2] == ("的",) else 1
+    if place + length >= len(words):
+        return 0
+    found, names = _lexicon().at(words, place + length)
+    return length if found and names[0] not in _PRONOUNS else 0
 
 
-_PRONOUNS = frozenset({"i", "you", "he", "she", "they", "we"})
-_WHOSE = frozenset({"my", "your", "his", "her", "their", "our"})
+_PRONOUNS = frozenset({"i", "you", "he", "she", "they", "we", "someone", *"我你他她", "别人"})
+_WHOSE = frozenset({"my", "your", "his", "her", "their", "our", *"我你他她您"})
 
 
 @lru_cache(maxsize=1)
