@@ -125,7 +125,11 @@ def test_a_prefix_from_memory_gives_the_bits_of_reading_it_anew(
     with torch.inference_mode():
         assert torch.equal(kept.slab.copy(0, len(prompt)), anew.slab.copy(0, len(prompt)))
     made = [
-        [step for step in each.generate(prompt, greedy, lambda: False) if isinstance(step, Token)]
+        [
+            step
+            for step in each.generate(Asking.of(prompt), greedy, lambda: False)
+            if isinstance(step, Token)
+        ]
         for each in (kept, anew)
     ]
     assert len(made[0]) > 1
