@@ -12,6 +12,7 @@ from thinkonce.kv.generation.exact import exact_generator
 from thinkonce.kv.generation.generator import Prefilled, Sampling, Token
 from thinkonce.kv.generation.keeping import Keeping
 from thinkonce.kv.generation.support import fingerprint_of
+from thinkonce.kv.prefix.asking import Asking
 from thinkonce.kv.prefix.index import PrefixIndex
 from thinkonce.kv.prefix.owner import Owner
 from thinkonce.kv.weights.model import load
@@ -38,7 +39,7 @@ def opened(setting: Setting) -> tuple[str, Ask]:
         owner = Owner("known" if known else f"stranger {next(strangers)}")
         sampling = Sampling(max_tokens=tokens, temperature=0)
         answer, cached = [], 0
-        for event in generator.generate(prompt, sampling, lambda: False, owner):
+        for event in generator.generate(Asking.of(prompt, owner), sampling, lambda: False):
             if isinstance(event, Prefilled):
                 cached = event.cached_tokens
             elif isinstance(event, Token):
