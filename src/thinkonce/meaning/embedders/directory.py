@@ -12,8 +12,9 @@ from thinkonce.meaning.embedders.embedder import Vectors, embeddable, unit_rows
 
 __all__ = ("embedder",)
 
-_LOOKED_AT = ("modules.json", "config.json", "tokenizer.json", "model.safetensors")
-_PROBE = 1 << 20  # bytes of a file that its name is made of, from its beginning
+# What a model is loaded from. Two of one family may begin alike, so files are read whole: a second
+# for a gigabyte, and loading takes longer.
+_MADE_OF = frozenset({".bin", ".json", ".model", ".safetensors", ".txt"})
 
 
 def embedder(directory: str) -> Directory:
@@ -39,7 +40,8 @@ class Directory:
 
     def __init__(self, model: Any, name: str) -> None:
         self._model, self.name = model, name
-        self.dimensions = int(model.get_sentence_embedding_dimension())
+        self.dimensions = 0
+        self.dimensions = self.embed(["a"]).shape[1]  # what tells it has two names, by release
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         clean = [embeddable(text) for text in texts]
@@ -53,8 +55,8 @@ class Directory:
 def _digest(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(path.rglob("*")):
-        if file.name in _LOOKED_AT:
+        if file.suffix in _MADE_OF and file.is_file():
             with file.open("rb") as opened:
-                digest.update(b"%b %d " % (file.name.encode(), file.stat().st_size))
-                digest.update(opened.read(_PROBE))
+                whole = hashlib.file_digest(opened, hashlib.blake2b).hexdigest()
+            digest.update(f"{file.relative_to(path)} {whole}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
