@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -12,14 +13,17 @@ from thinkonce.meaning.audit.audits import Audits
 from thinkonce.meaning.audit.budget import Mode
 from thinkonce.meaning.embedders.embedder import Embedder
 from thinkonce.meaning.finding import Place
-from thinkonce.meaning.verdict.grounds import Grounds, grounds_of, spoken
+from thinkonce.meaning.verdict.grounds import Grounds, grounds_of, promised_from, spoken
 from thinkonce.meaning.verdict.ruling import Question
 from thinkonce.meaning.verdict.verifier import Verifier
 from thinkonce.settings.semantic import Namespace, Semantic
 
 __all__ = ("Rulebook",)
 
+log = logging.getLogger("thinkonce.semantic")
+
 _AS_EVERYWHERE = Namespace()
+_LANGUAGES = {"zh": "Chinese", "en": "English", "other": "other languages"}
 
 
 class Rulebook:
@@ -35,6 +39,7 @@ class Rulebook:
     ) -> None:
         self.options, self._namespaces = options, dict(namespaces)
         self._embedder, self._verifier, self._audits = embedder, verifier, audits
+        self._told: set[tuple[str, float]] = set()
         self._grounds = lru_cache(maxsize=256)(self._new_grounds)
 
     def adopt(self, options: Semantic, namespaces: Mapping[str, Namespace]) -> None:
@@ -69,7 +74,7 @@ class Rulebook:
         return self._audits.account(place.namespace, grounds, max_error, mode, tenant=place.tenant)
 
     def _new_grounds(self, language: str, model: str, max_error: float) -> Grounds:
-        return grounds_of(
+        found = grounds_of(
             language,
             self._embedder.name,
             self._verifier,
@@ -79,3 +84,17 @@ class Rulebook:
             model=model,
             same_script=self.options.same_script,
         )
+        if self._verifier is not None and not found.first:
+            self._say_what_is_promised(found, max_error)
+        return found
+
+    def _say_what_is_promised(self, found: Grounds, max_error: float) -> None:
+        """It looks broken otherwise: switched on, and no question in other words is answered."""
+        told = (found.language, max_error)
+        if told in self._told:
+            return
+        self._told.add(told)
+        least = promised_from(found)
+        sooner = f"; from max_error {least:g} on it serves at once" if least else ""
+        said = "semantic: the verdict serves nothing in %s at max_error %g, but what audits earn%s"
+        log.info(said, _LANGUAGES[found.language], max_error, sooner)
