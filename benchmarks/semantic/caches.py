@@ -25,7 +25,10 @@ from thinkonce.meaning.verdict.learning import (
     fit_prior,
 )
 
-__all__ = ("Action", "Cache", "Learner", "Likeness", "Neighbour", "Ours", "Threshold", "VCache")
+__all__ = (
+    *("Action", "Cache", "Learner", "Likeness", "Neighbour", "Ours", "Reported"),
+    *("Threshold", "Unaudited", "VCache"),
+)
 
 
 class Neighbour(NamedTuple):
@@ -34,9 +37,10 @@ class Neighbour(NamedTuple):
 
 
 class Action(NamedTuple):
-    """`served` from the entry, or `compared` with it after the model was asked, or neither.
+    """`served` from the entry, or `compared` with it after the model was asked, or both: the model
+    is asked in the background; or neither.
 
-    `is_audit`: it would have been served, so that the comparison cost a call.
+    `is_audit`: without that it would have been served and no more, so that it cost a call.
     """
 
     served: int | None = None
@@ -131,8 +135,10 @@ class Ours:
         serves = band is not None and self.budget.serves(band)
         if serves and self._drawn is None:
             return Action(entry)
+        if serves:  # and audited: whoever asked has the stored answer
+            return Action(entry, entry, is_audit=True)
         # Where nothing is served the model is asked anyway: comparing costs no call.
-        return Action(compared=entry, is_audit=serves) if sure > WORTH_COMPARING else NOTHING
+        return Action(compared=entry) if sure > WORTH_COMPARING else NOTHING
 
     def learn(self, entry: int, is_right: bool | None) -> None:
         if is_right is None:
@@ -157,6 +163,46 @@ class Ours:
         if self._rule is None:
             return score
         return logit(self._rule(self._beliefs.get(entry) or belief(self._prior), score))
+
+
+class Unaudited(Ours):
+    """What calibration promises, and nothing learned: nobody ever says what was right."""
+
+    def ask(self, text: int, near: Sequence[Neighbour], dice: float) -> Action:
+        return self._by_calibration(text, near)
+
+    def _by_calibration(self, text: int, near: Sequence[Neighbour]) -> Action:
+        ranked = [(self._sure(*found), *found) for found in self._likeness(text, near)]
+        if not ranked:
+            return NOTHING
+        sure, entry, self._score = max(ranked)
+        band = band_of(sure, self._cuts)
+        is_served = band is not None and self.budget.serves(band)
+        return Action(entry) if is_served else NOTHING
+
+
+class Reported(Unaudited):
+    """The same, where every wrong hit is reported: the entry's history learns of it, at once."""
+
+    def __init__(
+        self,
+        likeness: Likeness,
+        cuts: Sequence[float],
+        budget: Budget,
+        truth: Callable[[int, int, float], bool | None],
+    ) -> None:
+        super().__init__(likeness, cuts, budget)
+        self._truth = truth
+
+    def ask(self, text: int, near: Sequence[Neighbour], dice: float) -> Action:
+        done = self._by_calibration(text, near)
+        if done.served is None:
+            return done
+        cosine = next(found.cosine for found in near if found.entry == done.served)
+        if self._truth(text, done.served, cosine) is False:
+            self._drawn = None
+            self.learn(done.served, False)
+        return done
 
 
 class Learner(Ours):

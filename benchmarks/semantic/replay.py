@@ -20,8 +20,9 @@ class Tally(NamedTuple):
     """Counts up to a moment. `hits`: questions in other words, answered from an entry; of these
     `wrong` ones, and `unknown` ones that nobody labelled.
 
-    `audits`: answered by the model though a hit was due, and compared. `repeats`: the same words
-    again, of what was a hit or an answer; they are counted apart, once a question was decided.
+    `audits`: hits of which the model was asked as well, in the background, or of per-entry
+    thresholds instead. `repeats`: the same words again, of what was a hit or an answer; they are
+    counted apart, once a question was decided.
     """
 
     requests: int
@@ -80,7 +81,8 @@ class _Run:
             self._count("hits")
             self._count("wrong", truth is False)
             self._count("unknown", truth is None)
-        elif entry is None or not truth:
+        is_answered = action.served is None or action.compared is not None
+        if is_answered and not truth:  # by the model, and no entry says the same already
             self._stored.add(text)
 
     def _truth(self, text: int, entry: int, near: list[Neighbour]) -> bool | None:
